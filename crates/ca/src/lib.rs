@@ -1,0 +1,1 @@
+//! The issuing core: roots and workload SVIDs

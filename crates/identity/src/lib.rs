@@ -1,0 +1,1 @@
+//! SPIFFE IDs, trust domains and what a leaf certificate must be

@@ -1,0 +1,1 @@
+//! Listening, original destination, detection, replay and the copy loop; knows nothing of policy

@@ -1,0 +1,1 @@
+//! PeerAuthentication: resource, validation, precedence, decision, explanation

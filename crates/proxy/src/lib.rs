@@ -1,0 +1,1 @@
+//! The story of one inbound and of one outbound connection

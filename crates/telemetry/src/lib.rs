@@ -1,0 +1,1 @@
+//! Connection records, access log and metrics

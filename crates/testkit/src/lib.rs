@@ -1,0 +1,1 @@
+//! Development only: certificates with every fault, and small applications to test against

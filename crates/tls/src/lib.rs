@@ -1,0 +1,1 @@
+//! mTLS with SPIFFE verification: bundles, SVIDs, verifiers, accept and connect

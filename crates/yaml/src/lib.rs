@@ -1,0 +1,1 @@
+//! YAML text to a tree that knows the line, column and style of every key and value
