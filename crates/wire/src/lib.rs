@@ -1,1 +1,9 @@
-//! Bytes that a peer controls: an incremental TLS ClientHello parser and what an opening is
+//! Bytes that a peer controls: an incremental TLS ClientHello parser and what an opening is.
+//!
+//! Everything here is total (no input panics), does no IO, knows no clock, and never reserves memory for what a length
+//! field claims before the bytes are there. It depends on no TLS library on purpose: what is TLS on the wire must not
+//! change with one.
+
+mod opening;
+
+pub use opening::Opening;

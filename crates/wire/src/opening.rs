@@ -1,0 +1,60 @@
+//! What the first bytes of a connection turned out to be.
+//!
+//! This is the only thing that a policy decision knows about a client before a handshake, so the variants are exactly
+//! the cases that the decision tells apart. How the bytes are read, and under which deadline, is not this crate's affair.
+
+use core::fmt;
+
+/// What a client's first bytes are.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Opening {
+    /// A whole, well-formed TLS ClientHello that offers at least one of the mesh's ALPN names.
+    MeshTls,
+    /// A whole, well-formed TLS ClientHello without any of the mesh's ALPN names: the app's own TLS, or a mesh peer
+    /// that does not say so.
+    ForeignTls,
+    /// The first byte is that of a TLS handshake record and nobody looked further. Enough where every TLS client is
+    /// terminated; too little to tell mesh TLS from the app's own.
+    UnreadTls,
+    /// Bytes that cannot be the start of a ClientHello.
+    Plain,
+    /// A whole ClientHello message whose body does not parse. Neither TLS that could be served nor plaintext.
+    Malformed,
+    /// A prefix of a ClientHello, cut short by the client's FIN or by the deadline.
+    Incomplete,
+    /// Not a single byte before the client's FIN or the deadline.
+    Silent,
+}
+
+impl Opening {
+    /// Every variant, for tables and laws.
+    pub const ALL: [Self; 7] = [
+        Self::MeshTls,
+        Self::ForeignTls,
+        Self::UnreadTls,
+        Self::Plain,
+        Self::Malformed,
+        Self::Incomplete,
+        Self::Silent,
+    ];
+
+    /// A short, stable name for logs and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::MeshTls => "mesh_tls",
+            Self::ForeignTls => "foreign_tls",
+            Self::UnreadTls => "tls",
+            Self::Plain => "plaintext",
+            Self::Malformed => "malformed_hello",
+            Self::Incomplete => "incomplete_hello",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
