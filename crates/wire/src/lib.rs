@@ -4,6 +4,12 @@
 //! field claims before the bytes are there. It depends on no TLS library on purpose: what is TLS on the wire must not
 //! change with one.
 
+mod alpn;
+mod body;
+mod hello;
 mod opening;
 
+pub use alpn::{CLIENT_ALPN, MESH_ALPN, is_mesh_alpn};
+pub use body::HelloInfo;
+pub use hello::{HANDSHAKE_RECORD, HelloParser, Progress, classify};
 pub use opening::Opening;
