@@ -191,3 +191,6 @@ pub fn classify(bytes: &[u8]) -> Opening {
     parser.push(bytes);
     parser.at_end()
 }
+
+#[cfg(test)]
+mod tests;
