@@ -1,0 +1,171 @@
+//! Reading a folder of YAML files: recursive, in lexical order, never leaving the folder.
+//!
+//! A volume that Kubernetes mounts holds `a.yaml -> ..data/a.yaml` and `..data -> ..2026_11_24`. Skipping names that
+//! begin with a dot and following links therefore reads each file once. That the links stay inside is checked on
+//! resolved paths before opening; whoever may write into the folder is trusted not to race that check.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, FileType};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::ReadError;
+use crate::file::{self, FileContent};
+use crate::source::Reading;
+
+/// The most bytes that a folder's files may have together: 64 MiB.
+pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most entries that are looked at, of any kind, so that links to folders cannot multiply without end.
+pub const MAX_FOLDER_ENTRIES: usize = 100_000;
+
+/// How deep folders may lie in each other.
+pub const MAX_FOLDER_DEPTH: usize = 32;
+
+/// Reads all policy files below `path`.
+pub(crate) fn read(path: &Path) -> Reading {
+    let mut reading = Reading::empty();
+    let root = reading.interest.follow(path);
+    let mut walk = Walk { root, shown_root: path, reading, trail: Vec::new(), bytes: 0, entries: 0 };
+    let root = walk.root.clone();
+    // An error here is a limit that was passed: it is already noted, and there is no use in going on.
+    let _ = walk.folder(&root, path);
+    walk.reading
+}
+
+struct Walk<'a> {
+    root: PathBuf,
+    shown_root: &'a Path,
+    reading: Reading,
+    /// The folders that we are in, outermost first, without links.
+    trail: Vec<PathBuf>,
+    bytes: u64,
+    entries: usize,
+}
+
+/// A limit of the whole folder was passed.
+struct Enough;
+
+impl Walk<'_> {
+    /// `real` is the folder without links, `shown` the way there as the operator knows it.
+    fn folder(&mut self, real: &Path, shown: &Path) -> Result<(), Enough> {
+        if self.trail.iter().any(|outer| outer == real) {
+            self.reading.errors.push(ReadError::FolderLoop { path: shown.to_owned() });
+            return Ok(());
+        }
+        if self.trail.len() == MAX_FOLDER_DEPTH {
+            return self.enough(format!("{MAX_FOLDER_DEPTH} folders in each other"));
+        }
+        self.reading.interest.folder(real);
+        let names = match sorted_names(real) {
+            Ok(names) => names,
+            // A folder that went away while we were reading took its files with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.trail.is_empty() => return Ok(()),
+            Err(error) => {
+                self.reading.errors.push(ReadError::io(shown, error));
+                return Ok(());
+            }
+        };
+        self.trail.push(real.to_owned());
+        for name in names {
+            self.entries += 1;
+            if self.entries > MAX_FOLDER_ENTRIES {
+                return self.enough(format!("{MAX_FOLDER_ENTRIES} entries"));
+            }
+            self.entry(&real.join(&name), &shown.join(&name))?;
+        }
+        self.trail.pop();
+        Ok(())
+    }
+
+    fn entry(&mut self, real: &Path, shown: &Path) -> Result<(), Enough> {
+        let Some(kind) = self.noted(file_type(real), shown) else { return Ok(()) };
+        if !kind.is_symlink() {
+            return self.resolved(real, shown, kind);
+        }
+        let target = self.reading.interest.follow(real);
+        let kind = match file_type(&target) {
+            // Gone together with the link: nothing to complain about.
+            Ok(None) if matches!(file_type(real), Ok(None)) => return Ok(()),
+            // A dangling link is not the same as no file: the operator expects one there.
+            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "the link leads nowhere")),
+            other => other,
+        };
+        let Some(kind) = self.noted(kind, shown) else { return Ok(()) };
+        if !(kind.is_dir() || is_yaml(shown)) {
+            return Ok(());
+        }
+        if !target.starts_with(&self.root) {
+            self.reading.errors.push(ReadError::LeavesFolder { path: shown.to_owned(), target });
+            return Ok(());
+        }
+        self.resolved(&target, shown, kind)
+    }
+
+    /// An entry that is not a link any more.
+    fn resolved(&mut self, real: &Path, shown: &Path, kind: FileType) -> Result<(), Enough> {
+        if !is_yaml(shown) {
+            return if kind.is_dir() { self.folder(real, shown) } else { Ok(()) };
+        }
+        if !kind.is_file() {
+            self.reading.errors.push(ReadError::NotRegularFile { path: shown.to_owned() });
+            return Ok(());
+        }
+        match file::read(real, shown) {
+            Ok(content) => {
+                self.bytes = self.bytes.saturating_add(content.len() as u64);
+                if self.bytes > MAX_FOLDER_BYTES {
+                    return self.enough(format!("{MAX_FOLDER_BYTES} bytes"));
+                }
+                self.reading.files.push(FileContent { path: shown.to_owned(), content });
+            }
+            Err(ReadError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.reading.errors.push(error),
+        }
+        Ok(())
+    }
+
+    /// Turns "cannot say" into a noted error, and "not there" into nothing.
+    fn noted(&mut self, kind: io::Result<Option<FileType>>, shown: &Path) -> Option<FileType> {
+        kind.unwrap_or_else(|error| {
+            self.reading.errors.push(ReadError::io(shown, error));
+            None
+        })
+    }
+
+    fn enough(&mut self, limit: String) -> Result<(), Enough> {
+        self.reading.errors.push(ReadError::FolderTooLarge { path: self.shown_root.to_owned(), limit });
+        Err(Enough)
+    }
+}
+
+/// The names in a folder that count, in lexical order.
+fn sorted_names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !name.as_bytes().starts_with(b".") {
+            names.push(name);
+        }
+        // One more than is allowed is enough to know; the rest need not be held in memory.
+        if names.len() > MAX_FOLDER_ENTRIES {
+            break;
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What is at `path` itself, links not followed; `None` when nothing is.
+fn file_type(path: &Path) -> io::Result<Option<FileType>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.file_type())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_yaml(path: &Path) -> bool {
+    matches!(path.extension().map(OsStr::as_bytes), Some(b"yaml" | b"yml"))
+}
