@@ -1,1 +1,23 @@
-//! The proxy's own configuration file, validated, with every default in one place
+//! The proxy's own configuration file (`portcullis proxy --config FILE`).
+//!
+//! The file is parsed once into [`Settings`], whose types cannot be wrong: inner code never re-checks them. Every
+//! problem of the file is reported in one run, with its position. Every default of the product exists once, in
+//! [`defaults`], with its unit and its reason. The file is static: a change of it takes a restart (policies and
+//! certificates are reloaded while the proxy runs).
+//!
+//! This crate does no IO: the caller reads the file and passes its text.
+
+pub mod defaults;
+mod inbound;
+mod model;
+mod outbound;
+mod read;
+mod value;
+
+pub use inbound::{Inbound, InboundPort, Protocol};
+pub use model::{Identity, Limits, Mesh, Settings, Timeouts, Tls};
+pub use outbound::{Cidr, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
+pub use read::read;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,14 @@
-//! Connection records, access log and metrics
+//! What operators see: one record for each connection, which becomes one access-log line and a few counters.
+//!
+//! A [`ConnRecord`] opens with the connection and ends exactly once: by [`ConnRecord::finish`], which consumes it, or by
+//! its `Drop`, which writes that the connection ended with the process. So no connection leaves without a line.
+//! Label values are closed sets or configured names, never text that a peer chose.
+
+mod family;
+pub mod log;
+mod metrics;
+mod record;
+
+pub use family::{Counter, CounterFamily};
+pub use metrics::Metrics;
+pub use record::{Bytes, ConnRecord, Decision, Direction, Ending, TlsFacts};

@@ -1,0 +1,48 @@
+//! Every default of the configuration, once, with its unit and why it is what it is.
+
+use std::time::Duration;
+
+/// Trust domain of the mesh: Istio's own default (`meshConfig.trustDomain`).
+pub const TRUST_DOMAIN: &str = "cluster.local";
+
+/// Root namespace, where a policy without a selector is mesh-wide: Istio's `meshConfig.rootNamespace`.
+pub const ROOT_NAMESPACE: &str = "istio-system";
+
+/// From accept until the peer is authorised: detection and handshake share it. linkerd and ghostunnel use the same
+/// 10 s; Envoy and ztunnel have none, which lets silent sockets pin descriptors for ever.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a dial may take, to the local app or to a peer. A local app answers in microseconds; a peer across a slow
+/// network within two SYN retransmissions (1 s + 2 s).
+pub const CONNECT: Duration = Duration::from_secs(5);
+
+/// Without a byte after the first FIN (RFC 9293 half-close). ghostunnel raised 1 s to 60 s because data was cut off.
+pub const HALF_CLOSE: Duration = Duration::from_secs(60);
+
+/// Without a byte in either direction, both ends still open. Istio's `idleTimeout` for TCP is 1 h.
+pub const IDLE: Duration = Duration::from_secs(3600);
+
+/// Silence of the client on a server-first port before the app is dialled while detection goes on.
+pub const SERVER_FIRST: Duration = Duration::from_millis(100);
+
+/// Ports whose protocol lets the server speak first: FTP, SMTP, POP3, IMAP, submission, MySQL.
+pub const SERVER_FIRST_PORTS: &[u16] = &[21, 25, 110, 143, 587, 3306];
+
+/// Connections that may be in detection or handshake at once, over all listeners.
+pub const HANDSHAKES: usize = 1024;
+
+/// Between the first termination signal and the forced end. Docker kills after 10 s unless told otherwise; the
+/// quick start sets `stop_grace_period: 30s`.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
+
+/// After the signal the proxy is unready but still accepts, so that whoever routes to it can notice.
+pub const DRAIN_DELAY: Duration = Duration::from_secs(1);
+
+/// Rescan of a policy folder that is too large for the 2 s one (more than 1 MiB or 100 files).
+pub const RESCAN: Duration = Duration::from_secs(30);
+
+/// Between two resolutions of a route's host name.
+pub const RESOLVE: Duration = Duration::from_secs(30);
+
+/// Highest file size of the configuration itself, in bytes.
+pub const MAX_FILE: usize = 1 << 20;

@@ -1,0 +1,103 @@
+//! `inbound`: the ports whose connections are judged, and where the app is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use portcullis_yaml::{Cursor, Problems};
+
+use crate::{defaults, value};
+
+/// `inbound`.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// `ports`: explicit listeners.
+    pub ports: Vec<InboundPort>,
+    /// `transparent`: a listener that redirected connections reach; their original destination names the port.
+    pub transparent: Option<SocketAddr>,
+    /// `serverFirstPorts`: original destination ports whose server speaks first.
+    pub server_first_ports: BTreeSet<u16>,
+    /// `apps`: where to dial instead of the original destination, by port (an app that listens on loopback only).
+    pub apps: BTreeMap<u16, SocketAddr>,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            transparent: None,
+            server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
+            apps: BTreeMap::new(),
+        }
+    }
+}
+
+/// One explicit inbound listener.
+#[derive(Clone, Debug)]
+pub struct InboundPort {
+    /// `listen`: the address that peers dial.
+    pub listen: SocketAddr,
+    /// `port`: the workload's port, the one that PeerAuthentication speaks of.
+    pub port: u16,
+    /// `app`: the address of the app itself.
+    pub app: SocketAddr,
+    /// `protocol`.
+    pub protocol: Protocol,
+}
+
+/// Who speaks first on a port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// The client, as with HTTP; its first bytes are waited for.
+    Auto,
+    /// The server, as with SMTP or MySQL: under PERMISSIVE the app is dialled after a short silence.
+    ServerFirst,
+}
+
+pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> {
+    let fields = at.fields(&["ports", "transparent", "serverFirstPorts", "apps"], problems)?;
+    let mut inbound = Inbound::default();
+    if let Some(list) = fields.get("ports") {
+        for item in list.items(problems)? {
+            inbound.ports.extend(read_port(&item, problems));
+        }
+    }
+    inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
+    if let Some(at) = fields.get("serverFirstPorts") {
+        inbound.server_first_ports = value::ports(&at, problems)?.into_iter().collect();
+    }
+    if let Some(at) = fields.get("apps") {
+        for (key, target) in at.entries(problems)? {
+            let Some(port) = parse_port(key.text()) else {
+                value::invalid(&target, format!("the key \"{}\" is not a port from 1 to 65535", key.text()), problems);
+                continue;
+            };
+            if let Some(app) = value::socket_addr(&target, problems) {
+                inbound.apps.insert(port, app);
+            }
+        }
+    }
+    Some(inbound)
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+fn read_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<InboundPort> {
+    let fields = at.fields(&["listen", "port", "app", "protocol"], problems)?;
+    let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
+    let port = fields.require("port", problems).and_then(|at| value::port(&at, problems));
+    let app_at = fields.require("app", problems);
+    let app = app_at.as_ref().and_then(|at| value::socket_addr(at, problems));
+    let protocol = match fields.get("protocol") {
+        None => Some(Protocol::Auto),
+        Some(at) => value::word(&at, &[("auto", Protocol::Auto), ("server-first", Protocol::ServerFirst)], problems),
+    };
+    let (listen, port, app, protocol) = (listen?, port?, app?, protocol?);
+    if let (true, Some(app_at)) = (listen == app, app_at) {
+        value::invalid(&app_at, format!("is the listener itself ({listen}), which would be a loop"), problems);
+        return None;
+    }
+    Some(InboundPort { listen, port, app, protocol })
+}

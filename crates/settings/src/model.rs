@@ -1,0 +1,125 @@
+//! What the configuration file means, once parsed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis_identity::{Compat, SpiffeId, TrustDomain};
+use portcullis_policy::{MeshSettings, Workload};
+
+use crate::{Inbound, Outbound};
+
+/// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who this proxy serves: `workload`.
+    pub workload: Workload,
+    /// The SPIFFE ID that the own certificate must carry: `workload.spiffeId`, or made from `workload`.
+    pub own_id: SpiffeId,
+    /// `workload.service`: the name other workloads call this one by; its own name unless given.
+    pub service: String,
+    /// `mesh`.
+    pub mesh: Mesh,
+    /// `policies`: the folder of PeerAuthentication files; without it `mesh.defaultMode` holds everywhere.
+    pub policies: Option<PathBuf>,
+    /// `rescanInterval` of folders too large for the 2 s rescan.
+    pub rescan: Duration,
+    /// `identity`; without it nothing can be terminated and readiness says so.
+    pub identity: Option<Identity>,
+    /// `tls`.
+    pub tls: Tls,
+    /// `inbound`.
+    pub inbound: Inbound,
+    /// `outbound`.
+    pub outbound: Outbound,
+    /// `admin.listen`: serves every path.
+    pub admin: Option<SocketAddr>,
+    /// `health.listen`: serves readiness alone.
+    pub health: Option<SocketAddr>,
+    /// `metrics.listen`: serves the metrics alone.
+    pub metrics: Option<SocketAddr>,
+    /// `limits`.
+    pub limits: Limits,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
+    /// `drain.grace`: from the termination signal to the forced end.
+    pub drain_grace: Duration,
+    /// `workers`: data-plane threads; one for each processor unless given.
+    pub workers: Option<usize>,
+}
+
+impl Settings {
+    /// Every address this proxy binds, with the field that names it.
+    pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        let mut all = Vec::new();
+        for (index, port) in self.inbound.ports.iter().enumerate() {
+            all.push((format!("inbound.ports[{index}].listen"), port.listen));
+        }
+        all.extend(self.inbound.transparent.map(|addr| ("inbound.transparent".to_owned(), addr)));
+        for (index, upstream) in self.outbound.upstreams.iter().enumerate() {
+            all.push((format!("outbound.upstreams[{index}].listen"), upstream.listen));
+        }
+        all.extend(self.outbound.transparent.map(|addr| ("outbound.transparent".to_owned(), addr)));
+        all.extend(self.admin.map(|addr| ("admin.listen".to_owned(), addr)));
+        all.extend(self.health.map(|addr| ("health.listen".to_owned(), addr)));
+        all.extend(self.metrics.map(|addr| ("metrics.listen".to_owned(), addr)));
+        all
+    }
+}
+
+/// `mesh`: what all workloads share.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    /// `trustDomain`.
+    pub trust_domain: TrustDomain,
+    /// `trustDomainAliases`: other names of the same mesh; they share its bundle.
+    pub aliases: Vec<TrustDomain>,
+    /// `trustBundles`: foreign trust domains, each with the file of its own roots.
+    pub trust_bundles: Vec<(TrustDomain, PathBuf)>,
+    /// `rootNamespace` and `defaultMode`.
+    pub policy: MeshSettings,
+}
+
+/// `identity.files`: where this workload's certificate, key and roots are read from.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// `certificate`: PEM, the leaf first.
+    pub certificate: PathBuf,
+    /// `privateKey`: PEM, PKCS#8, SEC1 or PKCS#1.
+    pub private_key: PathBuf,
+    /// `trustBundle`: PEM, the roots of the mesh's trust domain.
+    pub trust_bundle: PathBuf,
+    /// `requirePrivateMode`: refuse a key file that anybody but its owner can read.
+    pub require_private_mode: bool,
+}
+
+/// `tls`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls {
+    /// `minVersion` is `"1.2"`: TLS 1.2 is accepted besides 1.3.
+    pub allow_tls12: bool,
+    /// `compat`: checks that are relaxed for foreign certificate authorities.
+    pub compat: Compat,
+}
+
+/// `limits`.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `connections`: held at once over all listeners; derived from the descriptor limit unless given.
+    pub connections: Option<usize>,
+    /// `handshakes`: in detection or handshake at once.
+    pub handshakes: usize,
+}
+
+/// `timeouts`.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// `handshake`: from accept to authorised.
+    pub handshake: Duration,
+    /// `connect`: one dial.
+    pub connect: Duration,
+    /// `idle`: no byte in either direction; `None` (written `0s`) never.
+    pub idle: Option<Duration>,
+    /// `halfClose`: no byte after the first FIN.
+    pub half_close: Duration,
+}

@@ -1,0 +1,296 @@
+//! `outbound`: which destinations are reached over mTLS, and whom to expect there.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use portcullis_identity::ExpectedIds;
+use portcullis_yaml::{Cursor, Fields, Problems};
+
+use crate::value;
+
+/// `outbound`.
+#[derive(Clone, Debug, Default)]
+pub struct Outbound {
+    /// `upstreams`: explicit listeners, each for one destination.
+    pub upstreams: Vec<Upstream>,
+    /// `transparent`: a listener that redirected connections reach.
+    pub transparent: Option<SocketAddr>,
+    /// `routes`: what to do with a captured connection, by its original destination.
+    pub routes: Vec<Route>,
+    /// `otherwise`: a captured destination that no route names.
+    pub otherwise: Otherwise,
+}
+
+/// One explicit outbound listener.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `listen`: the address that the local app dials.
+    pub listen: SocketAddr,
+    /// `address`: the peer; a name is resolved at each dial.
+    pub address: HostPort,
+    /// `mode` and `identities`.
+    pub mode: RouteMode,
+    /// `service`: the destination's service name in metrics and logs.
+    pub service: Option<String>,
+}
+
+/// One rule for captured connections.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `hosts`: names that are resolved by the proxy.
+    pub hosts: Vec<String>,
+    /// `cidrs`: address ranges.
+    pub cidrs: Vec<Cidr>,
+    /// `ports`: original destination ports; empty means every port.
+    pub ports: Vec<u16>,
+    /// `mode` and `identities`.
+    pub mode: RouteMode,
+    /// `service`: the destination's service name in metrics and logs.
+    pub service: Option<String>,
+}
+
+/// How a destination is reached. There is no third way and no fallback from the first to the second.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RouteMode {
+    /// mTLS; the server must be one of these.
+    Mtls(ExpectedIds),
+    /// Plaintext, because the configuration says so.
+    Plaintext,
+}
+
+/// What happens to a captured destination without a route.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Otherwise {
+    /// Forwarded as it is.
+    #[default]
+    Plaintext,
+    /// Reset.
+    Refuse,
+}
+
+/// A host name or address with a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostPort {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// An address range such as `10.0.0.0/8`; a bare address is a range of one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Parses `10.0.0.0/8`, `2001:db8::/32` or a bare address. Bits behind the prefix must be zero, so that a typo in
+    /// either part is noticed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let network: IpAddr = address.parse().ok()?;
+        let width = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => width,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+            Some(_) => return None,
+        };
+        let cidr = Self { network, prefix };
+        (prefix <= width && bits(network) == cidr.mask(network)).then_some(cidr)
+    }
+
+    /// Whether the range holds the address. An IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.network.is_ipv4() && self.mask(address) == bits(self.network)
+    }
+
+    fn mask(&self, address: IpAddr) -> u128 {
+        let width: u32 = if address.is_ipv4() { 32 } else { 128 };
+        let host_bits = width.saturating_sub(u32::from(self.prefix));
+        bits(address).checked_shr(host_bits).and_then(|kept| kept.checked_shl(host_bits)).unwrap_or(0)
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum ModeWord {
+    Mtls,
+    Plaintext,
+}
+
+pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
+    let fields = at.fields(&["upstreams", "transparent", "routes", "otherwise"], problems)?;
+    let mut outbound = Outbound::default();
+    if let Some(list) = fields.get("upstreams") {
+        for item in list.items(problems)? {
+            outbound.upstreams.extend(read_upstream(&item, problems));
+        }
+    }
+    outbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
+    if let Some(list) = fields.get("routes") {
+        for item in list.items(problems)? {
+            outbound.routes.extend(read_route(&item, problems));
+        }
+    }
+    if let Some(at) = fields.get("otherwise") {
+        let words = [("plaintext", Otherwise::Plaintext), ("refuse", Otherwise::Refuse)];
+        outbound.otherwise = value::word(&at, &words, problems).unwrap_or_default();
+    }
+    if outbound.transparent.is_none() {
+        for unused in ["routes", "otherwise"].into_iter().filter_map(|name| fields.get(name)) {
+            value::invalid(&unused, "has no effect without outbound.transparent; add it, or use upstreams", problems);
+        }
+    }
+    Some(outbound)
+}
+
+fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
+    let fields = at.fields(&["listen", "address", "mode", "identities", "service"], problems)?;
+    let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
+    let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
+    let mode = read_mode(&fields, problems);
+    let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
+    Some(Upstream { listen: listen?, address: address?, mode: mode?, service })
+}
+
+fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {
+    let fields = at.fields(&["hosts", "cidrs", "ports", "mode", "identities", "service"], problems)?;
+    let mut hosts = Vec::new();
+    if let Some(list) = fields.get("hosts") {
+        hosts.extend(list.items(problems)?.iter().filter_map(|item| host(item, problems)));
+    }
+    let mut cidrs = Vec::new();
+    if let Some(list) = fields.get("cidrs") {
+        cidrs.extend(list.items(problems)?.iter().filter_map(|item| cidr(item, problems)));
+    }
+    let ports = fields.get("ports").map_or(Some(Vec::new()), |at| value::ports(&at, problems));
+    if fields.get("hosts").is_none() && fields.get("cidrs").is_none() {
+        value::invalid(at, "names no destination; add hosts or cidrs", problems);
+        return None;
+    }
+    let mode = read_mode(&fields, problems);
+    let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
+    Some(Route { hosts, cidrs, ports: ports?, mode: mode?, service })
+}
+
+fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> {
+    let mode_at = fields.require("mode", problems)?;
+    let word = value::word(&mode_at, &[("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext)], problems)?;
+    let identities = fields.get("identities");
+    match (word, identities) {
+        (ModeWord::Plaintext, None) => Some(RouteMode::Plaintext),
+        (ModeWord::Plaintext, Some(at)) => {
+            value::invalid(&at, "cannot be verified with mode: plaintext; remove them, or write mode: mtls", problems);
+            None
+        }
+        (ModeWord::Mtls, None) => {
+            let message = "mode: mtls needs identities: the SPIFFE IDs that the server may have, e.g. \
+                           [\"spiffe://cluster.local/ns/shop/sa/cart\"]";
+            value::invalid(&mode_at, message, problems);
+            None
+        }
+        (ModeWord::Mtls, Some(at)) => {
+            let items = at.items(problems)?;
+            let ids: Vec<_> = items.iter().map(|item| value::spiffe_id(item, problems)).collect();
+            match ExpectedIds::new(ids.into_iter().collect::<Option<Vec<_>>>()?) {
+                Ok(expected) => Some(RouteMode::Mtls(expected)),
+                Err(_) => {
+                    value::invalid(&at, "must name at least one SPIFFE ID; an empty list would trust nobody", problems);
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<HostPort> {
+    let text = at.string(problems)?;
+    let parsed = parse_host_port(text);
+    if parsed.is_none() {
+        value::invalid(at, format!("\"{text}\" is not host:port; write \"cart:8080\" or \"[2001:db8::1]:8080\""), problems);
+    }
+    parsed
+}
+
+fn parse_host_port(text: &str) -> Option<HostPort> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Some(HostPort { host: addr.ip().to_string(), port: addr.port() }).filter(|parsed| parsed.port != 0);
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    (port != 0 && is_host(host)).then(|| HostPort { host: host.to_owned(), port })
+}
+
+fn host(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
+    let text = at.string(problems)?;
+    if !is_host(text) {
+        value::invalid(at, format!("\"{text}\" is not a host name; addresses belong under cidrs"), problems);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A name that a resolver may be asked for; underscores occur in compose service names.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() <= 253 && text.parse::<IpAddr>().is_err() && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
+}
+
+fn cidr(at: &Cursor<'_>, problems: &mut Problems) -> Option<Cidr> {
+    let text = at.string(problems)?;
+    let parsed = Cidr::parse(text);
+    if parsed.is_none() {
+        let message = format!("\"{text}\" is not an address range; write \"10.0.0.0/8\", host bits zero");
+        value::invalid(at, message, problems);
+    }
+    parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_its_own_addresses_and_no_others() {
+        let range = Cidr::parse("10.1.0.0/16").unwrap();
+        assert!(range.contains("10.1.255.255".parse().unwrap()));
+        assert!(range.contains("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!range.contains("10.2.0.0".parse().unwrap()));
+        assert!(Cidr::parse("0.0.0.0/0").unwrap().contains("8.8.8.8".parse().unwrap()));
+        assert!(Cidr::parse("::/0").unwrap().contains("2001:db8::1".parse().unwrap()));
+        assert!(!Cidr::parse("::/0").unwrap().contains("8.8.8.8".parse().unwrap()));
+        for bad in ["10.1.2.3/16", "10.0.0.0/33", "10.0.0.0/", "x/8", "10.0.0.0/+8", "::/129"] {
+            assert!(Cidr::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_told_apart() {
+        assert_eq!(parse_host_port("cart:8080").unwrap().to_string(), "cart:8080");
+        assert_eq!(parse_host_port("[::1]:80").unwrap().to_string(), "[::1]:80");
+        for bad in ["cart", "cart:", ":80", "cart:0", "cart:65536", "::1:80", "a b:80", "127.0.0.1:0", "http://x:80"] {
+            assert!(parse_host_port(bad).is_none(), "{bad}");
+        }
+    }
+}

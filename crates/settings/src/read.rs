@@ -1,0 +1,359 @@
+//! The whole file: its text in, [`Settings`] or every problem out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use portcullis_identity::{Compat, SpiffeId, TrustDomain};
+use portcullis_policy::{MeshSettings, Mode, Workload};
+use portcullis_yaml::{Cursor, Fields, Problem, Problems};
+
+use crate::model::{Identity, Limits, Mesh, Settings, Timeouts, Tls};
+use crate::{Inbound, Outbound, defaults, inbound, outbound, value};
+
+const TOP: &[&str] = &[
+    "workload",
+    "mesh",
+    "policies",
+    "rescanInterval",
+    "identity",
+    "tls",
+    "inbound",
+    "outbound",
+    "admin",
+    "health",
+    "metrics",
+    "limits",
+    "timeouts",
+    "drain",
+    "workers",
+];
+
+/// Reads the configuration. Relative paths in it are taken from `folder`, the one that holds the file.
+///
+/// # Errors
+/// Every problem of the file, each with its position, its field and what would be right.
+pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Problems::new();
+    let parsed = portcullis_yaml::parse(text);
+    for problem in parsed.problems {
+        problems.push(problem);
+    }
+    let settings = match parsed.documents.as_slice() {
+        [document] => Reader { folder }.settings(&Cursor::root(document), &mut problems),
+        documents => {
+            if problems.is_empty() {
+                problems.push(Problem {
+                    position: portcullis_yaml::Position { line: 1, column: 1 },
+                    field: String::new(),
+                    reason: "wrong-type",
+                    message: format!("the configuration is one YAML document, and this file has {}", documents.len()),
+                });
+            }
+            None
+        }
+    };
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems.into_vec()),
+    }
+}
+
+struct Reader<'a> {
+    folder: &'a Path,
+}
+
+/// A section that may be absent: read it, or take the default.
+fn section<T>(
+    fields: &Fields<'_>,
+    name: &str,
+    default: T,
+    problems: &mut Problems,
+    read: impl FnOnce(&Cursor<'_>, &mut Problems) -> Option<T>,
+) -> Option<T> {
+    match fields.get(name) {
+        None => Some(default),
+        Some(at) => read(&at, problems),
+    }
+}
+
+impl Reader<'_> {
+    fn settings(&self, root: &Cursor<'_>, problems: &mut Problems) -> Option<Settings> {
+        let fields = root.fields(TOP, problems)?;
+        let mesh = match fields.get("mesh") {
+            None => Some(default_mesh()),
+            Some(at) => self.mesh(&at, problems),
+        };
+        let workload = fields.require("workload", problems).and_then(|at| workload(&at, problems));
+        let policies = section(&fields, "policies", None, problems, |at, p| self.path(at, p).map(Some));
+        let rescan = section(&fields, "rescanInterval", defaults::RESCAN, problems, value::positive_duration);
+        let identity = section(&fields, "identity", None, problems, |at, p| self.identity(at, p).map(Some));
+        let tls = section(&fields, "tls", default_tls(), problems, tls);
+        let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
+        let outbound = section(&fields, "outbound", Outbound::default(), problems, outbound::read);
+        let [admin, health, metrics] =
+            ["admin", "health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
+        let limits = section(&fields, "limits", default_limits(), problems, limits);
+        let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
+        let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
+        let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
+        let (workload, mesh) = (workload?, mesh?);
+        let own_id = own_id(&workload, &mesh, root, problems);
+        let settings = Settings {
+            own_id: own_id?,
+            service: workload.service.unwrap_or_else(|| workload.model.name.clone()),
+            workload: workload.model,
+            mesh,
+            policies: policies?,
+            rescan: rescan?,
+            identity: identity?,
+            tls: tls?,
+            inbound: inbound?,
+            outbound: outbound?,
+            admin: admin?,
+            health: health?,
+            metrics: metrics?,
+            limits: limits?,
+            timeouts: timeouts?,
+            drain_grace: drain_grace?,
+            workers: workers?,
+        };
+        check_listeners(&settings, root, problems);
+        Some(settings)
+    }
+
+    fn path(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<PathBuf> {
+        let text = at.string(problems)?;
+        if text.is_empty() || text.contains('\0') {
+            value::invalid(at, "is not a path", problems);
+            return None;
+        }
+        Some(self.folder.join(text))
+    }
+
+    fn mesh(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Mesh> {
+        let known = ["trustDomain", "trustDomainAliases", "trustBundles", "rootNamespace", "defaultMode"];
+        let fields = at.fields(&known, problems)?;
+        let mut mesh = default_mesh();
+        if let Some(at) = fields.get("trustDomain") {
+            mesh.trust_domain = value::trust_domain(&at, problems)?;
+        }
+        if let Some(at) = fields.get("trustDomainAliases") {
+            mesh.aliases = at.items(problems)?.iter().filter_map(|item| value::trust_domain(item, problems)).collect();
+        }
+        if let Some(at) = fields.get("trustBundles") {
+            for (key, file) in at.entries(problems)? {
+                let domain = match TrustDomain::parse(key.text()) {
+                    Ok(domain) => domain,
+                    Err(error) => {
+                        file.report(error.class(), format!("the key is not a trust domain: {error}"), problems);
+                        continue;
+                    }
+                };
+                if domain == mesh.trust_domain || mesh.aliases.contains(&domain) {
+                    let message = "is the mesh's own domain or an alias of it, which share identity.files.trustBundle";
+                    value::invalid(&file, message, problems);
+                    continue;
+                }
+                mesh.trust_bundles.extend(self.path(&file, problems).map(|path| (domain, path)));
+            }
+        }
+        if let Some(at) = fields.get("rootNamespace") {
+            mesh.policy.root_namespace = name(&at, problems)?;
+        }
+        if let Some(at) = fields.get("defaultMode") {
+            let words =
+                [("STRICT", Mode::Strict), ("PERMISSIVE", Mode::Permissive), ("DISABLE", Mode::Disable)];
+            mesh.policy.default_mode = value::word(&at, &words, problems)?;
+        }
+        Some(mesh)
+    }
+
+    fn identity(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Identity> {
+        let fields = at.fields(&["files", "requirePrivateMode"], problems)?;
+        let require_private_mode =
+            section(&fields, "requirePrivateMode", false, problems, |at, problems| at.boolean(problems));
+        let files = fields.require("files", problems)?;
+        let fields = files.fields(&["certificate", "privateKey", "trustBundle"], problems)?;
+        let mut path = |name| fields.require(name, problems).and_then(|at| self.path(&at, problems));
+        let (certificate, private_key, trust_bundle) = (path("certificate"), path("privateKey"), path("trustBundle"));
+        Some(Identity {
+            certificate: certificate?,
+            private_key: private_key?,
+            trust_bundle: trust_bundle?,
+            require_private_mode: require_private_mode?,
+        })
+    }
+}
+
+struct WorkloadFields {
+    model: Workload,
+    service: Option<String>,
+    spiffe_id: Option<SpiffeId>,
+}
+
+fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> {
+    let known = ["name", "namespace", "serviceAccount", "labels", "service", "spiffeId"];
+    let fields = at.fields(&known, problems)?;
+    let workload_name = fields.require("name", problems).and_then(|at| name(&at, problems));
+    let namespace = fields.require("namespace", problems).and_then(|at| name(&at, problems));
+    let service_account =
+        section(&fields, "serviceAccount", "default".to_owned(), problems, |at, problems| name(at, problems));
+    let mut labels = BTreeMap::new();
+    if let Some(at) = fields.get("labels") {
+        for (key, label) in at.entries(problems)? {
+            labels.extend(label.string(problems).map(|text| (key.text().to_owned(), text.to_owned())));
+        }
+    }
+    let service = section(&fields, "service", None, problems, |at, problems| name(at, problems).map(Some));
+    let spiffe_id = section(&fields, "spiffeId", None, problems, |at, problems| value::spiffe_id(at, problems).map(Some));
+    let model =
+        Workload { name: workload_name?, namespace: namespace?, service_account: service_account?, labels };
+    Some(WorkloadFields { model, service: service?, spiffe_id: spiffe_id? })
+}
+
+/// A name of a Kubernetes object: it becomes part of a SPIFFE ID and of host names.
+fn name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
+    let text = at.string(problems)?;
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let good = text.len() <= 253
+        && text.bytes().all(inner)
+        && ends(text.bytes().next())
+        && ends(text.bytes().last());
+    if !good {
+        let message =
+            format!("\"{text}\" is not a name: lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends");
+        at.report("invalid-name", message, problems);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn own_id(workload: &WorkloadFields, mesh: &Mesh, root: &Cursor<'_>, problems: &mut Problems) -> Option<SpiffeId> {
+    if let Some(id) = &workload.spiffe_id {
+        return Some(id.clone());
+    }
+    let model = &workload.model;
+    let text = format!("spiffe://{}/ns/{}/sa/{}", mesh.trust_domain, model.namespace, model.service_account);
+    match SpiffeId::parse(&text) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            root.report(error.class(), format!("workload makes the SPIFFE ID {text}, which is not one: {error}"), problems);
+            None
+        }
+    }
+}
+
+fn default_mesh() -> Mesh {
+    Mesh {
+        trust_domain: TrustDomain::cluster_local(),
+        aliases: Vec::new(),
+        trust_bundles: Vec::new(),
+        policy: MeshSettings {
+            root_namespace: defaults::ROOT_NAMESPACE.to_owned(),
+            default_mode: Mode::Permissive,
+        },
+    }
+}
+
+fn default_tls() -> Tls {
+    Tls { allow_tls12: false, compat: Compat::default() }
+}
+
+fn default_limits() -> Limits {
+    Limits { connections: None, handshakes: defaults::HANDSHAKES }
+}
+
+fn default_timeouts() -> Timeouts {
+    Timeouts {
+        handshake: defaults::HANDSHAKE,
+        connect: defaults::CONNECT,
+        idle: Some(defaults::IDLE),
+        half_close: defaults::HALF_CLOSE,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum CompatWord {
+    Eku,
+    KuCritical,
+}
+
+fn tls(at: &Cursor<'_>, problems: &mut Problems) -> Option<Tls> {
+    let fields = at.fields(&["minVersion", "compat"], problems)?;
+    let mut tls = default_tls();
+    if let Some(at) = fields.get("minVersion") {
+        tls.allow_tls12 = value::word(&at, &[("1.3", false), ("1.2", true)], problems)?;
+    }
+    if let Some(at) = fields.get("compat") {
+        for item in at.items(problems)? {
+            let words = [("eku", CompatWord::Eku), ("ku-critical", CompatWord::KuCritical)];
+            match value::word(&item, &words, problems) {
+                Some(CompatWord::Eku) => tls.compat.eku = true,
+                Some(CompatWord::KuCritical) => tls.compat.ku_critical = true,
+                None => {}
+            }
+        }
+    }
+    Some(tls)
+}
+
+fn listen(at: &Cursor<'_>, problems: &mut Problems) -> Option<SocketAddr> {
+    let fields = at.fields(&["listen"], problems)?;
+    value::socket_addr(&fields.require("listen", problems)?, problems)
+}
+
+fn count(at: &Cursor<'_>, max: i64, problems: &mut Problems) -> Option<usize> {
+    at.integer(1, max, problems).and_then(|number| usize::try_from(number).ok())
+}
+
+fn limits(at: &Cursor<'_>, problems: &mut Problems) -> Option<Limits> {
+    let fields = at.fields(&["connections", "handshakes"], problems)?;
+    let connections = section(&fields, "connections", None, problems, |at, p| count(at, 10_000_000, p).map(Some));
+    let handshakes = section(&fields, "handshakes", defaults::HANDSHAKES, problems, |at, p| count(at, 1_000_000, p));
+    Some(Limits { connections: connections?, handshakes: handshakes? })
+}
+
+fn timeouts(at: &Cursor<'_>, problems: &mut Problems) -> Option<Timeouts> {
+    let fields = at.fields(&["handshake", "connect", "idle", "halfClose"], problems)?;
+    let handshake = section(&fields, "handshake", defaults::HANDSHAKE, problems, value::positive_duration);
+    let connect = section(&fields, "connect", defaults::CONNECT, problems, value::positive_duration);
+    let idle = section(&fields, "idle", defaults::IDLE, problems, value::duration);
+    let half_close = section(&fields, "halfClose", defaults::HALF_CLOSE, problems, value::positive_duration);
+    let idle = idle?;
+    Some(Timeouts {
+        handshake: handshake?,
+        connect: connect?,
+        idle: (!idle.is_zero()).then_some(idle),
+        half_close: half_close?,
+    })
+}
+
+fn drain(at: &Cursor<'_>, problems: &mut Problems) -> Option<std::time::Duration> {
+    let fields = at.fields(&["grace"], problems)?;
+    section(&fields, "grace", defaults::DRAIN_GRACE, problems, value::duration)
+}
+
+/// Two listeners on one address, or an app that is one of our own ports, can only be a mistake.
+fn check_listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
+    let listeners = settings.listeners();
+    for (index, (field, addr)) in listeners.iter().enumerate() {
+        let earlier = listeners.iter().take(index).find(|(_, other)| addr.port() != 0 && clash(*addr, *other));
+        if let Some((other, _)) = earlier {
+            root.report("address-in-use", format!("{field} and {other} both listen on {addr}"), problems);
+        }
+    }
+    let explicit = settings.inbound.ports.iter().map(|port| (format!("the app of port {}", port.port), port.app));
+    let mapped = settings.inbound.apps.iter().map(|(port, app)| (format!("inbound.apps[{port}]"), *app));
+    for (what, app) in explicit.chain(mapped) {
+        if let Some((field, _)) = listeners.iter().find(|(_, listener)| clash(app, *listener)) {
+            root.report("loop", format!("{what} ({app}) is this proxy's own {field}"), problems);
+        }
+    }
+}
+
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = |ip: IpAddr| ip.is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || any(one.ip()) || any(other.ip()))
+}

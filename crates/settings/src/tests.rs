@@ -1,0 +1,110 @@
+use std::path::Path;
+
+use portcullis_policy::Mode;
+
+use super::*;
+
+const ISSUE: &str = r#"
+workload: {name: cart, namespace: shop, serviceAccount: cart, labels: {app: cart}}
+mesh: {trustDomain: cluster.local, rootNamespace: istio-system}
+policies: ./policies
+identity: {files: {certificate: cert.pem, privateKey: key.pem, trustBundle: ca.pem}}
+inbound:
+  ports: [{listen: "127.0.0.1:18080", port: 8080, app: "127.0.0.1:8080"}]
+outbound:
+  upstreams: [{listen: "127.0.0.1:19080", address: "127.0.0.1:18080", mode: mtls, identities: ["spiffe://cluster.local/ns/shop/sa/cart"]}]
+admin: {listen: "127.0.0.1:15000"}
+"#;
+
+fn problems_of(text: &str) -> Vec<(String, &'static str)> {
+    let problems = read(text.as_bytes(), Path::new("/etc/portcullis")).unwrap_err();
+    problems.into_iter().map(|problem| (problem.field, problem.reason)).collect()
+}
+
+/// `ISSUE` with one piece of text replaced.
+fn with(from: &str, to: &str) -> String {
+    assert!(ISSUE.contains(from), "{from}");
+    ISSUE.replace(from, to)
+}
+
+#[test]
+fn the_documented_file_is_read() {
+    let settings = read(ISSUE.as_bytes(), Path::new("/etc/portcullis")).unwrap();
+    assert_eq!(settings.own_id.as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
+    assert_eq!(settings.policies.as_deref(), Some(Path::new("/etc/portcullis/./policies")));
+    assert_eq!(settings.mesh.policy.default_mode, Mode::Permissive);
+    assert_eq!(settings.inbound.ports[0].protocol, Protocol::Auto);
+    assert!(matches!(settings.outbound.upstreams[0].mode, RouteMode::Mtls(_)));
+    assert_eq!(settings.timeouts.handshake, defaults::HANDSHAKE);
+    assert!(!settings.tls.allow_tls12);
+}
+
+#[test]
+fn every_problem_is_reported_in_one_run() {
+    let text = r#"
+workload: {name: Cart, namespace: shop, colour: red}
+mesh: {trustDomain: Cluster.Local}
+inbound:
+  ports:
+    - {listen: "127.0.0.1", port: 0, app: "127.0.0.1:8080"}
+outbound:
+  upstreams:
+    - {listen: "127.0.0.1:1", address: "x", mode: tls}
+limts: {}
+"#;
+    let found = problems_of(text);
+    let expected = [
+        ("workload.name", "invalid-name"),
+        ("workload.colour", "unknown-field"),
+        ("mesh.trustDomain", "td-char"),
+        ("inbound.ports[0].listen", "invalid-value"),
+        ("outbound.upstreams[0].address", "invalid-value"),
+        ("outbound.upstreams[0].mode", "invalid-value"),
+        ("limts", "unknown-field"),
+    ];
+    for (field, reason) in expected {
+        assert!(found.contains(&(field.to_owned(), reason)), "{field} {reason} not in {found:?}");
+    }
+    assert!(found.iter().any(|(field, _)| field == "inbound.ports[0].port"), "{found:?}");
+}
+
+#[test]
+fn mtls_without_identities_and_plaintext_with_them_are_errors() {
+    let ids = r#", identities: ["spiffe://cluster.local/ns/shop/sa/cart"]"#;
+    assert_eq!(problems_of(&with(ids, "")), [("outbound.upstreams[0].mode".into(), "invalid-value")]);
+    assert_eq!(
+        problems_of(&with("mode: mtls", "mode: plaintext")),
+        [("outbound.upstreams[0].identities".into(), "invalid-value")]
+    );
+    assert_eq!(
+        problems_of(&with(ids, ", identities: []")),
+        [("outbound.upstreams[0].identities".into(), "invalid-value")]
+    );
+}
+
+#[test]
+fn loops_and_double_listeners_are_found() {
+    let looped = with(r#"app: "127.0.0.1:8080""#, r#"app: "127.0.0.1:19080""#);
+    assert_eq!(problems_of(&looped), [(String::new(), "loop")]);
+    let double = with(r#"admin: {listen: "127.0.0.1:15000"}"#, r#"admin: {listen: "0.0.0.0:18080"}"#);
+    assert_eq!(problems_of(&double), [(String::new(), "address-in-use")]);
+}
+
+#[test]
+fn a_file_is_one_document_and_not_empty() {
+    assert_eq!(problems_of(""), [(String::new(), "wrong-type")]);
+    assert_eq!(problems_of(&format!("{ISSUE}---{ISSUE}")), [(String::new(), "wrong-type")]);
+    assert_eq!(problems_of("a: [").first().unwrap().1, "yaml-syntax");
+}
+
+#[test]
+fn routes_need_a_captured_listener() {
+    let text = "workload: {name: a, namespace: b}\noutbound:\n  routes: [{hosts: [cart], mode: plaintext}]\n";
+    assert_eq!(problems_of(text), [("outbound.routes".into(), "invalid-value")]);
+}
+
+#[test]
+fn foreign_bundles_are_not_for_our_own_domain() {
+    let text = with("rootNamespace: istio-system", "trustDomainAliases: [old.local], trustBundles: {old.local: o.pem, p.test: p.pem}");
+    assert_eq!(problems_of(&text), [("mesh.trustBundles[old.local]".into(), "invalid-value")]);
+}
