@@ -1,1 +1,21 @@
-//! SPIFFE IDs, trust domains and what a leaf certificate must be
+//! SPIFFE IDs, trust domains, and what a certificate must be to carry one.
+//!
+//! This crate answers two questions and does nothing else: "is this text a SPIFFE ID, byte for byte?" and "may a
+//! certificate with these bytes stand for a workload (or sign for one)?". It is pure: no clock, no file, no lock, no log.
+//! Whether a chain leads to a root, whether signatures hold and what the time is, is the business of `portcullis-tls`.
+//!
+//! It guarantees that a [`SpiffeId`] or [`TrustDomain`] that exists is a valid one, and that a [`leaf::Leaf`] has exactly
+//! one identity. It refuses to repair: nothing is trimmed, decoded, lower-cased or skipped.
+
+mod domain;
+mod expected;
+mod id;
+pub mod leaf;
+pub mod signer;
+mod svid;
+mod x509;
+
+pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
+pub use expected::{ExpectedIds, ExpectedIdsError};
+pub use id::{IdError, IstioId, MAX_ID_LEN, SCHEME, SpiffeId};
+pub use svid::{KeyError, SvidError, UsageError};

@@ -1,0 +1,204 @@
+//! One strict reading of a certificate, shared by leaf and signer checks.
+//!
+//! `x509-parser` is lenient where leniency has bitten others: it keeps a known extension that it could not read as a
+//! `ParseError` value, drops bytes after an extension's value, leaves duplicates to the caller, and turns an alternative
+//! name it dislikes into `Invalid`. Everything here turns those into errors.
+
+use std::collections::HashSet;
+
+use x509_parser::asn1_rs::{Any, Class, Oid, Tag};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{
+    BasicConstraints, ExtendedKeyUsage, GeneralName, KeyUsage, ParsedExtension, X509Extension,
+};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519,
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME,
+};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::RSAPublicKey;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
+
+use crate::svid::{KeyError, SvidError};
+
+/// The longest certificate that is looked at; a whole chain may not be longer either.
+const MAX_CERTIFICATE_LEN: usize = 64 * 1024;
+
+/// Context tag of `uniformResourceIdentifier` in a GeneralName (RFC 5280 4.2.1.6).
+const TAG_URI: u32 = 6;
+
+/// What is critical and understood. Name constraints are judged by webpki, the others here and there.
+const UNDERSTOOD: [Oid<'static>; 5] = [
+    OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_SUBJECT_ALT_NAME,
+    OID_X509_EXT_BASIC_CONSTRAINTS,
+    OID_X509_EXT_NAME_CONSTRAINTS,
+    OID_X509_EXT_EXTENDED_KEY_USAGE,
+];
+
+/// A certificate that was read strictly: v3, nothing after it, no duplicate, unreadable or unknown critical extension.
+pub(crate) struct Strict<'a> {
+    cert: X509Certificate<'a>,
+}
+
+impl<'a> Strict<'a> {
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, SvidError> {
+        if der.len() > MAX_CERTIFICATE_LEN {
+            return Err(SvidError::Der("longer than 64 KiB"));
+        }
+        let (rest, cert) = X509Certificate::from_der(der).map_err(|_| SvidError::Der("it cannot be parsed"))?;
+        if !rest.is_empty() {
+            return Err(SvidError::Der("there are bytes after its end"));
+        }
+        if cert.version() != X509Version::V3 {
+            return Err(SvidError::Der("it is not of version 3"));
+        }
+        let mut seen = HashSet::new();
+        for extension in cert.extensions() {
+            if !seen.insert(&extension.oid) {
+                return Err(SvidError::DuplicateExtension(extension.oid.to_id_string()));
+            }
+            if extension.parsed_extension().error().is_some() {
+                return Err(malformed(extension));
+            }
+            if extension.critical && !UNDERSTOOD.contains(&extension.oid) {
+                return Err(SvidError::CriticalExtension(extension.oid.to_id_string()));
+            }
+        }
+        Ok(Self { cert })
+    }
+
+    pub(crate) const fn cert(&self) -> &X509Certificate<'a> {
+        &self.cert
+    }
+
+    /// The extension with this OID; `parse` made sure that there is at most one.
+    fn extension(&self, oid: &Oid<'_>) -> Option<&X509Extension<'a>> {
+        self.cert.extensions().iter().find(|extension| extension.oid == *oid)
+    }
+
+    pub(crate) fn is_ca(&self) -> Result<bool, SvidError> {
+        let Some(extension) = self.extension(&OID_X509_EXT_BASIC_CONSTRAINTS) else {
+            return Ok(false);
+        };
+        Ok(whole::<BasicConstraints>(extension)?.ca)
+    }
+
+    /// Key usage, and whether the extension is critical.
+    pub(crate) fn key_usage(&self) -> Result<Option<(KeyUsage, bool)>, SvidError> {
+        let Some(extension) = self.extension(&OID_X509_EXT_KEY_USAGE) else {
+            return Ok(None);
+        };
+        Ok(Some((whole(extension)?, extension.critical)))
+    }
+
+    pub(crate) fn extended_key_usage(&self) -> Result<Option<ExtendedKeyUsage<'a>>, SvidError> {
+        self.extension(&OID_X509_EXT_EXTENDED_KEY_USAGE).map(whole).transpose()
+    }
+
+    /// The raw content of every URI subject alternative name, counted by tag before any of them is read.
+    pub(crate) fn uris(&self) -> Result<Vec<&'a [u8]>, SvidError> {
+        let Some(extension) = self.extension(&OID_X509_EXT_SUBJECT_ALT_NAME) else {
+            return Ok(Vec::new());
+        };
+        let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else {
+            return Err(malformed(extension));
+        };
+        // A name that cannot be read is refused, except a URI: that one is counted, and then fails as an ID.
+        let is_bad = |name: &GeneralName<'_>| matches!(name, GeneralName::Invalid(tag, _) if tag.0 != TAG_URI);
+        if names.general_names.iter().any(is_bad) {
+            return Err(malformed(extension));
+        }
+        let uris = raw_uris(extension.value).ok_or_else(|| malformed(extension))?;
+        let counted = names.general_names.iter().filter(|name| is_uri(name)).count();
+        // Both readings must agree on what is there.
+        if uris.len() == counted { Ok(uris) } else { Err(malformed(extension)) }
+    }
+
+    /// Refuses keys that are weak or of a kind that nobody needs (R18).
+    pub(crate) fn check_key(&self) -> Result<(), SvidError> {
+        Ok(check_key(self.cert.public_key())?)
+    }
+}
+
+fn is_uri(name: &GeneralName<'_>) -> bool {
+    matches!(name, GeneralName::URI(_) | GeneralName::Invalid(Tag(TAG_URI), _))
+}
+
+fn malformed(extension: &X509Extension<'_>) -> SvidError {
+    SvidError::Extension(extension.oid.to_id_string())
+}
+
+/// Reads an extension's value again, this time to its last byte.
+fn whole<'a, T: FromDer<'a, x509_parser::error::X509Error>>(extension: &X509Extension<'a>) -> Result<T, SvidError> {
+    match T::from_der(extension.value) {
+        Ok(([], value)) => Ok(value),
+        _ => Err(malformed(extension)),
+    }
+}
+
+/// Walks the names by tag. `None` when the bytes are not a DER sequence of context-tagged values to the end.
+fn raw_uris(value: &[u8]) -> Option<Vec<&[u8]>> {
+    let ([], sequence) = Any::from_der(value).ok()? else {
+        return None;
+    };
+    if sequence.header.tag() != Tag::Sequence || sequence.header.class() != Class::Universal {
+        return None;
+    }
+    let mut rest = sequence.data;
+    let mut uris = Vec::new();
+    while !rest.is_empty() {
+        let (after, name) = Any::from_der(rest).ok()?;
+        if name.header.class() != Class::ContextSpecific {
+            return None;
+        }
+        if name.header.tag() == Tag(TAG_URI) {
+            // A string in pieces is BER, not DER.
+            if name.header.is_constructed() {
+                return None;
+            }
+            uris.push(name.data);
+        }
+        rest = after;
+    }
+    Some(uris)
+}
+
+fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), KeyError> {
+    let algorithm = &key.algorithm.algorithm;
+    if *algorithm == OID_SIG_ED25519 {
+        return Ok(());
+    }
+    if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
+        let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        return match curve {
+            Some(curve) if curve == OID_EC_P256 || curve == OID_NIST_EC_P384 => Ok(()),
+            _ => Err(KeyError::Unsupported),
+        };
+    }
+    if *algorithm != OID_PKCS1_RSAENCRYPTION {
+        return Err(KeyError::Unsupported);
+    }
+    let Ok(([], rsa)) = RSAPublicKey::from_der(&key.subject_public_key.data) else {
+        return Err(KeyError::Unsupported);
+    };
+    match bits(rsa.modulus) {
+        bits @ ..2048 => Err(KeyError::Weak { bits }),
+        2048..=8192 => Ok(()),
+        _ => Err(KeyError::Unsupported),
+    }
+}
+
+/// The length of a big-endian number in bits.
+fn bits(number: &[u8]) -> usize {
+    let mut significant = number.iter().skip_while(|&&byte| byte == 0);
+    let Some(first) = significant.next() else {
+        return 0;
+    };
+    let top: usize = match first.checked_ilog2() {
+        Some(log) => usize::try_from(log).unwrap_or(0).saturating_add(1),
+        None => 0,
+    };
+    significant.count().saturating_mul(8).saturating_add(top)
+}
