@@ -1,0 +1,193 @@
+//! One direction of a copy: read from one stream, write to the other, pass on the end.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{FlowEnd, Stage};
+use crate::pool::Buffer;
+
+/// How many buffers one direction may move before others get a turn: half a megabyte, some hundred microseconds.
+const ROUNDS: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Bytes that were read and not written yet.
+    in_hand: Option<InHand>,
+    state: State,
+    /// The writer took bytes that it may still hold (a TLS stream whose socket is full).
+    unflushed: bool,
+    /// Bytes or an end have moved since [`Flow::take_moved`].
+    moved: bool,
+}
+
+/// A borrowed buffer whose bytes from `start` to `end` are to be written. Never empty.
+#[derive(Debug)]
+struct InHand {
+    buffer: Buffer,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Copying,
+    /// The reader has ended; the writer is being told.
+    Ending(FlowEnd),
+    Ended(FlowEnd),
+    /// A failure ended it, nothing more is to be done.
+    Failed,
+}
+
+/// A stream failed: the one read from if the stage is `Read`, else the one written to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Fault {
+    pub(super) stage: Stage,
+    pub(super) kind: io::ErrorKind,
+}
+
+impl Fault {
+    fn new(stage: Stage) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { stage, kind: error.kind() }
+    }
+}
+
+impl Flow {
+    pub(super) const fn new() -> Self {
+        Self { in_hand: None, state: State::Copying, unflushed: false, moved: false }
+    }
+
+    pub(super) const fn end(&self) -> FlowEnd {
+        match self.state {
+            State::Ended(end) => end,
+            State::Copying | State::Ending(_) | State::Failed => FlowEnd::Open,
+        }
+    }
+
+    /// Nothing more is to be done.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_) | State::Failed)
+    }
+
+    /// The reader has ended and all its bytes have been given to the writer.
+    pub(super) const fn has_delivered_end(&self) -> bool {
+        matches!(self.state, State::Ending(_) | State::Ended(_)) && self.in_hand.is_none()
+    }
+
+    /// Whether anything has moved since the last call.
+    pub(super) const fn take_moved(&mut self) -> bool {
+        std::mem::replace(&mut self.moved, false)
+    }
+
+    /// The reader's bytes are cut off, but that is to be passed on as an end.
+    pub(super) const fn end_truncated(&mut self) {
+        self.state = State::Ending(FlowEnd::TruncatedAfterClose);
+    }
+
+    /// Moves what can be moved now. Ready when the direction is over.
+    ///
+    pub(super) fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        (reader, writer): (&mut R, &mut W),
+        count: &AtomicU64,
+        pass_on_end: PassOnEnd,
+    ) -> Poll<Result<(), Fault>> {
+        let result = self.advance(cx, (reader, writer), count, pass_on_end);
+        if let Poll::Ready(Err(_)) = result {
+            self.state = State::Failed;
+            self.in_hand = None;
+        }
+        result
+    }
+
+    fn advance<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        (reader, writer): (&mut R, &mut W),
+        count: &AtomicU64,
+        pass_on_end: PassOnEnd,
+    ) -> Poll<Result<(), Fault>> {
+        for _ in 0..ROUNDS {
+            ready!(self.write(cx, writer, count)).map_err(Fault::new(Stage::Write))?;
+            match self.state {
+                State::Copying => {
+                    if self.read(cx, reader).map_err(Fault::new(Stage::Read))?.is_pending() {
+                        // Nothing to add, so what the writer holds back goes out now.
+                        ready!(self.flush(cx, writer)).map_err(Fault::new(Stage::Write))?;
+                        return Poll::Pending;
+                    }
+                }
+                State::Ending(end) => {
+                    if pass_on_end == PassOnEnd::Yes {
+                        ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Fault::new(Stage::Shutdown))?;
+                    }
+                    self.moved = true;
+                    self.state = State::Ended(end);
+                }
+                State::Ended(_) | State::Failed => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Borrows a buffer and reads into it; a buffer that stays empty goes back before this returns.
+    fn read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> io::Result<Poll<()>> {
+        let mut buffer = Buffer::lend();
+        let mut space = ReadBuf::new(&mut buffer);
+        if Pin::new(reader).poll_read(cx, &mut space)?.is_pending() {
+            return Ok(Poll::Pending);
+        }
+        self.moved = true;
+        match space.filled().len() {
+            0 => self.state = State::Ending(FlowEnd::Finished),
+            end => self.in_hand = Some(InHand { buffer, start: 0, end }),
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Writes what is in hand, all of it. The buffer goes back with its last byte.
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        count: &AtomicU64,
+    ) -> Poll<io::Result<()>> {
+        while let Some(in_hand) = &mut self.in_hand {
+            let bytes = in_hand.buffer.get(in_hand.start..in_hand.end).unwrap_or_default();
+            let written = ready!(Pin::new(&mut *writer).poll_write(cx, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            count.fetch_add(u64::try_from(written).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.moved = true;
+            self.unflushed = true;
+            in_hand.start += written;
+            if in_hand.start >= in_hand.end {
+                self.in_hand = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(writer).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What becomes of a clean end of the reader.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PassOnEnd {
+    /// The writer is told.
+    Yes,
+    /// It just ends the direction; the writer is to be reset later.
+    No,
+}

@@ -1,0 +1,172 @@
+//! Both directions of a copy together: what a failure of one means for the other, and the time limits.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::flow::{Fault, Flow, PassOnEnd};
+use super::{ByteCounts, Copied, CopyEnd, CopyLimits, Side, Stage};
+use crate::duplex::Duplex;
+
+/// How long a side that failed while we wrote to it may stay silent before what it sent earlier counts as read to its
+/// end. The kernel tells at once; this is for streams that do not.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub(super) struct Session<'a, D, U> {
+    downstream: &'a mut D,
+    upstream: &'a mut U,
+    from_downstream: Flow,
+    from_upstream: Flow,
+    limits: &'a CopyLimits,
+    counts: &'a ByteCounts,
+    /// The first failure and the side that it is about.
+    failure: Option<(Side, CopyEnd)>,
+    last_moved: Instant,
+}
+
+impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
+    pub(super) fn new(
+        downstream: &'a mut D,
+        upstream: &'a mut U,
+        limits: &'a CopyLimits,
+        counts: &'a ByteCounts,
+    ) -> Self {
+        let (from_downstream, from_upstream) = (Flow::new(), Flow::new());
+        let last_moved = Instant::now();
+        Self { downstream, upstream, from_downstream, from_upstream, limits, counts, failure: None, last_moved }
+    }
+
+    /// Moves what can be moved now. `timer` is at the caller's because a timer must not move; whatever it is set to, it is
+    /// set right here.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Copied> {
+        // Both are polled before either result is judged: what a cut-off means depends on the other direction.
+        loop {
+            let upwards = self.poll_from_downstream(cx);
+            let downwards = self.poll_from_upstream(cx);
+            let again = self.judge(Side::Downstream, upwards);
+            if !(self.judge(Side::Upstream, downwards) || again) {
+                break;
+            }
+        }
+        if self.from_downstream.take_moved() | self.from_upstream.take_moved() {
+            self.last_moved = Instant::now();
+        }
+        match self.end() {
+            Some(end) => Poll::Ready(self.copied(end)),
+            None => self.poll_timer(cx, timer).map(|end| self.copied(end)),
+        }
+    }
+
+    fn poll_from_downstream(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
+        let pass_on = self.pass_on_end();
+        let ends = (&mut *self.downstream, &mut *self.upstream);
+        fault(self.from_downstream.poll(cx, ends, &self.counts.from_downstream, pass_on))
+    }
+
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
+        let pass_on = self.pass_on_end();
+        let ends = (&mut *self.upstream, &mut *self.downstream);
+        fault(self.from_upstream.poll(cx, ends, &self.counts.from_upstream, pass_on))
+    }
+
+    /// After a failure the other side is going to be reset; a clean end before that would be a lie.
+    const fn pass_on_end(&self) -> PassOnEnd {
+        if self.failure.is_some() { PassOnEnd::No } else { PassOnEnd::Yes }
+    }
+
+    /// Takes note of a failure in the direction that reads from `reader`. True if the directions are to be polled again
+    /// because of it.
+    fn judge(&mut self, reader: Side, fault: Option<Fault>) -> bool {
+        let Some(Fault { stage, kind }) = fault else {
+            return false;
+        };
+        if (stage, kind) == (Stage::Read, ErrorKind::UnexpectedEof) {
+            let (flow, opposite) = match reader {
+                Side::Downstream => (&mut self.from_downstream, &self.from_upstream),
+                Side::Upstream => (&mut self.from_upstream, &self.from_downstream),
+            };
+            if opposite.has_delivered_end() {
+                flow.end_truncated();
+                return true;
+            }
+        }
+        if self.failure.is_some() {
+            return false;
+        }
+        let side = if stage == Stage::Read { reader } else { reader.other() };
+        self.failure = Some((side, failure(side, stage, kind)));
+        true
+    }
+
+    /// Why the copy is over, if it is. What a failed side sent before it failed is delivered first.
+    const fn end(&self) -> Option<CopyEnd> {
+        match self.failure {
+            Some((Side::Downstream, end)) if self.from_downstream.is_over() => Some(end),
+            Some((Side::Upstream, end)) if self.from_upstream.is_over() => Some(end),
+            None if self.from_downstream.is_over() && self.from_upstream.is_over() => Some(CopyEnd::Clean),
+            _ => None,
+        }
+    }
+
+    /// How long nothing may move now, and what it is called when it took longer.
+    fn limit(&self) -> Option<(Duration, CopyEnd)> {
+        let idle = self.limits.idle.map(|idle| (idle, CopyEnd::IdleTimeout));
+        if let Some((_, end)) = self.failure {
+            return Some((LAST_WORDS, end));
+        }
+        if !(self.from_downstream.has_delivered_end() || self.from_upstream.has_delivered_end()) {
+            return idle;
+        }
+        let half = (self.limits.half_close, CopyEnd::HalfCloseTimeout);
+        Some(idle.filter(|(idle, _)| *idle < half.0).unwrap_or(half))
+    }
+
+    /// The timer is not touched while bytes move. It fires at most once in the length of a limit, and is set to where
+    /// the limit really ends then. It is brought forward only when a shorter limit begins.
+    fn poll_timer(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<CopyEnd> {
+        let Some((limit, end)) = self.limit() else {
+            return Poll::Pending;
+        };
+        // A limit beyond what a clock can say is none.
+        let Some(due) = self.last_moved.checked_add(limit) else {
+            return Poll::Pending;
+        };
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if due <= Instant::now() {
+                return Poll::Ready(end);
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    const fn copied(&self, end: CopyEnd) -> Copied {
+        Copied { end, from_downstream: self.from_downstream.end(), from_upstream: self.from_upstream.end() }
+    }
+}
+
+fn fault(polled: Poll<Result<(), Fault>>) -> Option<Fault> {
+    match polled {
+        Poll::Ready(Err(fault)) => Some(fault),
+        Poll::Ready(Ok(())) | Poll::Pending => None,
+    }
+}
+
+fn failure(side: Side, stage: Stage, kind: ErrorKind) -> CopyEnd {
+    match (stage, kind) {
+        (Stage::Read, ErrorKind::UnexpectedEof) => CopyEnd::Truncated { by: side },
+        // On a socket that was whole until now these all mean that the peer's side of it is gone.
+        (_, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
+            CopyEnd::Reset { by: side }
+        }
+        (Stage::Shutdown, ErrorKind::NotConnected) => CopyEnd::Reset { by: side },
+        _ => CopyEnd::Error { side, stage, kind },
+    }
+}

@@ -1,0 +1,52 @@
+//! The two ends of a forwarded connection, as the copy loop sees them.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::replay::Replay;
+use crate::socket;
+
+/// A byte stream with two independent directions that can also be ended by a reset.
+///
+/// A clean end of the read direction is a read of nothing. An end that the stream knows not to be clean, such as TLS
+/// without its close_notify, must be an [`io::ErrorKind::UnexpectedEof`], given after every byte that came before it.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the close that comes when the stream is dropped a reset (`SO_LINGER` of zero).
+    ///
+    /// # Errors
+    /// If the socket below takes no options any more; it is closed then.
+    fn reset_on_close(&self) -> io::Result<()>;
+
+    /// Whether everything that was written and flushed is on the wire, so that a reset would not discard it.
+    fn all_sent(&self) -> bool;
+}
+
+impl Duplex for TcpStream {
+    fn reset_on_close(&self) -> io::Result<()> {
+        socket::reset_on_close(self)
+    }
+
+    fn all_sent(&self) -> bool {
+        socket::all_sent(self)
+    }
+}
+
+impl<IO: Duplex> Duplex for Replay<IO> {
+    fn reset_on_close(&self) -> io::Result<()> {
+        self.get_ref().reset_on_close()
+    }
+
+    fn all_sent(&self) -> bool {
+        self.get_ref().all_sent()
+    }
+}
+
+/// Prepares both ends to be reset when they are dropped. For a connection that is cut from outside (a policy change, a
+/// forced drain): neither end may take what it got for the whole.
+pub fn reset_both(one: &impl Duplex, other: &impl Duplex) {
+    // An end that takes no options any more is closed already, which is what was wanted.
+    let _ = one.reset_on_close();
+    let _ = other.reset_on_close();
+}

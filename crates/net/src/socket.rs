@@ -1,0 +1,104 @@
+//! Options of a connected TCP socket, the same for accepted and dialled ones.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// Silence after which the kernel asks whether the peer is still there.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(180);
+/// How often it asks again.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often in all, before the connection counts as dead.
+pub const KEEPALIVE_PROBES: u32 = 5;
+
+/// Switches Nagle's algorithm off (we forward what we get, at once) and keepalive on (a peer that vanished must not hold
+/// descriptors for ever).
+///
+/// # Errors
+/// If the socket is in no state to take options.
+pub fn configure(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Makes the close that comes when the stream is dropped a reset, which also discards what is still unsent.
+///
+/// # Errors
+/// If the socket is in no state to take options.
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// Whether the kernel has put everything on the wire that was written. Meant for the end of a connection: it changes
+/// when the socket counts as writable.
+///
+/// A socket that cannot be asked has nothing to wait for, so the answer is yes.
+#[must_use]
+pub fn all_sent(stream: &TcpStream) -> bool {
+    // With this mark, poll(2) says "writable" only while not one byte waits to be sent for the first time.
+    if SockRef::from(stream).set_tcp_notsent_lowat(1).is_err() {
+        return true;
+    }
+    let mut fds = [PollFd::new(stream, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).map_or(true, |ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialled, accepted) =
+            tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept()).unwrap();
+        (dialled, accepted.0)
+    }
+
+    #[tokio::test]
+    async fn options_are_set() {
+        let (stream, _peer) = pair().await;
+        configure(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+    }
+
+    #[tokio::test]
+    async fn unsent_bytes_are_noticed_until_the_peer_reads() {
+        let (stream, mut peer) = pair().await;
+        assert!(all_sent(&stream));
+        let chunk = vec![0; 1 << 20];
+        let mut written = 0;
+        while let Ok(n) = stream.try_write(&chunk) {
+            written += n;
+            // Loopback delivers within the call, so "would block" means that the peer's window is full.
+        }
+        assert!(!all_sent(&stream), "{written} bytes written and none left unsent");
+        let mut sink = vec![0; 1 << 20];
+        while !all_sent(&stream) {
+            assert!(peer.read(&mut sink).await.unwrap() > 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_on_close_is_a_reset() {
+        let (stream, mut peer) = pair().await;
+        reset_on_close(&stream).unwrap();
+        drop(stream);
+        let error = peer.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
