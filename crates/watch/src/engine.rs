@@ -151,3 +151,29 @@ pub(crate) fn rescan_after(reading: &Reading, interval: Duration) -> Duration {
     let bytes: usize = reading.files.iter().map(|file| file.content.len()).sum();
     if bytes <= SMALL_BYTES && reading.files.len() <= SMALL_FILES { interval.min(SMALL_RESCAN) } else { interval }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(files: usize, bytes: usize) -> Reading {
+        let file = |n: usize| FileContent { path: n.to_string().into(), content: vec![b' '; bytes].into() };
+        Reading { files: (0..files).map(file).collect(), ..Reading::empty() }
+    }
+
+    #[test]
+    fn only_a_small_set_is_read_every_other_second() {
+        let slow = Duration::from_secs(30);
+        for (files, bytes, expected) in [
+            (0, 0, SMALL_RESCAN),
+            (SMALL_FILES, 1, SMALL_RESCAN),
+            (SMALL_FILES + 1, 1, slow),
+            (1, SMALL_BYTES, SMALL_RESCAN),
+            (2, SMALL_BYTES / 2 + 1, slow),
+        ] {
+            assert_eq!(rescan_after(&reading(files, bytes), slow), expected, "{files} files of {bytes} bytes");
+        }
+        let often = Duration::from_millis(200);
+        assert_eq!(rescan_after(&reading(1, 1), often), often, "a shorter setting counts for small sets as well");
+    }
+}
