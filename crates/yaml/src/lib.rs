@@ -1,1 +1,43 @@
-//! YAML text to a tree that knows the line, column and style of every key and value
+//! YAML text to a tree that knows the line, column and style of every key and value.
+//!
+//! A policy or configuration file decides who may talk to whom, so a reader that guesses is a hole: a repeated key that
+//! wins silently, an alias that multiplies, an unquoted `no` that turns into `false`. This crate reads a small, plain
+//! subset of YAML and says where everything stands, so that a caller can report every mistake of a file in one run.
+//!
+//! It guarantees:
+//! - [`parse`] never panics, always ends, and needs memory in proportion to the text. A file over [`MAX_FILE_BYTES`],
+//!   nesting beyond [`MAX_DEPTH`] and more than [`MAX_PROBLEMS`] problems are cut off.
+//! - A document counts only once its end was reached; after a syntax error reading goes on with the next `---`.
+//! - Lines and columns count from 1; columns count characters.
+//! - A key that is written twice in one mapping is a problem that names both positions.
+//!
+//! It refuses, with their position: anchors, aliases, tags, merge keys (`<<`), directives, and keys that are not
+//! scalars. It knows nothing of what the documents mean.
+
+mod cursor;
+mod parse;
+mod problem;
+mod scalar;
+mod suggest;
+mod tree;
+
+pub use cursor::{Cursor, Fields};
+pub use parse::{Parsed, parse};
+pub use problem::{Position, Problem, Problems, reason};
+pub use scalar::{Scalar, ScalarKind, Style};
+pub use suggest::nearest;
+pub use tree::{Content, Document, Entry, Key, Mapping, Node};
+
+/// The largest file that is read, 1 MiB.
+///
+/// A `ConfigMap` holds at most that much, and it bounds what one broken file can cost.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// The most that one folder of files may hold in all, 64 MiB. The caller that reads folders enforces it.
+pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How deep collections may be nested. A PeerAuthentication in a `List` needs 6.
+pub const MAX_DEPTH: usize = 64;
+
+/// How many problems of one file are kept; the rest is only mentioned.
+pub const MAX_PROBLEMS: usize = 100;
