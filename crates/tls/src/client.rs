@@ -1,0 +1,70 @@
+//! The outbound half: from a dialled connection to the workload that was meant.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use portcullis_identity::ExpectedIds;
+use rustls_pki_types::{DnsName, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use crate::credentials::Credentials;
+use crate::handshake::{HandshakeError, PeerInfo};
+use crate::server::peer;
+use crate::stream::Stream;
+use crate::verifier::{Expect, PeerVerifier};
+
+/// A server name to send, for routers on the way. It has no part in deciding who the server is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sni(DnsName<'static>);
+
+/// A text that cannot be sent as a server name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a host name that TLS can carry")]
+pub struct SniError;
+
+impl Sni {
+    /// Parses a host name; Istio's form (`outbound_.8080_._.cart.shop.svc.cluster.local`) is one.
+    ///
+    /// # Errors
+    /// When TLS cannot carry it.
+    pub fn parse(name: &str) -> Result<Self, SniError> {
+        DnsName::try_from(name.to_owned()).map(Self).map_err(|_| SniError)
+    }
+}
+
+/// Runs the client's side of a handshake. The server must be one of the expected workloads.
+///
+/// There is no deadline in here; the caller has one. In TLS 1.3 the server judges our certificate only after this has
+/// returned: a refusal shows at the first read, see [`StreamFault::PeerAlert`](crate::StreamFault::PeerAlert).
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn connect<IO>(
+    io: IO,
+    credentials: &Arc<Credentials>,
+    expected: &ExpectedIds,
+    sni: Option<&Sni>,
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
+    let config = credentials.client_config(Arc::clone(&verifier), sni.is_some()).map_err(HandshakeError::Protocol)?;
+    // rustls wants a name in any case; the verifier never looks at it, and an address is never sent.
+    let name = match sni {
+        Some(Sni(name)) => ServerName::DnsName(name.clone()),
+        None => ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()),
+    };
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, io).into_fallible().await;
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err((error, mut io)) => {
+            // The alert has been written; what becomes of the FIN does not matter any more.
+            let _ = io.shutdown().await;
+            return Err(HandshakeError::new(error, &verifier));
+        }
+    };
+    let peer = peer(&verifier, stream.get_ref().1)?;
+    Ok((Stream::client(stream), peer))
+}

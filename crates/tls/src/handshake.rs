@@ -1,0 +1,280 @@
+//! What a handshake ends with: the peer, or why there is none.
+
+use std::io;
+
+use portcullis_identity::leaf::Relaxed;
+use portcullis_identity::{ExpectedIds, SpiffeId};
+use rustls::{AlertDescription, CommonState, Error, PeerIncompatible, ProtocolVersion};
+
+use crate::verifier::{PeerVerifier, Refusal};
+use crate::verify::{PathSummary, Verified, VerifyError};
+
+/// The peer of an established connection, as it was verified in the handshake.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its identity.
+    pub id: SpiffeId,
+    /// The last second of its certificate's validity, in Unix time.
+    pub not_after_unix: i64,
+    /// What its chain rests on, for [`Credentials::still_trusts`](crate::Credentials::still_trusts).
+    pub path: PathSummary,
+    /// Which relaxations its certificate needed; to be counted.
+    pub relaxed: Relaxed,
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub tls_version: &'static str,
+    /// The cipher suite by its IANA name.
+    pub cipher: &'static str,
+    /// The key exchange group, such as `X25519MLKEM768`.
+    pub group: &'static str,
+    /// Whether the two sides agreed on the protocol name `istio` (only ever on the client's side).
+    pub alpn_istio: bool,
+}
+
+impl PeerInfo {
+    pub(crate) fn new(verified: Verified, state: &CommonState) -> Self {
+        let suite = state.negotiated_cipher_suite();
+        Self {
+            not_after_unix: verified.leaf.not_after_unix,
+            relaxed: verified.leaf.relaxed,
+            id: verified.leaf.id,
+            path: verified.path,
+            tls_version: match state.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "unknown",
+            },
+            cipher: suite.and_then(|suite| suite.suite().as_str()).map_or("unknown", iana_name),
+            group: state.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("unknown"),
+            alpn_istio: state.alpn_protocol() == Some(portcullis_wire::CLIENT_ALPN),
+        }
+    }
+}
+
+/// rustls writes `TLS13_` where the registry (and every other proxy's log) has `TLS_`.
+fn iana_name(name: &'static str) -> &'static str {
+    match name {
+        "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
+        "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
+        "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other,
+    }
+}
+
+/// Why there is no connection. `Display` says it to a person.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The peer's certificate was not accepted.
+    #[error("the peer's certificate was refused: {0}")]
+    Peer(VerifyError),
+    /// A workload answered, but not the one that was called.
+    #[error("the peer is {presented}, expected was {expected}")]
+    IdMismatch {
+        /// Who answered.
+        presented: SpiffeId,
+        /// Who was expected.
+        expected: ExpectedIds,
+    },
+    /// The peer presented a certificate without holding its key.
+    #[error("the peer did not prove that it holds the key of its certificate: {0}")]
+    Possession(Error),
+    /// The peer does not speak TLS as we do: version, group, or no TLS at all.
+    #[error("TLS handshake failed: {0}")]
+    Protocol(Error),
+    /// The peer gave up, and said why.
+    #[error("the peer refused the handshake with alert {}", alert_name(*.0))]
+    PeerAlert(AlertDescription),
+    /// The peer closed the connection in the middle of the handshake.
+    #[error("the peer closed the connection during the handshake")]
+    PeerClosed,
+    /// The connection was reset in the middle of the handshake.
+    #[error("the connection was reset during the handshake")]
+    Reset,
+    /// Reading or writing failed otherwise.
+    #[error("reading or writing failed during the handshake: {0}")]
+    Io(io::Error),
+}
+
+/// Whose fault a failed handshake is, and which: the closed set for metrics and records.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum HandshakeFault {
+    /// The peer presented no certificate.
+    NoCertificate,
+    /// Its chain leads to no root of ours.
+    UnknownCa,
+    /// Its chain, or our root for it, has expired.
+    Expired,
+    /// Its chain, or our root for it, is not valid yet.
+    NotYetValid,
+    /// Its certificate is refused for what it is.
+    BadCertificate,
+    /// Its trust domain is not trusted, or its CA is that of another domain.
+    TdMismatch,
+    /// It is another workload than expected.
+    IdMismatch,
+    /// No common version, group or suite, or no TLS.
+    Protocol,
+    /// It went away.
+    PeerClosed,
+    /// It refused us with an alert.
+    PeerAlert,
+    /// The connection was reset.
+    Reset,
+    /// Another error of the socket.
+    Io,
+}
+
+impl HandshakeFault {
+    /// The stable label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownCa => "unknown_ca",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::BadCertificate => "bad_certificate",
+            Self::TdMismatch => "td_mismatch",
+            Self::IdMismatch => "id_mismatch",
+            Self::Protocol => "protocol",
+            Self::PeerClosed => "peer_closed",
+            Self::PeerAlert => "peer_alert",
+            Self::Reset => "reset",
+            Self::Io => "io",
+        }
+    }
+}
+
+impl HandshakeError {
+    /// The fault, for an exhaustive match.
+    #[must_use]
+    pub const fn fault(&self) -> HandshakeFault {
+        match self {
+            Self::Peer(error) => match error {
+                VerifyError::NoCertificate => HandshakeFault::NoCertificate,
+                VerifyError::UnknownIssuer(_) => HandshakeFault::UnknownCa,
+                VerifyError::Expired { .. } => HandshakeFault::Expired,
+                VerifyError::NotYetValid { .. } => HandshakeFault::NotYetValid,
+                VerifyError::Domain(_) | VerifyError::ForeignSigner { .. } => HandshakeFault::TdMismatch,
+                VerifyError::ChainLength { .. } | VerifyError::Svid(_) | VerifyError::Path(_) => {
+                    HandshakeFault::BadCertificate
+                }
+            },
+            Self::IdMismatch { .. } => HandshakeFault::IdMismatch,
+            Self::Possession(_) => HandshakeFault::BadCertificate,
+            Self::Protocol(_) => HandshakeFault::Protocol,
+            Self::PeerAlert(_) => HandshakeFault::PeerAlert,
+            Self::PeerClosed => HandshakeFault::PeerClosed,
+            Self::Reset => HandshakeFault::Reset,
+            Self::Io(_) => HandshakeFault::Io,
+        }
+    }
+
+    /// The label of the fault.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        self.fault().label()
+    }
+
+    /// More than the reason, still from a closed set: the class of the certificate's error, the name of the alert, what of
+    /// the protocol did not fit.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Peer(error) => error.class(),
+            Self::IdMismatch { .. } => "id-mismatch",
+            Self::Possession(_) => "possession",
+            Self::Protocol(error) => protocol_class(error),
+            Self::PeerAlert(alert) => alert_name(*alert),
+            Self::PeerClosed => "peer-closed",
+            Self::Reset => "reset",
+            Self::Io(_) => "io",
+        }
+    }
+
+    /// Turns what tokio-rustls returned, and what the verifier decided, into the true reason.
+    pub(crate) fn new(error: io::Error, verifier: &PeerVerifier) -> Self {
+        let Some(tls) = tls_error(&error) else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof => Self::PeerClosed,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+                    Self::Reset
+                }
+                _ => Self::Io(error),
+            };
+        };
+        match (tls, verifier.verdict()) {
+            (Error::NoCertificatesPresented, _) => Self::Peer(VerifyError::NoCertificate),
+            (Error::AlertReceived(alert), _) => Self::PeerAlert(*alert),
+            (Error::InvalidCertificate(_), Some(Err(Refusal::Verify(error)))) => Self::Peer(error.clone()),
+            (Error::InvalidCertificate(_), Some(Err(Refusal::Identity { presented, expected }))) => {
+                Self::IdMismatch { presented: presented.clone(), expected: expected.clone() }
+            }
+            // The chain was fine, so it is the signature over the handshake that is not.
+            (Error::InvalidCertificate(_), Some(Ok(_))) => Self::Possession(tls.clone()),
+            _ => Self::Protocol(tls.clone()),
+        }
+    }
+}
+
+/// The rustls error within an IO error.
+pub(crate) fn tls_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+const fn protocol_class(error: &Error) -> &'static str {
+    match error {
+        Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => "version",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => "cipher",
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => "group",
+        Error::PeerIncompatible(
+            PeerIncompatible::NoSignatureSchemesInCommon
+            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
+        ) => "signature-scheme",
+        Error::PeerIncompatible(_) => "incompatible",
+        Error::NoApplicationProtocol => "alpn",
+        Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "malformed"
+        }
+        Error::PeerMisbehaved(_) | Error::DecryptError | Error::PeerSentOversizedRecord => "misbehaved",
+        _ => "other",
+    }
+}
+
+/// The alert's name as RFC 8446 writes it.
+pub(crate) const fn alert_name(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CloseNotify => "close_notify",
+        AlertDescription::UnexpectedMessage => "unexpected_message",
+        AlertDescription::BadRecordMac => "bad_record_mac",
+        AlertDescription::RecordOverflow => "record_overflow",
+        AlertDescription::HandshakeFailure => "handshake_failure",
+        AlertDescription::BadCertificate => "bad_certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
+        AlertDescription::CertificateRevoked => "certificate_revoked",
+        AlertDescription::CertificateExpired => "certificate_expired",
+        AlertDescription::CertificateUnknown => "certificate_unknown",
+        AlertDescription::IllegalParameter => "illegal_parameter",
+        AlertDescription::UnknownCA => "unknown_ca",
+        AlertDescription::AccessDenied => "access_denied",
+        AlertDescription::DecodeError => "decode_error",
+        AlertDescription::DecryptError => "decrypt_error",
+        AlertDescription::ProtocolVersion => "protocol_version",
+        AlertDescription::InsufficientSecurity => "insufficient_security",
+        AlertDescription::InternalError => "internal_error",
+        AlertDescription::InappropriateFallback => "inappropriate_fallback",
+        AlertDescription::UserCanceled => "user_canceled",
+        AlertDescription::NoRenegotiation => "no_renegotiation",
+        AlertDescription::MissingExtension => "missing_extension",
+        AlertDescription::UnsupportedExtension => "unsupported_extension",
+        AlertDescription::UnrecognisedName => "unrecognized_name",
+        AlertDescription::CertificateRequired => "certificate_required",
+        AlertDescription::NoApplicationProtocol => "no_application_protocol",
+        _ => "other",
+    }
+}

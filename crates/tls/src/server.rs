@@ -1,0 +1,45 @@
+//! The inbound half: from an accepted connection to a verified client.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+use crate::credentials::Credentials;
+use crate::handshake::{HandshakeError, PeerInfo};
+use crate::stream::Stream;
+use crate::verifier::{Expect, PeerVerifier};
+
+/// Runs the server's side of a handshake. The client must present a certificate of a trusted domain.
+///
+/// There is no deadline in here; the caller has one. After a refusal the alert is on its way and our direction is closed.
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn accept<IO>(io: IO, credentials: &Arc<Credentials>) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::AnyWorkload));
+    let config = credentials.server_config(Arc::clone(&verifier)).map_err(HandshakeError::Protocol)?;
+    let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).into_fallible().await;
+    let stream = match accepted {
+        Ok(stream) => stream,
+        Err((error, mut io)) => {
+            // The alert has been written; what becomes of the FIN does not matter any more.
+            let _ = io.shutdown().await;
+            return Err(HandshakeError::new(error, &verifier));
+        }
+    };
+    let peer = peer(&verifier, stream.get_ref().1)?;
+    Ok((Stream::server(stream), peer))
+}
+
+/// The verdict of a handshake that succeeded.
+pub(crate) fn peer(verifier: &PeerVerifier, state: &rustls::CommonState) -> Result<PeerInfo, HandshakeError> {
+    match verifier.verdict() {
+        Some(Ok(verified)) => Ok(PeerInfo::new(verified.clone(), state)),
+        // rustls completed a handshake without asking the verifier: never an identity, whatever the cause.
+        Some(Err(_)) | None => Err(HandshakeError::Protocol(rustls::Error::NoCertificatesPresented)),
+    }
+}
