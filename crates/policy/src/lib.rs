@@ -1,1 +1,25 @@
-//! PeerAuthentication: resource, validation, precedence, decision, explanation
+//! Istio's PeerAuthentication as pure functions: documents in, the mode of each port out, and why.
+//!
+//! No IO, clock, lock or log in here. Documents are read strictly: an unknown field, a misspelt mode or a port map
+//! without a selector rejects the whole set, because a misspelt `selector` would turn an exception for one workload into
+//! one for a namespace. Everything that is wrong is reported in one run, with file, line and column.
+
+mod decide;
+mod diagnostic;
+mod explain;
+mod load;
+mod mode;
+mod reason;
+mod resolve;
+mod resource;
+mod workload;
+
+pub use decide::{Action, NoTls, Peer, admit, decide};
+pub use diagnostic::Diagnostic;
+pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
+pub use load::{Loaded, PolicySet, Source};
+pub use mode::Mode;
+pub use reason::Reason;
+pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
+pub use resource::PeerAuthentication;
+pub use workload::{MeshSettings, Workload};

@@ -1,0 +1,103 @@
+//! What becomes of a connection: the table of modes and openings.
+
+use portcullis_identity::SpiffeId;
+use portcullis_wire::Opening;
+
+use crate::{Mode, Reason};
+
+/// What to do with a connection whose first bytes are known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Terminate TLS; the client must prove an identity.
+    Terminate,
+    /// Forward every byte as it is, without an identity.
+    PassThrough(NoTls),
+    /// Close it; no byte reaches the app.
+    Refuse(Reason),
+}
+
+/// Why a connection has no verified identity although it was let through.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum NoTls {
+    /// The port's mode is DISABLE: nobody looked.
+    Disabled,
+    /// The client speaks plaintext.
+    Plaintext,
+    /// The client speaks TLS that is not the mesh's.
+    ForeignTls,
+}
+
+impl NoTls {
+    /// The label `transport`.
+    #[must_use]
+    pub const fn transport(self) -> &'static str {
+        match self {
+            Self::Disabled => "-",
+            Self::Plaintext => "plaintext",
+            Self::ForeignTls => "tls",
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// A verified workload.
+    Mesh(SpiffeId),
+    /// Nobody that is known, and why.
+    Plain(NoTls),
+}
+
+/// Decides from the mode and the opening alone; the certificate is not visible yet, and a failure afterwards ends the
+/// connection.
+#[must_use]
+pub const fn decide(mode: Mode, opening: Opening) -> Action {
+    match (mode, opening) {
+        (Mode::Disable, _) => Action::PassThrough(NoTls::Disabled),
+        (Mode::Strict | Mode::Permissive, Opening::MeshTls)
+        | (Mode::Strict, Opening::ForeignTls | Opening::UnreadTls | Opening::Malformed | Opening::Incomplete) => {
+            Action::Terminate
+        }
+        (Mode::Permissive, Opening::ForeignTls) => Action::PassThrough(NoTls::ForeignTls),
+        (Mode::Permissive, Opening::Plain) => Action::PassThrough(NoTls::Plaintext),
+        (Mode::Strict, Opening::Plain) => Action::Refuse(Reason::PlaintextInStrict),
+        // Somebody must have looked further before PERMISSIVE can tell mesh TLS from the app's own.
+        (Mode::Permissive, Opening::UnreadTls | Opening::Incomplete) => Action::Refuse(Reason::IncompleteHello),
+        (Mode::Permissive, Opening::Malformed) => Action::Refuse(Reason::MalformedHello),
+        (Mode::Strict | Mode::Permissive, Opening::Silent) => Action::Refuse(Reason::SilentClient),
+    }
+}
+
+/// Whether a connection with this peer may be (or stay) open under the mode. For live connections after a change.
+#[must_use]
+pub const fn admit(mode: Mode, peer: &Peer) -> bool {
+    match (mode, peer) {
+        (_, Peer::Mesh(_)) | (Mode::Permissive | Mode::Disable, Peer::Plain(_)) => true,
+        (Mode::Strict, Peer::Plain(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_table() {
+        use Action::{PassThrough, Refuse, Terminate};
+        let rows = [
+            (Opening::MeshTls, Terminate, Terminate),
+            (Opening::ForeignTls, Terminate, PassThrough(NoTls::ForeignTls)),
+            (Opening::UnreadTls, Terminate, Refuse(Reason::IncompleteHello)),
+            (Opening::Plain, Refuse(Reason::PlaintextInStrict), PassThrough(NoTls::Plaintext)),
+            (Opening::Malformed, Terminate, Refuse(Reason::MalformedHello)),
+            (Opening::Incomplete, Terminate, Refuse(Reason::IncompleteHello)),
+            (Opening::Silent, Refuse(Reason::SilentClient), Refuse(Reason::SilentClient)),
+        ];
+        assert_eq!(rows.len(), Opening::ALL.len());
+        for (opening, strict, permissive) in rows {
+            assert_eq!(decide(Mode::Strict, opening), strict, "STRICT {opening}");
+            assert_eq!(decide(Mode::Permissive, opening), permissive, "PERMISSIVE {opening}");
+            assert_eq!(decide(Mode::Disable, opening), PassThrough(NoTls::Disabled), "DISABLE {opening}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! One error or warning, where it is and what would be right.
+
+use std::fmt;
+
+use portcullis_yaml::{Position, Problem};
+use serde::Serialize;
+
+/// An error or a warning about a document.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Diagnostic {
+    /// The file, as it was named.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// Path of the field, such as `spec.portLevelMtls[8080].mode`; empty for the whole document.
+    pub field: String,
+    /// Stable reason code.
+    pub reason: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Diagnostic {
+    pub(crate) fn new(file: &str, problem: Problem) -> Self {
+        let Problem { position, field, reason, message } = problem;
+        Self { file: file.to_owned(), line: position.line, column: position.column, field, reason, message }
+    }
+
+    pub(crate) fn at(file: &str, position: Position, reason: &'static str, message: String) -> Self {
+        Self::new(file, Problem { position, field: String::new(), reason, message })
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{} [{}]", self.message, self.reason)
+    }
+}

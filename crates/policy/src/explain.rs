@@ -1,0 +1,109 @@
+//! Which policy won, and why the others did not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::resolve::{candidate, choose};
+use crate::{DecidedBy, EffectivePolicy, MeshSettings, Mode, PolicySet, Scope};
+
+/// The answer for one port.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The port asked for.
+    pub port: u16,
+    /// Its mode.
+    pub mode: Mode,
+    /// The policy that decided.
+    pub decided_by: DecidedBy,
+    /// The chosen policy of each scope: mesh, namespace, workload, port.
+    pub ladder: Vec<Rung>,
+    /// Every other policy.
+    pub ignored: Vec<IgnoredPolicy>,
+}
+
+/// One step of the ladder.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Rung {
+    /// The policy.
+    #[serde(flatten)]
+    pub by: DecidedBy,
+    /// What it says: a mode or UNSET.
+    pub mode: &'static str,
+    /// Whether it decided.
+    pub applied: bool,
+}
+
+/// A policy that has no part in the answer.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct IgnoredPolicy {
+    /// The policy.
+    #[serde(flatten)]
+    pub by: DecidedBy,
+    /// Why: `other-namespace`, `root-selector`, `selector-mismatch` or `shadowed` by an older one of its scope.
+    pub reason: &'static str,
+}
+
+/// Explains the mode of a port.
+#[must_use]
+pub fn explain(
+    set: &PolicySet,
+    mesh: &MeshSettings,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    port: u16,
+) -> Explanation {
+    let chosen = choose(set, mesh, namespace, labels);
+    let effective = EffectivePolicy::resolve(set, mesh, namespace, labels);
+    let decided = effective.mode(port);
+    let said = |mode: Option<Mode>| mode.map_or("UNSET", Mode::as_str);
+    let mut ladder = Vec::new();
+    let scopes = [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
+    for (scope, policy) in scopes {
+        ladder.extend(policy.map(|policy| (DecidedBy::new(scope, policy), said(policy.mode))));
+    }
+    if let Some((policy, mode)) = chosen.workload.and_then(|policy| Some((policy, policy.ports.get(&port)?))) {
+        ladder.push((DecidedBy::new(Scope::Port, policy), said(*mode)));
+    }
+    let ladder = ladder.into_iter().map(|(by, mode)| Rung { applied: by == decided.by, by, mode }).collect::<Vec<_>>();
+    let winners = [chosen.mesh, chosen.namespace, chosen.workload];
+    let ignored =
+        set.policies().iter().filter(|policy| !winners.iter().flatten().any(|won| std::ptr::eq(*won, *policy)));
+    let ignored = ignored.map(|policy| {
+        let (scope, reason) = match candidate(policy, mesh, namespace, labels) {
+            Ok(scope) => (scope, "shadowed"),
+            Err(reason) if policy.selector.is_empty() => (Scope::Namespace, reason),
+            Err(reason) => (Scope::Workload, reason),
+        };
+        IgnoredPolicy { by: DecidedBy::new(scope, policy), reason }
+    });
+    Explanation { port, mode: decided.mode, decided_by: decided.by.clone(), ladder, ignored: ignored.collect() }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |by: &DecidedBy| match (&by.file, by.line) {
+            (Some(file), Some(line)) => format!("{} ({file}:{line})", by.label()),
+            _ => "no policy says anything".to_owned(),
+        };
+        let name = |scope: Scope| format!("{scope:?}").to_lowercase();
+        writeln!(
+            f,
+            "port {}: {}  decided by {}: {}",
+            self.port,
+            self.mode,
+            name(self.decided_by.scope),
+            place(&self.decided_by)
+        )?;
+        for rung in &self.ladder {
+            let mark = if rung.applied { "=>" } else { "  " };
+            writeln!(f, " {mark} {:<9} {:<10} {}", name(rung.by.scope), rung.mode, place(&rung.by))?;
+        }
+        for ignored in &self.ignored {
+            writeln!(f, "  - ignored   {:<17} {}", ignored.reason, place(&ignored.by))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Precedence: from all policies to the mode of each port of one workload.
+//!
+//! Istio's ComposePeerAuthentication: one policy is picked in each scope (oldest, then name), none are merged; narrower
+//! wins where it is set; ports come from the picked workload policy only.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::{MeshSettings, Mode, PeerAuthentication, PolicySet};
+
+/// Where a mode comes from.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// `mesh.defaultMode`.
+    Default,
+    /// Root namespace, no selector.
+    Mesh,
+    /// The workload's namespace, no selector.
+    Namespace,
+    /// A selector that matches.
+    Workload,
+    /// `portLevelMtls` of the workload policy.
+    Port,
+}
+
+/// The policy that decided.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DecidedBy {
+    /// Its scope.
+    pub scope: Scope,
+    /// Its namespace; none for the default.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it is written.
+    pub file: Option<String>,
+    /// Its line, from 1.
+    pub line: Option<u32>,
+}
+
+impl DecidedBy {
+    pub(crate) fn new(scope: Scope, policy: &PeerAuthentication) -> Self {
+        Self {
+            scope,
+            namespace: Some(policy.namespace.clone()),
+            name: Some(policy.name.clone()),
+            file: Some(policy.file.clone()),
+            line: Some(policy.line),
+        }
+    }
+
+    pub(crate) const fn nobody() -> Self {
+        Self { scope: Scope::Default, namespace: None, name: None, file: None, line: None }
+    }
+
+    /// `namespace/name`, or `default`: for logs and metrics.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (&self.namespace, &self.name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            _ => "default".to_owned(),
+        }
+    }
+}
+
+/// A mode, and who decided it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Decided {
+    /// The mode.
+    pub mode: Mode,
+    /// The policy.
+    pub by: DecidedBy,
+}
+
+/// The mode of every port of one workload: a table look-up, whatever the number of policies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EffectivePolicy {
+    workload: Decided,
+    ports: HashMap<u16, Decided>,
+}
+
+/// The chosen policy of each scope.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chosen<'p> {
+    pub(crate) mesh: Option<&'p PeerAuthentication>,
+    pub(crate) namespace: Option<&'p PeerAuthentication>,
+    pub(crate) workload: Option<&'p PeerAuthentication>,
+}
+
+/// Whether a policy concerns the workload, and in which scope; otherwise why not.
+pub(crate) fn candidate(
+    policy: &PeerAuthentication,
+    mesh: &MeshSettings,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<Scope, &'static str> {
+    let root = policy.namespace == mesh.root_namespace;
+    if !root && policy.namespace != namespace {
+        return Err("other-namespace");
+    }
+    match (policy.selector.is_empty(), root) {
+        (true, true) => Ok(Scope::Mesh),
+        (true, false) => Ok(Scope::Namespace),
+        (false, true) => Err("root-selector"),
+        (false, false) if policy.selector.iter().all(|(key, value)| labels.get(key) == Some(value)) => {
+            Ok(Scope::Workload)
+        }
+        (false, false) => Err("selector-mismatch"),
+    }
+}
+
+/// Oldest first (no timestamp is older than any), then by name, bytewise, then by namespace.
+fn older(one: &PeerAuthentication, other: &PeerAuthentication) -> bool {
+    (one.created, &one.name, &one.namespace) < (other.created, &other.name, &other.namespace)
+}
+
+pub(crate) fn choose<'p>(
+    set: &'p PolicySet,
+    mesh: &MeshSettings,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Chosen<'p> {
+    let mut chosen = Chosen::default();
+    for policy in set.policies() {
+        let slot = match candidate(policy, mesh, namespace, labels) {
+            Ok(Scope::Mesh) => &mut chosen.mesh,
+            Ok(Scope::Namespace) => &mut chosen.namespace,
+            Ok(Scope::Workload) => &mut chosen.workload,
+            Ok(Scope::Port | Scope::Default) | Err(_) => continue,
+        };
+        if slot.is_none_or(|held| older(policy, held)) {
+            *slot = Some(policy);
+        }
+    }
+    chosen
+}
+
+impl EffectivePolicy {
+    /// Resolves all policies for one workload.
+    #[must_use]
+    pub fn resolve(set: &PolicySet, mesh: &MeshSettings, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
+        let chosen = choose(set, mesh, namespace, labels);
+        let mut workload = Decided { mode: mesh.default_mode, by: DecidedBy::nobody() };
+        let scopes =
+            [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
+        for (scope, policy) in scopes {
+            if let Some((policy, mode)) = policy.and_then(|policy| Some((policy, policy.mode?))) {
+                workload = Decided { mode, by: DecidedBy::new(scope, policy) };
+            }
+        }
+        let mut ports = HashMap::new();
+        if let Some(policy) = chosen.workload {
+            for (port, mode) in &policy.ports {
+                let decided = match mode {
+                    Some(mode) => Decided { mode: *mode, by: DecidedBy::new(Scope::Port, policy) },
+                    None => workload.clone(),
+                };
+                ports.insert(*port, decided);
+            }
+        }
+        Self { workload, ports }
+    }
+
+    /// The mode of a port.
+    #[must_use]
+    pub fn mode(&self, port: u16) -> &Decided {
+        self.ports.get(&port).unwrap_or(&self.workload)
+    }
+
+    /// The mode of every port that is not listed.
+    #[must_use]
+    pub const fn workload(&self) -> &Decided {
+        &self.workload
+    }
+
+    /// The ports that are listed.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ports.keys().copied()
+    }
+}

@@ -1,0 +1,33 @@
+//! Whom policies are resolved for.
+
+use std::collections::BTreeMap;
+
+use crate::Mode;
+
+/// The workload that the proxy serves.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Workload {
+    /// Its name, for logs and metrics.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its service account, a part of its SPIFFE ID.
+    pub service_account: String,
+    /// Its labels: the pod's, not a Service's.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What holds for the whole mesh.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MeshSettings {
+    /// Where a policy without a selector is mesh-wide.
+    pub root_namespace: String,
+    /// The mode where no policy says anything; Istio's is PERMISSIVE.
+    pub default_mode: Mode,
+}
+
+impl Default for MeshSettings {
+    fn default() -> Self {
+        Self { root_namespace: "istio-system".to_owned(), default_mode: Mode::Permissive }
+    }
+}
