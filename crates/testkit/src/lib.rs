@@ -1,1 +1,13 @@
-//! Development only: certificates with every fault, and small applications to test against
+//! Development only: certificates with every fault, and small applications to test against.
+//!
+//! Nothing that ships may depend on this crate. It panics where product code would return an error, since a test that
+//! cannot set its scene has failed; that is why the lints against panics are off here.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+pub mod certs;
+mod certs_der;
+mod certs_key;
+mod certs_peer;
+
+pub use certs_key::{Key, KeyKind, openssl, openssl_path};
+pub use certs_peer::RawPeer;
