@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_identity::{Compat, SpiffeId, TrustDomain};
+use portcullis_identity::leaf::Compat;
+use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Workload};
 
 use crate::{Inbound, Outbound};

@@ -224,7 +224,11 @@ fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<HostPort> {
     let text = at.string(problems)?;
     let parsed = parse_host_port(text);
     if parsed.is_none() {
-        value::invalid(at, format!("\"{text}\" is not host:port; write \"cart:8080\" or \"[2001:db8::1]:8080\""), problems);
+        value::invalid(
+            at,
+            format!("\"{text}\" is not host:port; write \"cart:8080\" or \"[2001:db8::1]:8080\""),
+            problems,
+        );
     }
     parsed
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::{Compat, SpiffeId, TrustDomain};
+use portcullis_identity::leaf::Compat;
+use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
 use portcullis_yaml::{Cursor, Fields, Problem, Problems};
 
@@ -81,7 +82,7 @@ impl Reader<'_> {
     fn settings(&self, root: &Cursor<'_>, problems: &mut Problems) -> Option<Settings> {
         let fields = root.fields(TOP, problems)?;
         let mesh = match fields.get("mesh") {
-            None => Some(default_mesh()),
+            None => default_mesh(),
             Some(at) => self.mesh(&at, problems),
         };
         let workload = fields.require("workload", problems).and_then(|at| workload(&at, problems));
@@ -91,8 +92,8 @@ impl Reader<'_> {
         let tls = section(&fields, "tls", default_tls(), problems, tls);
         let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
         let outbound = section(&fields, "outbound", Outbound::default(), problems, outbound::read);
-        let [admin, health, metrics] =
-            ["admin", "health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
+        let [admin, health, metrics] = ["admin", "health", "metrics"]
+            .map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
         let limits = section(&fields, "limits", default_limits(), problems, limits);
         let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
@@ -134,7 +135,7 @@ impl Reader<'_> {
     fn mesh(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Mesh> {
         let known = ["trustDomain", "trustDomainAliases", "trustBundles", "rootNamespace", "defaultMode"];
         let fields = at.fields(&known, problems)?;
-        let mut mesh = default_mesh();
+        let mut mesh = default_mesh()?;
         if let Some(at) = fields.get("trustDomain") {
             mesh.trust_domain = value::trust_domain(&at, problems)?;
         }
@@ -162,8 +163,7 @@ impl Reader<'_> {
             mesh.policy.root_namespace = name(&at, problems)?;
         }
         if let Some(at) = fields.get("defaultMode") {
-            let words =
-                [("STRICT", Mode::Strict), ("PERMISSIVE", Mode::Permissive), ("DISABLE", Mode::Disable)];
+            let words = [("STRICT", Mode::Strict), ("PERMISSIVE", Mode::Permissive), ("DISABLE", Mode::Disable)];
             mesh.policy.default_mode = value::word(&at, &words, problems)?;
         }
         Some(mesh)
@@ -206,9 +206,9 @@ fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> 
         }
     }
     let service = section(&fields, "service", None, problems, |at, problems| name(at, problems).map(Some));
-    let spiffe_id = section(&fields, "spiffeId", None, problems, |at, problems| value::spiffe_id(at, problems).map(Some));
-    let model =
-        Workload { name: workload_name?, namespace: namespace?, service_account: service_account?, labels };
+    let spiffe_id =
+        section(&fields, "spiffeId", None, problems, |at, problems| value::spiffe_id(at, problems).map(Some));
+    let model = Workload { name: workload_name?, namespace: namespace?, service_account: service_account?, labels };
     Some(WorkloadFields { model, service: service?, spiffe_id: spiffe_id? })
 }
 
@@ -217,13 +217,11 @@ fn name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
     let text = at.string(problems)?;
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let good = text.len() <= 253
-        && text.bytes().all(inner)
-        && ends(text.bytes().next())
-        && ends(text.bytes().last());
+    let good = text.len() <= 253 && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last());
     if !good {
-        let message =
-            format!("\"{text}\" is not a name: lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends");
+        let message = format!(
+            "\"{text}\" is not a name: lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends"
+        );
         at.report("invalid-name", message, problems);
         return None;
     }
@@ -239,22 +237,24 @@ fn own_id(workload: &WorkloadFields, mesh: &Mesh, root: &Cursor<'_>, problems: &
     match SpiffeId::parse(&text) {
         Ok(id) => Some(id),
         Err(error) => {
-            root.report(error.class(), format!("workload makes the SPIFFE ID {text}, which is not one: {error}"), problems);
+            root.report(
+                error.class(),
+                format!("workload makes the SPIFFE ID {text}, which is not one: {error}"),
+                problems,
+            );
             None
         }
     }
 }
 
-fn default_mesh() -> Mesh {
-    Mesh {
-        trust_domain: TrustDomain::cluster_local(),
+/// `None` only if the built-in trust domain were not one, which a test rules out.
+fn default_mesh() -> Option<Mesh> {
+    Some(Mesh {
+        trust_domain: TrustDomain::parse(defaults::TRUST_DOMAIN).ok()?,
         aliases: Vec::new(),
         trust_bundles: Vec::new(),
-        policy: MeshSettings {
-            root_namespace: defaults::ROOT_NAMESPACE.to_owned(),
-            default_mode: Mode::Permissive,
-        },
-    }
+        policy: MeshSettings { root_namespace: defaults::ROOT_NAMESPACE.to_owned(), default_mode: Mode::Permissive },
+    })
 }
 
 fn default_tls() -> Tls {

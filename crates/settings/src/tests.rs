@@ -105,6 +105,15 @@ fn routes_need_a_captured_listener() {
 
 #[test]
 fn foreign_bundles_are_not_for_our_own_domain() {
-    let text = with("rootNamespace: istio-system", "trustDomainAliases: [old.local], trustBundles: {old.local: o.pem, p.test: p.pem}");
+    let text = with(
+        "rootNamespace: istio-system",
+        "trustDomainAliases: [old.local], trustBundles: {old.local: o.pem, p.test: p.pem}",
+    );
     assert_eq!(problems_of(&text), [("mesh.trustBundles[old.local]".into(), "invalid-value")]);
+}
+
+#[test]
+fn everything_but_the_workload_has_a_default() {
+    let settings = read(b"workload: {name: a, namespace: b}\n", Path::new(".")).unwrap();
+    assert_eq!(settings.own_id.as_str(), "spiffe://cluster.local/ns/b/sa/default");
 }

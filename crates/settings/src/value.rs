@@ -29,7 +29,11 @@ pub(crate) fn duration(at: &Cursor<'_>, problems: &mut Problems) -> Option<Durat
     let text = at.string(problems)?;
     let parsed = parse_duration(text);
     if parsed.is_none() {
-        at.report(INVALID, format!("\"{text}\" is not a duration; write a number and a unit: 250ms, 10s, 5m, 1h"), problems);
+        at.report(
+            INVALID,
+            format!("\"{text}\" is not a duration; write a number and a unit: 250ms, 10s, 5m, 1h"),
+            problems,
+        );
     }
     parsed
 }

@@ -1,0 +1,140 @@
+//! Listeners and workers: one thread and one single-threaded runtime for each worker, each with its own listening
+//! sockets on every address, so that a connection never changes threads and nothing is shared on its way.
+
+use std::io;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use portcullis_net::accept::{AcceptError, Acceptor};
+use portcullis_net::listen::{ListenError, listen};
+use portcullis_settings::Settings;
+
+use crate::drain::Phase;
+use crate::world::World;
+use crate::{inbound, outbound};
+
+/// After a forced drain the connections get this long to reset their ends and to write their last line.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Inbound(inbound::Target),
+    Outbound(outbound::Target),
+}
+
+/// Listening sockets, bound but not served yet.
+pub struct Bound {
+    workers: Vec<Vec<(Role, TcpListener)>>,
+}
+
+/// The running data plane.
+pub struct Engine {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Binds every listener of the data plane, for each worker.
+///
+/// # Errors
+/// The first address that cannot be listened on.
+pub fn bind(settings: &Settings, workers: NonZeroUsize) -> Result<Bound, ListenError> {
+    let mut all: Vec<Vec<(Role, TcpListener)>> = (0..workers.get()).map(|_| Vec::new()).collect();
+    let mut add = |role: Role, address| {
+        for (worker, listener) in all.iter_mut().zip(listen(address, workers)?) {
+            worker.push((role, listener));
+        }
+        Ok(())
+    };
+    for (index, port) in settings.inbound.ports.iter().enumerate() {
+        add(Role::Inbound(inbound::Target::Port(index)), port.listen)?;
+    }
+    if let Some(address) = settings.inbound.transparent {
+        add(Role::Inbound(inbound::Target::Captured), address)?;
+    }
+    for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
+        add(Role::Outbound(outbound::Target::Upstream(index)), upstream.listen)?;
+    }
+    if let Some(address) = settings.outbound.transparent {
+        add(Role::Outbound(outbound::Target::Captured), address)?;
+    }
+    Ok(Bound { workers: all })
+}
+
+impl Bound {
+    /// Starts serving.
+    ///
+    /// # Errors
+    /// If a thread or a runtime cannot be started.
+    pub fn start(self, world: &Arc<World>) -> io::Result<Engine> {
+        let mut threads = Vec::new();
+        for (number, listeners) in self.workers.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let world = Arc::clone(world);
+            let work = move || runtime.block_on(worker(world, listeners, number));
+            threads.push(thread::Builder::new().name(format!("data-{number}")).spawn(work)?);
+        }
+        Ok(Engine { threads })
+    }
+}
+
+impl Engine {
+    /// Waits until every worker has ended, which they do when the drain is forced.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A worker that panicked has nothing more to say than its panic message.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: usize) {
+    if number == 0 {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.routes.keep_resolved().await });
+    }
+    for (role, listener) in listeners {
+        match Acceptor::new(listener, Arc::clone(&world.permits)) {
+            Ok(acceptor) => drop(tokio::spawn(accept_loop(Arc::clone(&world), acceptor, role))),
+            Err(error) => tracing::error!(%error, ?role, "cannot serve a listener"),
+        }
+    }
+    world.drain.reached(Phase::Forced).await;
+    let _cut_off = tokio::time::timeout(LAST_WORDS, world.drain.empty()).await;
+}
+
+async fn accept_loop(world: Arc<World>, mut acceptor: Acceptor, role: Role) {
+    let closing = match role {
+        Role::Inbound(_) => Phase::InboundClosed,
+        Role::Outbound(_) => Phase::Forced,
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = world.drain.reached(closing) => return,
+            accepted = acceptor.accept() => accepted,
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(AcceptError::Closed) => return,
+            Err(error) => {
+                world.metrics.accept_errors.with(&[error.label()]).add(1);
+                if let AcceptError::Exhausted { .. } = error {
+                    tracing::warn!(%error, "accept");
+                }
+                continue;
+            }
+        };
+        let world = Arc::clone(&world);
+        let live = world.drain.enter();
+        tokio::spawn(async move {
+            let (stream, client) = (accepted.stream, accepted.client);
+            match role {
+                Role::Inbound(target) => inbound::serve(world, stream, client, target).await,
+                Role::Outbound(target) => outbound::serve(world, stream, client, target).await,
+            }
+            drop((live, accepted.permit));
+        });
+    }
+}

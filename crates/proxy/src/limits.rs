@@ -1,0 +1,40 @@
+//! How many connections fit into the descriptors that the system grants.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit of open files to the hard one and says how many that is; `None` without a limit.
+#[must_use]
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused only by a sandbox; then the soft limit is what there is.
+        if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+            return limit.current;
+        }
+    }
+    limit.maximum
+}
+
+/// The cap on connections when the configuration gives none: each takes two descriptors, and a quarter of them, at least
+/// 16 and at most 256, is kept for files, listeners and the admin port.
+#[must_use]
+pub fn connections(open_files: Option<u64>) -> usize {
+    /// Where nothing limits us, memory does, and the semaphore that counts.
+    const MOST: u64 = 1 << 20;
+    let files = open_files.unwrap_or(MOST).min(MOST);
+    let reserve = (files / 4).clamp(16, 256);
+    usize::try_from((files.saturating_sub(reserve) / 2).max(8)).unwrap_or(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_follows_the_documented_formula() {
+        assert_eq!(connections(Some(160)), 60);
+        assert_eq!(connections(Some(1024)), 384);
+        assert_eq!(connections(Some(20_000)), 9872);
+        assert_eq!(connections(Some(10)), 8);
+    }
+}
