@@ -102,7 +102,8 @@ impl<'t> Cursor<'t> {
         let mapping = self.mapping(problems)?;
         for entry in &mapping.entries {
             let name = entry.key.text();
-            if known.contains(&name) {
+            // Looking for near names takes time; nobody will see more of them.
+            if known.contains(&name) || problems.is_full() {
                 continue;
             }
             let hint = match nearest(name, known) {

@@ -2,6 +2,7 @@
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
+use crate::cursor::printable;
 use crate::problem::{Position, Problem, Problems, reason};
 use crate::scalar::{Scalar, Style};
 use crate::tree::{Content, Document, Node};
@@ -112,17 +113,26 @@ fn feed(event: Event<'_>, span: Span, builder: &mut Builder, problems: &mut Prob
         Event::DocumentStart(..) => *builder = Builder::new(),
         Event::DocumentEnd => return builder.finish().map_or(Step::More, Step::Document),
         Event::Anchor(_, name) => {
-            builder.refuse(at, format!("anchors (`&{name}`) are not allowed; write the value out"), problems);
+            builder.refuse_anchor(
+                at,
+                format!("anchors (`&{}`) are not allowed; write the value out", printable(&name)),
+                problems,
+            );
         }
         Event::UnresolvedAlias(name) => {
-            builder.refuse(at, format!("aliases (`*{name}`) are not allowed; write the value out"), problems);
+            builder.refuse(
+                at,
+                format!("aliases (`*{}`) are not allowed; write the value out", printable(&name)),
+                problems,
+            );
             builder.add(Node { position: at, content: Content::Refused }, problems);
         }
         Event::Alias(_) => {
             builder.refuse(at, "aliases (`*name`) are not allowed; write the value out".to_owned(), problems);
             builder.add(Node { position: at, content: Content::Refused }, problems);
         }
-        Event::Scalar(text, style, _, tag) => {
+        Event::Scalar(text, style, anchor, tag) => {
+            builder.note_anchor(anchor);
             refuse_tag(tag.as_deref(), &span, builder, problems);
             // The parser gives `~` for a value that is not there; only the span tells.
             let absent = style == ScalarStyle::Plain && span.is_empty();
@@ -134,11 +144,13 @@ fn feed(event: Event<'_>, span: Span, builder: &mut Builder, problems: &mut Prob
             };
             builder.add(Node { position: at, content: Content::Scalar(Scalar { text, style }) }, problems);
         }
-        Event::SequenceStart(_, _, tag) => {
+        Event::SequenceStart(_, anchor, tag) => {
+            builder.note_anchor(anchor);
             refuse_tag(tag.as_deref(), &span, builder, problems);
             return open(builder, at, false, problems);
         }
-        Event::MappingStart(_, _, tag) => {
+        Event::MappingStart(_, anchor, tag) => {
+            builder.note_anchor(anchor);
             refuse_tag(tag.as_deref(), &span, builder, problems);
             return open(builder, at, true, problems);
         }
@@ -166,7 +178,7 @@ fn open(builder: &mut Builder, at: Position, mapping: bool, problems: &mut Probl
 fn refuse_tag(tag: Option<&Tag>, span: &Span, builder: &Builder, problems: &mut Problems) {
     if let Some(tag) = tag {
         let at = position(span.tag_start().unwrap_or(span.start));
-        let name = crate::cursor::printable(&tag.original());
+        let name = printable(&tag.original());
         builder.refuse(at, format!("tags (`{name}`) are not allowed; quote a value to make it a string"), problems);
     }
 }
@@ -174,7 +186,7 @@ fn refuse_tag(tag: Option<&Tag>, span: &Span, builder: &Builder, problems: &mut 
 fn syntax(error: &ScanError) -> Problem {
     let message = match error.kind() {
         ErrorKind::DirectiveDisallowed => "directives (`%...`) are not allowed".to_owned(),
-        _ => crate::cursor::printable(&error.info()),
+        _ => printable(&error.info()),
     };
     Problem { position: position(*error.marker()), field: String::new(), reason: reason::YAML_SYNTAX, message }
 }

@@ -12,6 +12,8 @@ use crate::tree::{Content, Entry, Key, Mapping, Node};
 pub(super) struct Builder {
     open: Vec<Frame>,
     root: Option<Node>,
+    /// The path of the last node that has an anchor.
+    anchored: String,
 }
 
 /// A collection that has not ended yet.
@@ -40,7 +42,7 @@ enum Pending {
 
 impl Builder {
     pub(super) const fn new() -> Self {
-        Self { open: Vec::new(), root: None }
+        Self { open: Vec::new(), root: None, anchored: String::new() }
     }
 
     pub(super) const fn depth(&self) -> usize {
@@ -105,6 +107,19 @@ impl Builder {
     /// Reports something that YAML allows and this reader does not, at the path where the document stands.
     pub(super) fn refuse(&self, position: Position, message: String, problems: &mut Problems) {
         problems.push(Problem { position, field: self.path(), reason: reason::YAML_SYNTAX, message });
+    }
+
+    /// To be called for each node before it is added: the parser names its anchor only afterwards, when the path is
+    /// another one already. The parser's id 0 means none.
+    pub(super) fn note_anchor(&mut self, id: usize) {
+        if id != 0 {
+            self.anchored = self.path();
+        }
+    }
+
+    /// As [`Self::refuse`], for the last node that was noted.
+    pub(super) fn refuse_anchor(&self, position: Position, message: String, problems: &mut Problems) {
+        problems.push(Problem { position, field: self.anchored.clone(), reason: reason::YAML_SYNTAX, message });
     }
 
     /// The path of the node that comes next. Whether keys are free is not known here, so a key that looks like the name
