@@ -1,0 +1,84 @@
+//! Writing certificates and keys: atomically, with the right mode from the first byte.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Whether anybody but the owner may read a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Private {
+    /// Mode 0600.
+    Yes,
+    /// Mode 0644.
+    No,
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// It is there already, and nobody said that it may be replaced.
+    #[error("{} exists already; choose another folder, or say --force to replace it", .0.display())]
+    Exists(PathBuf),
+    /// The system said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Writes a file whole or not at all: a draft beside it, on disk before it takes the name. Readers see the old content or
+/// the new one.
+///
+/// # Errors
+/// If it exists and `replace` is false, or the system refuses.
+pub fn write(path: &Path, content: &[u8], private: Private, replace: bool) -> Result<(), WriteError> {
+    if !replace && path.symlink_metadata().is_ok() {
+        return Err(WriteError::Exists(path.to_owned()));
+    }
+    let failed = |source| WriteError::Io { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = folder.join(format!(".{name}.{}", std::process::id()));
+    let result = write_draft(&draft, content, private)
+        .and_then(|()| fs::rename(&draft, path))
+        .and_then(|()| fs::File::open(folder)?.sync_all());
+    if result.is_err() {
+        // The draft is of no use to anybody, and may hold a key.
+        let _gone = fs::remove_file(&draft);
+    }
+    result.map_err(failed)
+}
+
+fn write_draft(draft: &Path, content: &[u8], private: Private) -> io::Result<()> {
+    let mode = match private {
+        Private::Yes => 0o600,
+        Private::No => 0o644,
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_private_and_nothing_is_replaced_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key.pem");
+        write(&key, b"one", Private::Yes, false).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(write(&key, b"two", Private::Yes, false), Err(WriteError::Exists(_))));
+        assert_eq!(fs::read(&key).unwrap(), b"one");
+        write(&key, b"two", Private::Yes, true).unwrap();
+        assert_eq!(fs::read(&key).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+    }
+}

@@ -1,0 +1,170 @@
+//! A root: made once, read back from its files.
+
+use std::time::Duration;
+
+use portcullis_identity::{SpiffeId, TrustDomain};
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SerialNumber,
+};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// Certificates are valid from a little before they are made, for peers whose clock is behind.
+pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
+
+/// Why the CA cannot do what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// The certificate file is not one certificate in PEM.
+    #[error("the CA certificate cannot be read: it is not one PEM certificate")]
+    Certificate,
+    /// The certificate may not sign.
+    #[error("the CA certificate is no CA: basicConstraints must say CA:TRUE and keyUsage keyCertSign")]
+    NotCa,
+    /// The certificate names no trust domain.
+    #[error("the CA certificate names no trust domain: it needs one URI SAN such as spiffe://cluster.local")]
+    NoTrustDomain,
+    /// The key file is not a private key.
+    #[error("the CA key cannot be read: {0}")]
+    Key(rcgen::Error),
+    /// Key and certificate do not belong together.
+    #[error("the CA key is not the key of the CA certificate")]
+    KeyMismatch,
+    /// The CA's time is over.
+    #[error("the CA certificate has expired; make a new one with `portcullis certs init`")]
+    Expired,
+    /// The ID is of another trust domain.
+    #[error("{id} is not of this CA's trust domain {trust_domain}")]
+    ForeignId {
+        /// Whom to issue for.
+        id: SpiffeId,
+        /// Whom this CA may name.
+        trust_domain: TrustDomain,
+    },
+    /// A workload's ID has a path.
+    #[error("{0} names a whole trust domain; a workload's ID has a path, such as /ns/NAMESPACE/sa/ACCOUNT")]
+    NoPath(SpiffeId),
+    /// The lifetime is shorter than a minute.
+    #[error("a certificate must live for a minute or more")]
+    TooShort,
+    /// The library cannot make it.
+    #[error("the certificate cannot be made: {0}")]
+    Make(#[from] rcgen::Error),
+    /// No random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// A self-signed root with its key.
+pub struct Root {
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) not_after: OffsetDateTime,
+    cert_pem: String,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Root {
+    /// Makes a new P-256 root for a trust domain.
+    ///
+    /// # Errors
+    /// If the certificate cannot be made.
+    pub fn generate(trust_domain: &TrustDomain, ttl: Duration) -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let now = OffsetDateTime::now_utc();
+        let mut params = CertificateParams::default();
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, trust_domain.as_str());
+        name.push(DnType::CommonName, "Portcullis root");
+        params.distinguished_name = name;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{trust_domain}"))?)];
+        params.serial_number = Some(serial()?);
+        params.not_before = now - BACKDATE;
+        params.not_after = now + ttl;
+        let not_after = params.not_after;
+        let certificate = params.self_signed(&key)?;
+        let cert_pem = certificate.pem();
+        let issuer = Issuer::new(params, key);
+        Ok(Self { issuer, trust_domain: trust_domain.clone(), not_after, cert_pem })
+    }
+
+    /// Reads a CA back: certificate and key in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+        let key = KeyPair::from_pem(key_pem).map_err(CaError::Key)?;
+        let (rest, block) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;
+        if block.label != "CERTIFICATE" || rest.iter().any(|byte| !byte.is_ascii_whitespace()) {
+            return Err(CaError::Certificate);
+        }
+        let (trailing, parsed) = X509Certificate::from_der(&block.contents).map_err(|_| CaError::Certificate)?;
+        if !trailing.is_empty() {
+            return Err(CaError::Certificate);
+        }
+        let signs = parsed.key_usage().ok().flatten().is_some_and(|usage| usage.value.key_cert_sign());
+        if !parsed.is_ca() || !signs {
+            return Err(CaError::NotCa);
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(CaError::KeyMismatch);
+        }
+        let not_after = parsed.validity().not_after.to_datetime();
+        if not_after <= OffsetDateTime::now_utc() {
+            return Err(CaError::Expired);
+        }
+        let trust_domain = trust_domain_of(&parsed)?;
+        let issuer = Issuer::from_ca_cert_pem(cert_pem, key)?;
+        Ok(Self { issuer, trust_domain, not_after, cert_pem: cert_pem.to_owned() })
+    }
+
+    /// The certificate.
+    #[must_use]
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// The private key, for its file.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Whom this CA may name.
+    #[must_use]
+    pub const fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+}
+
+fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<TrustDomain, CaError> {
+    let names = certificate.subject_alternative_name().ok().flatten().ok_or(CaError::NoTrustDomain)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => {
+            let name = uri.strip_prefix("spiffe://").ok_or(CaError::NoTrustDomain)?;
+            TrustDomain::parse(name).map_err(|_| CaError::NoTrustDomain)
+        }
+        _ => Err(CaError::NoTrustDomain),
+    }
+}
+
+/// 127 random bits, positive and never zero at the top, so that the number has the same length everywhere.
+pub(crate) fn serial() -> Result<SerialNumber, CaError> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
+    bytes[0] = (bytes[0] & 0x7f) | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
