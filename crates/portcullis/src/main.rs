@@ -1,2 +1,15 @@
-//! The `portcullis` binary.
-fn main() {}
+//! The `portcullis` binary: subcommands and wiring. What it does is in the crates it calls.
+//!
+//! Data goes to standard output, everything else to standard error; the exit codes are in [`exit`].
+
+mod cli;
+mod commands;
+mod exit;
+mod files;
+mod http;
+mod output;
+mod run;
+
+fn main() -> std::process::ExitCode {
+    cli::run(std::env::args_os())
+}

@@ -1,0 +1,103 @@
+//! The command line: which commands there are, and where each one goes.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
+
+use crate::commands::{config, explain, healthcheck, identity, proxy, validate, version};
+use crate::exit::{self, Exit, Failure};
+use crate::output::{self, Format};
+
+/// An mTLS sidecar that obeys Istio's PeerAuthentication without Istio
+#[derive(Debug, Parser)]
+#[command(
+    name = "portcullis",
+    disable_version_flag = true,
+    after_help = "See it work:  portcullis demo",
+    after_long_help = format!("Examples:
+  portcullis demo --check
+  portcullis validate -f policies
+  portcullis proxy --config cart.yaml
+
+{}", exit::TABLE)
+)]
+struct Cli {
+    /// Print the version
+    #[arg(short = 'V', long)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Proxy(proxy::Args),
+    Validate(validate::Args),
+    Explain(explain::Args),
+    Identity(identity::Args),
+    Config(config::Args),
+    Healthcheck(healthcheck::Args),
+    Version(version::Args),
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    let outcome = match &cli.command {
+        // The daemon has codes and an error output of its own.
+        Some(Command::Proxy(args)) => return proxy::run(args),
+        _ if cli.version => version::print(Format::Text),
+        None => output::text(&Cli::command().render_help().to_string()).map(|()| Exit::Ok).map_err(Failure::from),
+        Some(Command::Validate(args)) => validate::run(args),
+        Some(Command::Explain(args)) => explain::run(args),
+        Some(Command::Identity(args)) => identity::run(args),
+        Some(Command::Config(args)) => config::run(args),
+        Some(Command::Healthcheck(args)) => healthcheck::run(args),
+        Some(Command::Version(args)) => version::run(args),
+    };
+    outcome
+        .unwrap_or_else(|failure| {
+            output::note(&format!("error: {:#}", failure.error));
+            failure.exit
+        })
+        .into()
+}
+
+/// Help that was asked for is an answer; anything else is a wrong command line. clap itself would exit with 2.
+fn refused(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelp {
+        return output::text(&text).map_or(Exit::Failure, |()| Exit::Ok).into();
+    }
+    output::note(text.trim_end());
+    Exit::Usage.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example_in_its_long_help() {
+        let mut command = Cli::command();
+        command.build();
+        let mut pending: Vec<_> = command.get_subcommands().cloned().collect();
+        while let Some(mut command) = pending.pop() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            pending.extend(command.get_subcommands().cloned());
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}:\n{help}", command.get_name());
+        }
+    }
+}

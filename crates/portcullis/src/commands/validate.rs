@@ -1,0 +1,63 @@
+//! `portcullis validate`: every mistake of every policy file in one run.
+
+use std::path::PathBuf;
+
+use portcullis_policy::{Diagnostic, PolicySet};
+use serde::Serialize;
+
+use super::Outcome;
+use crate::exit::Exit;
+use crate::files::Policies;
+use crate::output::{self, Format};
+
+/// Check policy files and list every mistake in them: 0 right, 65 wrong
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis validate -f policies
+  portcullis validate -f mesh.yaml shop.yaml -o json")]
+pub(crate) struct Args {
+    /// Files, or folders with every .yaml and .yml below them; together they are one set
+    #[arg(short, long = "file", value_name = "PATH", num_args = 1.., required = true)]
+    file: Vec<PathBuf>,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    valid: bool,
+    documents: usize,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let Policies { sources, mut errors } = Policies::read(&args.file);
+    let loaded = PolicySet::load(&sources);
+    errors.extend(loaded.errors);
+    let answer = Answer { valid: errors.is_empty(), documents: loaded.documents, errors, warnings: loaded.warnings };
+    match args.output {
+        Format::Json => output::json(&answer)?,
+        Format::Text => output::text(&text(&answer, sources.len()))?,
+    }
+    Ok(if answer.valid { Exit::Ok } else { Exit::BadInput })
+}
+
+fn text(answer: &Answer, files: usize) -> String {
+    let errors = answer.errors.iter().map(|found| format!("error: {found}\n"));
+    let warnings = answer.warnings.iter().map(|found| format!("warning: {found}\n"));
+    let summary = format!(
+        "{}: {} in {}, {}, {}\n",
+        if answer.valid { "valid" } else { "invalid" },
+        count(answer.documents, "document"),
+        count(files, "file"),
+        count(answer.errors.len(), "error"),
+        count(answer.warnings.len(), "warning"),
+    );
+    errors.chain(warnings).chain([summary]).collect()
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,54 @@
+//! Writing answers: data to standard output, everything else to standard error.
+//!
+//! A reader that goes away (`portcullis ... | head -1`) is no error of ours. Any other failed write is: a script that
+//! redirects the answer to a full disk must not be told that all went well.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: stable.
+    Json,
+}
+
+/// Writes text to standard output as it is.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    unless_gone(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes one JSON value and a newline to standard output.
+pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    line.push('\n');
+    text(&line)
+}
+
+/// Writes a line to standard error. That it cannot be written has nobody to be told to.
+pub(crate) fn note(line: &str) {
+    let _unwritable = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_reader_that_went_away_is_forgiven() {
+        assert!(unless_gone(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(unless_gone(Err(io::ErrorKind::StorageFull.into())).is_err());
+    }
+}
