@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::{config, explain, healthcheck, identity, proxy, validate, version};
+use crate::commands::{certs, config, explain, healthcheck, identity, proxy, validate, version};
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
 
@@ -36,6 +36,7 @@ enum Command {
     Validate(validate::Args),
     Explain(explain::Args),
     Identity(identity::Args),
+    Certs(certs::Args),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Version(version::Args),
@@ -55,6 +56,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Identity(args)) => identity::run(args),
+        Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Version(args)) => version::run(args),

@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
+pub(crate) mod certs;
 pub(crate) mod config;
 pub(crate) mod explain;
 pub(crate) mod healthcheck;

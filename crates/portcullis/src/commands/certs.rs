@@ -1,0 +1,202 @@
+//! `portcullis certs`: a certificate authority in a folder, and workload certificates from it.
+//!
+//! For development and for meshes small enough to be run by hand. Nothing is replaced unless asked: a CA key that is
+//! overwritten takes every certificate it ever signed out of the mesh.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use portcullis_ca::{KeyType, Private, Root, WriteError, write};
+use portcullis_identity::{SpiffeId, TrustDomain};
+
+use super::Outcome;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// How long a root lives: ten years, as Istio's own.
+const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+/// The files of a CA, named as Istio names them.
+const CA_CERT: &str = "ca-cert.pem";
+const CA_KEY: &str = "ca-key.pem";
+const ROOT_CERT: &str = "root-cert.pem";
+
+/// Make a certificate authority, and certificates from it
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis certs init --out ca
+  portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Init(Init),
+    Issue(Issue),
+}
+
+/// Make a new root: writes ca-cert.pem, ca-key.pem (mode 0600) and root-cert.pem
+///
+/// An existing CA is never replaced.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  portcullis certs init --out ca --trust-domain cluster.local")]
+struct Init {
+    /// Folder to write into; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Trust domain that the CA may name workloads of
+    #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+}
+
+/// Issue a certificate for a workload: writes cert.pem, key.pem (mode 0600) and ca.pem
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart
+  portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart --ttl 90m --force")]
+struct Issue {
+    /// Folder that `certs init` wrote
+    #[arg(long, value_name = "DIR")]
+    ca: PathBuf,
+    /// SPIFFE ID of the workload
+    #[arg(long, value_name = "SPIFFE_ID")]
+    id: String,
+    /// Folder to write into; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How long the certificate is valid, such as 90m, 24h or 7d; never longer than its CA
+    #[arg(long, value_parser = ttl, default_value = "24h")]
+    ttl: Duration,
+    /// Kind of key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-4096 or ed25519
+    #[arg(long, value_parser = key_type, default_value = "ecdsa-p256")]
+    key: KeyType,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Init(args) => init(args),
+        Command::Issue(args) => issue(args),
+    }
+}
+
+fn init(args: &Init) -> Outcome {
+    let root = Root::generate(&args.trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let key = root.key_pem();
+    let files = [
+        (CA_KEY, key.as_str(), Private::Yes),
+        (CA_CERT, root.cert_pem(), Private::No),
+        (ROOT_CERT, root.cert_pem(), Private::No),
+    ];
+    write_all(&args.out, &files, Existing::Precious)?;
+    output::note(&format!("wrote {CA_CERT}, {CA_KEY} and {ROOT_CERT} to {}", args.out.display()));
+    Ok(Exit::Ok)
+}
+
+fn issue(args: &Issue) -> Outcome {
+    let bad_input = |error: anyhow::Error| Failure::new(Exit::BadInput, error);
+    let id = SpiffeId::parse(&args.id).with_context(|| args.id.escape_debug().to_string()).map_err(bad_input)?;
+    let read = |name: &str| read(&args.ca.join(name));
+    let (cert, key, trust) = (read(CA_CERT)?, read(CA_KEY)?, read(ROOT_CERT)?);
+    let root = Root::from_pem(&cert, &key).with_context(|| args.ca.display().to_string()).map_err(bad_input)?;
+    let issued = root.issue(&id, args.ttl, args.key).map_err(|error| bad_input(error.into()))?;
+    let files = [
+        ("key.pem", issued.key_pem.as_str(), Private::Yes),
+        ("cert.pem", issued.cert_chain_pem.as_str(), Private::No),
+        ("ca.pem", trust.as_str(), Private::No),
+    ];
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    write_all(&args.out, &files, existing)?;
+    output::note(&format!("wrote cert.pem, key.pem and ca.pem for {id} to {}", args.out.display()));
+    Ok(Exit::Ok)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// What to do about files that are there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Existing {
+    /// Refuse, whatever is asked.
+    Precious,
+    /// Refuse, and say how to replace them.
+    Keep,
+    Replace,
+}
+
+/// Writes all files or, if one of them is in the way, none.
+fn write_all(folder: &Path, files: &[(&str, &str, Private)], existing: Existing) -> Result<(), Failure> {
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| folder.display().to_string())?;
+    let in_the_way = files.iter().map(|(name, ..)| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
+    match (existing, in_the_way) {
+        (Existing::Precious, Some(path)) => {
+            let message =
+                format!("{} exists already, and a CA is never replaced; choose another folder", path.display());
+            return Err(Failure::message(Exit::Failure, message));
+        }
+        (Existing::Keep, Some(path)) => return Err(failure(WriteError::Exists(path))),
+        _ => {}
+    }
+    for (name, content, private) in files {
+        let replace = existing == Existing::Replace;
+        write(&folder.join(name), content.as_bytes(), *private, replace).map_err(failure)?;
+    }
+    Ok(())
+}
+
+fn failure(error: WriteError) -> Failure {
+    let denied = matches!(&error, WriteError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    Failure::new(if denied { Exit::NoPermission } else { Exit::Failure }, error)
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+fn key_type(text: &str) -> Result<KeyType, String> {
+    let names = || KeyType::ALL.map(|(name, _)| name).join(", ");
+    KeyType::ALL
+        .into_iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, key)| key)
+        .ok_or_else(|| format!("known are {}", names()))
+}
+
+/// A whole number and a unit. Written out, since `24` alone would leave open whether hours or seconds were meant.
+fn ttl(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)];
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, seconds)| *seconds);
+    // A century is enough, and keeps the end of a certificate within what a date can hold.
+    let total = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds));
+    match total {
+        Some(total @ 1..) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),
+        _ => Err("write a whole number and s, m, h or d, such as 24h; at most 100 years".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_a_number_with_its_unit() {
+        for (text, seconds) in [("60s", 60), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(ttl(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", "24", "h", "0h", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "99999999999999999999d"] {
+            assert!(ttl(wrong).is_err(), "{wrong}");
+        }
+    }
+}
