@@ -1,0 +1,110 @@
+//! Certificate, key and bundles: watched as one set, validated as a whole, published as a whole.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use portcullis_settings::{Identity, Settings};
+use portcullis_telemetry::Metrics;
+use portcullis_tls::{
+    Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion,
+};
+use portcullis_watch::{FileContent, Monitor, Options, StartError, Watcher};
+
+use super::{BAD_INPUT, Refusal};
+
+/// The credentials in force, and the watcher that renews them.
+pub(super) struct Source {
+    pub(super) reader: CredentialReader,
+    watcher: Option<Watcher>,
+}
+
+impl Source {
+    pub(super) fn monitor(&self) -> Option<Monitor> {
+        self.watcher.as_ref().map(Watcher::monitor)
+    }
+
+    /// Whether the configuration names an identity at all.
+    pub(super) fn configured(&self) -> bool {
+        self.watcher.is_some()
+    }
+}
+
+/// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
+pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Source, Refusal> {
+    let (mut store, reader) = CredentialStore::new();
+    let Some(identity) = settings.identity.clone() else {
+        return Ok(Source { reader, watcher: None });
+    };
+    let mut paths: Vec<PathBuf> =
+        vec![identity.certificate.clone(), identity.private_key.clone(), identity.trust_bundle.clone()];
+    paths.extend(settings.mesh.trust_bundles.iter().map(|(_, path)| path.clone()));
+    let rules = IdentityRules {
+        trust_domain: settings.mesh.trust_domain.clone(),
+        aliases: settings.mesh.aliases.clone(),
+        expected_own_id: settings.own_id.clone(),
+        compat: settings.tls.compat,
+        min_version: if settings.tls.allow_tls12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
+    };
+    let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
+    let metrics = metrics.clone();
+    let mut warned = false;
+    let loader = move |files: &[FileContent]| {
+        let result = check_mode(&identity, &mut warned).and_then(|()| validate(files, &domains, &rules));
+        let label = if result.is_ok() { "ok" } else { "error" };
+        metrics.reloads.with(&["credentials", label]).add(1);
+        let credentials = result?;
+        let not_after = credentials.not_after_unix();
+        #[allow(clippy::cast_precision_loss)]
+        metrics.certificate_not_after.set(not_after as f64);
+        let generation = store.publish(credentials);
+        Ok::<_, String>(format!("credentials generation {generation}, valid until Unix time {not_after}"))
+    };
+    let options = Options { rescan_interval: settings.rescan, ..Options::default() };
+    let watcher =
+        Watcher::start(portcullis_watch::Source::Files(paths), options, loader).map_err(|error| match error {
+            StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
+            other => Refusal::new(BAD_INPUT, other),
+        })?;
+    Ok(Source { reader, watcher: Some(watcher) })
+}
+
+fn validate(
+    files: &[FileContent],
+    domains: &[portcullis_identity::TrustDomain],
+    rules: &IdentityRules,
+) -> Result<Credentials, String> {
+    let [certificate, key, bundle, federated @ ..] = files else {
+        return Err("certificate, privateKey and trustBundle are three files".to_owned());
+    };
+    let federated = domains.iter().cloned().zip(federated.iter().map(|file| file.content.to_vec())).collect();
+    let read =
+        CredentialFiles::new(certificate.content.to_vec(), key.content.to_vec(), bundle.content.to_vec(), federated);
+    Credentials::validate(read, rules, &Clock::system()).map_err(|error| {
+        let mut message = format!("identity.files.{error}");
+        for (name, file) in [("certificate", certificate), ("privateKey", key), ("trustBundle", bundle)] {
+            let _written = write!(message, "\n  {name}: {}", file.path.display());
+        }
+        message
+    })
+}
+
+/// A key that anybody may write is refused; one that others may read is warned about once, or refused if so configured.
+fn check_mode(identity: &Identity, warned: &mut bool) -> Result<(), String> {
+    let path = &identity.private_key;
+    let mode = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.permissions().mode();
+    let shown = path.display();
+    if mode & 0o002 != 0 {
+        return Err(format!("{shown}: anybody may write this private key (mode {:o}); chmod 600 it", mode & 0o777));
+    }
+    if mode & 0o044 == 0 {
+        return Ok(());
+    }
+    if identity.require_private_mode {
+        return Err(format!("{shown}: others may read this private key (mode {:o}); chmod 600 it", mode & 0o777));
+    }
+    if !std::mem::replace(warned, true) {
+        tracing::warn!(file = %shown, mode = %format_args!("{:o}", mode & 0o777), "others may read this private key; chmod 600 it");
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! `portcullis proxy`: wiring, on one page. What it does is in the crates it wires.
+
+mod credentials;
+mod ends;
+mod policies;
+mod status;
+
+use std::fmt::Display;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context;
+use portcullis_admin::Serves;
+use portcullis_proxy::drain::{DrainTrigger, drain};
+use portcullis_proxy::{World, engine};
+use portcullis_settings::Settings;
+use portcullis_telemetry::{Metrics, log};
+
+use self::status::Status;
+
+/// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
+const BAD_INPUT: u8 = 65;
+/// `sysexits.h` EX_CONFIG: the configuration cannot be used.
+const BAD_CONFIG: u8 = 78;
+
+/// Why the proxy does not start: an exit code and what to tell.
+pub(crate) struct Refusal {
+    code: u8,
+    message: String,
+}
+
+impl Refusal {
+    fn new(code: u8, message: impl Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+/// Runs the proxy until it is told to end.
+pub(crate) fn run(config: &Path, format: log::Format, level: &str) -> ExitCode {
+    match start(config, format, level) {
+        Ok(code) => code,
+        Err(refusal) => {
+            eprintln!("error: {}", refusal.message);
+            ExitCode::from(refusal.code)
+        }
+    }
+}
+
+fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Refusal> {
+    let settings = read_settings(config)?;
+    log::init(format, level).map_err(|error| Refusal::new(64, error))?;
+    let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).context("metrics").map_err(failed)?;
+
+    let policies = policies::watch(&settings, &metrics)?;
+    let credentials = credentials::watch(&settings, &metrics)?;
+    let (trigger, token) = drain();
+    let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
+    let bound = engine::bind(&settings, workers).map_err(|error| Refusal::new(1, error))?;
+
+    let status = Arc::new(Status::new(&credentials, metrics.clone(), token.clone()));
+    let monitors = [policies.monitor(), credentials.monitor()];
+    let admin = serve_admin(&settings, &status).map_err(failed)?;
+    log_start(&settings, &policies.effective.load(), workers);
+    let world = Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), metrics, token));
+    let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
+
+    status.started();
+    let forced = wait_for_the_end(&world.settings, &trigger, &monitors).map_err(failed)?;
+    engine.join();
+    drop((policies, credentials, admin));
+    tracing::info!(forced, "ended");
+    Ok(ExitCode::from(if forced { 3 } else { 0 }))
+}
+
+fn processors() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Reads the configuration; every problem of it is told in one run, as `file:line:column`.
+fn read_settings(path: &Path) -> Result<Settings, Refusal> {
+    let text = std::fs::read(path).map_err(|error| Refusal::new(BAD_CONFIG, format!("{}: {error}", path.display())))?;
+    if text.len() > portcullis_settings::defaults::MAX_FILE {
+        return Err(Refusal::new(BAD_CONFIG, format!("{}: larger than 1 MiB", path.display())));
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    portcullis_settings::read(&text, folder).map_err(|problems| {
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|p| {
+                let at = &p.position;
+                let field = if p.field.is_empty() { String::new() } else { format!("{}: ", p.field) };
+                format!("{}:{}:{}: {field}{} [{}]", path.display(), at.line, at.column, p.message, p.reason)
+            })
+            .collect();
+        Refusal::new(BAD_CONFIG, lines.join("\nerror: "))
+    })
+}
+
+/// Binds and serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
+fn serve_admin(settings: &Settings, status: &Arc<Status>) -> anyhow::Result<()> {
+    let wanted =
+        [(settings.admin, Serves::All), (settings.health, Serves::Health), (settings.metrics, Serves::Metrics)];
+    let mut listeners = Vec::new();
+    for (address, serves) in wanted {
+        if let Some(address) = address {
+            listeners.push((admin_listener(address)?, serves));
+        }
+    }
+    if listeners.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let state: Arc<dyn portcullis_admin::State> = Arc::<Status>::clone(status);
+    let work = move || {
+        runtime.block_on(async move {
+            let mut servers = tokio::task::JoinSet::new();
+            for (listener, serves) in listeners {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => drop(servers.spawn(portcullis_admin::serve(listener, serves, Arc::clone(&state)))),
+                    Err(error) => tracing::error!(%error, "cannot serve an admin address"),
+                }
+            }
+            while servers.join_next().await.is_some() {}
+        });
+    };
+    thread::Builder::new().name("admin".to_owned()).spawn(work)?;
+    Ok(())
+}
+
+fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The start-up lines: who we are, and the mode of each port with the policy that decided it.
+fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, workers: NonZeroUsize) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), identity = %settings.own_id, workload = %settings.workload.name,
+        namespace = %settings.workload.namespace, workers, "portcullis"
+    );
+    policies::log_modes(settings, policy);
+    for upstream in &settings.outbound.upstreams {
+        let mode = match &upstream.mode {
+            portcullis_settings::RouteMode::Mtls(_) => "mtls",
+            portcullis_settings::RouteMode::Plaintext => "plaintext",
+        };
+        tracing::info!(listen = %upstream.listen, address = %upstream.address, mode, "outbound");
+    }
+}
+
+/// Waits for a signal, drains, and says whether it took force.
+fn wait_for_the_end(
+    settings: &Settings,
+    trigger: &DrainTrigger,
+    monitors: &[Option<portcullis_watch::Monitor>; 2],
+) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ends::until_ended(settings.drain_grace, trigger, monitors))
+}

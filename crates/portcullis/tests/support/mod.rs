@@ -1,0 +1,234 @@
+//! Real sidecar processes, a real app, real certificates: what the whole-proxy tests stand on.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
+pub const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+pub const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+/// Longest wait for anything that should happen at once; generous, the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An app that reads to the end of a direction and then answers `got:` and what it got. It remembers what reached it.
+pub struct App {
+    pub address: SocketAddr,
+    pub connections: Arc<AtomicUsize>,
+    pub received: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl App {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Self { address, connections: Arc::default(), received: Arc::default() };
+        let (connections, received) = (Arc::clone(&app.connections), Arc::clone(&app.received));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                connections.fetch_add(1, Ordering::SeqCst);
+                let received = Arc::clone(&received);
+                thread::spawn(move || {
+                    let mut bytes = Vec::new();
+                    let _ended = stream.read_to_end(&mut bytes);
+                    let answer = [b"got:".as_slice(), &bytes].concat();
+                    received.lock().unwrap().push(bytes);
+                    let _sent = stream.write_all(&answer);
+                });
+            }
+        });
+        app
+    }
+
+    pub fn count(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Sends, ends the direction, reads the answer to its end. An error is what the client saw instead.
+pub fn ask(address: SocketAddr, payload: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(payload)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// What `ask` gives when the payload reached the app and came back.
+pub fn passed(address: SocketAddr, payload: &[u8]) -> bool {
+    ask(address, payload).is_ok_and(|answer| answer == [b"got:".as_slice(), payload].concat())
+}
+
+pub fn portcullis(arguments: &[&str]) -> std::process::Output {
+    Command::new(BIN).args(arguments).output().unwrap()
+}
+
+/// Certificates of one CA in a folder: `issue` makes leaves.
+pub struct Ca(pub PathBuf);
+
+impl Ca {
+    pub fn init(folder: &Path) -> Self {
+        let made = portcullis(&["certs", "init", "--out", folder.to_str().unwrap()]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self(folder.to_owned())
+    }
+
+    pub fn issue(&self, id: &str, out: &Path) {
+        let (ca, out) = (self.0.to_str().unwrap(), out.to_str().unwrap());
+        let made = portcullis(&["certs", "issue", "--ca", ca, "--id", id, "--out", out, "--force"]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+/// A running sidecar; killed when dropped.
+pub struct Sidecar {
+    pub child: Child,
+    pub admin: SocketAddr,
+    pub log: PathBuf,
+}
+
+impl Sidecar {
+    /// Writes the configuration into `folder` and starts the built binary on it.
+    pub fn start(folder: &Path, name: &str, body: &str) -> Self {
+        let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let config = folder.join(format!("{name}.yaml"));
+        fs::write(&config, format!("{body}\nadmin: {{listen: \"{admin}\"}}\nworkers: 1\n")).unwrap();
+        let log = folder.join(format!("{name}.log"));
+        let child = Command::new(BIN)
+            .args(["proxy", "--config", config.to_str().unwrap()])
+            .stdout(fs::File::create(&log).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let sidecar = Self { child, admin, log };
+        eventually(&format!("{name} is ready; log:\n{}", sidecar.read_log()), || {
+            sidecar.get("/healthz/ready").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+        sidecar
+    }
+
+    pub fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    pub fn read_log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for an access-log line with all of these in it.
+    pub fn logged(&self, parts: &[&str]) -> String {
+        eventually(&format!("a log line with {parts:?}"), || {
+            let log = self.read_log();
+            log.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        })
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The usual scene: cart behind an inbound sidecar, web before an outbound one, one policy folder.
+pub struct Scene {
+    pub folder: tempfile::TempDir,
+    pub app: App,
+    pub inbound: SocketAddr,
+    pub ca: Ca,
+    pub cart: Sidecar,
+}
+
+pub const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\nspec: {mtls: {mode: MODE}}\n";
+
+impl Scene {
+    pub fn new(mode: &str) -> Self {
+        Self::with(mode, "")
+    }
+
+    /// `extra` is put into the inbound port's entry.
+    pub fn with(mode: &str, extra: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("policies")).unwrap();
+        fs::write(root.join("policies/shop.yaml"), POLICY.replace("MODE", mode)).unwrap();
+        let ca = Ca::init(&root.join("ca"));
+        ca.issue(CART, &root.join("cart"));
+        ca.issue(WEB, &root.join("web"));
+        let app = App::start();
+        let inbound: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let body = format!(
+            "workload: {{name: cart, namespace: shop, serviceAccount: cart, labels: {{app: cart}}}}\n\
+             policies: ./policies\n\
+             identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
+             inbound:\n  ports: [{{listen: \"{inbound}\", port: 8080, app: \"{}\"{extra}}}]\n",
+            app.address
+        );
+        let cart = Sidecar::start(root, "cart", &body);
+        Self { folder, app, inbound, ca, cart }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// An outbound sidecar with the certificate in `identity`, expecting `expected`; returns its listener too.
+    pub fn outbound(&self, name: &str, own: &str, identity: &str, expected: &str) -> (Sidecar, SocketAddr) {
+        let listen: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let body = format!(
+            "workload: {{name: {name}, namespace: shop, spiffeId: \"{own}\"}}\n\
+             identity: {{files: {{certificate: {identity}/cert.pem, privateKey: {identity}/key.pem, trustBundle: {identity}/ca.pem}}}}\n\
+             outbound:\n  upstreams: [{{listen: \"{listen}\", address: \"{}\", mode: mtls, identities: [\"{expected}\"]}}]\n",
+            self.inbound
+        );
+        (Sidecar::start(self.path(), name, &body), listen)
+    }
+
+    pub fn web(&self) -> (Sidecar, SocketAddr) {
+        self.outbound("web", WEB, "web", CART)
+    }
+
+    /// Replaces the policy by rename, as an editor does.
+    pub fn set_mode(&self, mode: &str) {
+        let target = self.path().join("policies/shop.yaml");
+        let draft = self.path().join("policies/.draft");
+        fs::write(&draft, POLICY.replace("MODE", mode)).unwrap();
+        fs::rename(draft, target).unwrap();
+    }
+}
