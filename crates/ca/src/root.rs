@@ -82,12 +82,16 @@ impl Root {
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, trust_domain.as_str());
-        name.push(DnType::CommonName, "Portcullis root");
+        // A name of its own: of two CAs with one name, a verifier that trusts the first calls the second's certificates
+        // forged instead of unknown.
+        let serial = serial()?;
+        let distinct: String = serial.to_bytes().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        name.push(DnType::CommonName, format!("Portcullis root {distinct}"));
         params.distinguished_name = name;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{trust_domain}"))?)];
-        params.serial_number = Some(serial()?);
+        params.serial_number = Some(serial);
         params.not_before = now - BACKDATE;
         params.not_after = now + ttl;
         let not_after = params.not_after;

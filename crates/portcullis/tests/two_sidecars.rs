@@ -32,8 +32,9 @@ fn strict_passes_mtls_and_refuses_plaintext() {
 #[test]
 fn editing_the_policy_flips_the_mode_live() {
     let scene = Scene::new("STRICT");
-    let (_web, listen) = scene.web();
-    for mode in ["PERMISSIVE", "STRICT", "DISABLE", "PERMISSIVE", "STRICT"] {
+    let (web, listen) = scene.web();
+    // Each step changes what becomes of plaintext, so that it shows when the new mode is in force.
+    for mode in ["PERMISSIVE", "STRICT", "DISABLE", "STRICT", "PERMISSIVE"] {
         scene.set_mode(mode);
         let changed = Instant::now();
         eventually(&format!("plaintext as under {mode}"), || {
@@ -41,7 +42,7 @@ fn editing_the_policy_flips_the_mode_live() {
         });
         assert!(changed.elapsed() < Duration::from_secs(2), "{mode} took {:?}", changed.elapsed());
         if mode != "DISABLE" {
-            assert!(passed(listen, b"mesh"), "{mode}");
+            assert!(passed(listen, b"mesh"), "{mode}\n{}", web.read_log());
         }
     }
 }
