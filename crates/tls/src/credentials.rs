@@ -299,3 +299,6 @@ fn warnings(svid: &Svid, trust: &TrustBundles, now: i64) -> Vec<CredentialWarnin
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests;

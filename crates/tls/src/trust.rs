@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_identity::leaf::Compat;
+use portcullis_identity::leaf::{Compat, Leaf, Role};
 use portcullis_identity::{TrustDomain, TrustedDomains, TrustedDomainsError};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::TrustBundle;
+use crate::verify::{PathSummary, VerifyError, verify};
 
 /// The bundles of the mesh and of foreign trust domains, and how strictly leaves are judged.
 ///
@@ -70,6 +72,21 @@ impl TrustBundles {
     #[must_use]
     pub fn bundle(&self, domain: &str) -> Option<&TrustBundle> {
         self.bundles.get(self.domains.bundle_for(domain)?).map(Arc::as_ref)
+    }
+
+    /// Judges a chain (leaf first) as a peer in this role at this time, exactly as a handshake does, but for the proof that
+    /// the peer holds the key.
+    ///
+    /// # Errors
+    /// Why it makes no peer.
+    pub fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<(Leaf, PathSummary), VerifyError> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
+        verify(self, end_entity, intermediates, role, now).map(|verified| (verified.leaf, verified.path))
     }
 
     /// Every bundle with the name it is kept under.
