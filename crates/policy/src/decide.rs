@@ -25,15 +25,31 @@ pub enum NoTls {
     Plaintext,
     /// The client speaks TLS that is not the mesh's.
     ForeignTls,
+    /// The app spoke first on a port where it may; the client had not said anything.
+    ServerFirst,
 }
 
 impl NoTls {
-    /// The label `transport`.
+    /// Every variant, for tables.
+    pub const ALL: [Self; 4] = [Self::Disabled, Self::Plaintext, Self::ForeignTls, Self::ServerFirst];
+
+    /// A stable name for logs and metrics: why this connection is not mTLS.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Disabled => "port_disabled",
+            Self::Plaintext => "no_client_hello",
+            Self::ForeignTls => "foreign_tls",
+            Self::ServerFirst => "server_first",
+        }
+    }
+
+    /// The label `transport`: `-` where nobody looked.
     #[must_use]
     pub const fn transport(self) -> &'static str {
         match self {
             Self::Disabled => "-",
-            Self::Plaintext => "plaintext",
+            Self::Plaintext | Self::ServerFirst => "plaintext",
             Self::ForeignTls => "tls",
         }
     }

@@ -19,7 +19,7 @@ pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
 pub use load::{Loaded, PolicySet, Source};
 pub use mode::Mode;
-pub use reason::Reason;
+pub use reason::{Decision, Reason};
 pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
 pub use resource::PeerAuthentication;
 pub use workload::{MeshSettings, Workload};

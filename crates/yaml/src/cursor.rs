@@ -257,8 +257,10 @@ fn describe(scalar: &Scalar) -> String {
     }
 }
 
-/// At most 80 characters, with control characters escaped: problems are printed to terminals and logs.
-pub(crate) fn printable(text: &str) -> String {
+/// Text for a message: at most 80 characters, with control characters and those that reorder text escaped. A file's
+/// content ends up on terminals and in logs, where it must not pass for anything else.
+#[must_use]
+pub fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     let mut printed = String::new();
     for c in text.chars().take(MAX_CHARS) {

@@ -21,7 +21,7 @@ mod scalar;
 mod suggest;
 mod tree;
 
-pub use cursor::{Cursor, Fields};
+pub use cursor::{Cursor, Fields, printable};
 pub use parse::{Parsed, parse};
 pub use problem::{Position, Problem, Problems, reason};
 pub use scalar::{Scalar, ScalarKind, Style};
