@@ -197,8 +197,7 @@ fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> 
     let fields = at.fields(&known, problems)?;
     let workload_name = fields.require("name", problems).and_then(|at| name(&at, problems));
     let namespace = fields.require("namespace", problems).and_then(|at| name(&at, problems));
-    let service_account =
-        section(&fields, "serviceAccount", "default".to_owned(), problems, |at, problems| name(at, problems));
+    let service_account = section(&fields, "serviceAccount", "default".to_owned(), problems, name);
     let mut labels = BTreeMap::new();
     if let Some(at) = fields.get("labels") {
         for (key, label) in at.entries(problems)? {

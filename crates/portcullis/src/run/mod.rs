@@ -64,7 +64,7 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
 
     let status = Arc::new(Status::new(&credentials, metrics.clone(), token.clone()));
     let monitors = [policies.monitor(), credentials.monitor()];
-    let admin = serve_admin(&settings, &status).map_err(failed)?;
+    serve_admin(&settings, &status).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
     let world = Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), metrics, token));
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
@@ -72,7 +72,7 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
     status.started();
     let forced = wait_for_the_end(&world.settings, &trigger, &monitors).map_err(failed)?;
     engine.join();
-    drop((policies, credentials, admin));
+    drop((policies, credentials));
     tracing::info!(forced, "ended");
     Ok(ExitCode::from(if forced { 3 } else { 0 }))
 }
