@@ -1,6 +1,6 @@
 //! The data plane: what happens to one connection, from accept to its access-log line.
 //!
-//! [`inbound`] and [`outbound`] each tell the story of one connection from top to bottom. A connection takes one
+//! `inbound` and `outbound` each tell the story of one connection from top to bottom. A connection takes one
 //! snapshot of policy and credentials and keeps it. Nothing falls back: an outbound handshake that fails is reset, never
 //! sent as plaintext, and an inbound one that fails never reaches the app.
 //!
