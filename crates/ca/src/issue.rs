@@ -9,7 +9,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::root::{BACKDATE, CaError, Root, serial};
+use crate::root::{BACKDATE, CaError, Root, after, serial};
 
 /// Shortest lifetime of a leaf.
 const MIN_TTL: Duration = Duration::from_secs(60);
@@ -93,10 +93,11 @@ impl Root {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
         params.not_before = now - BACKDATE;
-        params.not_after = (now + ttl).min(self.not_after);
+        params.not_after = after(now, ttl)?.min(self.not_after);
         let not_after_unix = params.not_after.unix_timestamp();
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued { cert_chain_pem: certificate.pem(), key_pem: key.serialize_pem(), not_after_unix })
+        let cert_chain_pem = certificate.pem() + &self.behind_leaf;
+        Ok(Issued { cert_chain_pem, key_pem: key.serialize_pem(), not_after_unix })
     }
 }
 

@@ -49,6 +49,9 @@ pub enum CaError {
     /// The lifetime is shorter than a minute.
     #[error("a certificate must live for a minute or more")]
     TooShort,
+    /// The lifetime ends after the last date that there is.
+    #[error("the lifetime is longer than a date can say")]
+    TooLong,
     /// The library cannot make it.
     #[error("the certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -57,11 +60,13 @@ pub enum CaError {
     Random,
 }
 
-/// A self-signed root with its key.
+/// A root with its key; read back from files, it may also be a CA below one.
 pub struct Root {
     pub(crate) issuer: Issuer<'static, KeyPair>,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) not_after: OffsetDateTime,
+    /// What goes behind a leaf: this certificate if another one vouches for it, nothing if it is a root.
+    pub(crate) behind_leaf: String,
     cert_pem: String,
 }
 
@@ -93,12 +98,12 @@ impl Root {
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{trust_domain}"))?)];
         params.serial_number = Some(serial);
         params.not_before = now - BACKDATE;
-        params.not_after = now + ttl;
+        params.not_after = after(now, ttl)?;
         let not_after = params.not_after;
         let certificate = params.self_signed(&key)?;
         let cert_pem = certificate.pem();
         let issuer = Issuer::new(params, key);
-        Ok(Self { issuer, trust_domain: trust_domain.clone(), not_after, cert_pem })
+        Ok(Self { issuer, trust_domain: trust_domain.clone(), not_after, behind_leaf: String::new(), cert_pem })
     }
 
     /// Reads a CA back: certificate and key in PEM.
@@ -127,8 +132,10 @@ impl Root {
             return Err(CaError::Expired);
         }
         let trust_domain = trust_domain_of(&parsed)?;
+        let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
+        let behind_leaf = if is_root { String::new() } else { cert_pem.to_owned() };
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key)?;
-        Ok(Self { issuer, trust_domain, not_after, cert_pem: cert_pem.to_owned() })
+        Ok(Self { issuer, trust_domain, not_after, behind_leaf, cert_pem: cert_pem.to_owned() })
     }
 
     /// The certificate.
@@ -165,7 +172,13 @@ fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<TrustDomain, CaE
     }
 }
 
-/// 127 random bits, positive and never zero at the top, so that the number has the same length everywhere.
+/// The end of a lifetime.
+pub(crate) fn after(now: OffsetDateTime, ttl: Duration) -> Result<OffsetDateTime, CaError> {
+    let ttl = time::Duration::try_from(ttl).map_err(|_| CaError::TooLong)?;
+    now.checked_add(ttl).ok_or(CaError::TooLong)
+}
+
+/// 126 random bits, positive and never zero at the top, so that the number has the same length everywhere.
 pub(crate) fn serial() -> Result<SerialNumber, CaError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
