@@ -286,12 +286,15 @@ async fn chain_of_200_refused_fast() {
         error.fault(),
         if error.class() == "chain-length" { HandshakeFault::BadCertificate } else { HandshakeFault::Protocol }
     );
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < BOUNDED);
     let verdict = ours.trust().verify(&issued.chain, Role::Client, rustls_pki_types::UnixTime::now());
     assert_eq!(verdict.unwrap_err().class(), "chain-length");
 }
 
-/// Chains that have many ways to go wrong: each is decided within a second.
+/// Far beyond what bounded work takes, even unoptimised on a busy machine, and far below what unbounded work would.
+const BOUNDED: Duration = Duration::from_secs(30);
+
+/// Chains that have many ways to go wrong: the work on each is bounded.
 #[test]
 fn pathological_chains_are_decided_fast() {
     let ca = ca();
@@ -301,7 +304,7 @@ fn pathological_chains_are_decided_fast() {
         let verdict = ours.trust().verify(chain, Role::Client, rustls_pki_types::UnixTime::now());
         let class = verdict.map_or_else(|error| error.class(), |_| "valid");
         assert!(expected.contains(&class), "{name}: {class}");
-        assert!(start.elapsed() < Duration::from_secs(1), "{name} took {:?}", start.elapsed());
+        assert!(start.elapsed() < BOUNDED, "{name} took {:?}", start.elapsed());
     };
     // Intermediates of one name that all sign each other: every order is a candidate.
     let twin = |above: &Authority| above.below(&Profile::authority(DOMAIN, "CN=twin"));
