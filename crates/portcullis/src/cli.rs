@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::{certs, config, explain, healthcheck, identity, proxy, validate, version};
+use crate::commands::{certs, config, demo, explain, healthcheck, identity, proxy, validate, version};
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
 
@@ -33,6 +33,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Proxy(proxy::Args),
+    Demo(demo::Args),
     Validate(validate::Args),
     Explain(explain::Args),
     Identity(identity::Args),
@@ -53,6 +54,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Proxy(args)) => return proxy::run(args),
         _ if cli.version => version::print(Format::Text),
         None => output::text(&Cli::command().render_help().to_string()).map(|()| Exit::Ok).map_err(Failure::from),
+        Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Identity(args)) => identity::run(args),

@@ -2,6 +2,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod config;
+pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod healthcheck;
 pub(crate) mod identity;

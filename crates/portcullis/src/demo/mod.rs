@@ -1,0 +1,220 @@
+//! The demonstration: what each mode lets through, shown with real processes on loopback and nothing installed.
+//!
+//! Three witnesses are heard for each attempt: the client (what came back), the app (who reached it) and the inbound
+//! sidecar (its access line). Only if they agree is an outcome believed. The expectations are those of Istio's
+//! PeerAuthentication, so `--check` makes the demonstration a test of the built binary.
+
+mod app;
+mod client;
+mod log;
+mod stage;
+mod table;
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use portcullis_ca::{KeyType, Private, Root};
+use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_policy::Mode;
+
+use self::app::{App, MARKER, Visit};
+use self::client::Got;
+use self::stage::{POLL, Sidecar, Stage};
+use self::table::{Attempt, Cell, Column, Outcome, render};
+use crate::commands::Outcome as CommandOutcome;
+use crate::exit::Exit;
+use crate::output;
+
+const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/web";
+const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+const SOMEBODY_ELSE: &str = "spiffe://cluster.local/ns/shop/sa/billing";
+/// Nothing made here is of use to anybody afterwards.
+const TTL: Duration = Duration::from_secs(60 * 60);
+/// A changed policy must be in force within this; usual is a tenth of a second.
+const IN_FORCE: Duration = Duration::from_secs(10);
+
+/// How the demonstration is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) check: bool,
+    pub(crate) keep: bool,
+}
+
+/// Runs it and prints the table.
+pub(crate) fn run(options: Options) -> CommandOutcome {
+    let begun = Instant::now();
+    let stage = Stage::new(options.keep).context("cannot make a folder for the demo")?;
+    let folder = stage.folder().display().to_string();
+    output::note(&format!("certificates, configurations and logs are in {folder} while this runs"));
+    let mut scene = Scene::set(&stage)?;
+    let mut columns = Vec::new();
+    for mode in Mode::ALL {
+        columns.push(scene.play(mode).with_context(|| format!("mode {mode}"))?);
+    }
+    scene.ensure_nobody_else_came()?;
+    let wrong = columns.iter().flat_map(|column| &column.cells).filter(|cell| !cell.is_right()).count();
+    output::text(&format!(
+        "\nA client reaches for an app behind a sidecar, while its PeerAuthentication is edited:\n\n{}\n{} of {} as they \
+         must be, in {:.1} s.\n",
+        render(&columns),
+        columns.len() * Attempt::ALL.len() - wrong,
+        columns.len() * Attempt::ALL.len(),
+        begun.elapsed().as_secs_f64(),
+    ))?;
+    let kept = if options.keep { "is kept" } else { "is removed now; --keep keeps it" };
+    output::note(&format!("{folder} {kept}"));
+    Ok(if options.check && wrong > 0 { Exit::Failure } else { Exit::Ok })
+}
+
+/// An app behind an inbound sidecar, and two outbound sidecars: an honest one and an intruder's.
+struct Scene<'s> {
+    stage: &'s Stage,
+    app: App,
+    inbound: SocketAddr,
+    cart: Sidecar,
+    /// Expects the right server.
+    mesh: SocketAddr,
+    /// Expects somebody else.
+    wrong_identity: SocketAddr,
+    web: Sidecar,
+    wrong_ca: SocketAddr,
+    intruder: Sidecar,
+}
+
+impl<'s> Scene<'s> {
+    fn set(stage: &'s Stage) -> anyhow::Result<Self> {
+        write_certificates(stage)?;
+        // The last mode of the walk: so the first one, too, is a change while the sidecar runs.
+        write_policy(stage, Mode::Disable)?;
+        let app = App::start().context("cannot start the app")?;
+        let (cart, [inbound]) = stage.start("cart", |[listen]| {
+            format!(
+                "{}policies: policies\ninbound:\n  ports: [{{listen: \"{listen}\", port: 8080, app: \"{}\"}}]\n",
+                common("cart", "cart"),
+                app.address
+            )
+        })?;
+        let upstream = |listen: SocketAddr, id: &str| {
+            format!("  - {{listen: \"{listen}\", address: \"{inbound}\", mode: mtls, identities: [\"{id}\"]}}\n")
+        };
+        let (web, [mesh, wrong_identity]) = stage.start("web", |[right, wrong]| {
+            let upstreams = [upstream(right, SERVER), upstream(wrong, SOMEBODY_ELSE)].concat();
+            format!("{}outbound:\n  upstreams:\n{upstreams}", common("web", "web"))
+        })?;
+        let (intruder, [wrong_ca]) = stage.start("intruder", |[listen]| {
+            format!("{}outbound:\n  upstreams:\n{}", common("web", "intruder"), upstream(listen, SERVER))
+        })?;
+        Ok(Self { stage, app, inbound, cart, mesh, wrong_identity, web, wrong_ca, intruder })
+    }
+
+    /// Puts a mode in force and makes every attempt.
+    fn play(&mut self, mode: Mode) -> anyhow::Result<Column> {
+        let in_force_after = self.put_in_force(mode)?;
+        let mut cells = Vec::new();
+        for attempt in Attempt::ALL {
+            let outcome = self.make(attempt, mode).with_context(|| format!("{attempt:?}"))?;
+            cells.push(Cell { expected: attempt.expected(mode), outcome, client: CLIENT.to_owned() });
+        }
+        Ok(Column { mode, in_force_after, cells })
+    }
+
+    /// Edits the policy file and asks the sidecar, with connections, until it answers in the new mode.
+    fn put_in_force(&mut self, mode: Mode) -> anyhow::Result<Duration> {
+        write_policy(self.stage, mode)?;
+        let begun = Instant::now();
+        loop {
+            let _probe = client::plain(self.inbound, "probe")?;
+            if self.cart.log.next()?.mode == mode.as_str() {
+                break;
+            }
+            ensure!(begun.elapsed() < IN_FORCE, "the policy is not in force after {IN_FORCE:?}");
+            thread::sleep(POLL);
+        }
+        let elapsed = begun.elapsed();
+        let _probes = self.app.take_visits();
+        Ok(elapsed)
+    }
+
+    fn make(&mut self, attempt: Attempt, mode: Mode) -> anyhow::Result<Outcome> {
+        self.ensure_nobody_else_came()?;
+        let line = format!("{attempt:?} under {mode}");
+        let got = match attempt {
+            Attempt::Plaintext => client::plain(self.inbound, &line),
+            Attempt::Mesh => client::plain(self.mesh, &line),
+            Attempt::WrongCa => client::plain(self.wrong_ca, &line),
+            Attempt::WrongIdentity => client::plain(self.wrong_identity, &line),
+            Attempt::NoCertificate => client::without_certificate(self.inbound, &line),
+        }?;
+        let inbound = self.cart.log.next()?;
+        let outbound = match attempt {
+            Attempt::Plaintext | Attempt::NoCertificate => None,
+            Attempt::Mesh | Attempt::WrongIdentity => Some(self.web.log.next()?),
+            Attempt::WrongCa => Some(self.intruder.log.next()?),
+        };
+        // Who refused whom? A server that is not the expected one is refused by the client's side.
+        let refused_by = outbound.filter(|_| attempt == Attempt::WrongIdentity).unwrap_or_else(|| inbound.clone());
+        let visits = self.app.take_visits();
+        Ok(match (got, visits.as_slice()) {
+            (Got::Answer(answer), [Visit::Line(seen)]) if *seen == line && answer == format!("{MARKER}{line}") => {
+                match inbound.src_identity {
+                    Some(id) if inbound.transport == "mtls" => Outcome::Mtls(id),
+                    Some(id) => Outcome::Contradiction(format!("{id} without mTLS")),
+                    None => Outcome::Plaintext,
+                }
+            }
+            (Got::End(_), [Visit::RawTls]) => Outcome::RawTls,
+            (Got::End(_), []) if refused_by.decision == "deny" => Outcome::Refused(refused_by.reason),
+            (got, visits) => {
+                Outcome::Contradiction(format!("client {got:?}, app {visits:?}, sidecar {}", inbound.decision))
+            }
+        })
+    }
+
+    /// Each connection is accounted for: none that a witness saw too late may be taken for the next one's.
+    fn ensure_nobody_else_came(&mut self) -> anyhow::Result<()> {
+        let visits = self.app.take_visits();
+        ensure!(visits.is_empty(), "the app was reached by somebody who was refused: {visits:?}");
+        let lines = self.cart.log.rest()?;
+        ensure!(lines.is_empty(), "the sidecar tells of connections that nobody made: {lines:?}");
+        Ok(())
+    }
+}
+
+/// A mesh with two workloads, and a stranger who has his own CA sign a certificate for one of them.
+fn write_certificates(stage: &Stage) -> anyhow::Result<()> {
+    let domain = TrustDomain::parse("cluster.local")?;
+    let (mesh, strange) = (Root::generate(&domain, TTL)?, Root::generate(&domain, TTL)?);
+    let both = [mesh.cert_pem(), strange.cert_pem()].concat();
+    // The stranger trusts the mesh, so that it is the mesh that has to refuse.
+    let leaves = [
+        ("cart", SERVER, &mesh, mesh.cert_pem()),
+        ("web", CLIENT, &mesh, mesh.cert_pem()),
+        ("intruder", CLIENT, &strange, &both),
+    ];
+    for (name, id, root, bundle) in leaves {
+        let issued = root.issue(&SpiffeId::parse(id)?, TTL, KeyType::EcdsaP256)?;
+        stage.write(&format!("certs/{name}/key.pem"), &issued.key_pem, Private::Yes)?;
+        stage.write(&format!("certs/{name}/cert.pem"), &issued.cert_chain_pem, Private::No)?;
+        stage.write(&format!("certs/{name}/ca.pem"), bundle, Private::No)?;
+    }
+    Ok(())
+}
+
+/// The first lines of a configuration: who the workload is, and whose certificate it shows.
+fn common(name: &str, certificate: &str) -> String {
+    format!(
+        "workload: {{name: {name}, namespace: shop, serviceAccount: {name}, labels: {{app: {name}}}}}\n\
+         identity: {{files: {{certificate: certs/{certificate}/cert.pem, privateKey: certs/{certificate}/key.pem, \
+         trustBundle: certs/{certificate}/ca.pem}}}}\n"
+    )
+}
+
+fn write_policy(stage: &Stage, mode: Mode) -> anyhow::Result<()> {
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: cart, namespace: shop}}\nspec:\n  \
+         selector: {{matchLabels: {{app: cart}}}}\n  mtls: {{mode: {mode}}}\n"
+    );
+    stage.write("policies/cart.yaml", &text, Private::No)
+}
