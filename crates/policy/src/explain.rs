@@ -5,8 +5,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::resolve::{candidate, choose};
+use crate::resolve::{OTHER_NAMESPACE, ROOT_SELECTOR, SELECTOR_MISMATCH, candidate, choose};
+use crate::spec::UNSET;
 use crate::{DecidedBy, EffectivePolicy, MeshSettings, Mode, PolicySet, Scope};
+
+/// Another policy of the same scope was chosen.
+const SHADOWED: &str = "shadowed";
 
 /// The answer for one port.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -58,7 +62,7 @@ pub fn explain(
     let chosen = choose(set, mesh, namespace, labels);
     let effective = EffectivePolicy::resolve(set, mesh, namespace, labels);
     let decided = effective.mode(port);
-    let said = |mode: Option<Mode>| mode.map_or("UNSET", Mode::as_str);
+    let said = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
     let mut ladder = Vec::new();
     let scopes = [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
     for (scope, policy) in scopes {
@@ -73,7 +77,7 @@ pub fn explain(
         set.policies().iter().filter(|policy| !winners.iter().flatten().any(|won| std::ptr::eq(*won, *policy)));
     let ignored = ignored.map(|policy| {
         let (scope, reason) = match candidate(policy, mesh, namespace, labels) {
-            Ok(scope) => (scope, "shadowed"),
+            Ok(scope) => (scope, SHADOWED),
             Err(reason) if policy.selector.is_empty() => (Scope::Namespace, reason),
             Err(reason) => (Scope::Workload, reason),
         };
@@ -82,28 +86,54 @@ pub fn explain(
     Explanation { port, mode: decided.mode, decided_by: decided.by.clone(), ladder, ignored: ignored.collect() }
 }
 
+/// How many policies of other namespaces the text lists one by one.
+const OTHERS_LISTED: usize = 5;
+
+/// For a person: the answer, the ladder from wide to narrow, and what has no part in it.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |by: &DecidedBy| match (&by.file, by.line) {
-            (Some(file), Some(line)) => format!("{} ({file}:{line})", by.label()),
-            _ => "no policy says anything".to_owned(),
-        };
-        let name = |scope: Scope| format!("{scope:?}").to_lowercase();
-        writeln!(
-            f,
-            "port {}: {}  decided by {}: {}",
-            self.port,
-            self.mode,
-            name(self.decided_by.scope),
-            place(&self.decided_by)
-        )?;
-        for rung in &self.ladder {
+        let Self { port, mode, decided_by, ladder, ignored } = self;
+        writeln!(f, "port {port}: {mode}, decided by {}", said_by(decided_by))?;
+        for rung in ladder {
             let mark = if rung.applied { "=>" } else { "  " };
-            writeln!(f, " {mark} {:<9} {:<10} {}", name(rung.by.scope), rung.mode, place(&rung.by))?;
+            writeln!(f, "{mark} {:<9}  {:<10}  {}", rung.by.scope, rung.mode, place(&rung.by))?;
         }
-        for ignored in &self.ignored {
-            writeln!(f, "  - ignored   {:<17} {}", ignored.reason, place(&ignored.by))?;
+        let (others, ours): (Vec<_>, Vec<_>) = ignored.iter().partition(|policy| policy.reason == OTHER_NAMESPACE);
+        let listed = if others.len() > OTHERS_LISTED { 0 } else { others.len() };
+        let shown: Vec<_> = ours.into_iter().chain(others.iter().take(listed).copied()).collect();
+        if !ignored.is_empty() {
+            writeln!(f, "ignored:")?;
+        }
+        for policy in shown {
+            writeln!(f, "   {}: {} ({})", place(&policy.by), in_words(policy.reason), policy.reason)?;
+        }
+        if others.len() > listed {
+            writeln!(f, "   {} policies of other namespaces ({OTHER_NAMESPACE})", others.len())?;
         }
         Ok(())
+    }
+}
+
+fn said_by(by: &DecidedBy) -> String {
+    match by.scope {
+        Scope::Default => "default, since no policy says anything".to_owned(),
+        Scope::Port => format!("portLevelMtls of {}", place(by)),
+        scope => format!("the {scope} policy {}", place(by)),
+    }
+}
+
+fn place(by: &DecidedBy) -> String {
+    match (&by.file, by.line) {
+        (Some(file), Some(line)) => format!("{} ({file}:{line})", by.label()),
+        _ => by.label(),
+    }
+}
+
+fn in_words(reason: &str) -> &'static str {
+    match reason {
+        SHADOWED => "another policy of its scope is older, or comes first by name",
+        ROOT_SELECTOR => "a policy with a selector has no effect in the root namespace",
+        SELECTOR_MISMATCH => "its selector does not match these labels",
+        _ => "it is of another namespace",
     }
 }

@@ -4,14 +4,18 @@
 //! without a selector rejects the whole set, because a misspelt `selector` would turn an exception for one workload into
 //! one for a namespace. Everything that is wrong is reported in one run, with file, line and column.
 
+mod conflict;
 mod decide;
 mod diagnostic;
 mod explain;
+mod kind;
 mod load;
+mod metadata;
 mod mode;
 mod reason;
 mod resolve;
 mod resource;
+mod spec;
 mod workload;
 
 pub use decide::{Action, NoTls, Peer, admit, decide};

@@ -1,11 +1,13 @@
-//! All files of a folder to one set: kinds, lists, duplicates, and every error in one run.
+//! All files to one set: documents, lists, duplicates, and every error in one run.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use portcullis_yaml::{Cursor, Problems};
+use portcullis_yaml::{Cursor, Problem, Problems};
 
-use crate::resource::{self, text_of};
-use crate::{Diagnostic, PeerAuthentication};
+use crate::kind::{self, Kind};
+use crate::resource::{self, Read};
+use crate::{Diagnostic, PeerAuthentication, conflict};
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -27,27 +29,33 @@ pub struct PolicySet {
 pub struct Loaded {
     /// The policies that are valid.
     pub set: PolicySet,
-    /// How many documents there were.
+    /// How many documents there were, items of lists counted one by one.
     pub documents: usize,
-    /// What is wrong.
+    /// What is wrong, by file and position.
     pub errors: Vec<Diagnostic>,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Kinds that change who is let in, which this version does not read: never skipped in silence.
-const UNSUPPORTED: &[&str] =
-    &["AuthorizationPolicy", "RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
-
 impl PolicySet {
-    /// Reads all files. Linear in their size.
+    /// Reads all files. The time it takes grows with their size, not faster.
+    ///
+    /// It never stops at an error: what is wrong in any file is in [`Loaded::errors`].
     #[must_use]
     pub fn load(sources: &[Source]) -> Loaded {
         let mut loaded = Loaded::default();
-        let mut seen: HashMap<(String, String), (String, u32)> = HashMap::new();
+        let mut seen = HashMap::new();
         for source in sources {
+            let (errors, warnings) = (loaded.errors.len(), loaded.warnings.len());
             File { name: &source.file, loaded: &mut loaded, seen: &mut seen }.read(&source.text);
+            // By position within the file; files stay in the order in which they were given.
+            for (all, start) in [(&mut loaded.errors, errors), (&mut loaded.warnings, warnings)] {
+                if let Some(of_file) = all.get_mut(start..) {
+                    of_file.sort_by_key(|found| (found.line, found.column));
+                }
+            }
         }
+        loaded.warnings.extend(conflict::in_set(&loaded.set.policies));
         loaded
     }
 
@@ -64,93 +72,95 @@ impl FromIterator<PeerAuthentication> for PolicySet {
     }
 }
 
+/// Where a resource was seen first.
+struct Seen {
+    file: String,
+    line: u32,
+}
+
+/// The file that is being read.
 struct File<'a> {
     name: &'a str,
     loaded: &'a mut Loaded,
-    seen: &'a mut HashMap<(String, String), (String, u32)>,
+    seen: &'a mut HashMap<(String, String), Seen>,
 }
 
 impl File<'_> {
     fn read(&mut self, text: &[u8]) {
         let parsed = portcullis_yaml::parse(text);
-        self.loaded.errors.extend(parsed.problems.into_iter().map(|problem| Diagnostic::new(self.name, problem)));
+        self.errors(parsed.problems);
         for document in &parsed.documents {
-            self.document(&Cursor::root(document), 0);
+            self.document(&Cursor::root(document), Nesting::Document);
         }
     }
 
-    fn document(&mut self, root: &Cursor<'_>, depth: usize) {
-        let version = text_of(root, "apiVersion").map(|(text, _)| text);
-        let kind = text_of(root, "kind").map(|(text, _)| text);
-        let (Some(version), Some(kind)) = (version, kind) else {
-            self.loaded.documents += 1;
-            let message = "a document needs apiVersion and kind; write apiVersion: security.istio.io/v1 and \
-                           kind: PeerAuthentication";
-            return self.error(root, "unknown-kind", message.to_owned());
-        };
-        let group = version.split_once('/').map_or("", |(group, _)| group);
-        let ours = matches!(version, "security.istio.io/v1" | "security.istio.io/v1beta1");
-        if kind == "List" || (ours && kind == "PeerAuthenticationList") {
-            return self.list(root, depth);
+    fn document(&mut self, root: &Cursor<'_>, nesting: Nesting) {
+        let kind = kind::of(root);
+        if kind == Kind::List && nesting == Nesting::Document {
+            return self.list(root);
         }
         self.loaded.documents += 1;
-        if ours && kind == "PeerAuthentication" {
-            self.peer_authentication(root);
-        } else if kind.eq_ignore_ascii_case("PeerAuthentication") {
-            let message = format!(
-                "kind {kind} of {version} is not known; write kind: PeerAuthentication and apiVersion: security.istio.io/v1"
-            );
-            self.error(root, "unknown-kind", message);
-        } else if UNSUPPORTED.contains(&kind) && group.ends_with("istio.io") {
-            let message = format!("{kind} is not supported by this version; remove it from the policy folder");
-            self.error(root, "unsupported-kind", message);
-        } else if group == "security.istio.io" {
-            self.error(root, "unknown-kind", format!("{group} has no kind {kind} that is known here"));
-        } else {
-            let message = format!("kind {kind} of {version} has no meaning here and is ignored");
-            let at = root.position();
-            self.loaded.warnings.push(Diagnostic::at(self.name, at, "ignored-kind", message));
+        match kind {
+            Kind::PeerAuthentication => self.peer_authentication(root),
+            Kind::List => {
+                self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
+            }
+            Kind::Ignored(message) => {
+                let warning = Diagnostic::at(self.name, root.position(), "ignored-kind", message);
+                self.loaded.warnings.push(warning);
+            }
+            Kind::Refused(reason, message) => self.error(root, reason, message),
+            Kind::Reported => {}
         }
     }
 
-    fn list(&mut self, root: &Cursor<'_>, depth: usize) {
-        if depth > 0 {
-            return self.error(root, "unknown-kind", "a list inside a list is not opened".to_owned());
-        }
+    fn list(&mut self, root: &Cursor<'_>) {
         let mut problems = Problems::new();
         let fields = root.fields(&["apiVersion", "kind", "metadata", "items"], &mut problems);
         let items = fields.and_then(|fields| fields.require("items", &mut problems));
         let items = items.and_then(|at| at.items(&mut problems)).unwrap_or_default();
-        self.take(problems, false);
+        self.errors(problems.into_vec());
         for item in items {
-            self.document(&item.as_root(), depth + 1);
+            self.document(&item.as_root(), Nesting::Item);
         }
     }
 
     fn peer_authentication(&mut self, root: &Cursor<'_>) {
-        let (mut warnings, mut problems) = (Problems::new(), Problems::new());
-        let policy = resource::read(root, self.name, &mut warnings, &mut problems);
-        self.take(warnings, true);
-        self.take(problems, false);
-        let Some(policy) = policy else { return };
-        let key = (policy.namespace.clone(), policy.name.clone());
-        if let Some((file, line)) = self.seen.get(&key) {
-            let message = format!(
-                "PeerAuthentication {}/{} is also at {file}:{line}; remove one, or give it another name",
-                key.0, key.1
-            );
-            return self.error(root, "duplicate-resource", message);
+        let Read { identity, policy, problems, warnings } = resource::read(root, self.name);
+        let warnings = warnings.into_vec().into_iter().map(|problem| Diagnostic::new(self.name, problem));
+        self.loaded.warnings.extend(warnings);
+        self.errors(problems.into_vec());
+        let Some(identity) = identity else { return };
+        match self.seen.entry(identity) {
+            Entry::Occupied(first) => {
+                let ((namespace, name), Seen { file, line }) = (first.key(), first.get());
+                let message = format!(
+                    "PeerAuthentication {}/{} is at {file}:{line} already; remove one of them, or give it another name",
+                    portcullis_yaml::printable(namespace),
+                    portcullis_yaml::printable(name)
+                );
+                self.error(root, "duplicate-resource", message);
+            }
+            Entry::Vacant(first) => {
+                first.insert(Seen { file: self.name.to_owned(), line: root.position().line });
+                self.loaded.set.policies.extend(policy);
+            }
         }
-        self.seen.insert(key, (self.name.to_owned(), policy.line));
-        self.loaded.set.policies.push(policy);
     }
 
-    fn take(&mut self, problems: Problems, warnings: bool) {
-        let all = problems.into_vec().into_iter().map(|problem| Diagnostic::new(self.name, problem));
-        if warnings { self.loaded.warnings.extend(all) } else { self.loaded.errors.extend(all) }
+    fn errors(&mut self, problems: Vec<Problem>) {
+        let errors = problems.into_iter().map(|problem| Diagnostic::new(self.name, problem));
+        self.loaded.errors.extend(errors);
     }
 
     fn error(&mut self, root: &Cursor<'_>, reason: &'static str, message: String) {
         self.loaded.errors.push(Diagnostic::at(self.name, root.position(), reason, message));
     }
+}
+
+/// Where a document stands.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Nesting {
+    Document,
+    Item,
 }

@@ -4,10 +4,18 @@
 //! wins where it is set; ports come from the picked workload policy only.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use serde::Serialize;
 
 use crate::{MeshSettings, Mode, PeerAuthentication, PolicySet};
+
+/// Why a policy has no part: it is of a namespace that is neither the workload's nor the root.
+pub(crate) const OTHER_NAMESPACE: &str = "other-namespace";
+/// It has a selector and is in the root namespace.
+pub(crate) const ROOT_SELECTOR: &str = "root-selector";
+/// Its selector does not match the workload's labels.
+pub(crate) const SELECTOR_MISMATCH: &str = "selector-mismatch";
 
 /// Where a mode comes from.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -23,6 +31,18 @@ pub enum Scope {
     Workload,
     /// `portLevelMtls` of the workload policy.
     Port,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Default => "default",
+            Self::Mesh => "mesh",
+            Self::Namespace => "namespace",
+            Self::Workload => "workload",
+            Self::Port => "port",
+        })
+    }
 }
 
 /// The policy that decided.
@@ -89,6 +109,18 @@ pub(crate) struct Chosen<'p> {
     pub(crate) workload: Option<&'p PeerAuthentication>,
 }
 
+impl<'p> Chosen<'p> {
+    /// The chosen policy of a scope. A port has that of its workload.
+    pub(crate) const fn get(&self, scope: Scope) -> Option<&'p PeerAuthentication> {
+        match scope {
+            Scope::Default => None,
+            Scope::Mesh => self.mesh,
+            Scope::Namespace => self.namespace,
+            Scope::Workload | Scope::Port => self.workload,
+        }
+    }
+}
+
 /// Whether a policy concerns the workload, and in which scope; otherwise why not.
 pub(crate) fn candidate(
     policy: &PeerAuthentication,
@@ -98,22 +130,17 @@ pub(crate) fn candidate(
 ) -> Result<Scope, &'static str> {
     let root = policy.namespace == mesh.root_namespace;
     if !root && policy.namespace != namespace {
-        return Err("other-namespace");
+        return Err(OTHER_NAMESPACE);
     }
     match (policy.selector.is_empty(), root) {
         (true, true) => Ok(Scope::Mesh),
         (true, false) => Ok(Scope::Namespace),
-        (false, true) => Err("root-selector"),
+        (false, true) => Err(ROOT_SELECTOR),
         (false, false) if policy.selector.iter().all(|(key, value)| labels.get(key) == Some(value)) => {
             Ok(Scope::Workload)
         }
-        (false, false) => Err("selector-mismatch"),
+        (false, false) => Err(SELECTOR_MISMATCH),
     }
-}
-
-/// Oldest first (no timestamp is older than any), then by name, bytewise, then by namespace.
-fn older(one: &PeerAuthentication, other: &PeerAuthentication) -> bool {
-    (one.created, &one.name, &one.namespace) < (other.created, &other.name, &other.namespace)
 }
 
 pub(crate) fn choose<'p>(
@@ -130,7 +157,7 @@ pub(crate) fn choose<'p>(
             Ok(Scope::Workload) => &mut chosen.workload,
             Ok(Scope::Port | Scope::Default) | Err(_) => continue,
         };
-        if slot.is_none_or(|held| older(policy, held)) {
+        if slot.is_none_or(|held| policy.precedes(held)) {
             *slot = Some(policy);
         }
     }

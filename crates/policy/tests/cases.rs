@@ -1,9 +1,10 @@
 //! Every row of the case file that concerns this crate.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
 
-use portcullis_policy::{EffectivePolicy, MeshSettings, Mode, PolicySet, Source};
+use portcullis_policy::{EffectivePolicy, MeshSettings, Mode, PolicySet, Source, explain};
 use serde_yaml::Value;
 
 fn data() -> Value {
@@ -21,25 +22,28 @@ fn rows(section: &str) -> Vec<Value> {
     rows
 }
 
+/// Fails with the id of every row that fails, not only of the first.
+fn all_pass(section: &str, count: usize, check: impl Fn(&Value) -> Result<(), String>) {
+    let rows = rows(section);
+    assert_eq!(rows.len(), count, "rows of {section}");
+    let failed: Vec<String> = rows
+        .iter()
+        .filter_map(|row| check(row).err().map(|why| format!("{}: {why}", row["id"].as_str().unwrap())))
+        .collect();
+    assert!(failed.is_empty(), "{} of {section}:\n{}", failed.len(), failed.join("\n"));
+}
+
 #[test]
 fn every_mode_case() {
-    let rows = rows("cases");
-    assert_eq!(rows.len(), 61);
-    for row in rows {
-        let id = row["id"].as_str().unwrap();
-        let sources: Vec<Source> = row["policies"]
-            .as_sequence()
-            .unwrap()
-            .iter()
-            .enumerate()
-            .map(|(n, policy)| Source { file: format!("{n}.yaml"), ..source(policy) })
-            .collect();
-        let loaded = PolicySet::load(&sources);
-        assert!(loaded.errors.is_empty(), "{id}: {:?}", loaded.errors);
-        let mesh = MeshSettings {
-            root_namespace: row["rootNamespace"].as_str().unwrap().to_owned(),
-            default_mode: Mode::Permissive,
-        };
+    all_pass("cases", 61, |row| {
+        let policies = row["policies"].as_sequence().unwrap();
+        let named = |(n, policy)| Source { file: format!("{n}.yaml"), ..source(policy) };
+        let loaded = PolicySet::load(&policies.iter().enumerate().map(named).collect::<Vec<_>>());
+        if !loaded.errors.is_empty() {
+            return Err(format!("{:?}", loaded.errors));
+        }
+        let root_namespace = row["rootNamespace"].as_str().unwrap().to_owned();
+        let mesh = MeshSettings { root_namespace, default_mode: Mode::Permissive };
         let labels: BTreeMap<String, String> = row["workload"]["labels"]
             .as_mapping()
             .map(|map| map.iter().map(|(k, v)| (k.as_str().unwrap().into(), v.as_str().unwrap().into())).collect())
@@ -49,31 +53,32 @@ fn every_mode_case() {
         for expectation in row["expectations"].as_sequence().unwrap() {
             let port = u16::try_from(expectation["port"].as_u64().unwrap()).unwrap();
             let wanted = expectation["mode"].as_str().unwrap();
-            assert_eq!(effective.mode(port).mode.as_str(), wanted, "{id} port {port}");
-            let told = portcullis_policy::explain(&loaded.set, &mesh, namespace, &labels, port);
-            assert_eq!(told.mode.as_str(), wanted, "{id} port {port}: explain");
+            let got = effective.mode(port).mode.as_str();
+            let told = explain(&loaded.set, &mesh, namespace, &labels, port).mode.as_str();
+            if (got, told) != (wanted, wanted) {
+                return Err(format!("port {port} is {wanted}, not {got}; explain says {told}"));
+            }
         }
-    }
+        Ok(())
+    });
 }
 
 #[test]
-fn every_invalid_case_has_its_reason() {
-    for row in rows("invalid") {
-        let id = row["id"].as_str().unwrap();
+fn every_invalid_case_has_its_reason_and_no_other() {
+    all_pass("invalid", 21, |row| {
         let loaded = PolicySet::load(&[source(&row["document"])]);
-        let reason = row["reason"].as_str().unwrap();
-        assert!(loaded.errors.iter().any(|error| error.reason == reason), "{id}: {:?}", loaded.errors);
-        assert!(loaded.set.policies().is_empty(), "{id}");
-    }
+        let reasons: Vec<_> = loaded.errors.iter().map(|error| error.reason).collect();
+        let fits = reasons == [row["reason"].as_str().unwrap()] && loaded.set.policies().is_empty();
+        if fits { Ok(()) } else { Err(format!("{reasons:?}")) }
+    });
 }
 
 #[test]
 fn every_warning_case_is_valid_and_warned_about() {
-    for row in rows("warnings") {
-        let id = row["id"].as_str().unwrap();
+    all_pass("warnings", 1, |row| {
         let loaded = PolicySet::load(&[source(&row["document"])]);
-        assert!(loaded.errors.is_empty(), "{id}: {:?}", loaded.errors);
-        let reason = row["warning"].as_str().unwrap();
-        assert!(loaded.warnings.iter().any(|warning| warning.reason == reason), "{id}: {:?}", loaded.warnings);
-    }
+        let reasons: Vec<_> = loaded.warnings.iter().map(|warning| warning.reason).collect();
+        let fits = loaded.errors.is_empty() && reasons == [row["warning"].as_str().unwrap()];
+        if fits { Ok(()) } else { Err(format!("{:?} {reasons:?}", loaded.errors)) }
+    });
 }

@@ -1,0 +1,86 @@
+//! Policies that have no effect because of others, or of where they are: allowed, but hardly ever meant.
+//!
+//! Istio picks one policy in each scope and merges none, so a second one in a namespace is silently without effect; and it
+//! ignores a selector in the root namespace. Both are easy to write by accident, so both are said aloud.
+
+use std::collections::{BTreeMap, HashMap};
+
+use portcullis_yaml::Position;
+
+use crate::resolve::{ROOT_SELECTOR, candidate, choose};
+use crate::{Diagnostic, MeshSettings, PeerAuthentication, PolicySet};
+
+const CONFLICT: &str = "policy-conflict";
+
+/// Conflicts that are there for every workload: policies of one namespace with equal selectors. Of those one holds and the
+/// others never do. Linear but for the look-up of a group.
+pub(crate) fn in_set(policies: &[PeerAuthentication]) -> Vec<Diagnostic> {
+    let mut winners: HashMap<(&str, &BTreeMap<String, String>), &PeerAuthentication> = HashMap::new();
+    for policy in policies {
+        let held = winners.entry((&policy.namespace, &policy.selector)).or_insert(policy);
+        if policy.precedes(held) {
+            *held = policy;
+        }
+    }
+    let loser = |policy: &PeerAuthentication| {
+        let winner = winners.get(&(policy.namespace.as_str(), &policy.selector))?;
+        (!std::ptr::eq(*winner, policy)).then(|| shadowed(policy, winner))
+    };
+    policies.iter().filter_map(loser).collect()
+}
+
+impl PolicySet {
+    /// Warnings about policies that were meant for this workload and have no effect on it: shadowed by another one of the
+    /// same scope although their selectors differ, or with a selector in the root namespace.
+    ///
+    /// [`PolicySet::load`] cannot know them: they depend on the workload and on the root namespace. Policies with equal
+    /// selectors, which it does report, are not repeated.
+    #[must_use]
+    pub fn warnings_for(
+        &self,
+        mesh: &MeshSettings,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Vec<Diagnostic> {
+        let chosen = choose(self, mesh, namespace, labels);
+        let mut warnings = Vec::new();
+        for policy in self.policies() {
+            match candidate(policy, mesh, namespace, labels) {
+                Ok(scope) => warnings.extend(
+                    chosen
+                        .get(scope)
+                        .filter(|winner| winner.selector != policy.selector)
+                        .map(|winner| shadowed(policy, winner)),
+                ),
+                Err(ROOT_SELECTOR) => warnings.push(root_selector(policy)),
+                Err(_) => {}
+            }
+        }
+        warnings
+    }
+}
+
+fn shadowed(policy: &PeerAuthentication, winner: &PeerAuthentication) -> Diagnostic {
+    let why = if policy.created == winner.created { "comes first by name" } else { "is older" };
+    let message = format!(
+        "has no effect beside {}/{} ({}:{}), which {why}: one policy holds in each scope and none are merged; put both \
+         into one, or make their selectors exclude each other",
+        winner.namespace, winner.name, winner.file, winner.line
+    );
+    about(policy, CONFLICT, message)
+}
+
+fn root_selector(policy: &PeerAuthentication) -> Diagnostic {
+    let message = format!(
+        "has no effect: {} is the root namespace, where a policy with a selector is ignored; put it into the workload's \
+         namespace",
+        policy.namespace
+    );
+    Diagnostic { field: "spec.selector".to_owned(), ..about(policy, ROOT_SELECTOR, message) }
+}
+
+fn about(policy: &PeerAuthentication, reason: &'static str, message: String) -> Diagnostic {
+    let position = Position { line: policy.line, column: policy.column };
+    let message = format!("{}/{} {message}", policy.namespace, policy.name);
+    Diagnostic::at(&policy.file, position, reason, message)
+}

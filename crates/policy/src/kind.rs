@@ -1,0 +1,85 @@
+//! What a document is, by its `apiVersion` and `kind`.
+//!
+//! A document that changes who is let in must never be skipped in silence: a policy with a slip in its `kind` would leave
+//! a port open that its author believes closed. Only what is surely something else is ignored, with a warning.
+
+use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
+
+/// What to do with a document.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// Read it.
+    PeerAuthentication,
+    /// Open it and read its items as documents.
+    List,
+    /// Skip it with a warning.
+    Ignored(String),
+    /// Refuse it: reason code and message.
+    Refused(&'static str, String),
+    /// Say nothing: it is refused already.
+    Reported,
+}
+
+/// The group of PeerAuthentication.
+const GROUP: &str = "security.istio.io";
+
+/// Its versions. They mean the same.
+const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// Kinds that decide who is let in or who is called, and that are not read by this version.
+const UNSUPPORTED: [&str; 6] =
+    ["AuthorizationPolicy", "RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
+
+const WANTED: &str = "write apiVersion: security.istio.io/v1 and kind: PeerAuthentication";
+
+const UNKNOWN: &str = "unknown-kind";
+
+/// Tells what a document is.
+pub(crate) fn of(root: &Cursor<'_>) -> Kind {
+    let refused = |reason, message| Kind::Refused(reason, message);
+    match &root.node().content {
+        Content::Mapping(_) => {}
+        Content::Refused => return Kind::Reported,
+        Content::Scalar(_) | Content::Sequence(_) => {
+            return refused(UNKNOWN, format!("a document is a mapping with apiVersion and kind; {WANTED}"));
+        }
+    }
+    let (version, kind) = match (text(root, "apiVersion"), text(root, "kind")) {
+        (Some(version), Some(kind)) => (version, kind),
+        (Some(_), None) => return refused(UNKNOWN, format!("the document has no kind; {WANTED}")),
+        (None, Some(_)) => return refused(UNKNOWN, format!("the document has no apiVersion; {WANTED}")),
+        (None, None) => return refused(UNKNOWN, format!("the document has no apiVersion and no kind; {WANTED}")),
+    };
+    let (group, version_of_group) = version.split_once('/').unwrap_or(("", version));
+    let ours = group == GROUP && VERSIONS.contains(&version_of_group);
+    let (shown_kind, shown_version) = (printable(kind), printable(version));
+    match kind {
+        "List" => return Kind::List,
+        "PeerAuthenticationList" if ours => return Kind::List,
+        "PeerAuthentication" if ours => return Kind::PeerAuthentication,
+        _ => {}
+    }
+    let is = |name: &str| kind.eq_ignore_ascii_case(name);
+    if is("PeerAuthentication") || is("PeerAuthenticationList") || is("List") {
+        return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {WANTED}"));
+    }
+    if UNSUPPORTED.into_iter().any(is) {
+        let message = format!(
+            "{shown_kind} is not supported by this version, and skipping it could admit what it forbids; take it out of the \
+             policy files"
+        );
+        return refused("unsupported-kind", message);
+    }
+    if group == GROUP {
+        return refused(UNKNOWN, format!("{GROUP} has no kind {shown_kind} that is known here; {WANTED}"));
+    }
+    Kind::Ignored(format!("kind {shown_kind} of {shown_version} has no meaning here and is ignored"))
+}
+
+/// The value of a field if it is a string.
+fn text<'t>(root: &Cursor<'t>, name: &str) -> Option<&'t str> {
+    match &root.peek(name)?.node().content {
+        Content::Scalar(scalar) if scalar.kind() == ScalarKind::String && !scalar.text.is_empty() => Some(&scalar.text),
+        _ => None,
+    }
+}
