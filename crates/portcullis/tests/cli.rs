@@ -1,4 +1,5 @@
 //! Each command of the built binary: right input, wrong input, the JSON that programs rely on, and the exit code.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
