@@ -578,6 +578,29 @@ async fn a_reset_is_a_reset() {
     assert_eq!(tokio::join!(peer, dial).1.fault(), HandshakeFault::Reset);
 }
 
+/// A client of TLS 1.3 may send its request before it learns that it was refused. What it sent lies unread when we close,
+/// so the kernel adds a reset; the alert must come through all the same.
+#[tokio::test]
+async fn a_refused_client_that_talks_first_gets_its_alert() {
+    let ours = credentials(&ca(), ME);
+    let stranger = RawPeer::presenting(&Authority::root("stranger.test").workload("spiffe://stranger.test/w"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for _ in 0..50 {
+        let accept = async { server::accept(listener.accept().await.unwrap().0, &ours).await.unwrap_err() };
+        let dial = async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(stranger.client()));
+            let mut stream = connector.connect(ServerName::try_from("x.test").unwrap(), stream).await.unwrap();
+            stream.write_all(&[b'x'; 4000]).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await
+        };
+        let (refused, seen) = tokio::join!(accept, dial);
+        assert_eq!(refused.fault(), HandshakeFault::TdMismatch);
+        assert_eq!(alert(&seen), Some(AlertDescription::UnknownCA), "{seen:?}");
+    }
+}
+
 #[test]
 fn sslkeylogfile_not_written() {
     // rustls would read the variable once per process, so it takes a process of its own.
