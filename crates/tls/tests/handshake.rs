@@ -56,13 +56,15 @@ async fn client_refuses_other_identity_same_domain() {
 #[tokio::test]
 async fn copied_cert_wrong_key_refused() {
     let ca = ca();
-    let ours = credentials(&ca, ME);
-    let peer = RawPeer::copying(&ca.workload(WEB), Key::new(KeyKind::P256));
-    let (inbound, _) = inbound(&ours, &peer).await;
-    let (outbound, _) = outbound(&ours, &expect(WEB), &peer).await;
-    for result in [inbound, outbound] {
-        let error = result.unwrap_err();
-        assert_eq!((error.fault(), error.class()), (HandshakeFault::BadCertificate, "possession"), "{error}");
+    let ours = credentials_with(&ca, ME, |rules| rules.min_version = MinVersion::Tls12);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let peer = RawPeer::copying(&ca.workload(WEB), Key::new(KeyKind::P256)).with_versions(&[version]);
+        let (inbound, _) = inbound(&ours, &peer).await;
+        let (outbound, _) = outbound(&ours, &expect(WEB), &peer).await;
+        for result in [inbound, outbound] {
+            let error = result.unwrap_err();
+            assert_eq!((error.fault(), error.class()), (HandshakeFault::BadCertificate, "possession"), "{error}");
+        }
     }
 }
 
@@ -335,6 +337,12 @@ fn pathological_chains_are_decided_fast() {
     let names = (0..1000).map(|n| San::Dns(format!("host-{n}.example.org")));
     let wide = Profile { sans: Some(std::iter::once(San::uri(WEB)).chain(names).collect()), ..Profile::leaf(WEB) };
     check("wide", &ca.issue(&wide).chain, &["valid"]);
+    // Few certificates, and too many bytes.
+    let padding = Extra { oid: "1.2.3.4", critical: false, value: vec![0; 33_000] };
+    let fat = Profile { extra: vec![padding.clone()], ..Profile::authority(DOMAIN, "CN=fat") };
+    check("one fat", &ca.below(&fat).workload(WEB).chain, &["valid"]);
+    let fat_leaf = Profile { extra: vec![padding], ..Profile::leaf(WEB) };
+    check("two fat", &ca.below(&fat).issue(&fat_leaf).chain, &["chain-length"]);
     check("nothing", &[], &["no-cert"]);
 }
 

@@ -1,8 +1,10 @@
 //! The configurations themselves: what no handshake shows, or shows only when it is too late.
 
+use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::verifier::Expect;
@@ -10,7 +12,10 @@ use crate::verifier::Expect;
 const ME: &str = "spiffe://example.org/ns/default/sa/me";
 
 fn credentials(min_version: MinVersion) -> Arc<Credentials> {
-    let ca = Authority::root("example.org");
+    credentials_of(&Authority::root("example.org"), min_version)
+}
+
+fn credentials_of(ca: &Authority, min_version: MinVersion) -> Arc<Credentials> {
     let own = ca.workload(ME);
     let rules = IdentityRules {
         trust_domain: TrustDomain::parse("example.org").unwrap(),
@@ -55,6 +60,34 @@ fn the_client_sends_nothing_early_and_no_name_unless_told() {
         assert_eq!(config.alpn_protocols, [b"istio".to_vec()]);
         assert!(!config.key_log.will_log("CLIENT_TRAFFIC_SECRET_0"));
     }
+}
+
+/// Each connection has a configuration of its own, so there would be nothing to resume from anyway. Were it shared one day,
+/// this must still hold: used twice, it makes two full handshakes, and the second one is refused by the verifier that has
+/// already given its verdict. A resumed one would not ask it.
+#[tokio::test]
+async fn a_client_configuration_used_twice_resumes_nothing() {
+    let ca = Authority::root("example.org");
+    let credentials = credentials_of(&ca, MinVersion::Tls13);
+    let config = Arc::new(credentials.client_config(verifier(&credentials), false).unwrap());
+    let server = RawPeer::presenting(&ca.workload("spiffe://example.org/ns/default/sa/web")).server();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let serve = async {
+            let mut stream = acceptor.accept(far).await?;
+            stream.write_all(b"with the tickets").await?;
+            stream.shutdown().await
+        };
+        let dial = async {
+            let name = rustls_pki_types::ServerName::try_from("web.test").unwrap();
+            let mut stream = tokio_rustls::TlsConnector::from(Arc::clone(&config)).connect(name, near).await?;
+            stream.read_to_end(&mut Vec::new()).await
+        };
+        outcomes.push(tokio::join!(dial, serve).0.is_ok());
+    }
+    assert_eq!(outcomes, [true, false]);
 }
 
 #[test]
