@@ -107,9 +107,11 @@ impl Acceptor {
     pub async fn accept(&mut self) -> Result<Accepted, AcceptError> {
         self.backoff.wait().await;
         let (result, permit) = self.next().await?;
-        match result.and_then(|(stream, address)| socket::configure(&stream).map(|()| (stream, address))) {
+        match result {
             Ok((stream, address)) => {
                 self.backoff.reset();
+                // An open socket takes these options; one that does not has been closed under us.
+                socket::configure(&stream).map_err(|source| AcceptError::Gone { source })?;
                 Ok(Accepted { stream, client: ClientAddr::new(address), permit })
             }
             Err(source) if is_gone(&source) => Err(AcceptError::Gone { source }),
@@ -146,7 +148,7 @@ impl Acceptor {
 }
 
 /// Errors that concern one connection and not us. accept(2) asks to treat pending network errors of the new socket like
-/// a client that went away; EINVAL is what setting options on a socket that is closed already gives on some kernels.
+/// a client that went away.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

@@ -1,1 +1,121 @@
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::task::{Context, Waker};
 
+use super::*;
+use crate::listen::listen;
+
+fn bound() -> (StdListener, SocketAddr) {
+    let mut listeners = listen("127.0.0.1:0".parse().unwrap(), std::num::NonZeroUsize::MIN).unwrap();
+    let listener = listeners.remove(0);
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn acceptor(permits: &Arc<Semaphore>) -> (Acceptor, SocketAddr) {
+    let (listener, address) = bound();
+    (Acceptor::new(listener, Arc::clone(permits)).unwrap(), address)
+}
+
+/// Polls once, without a waker.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn an_accepted_connection_is_configured_and_counted() {
+    let permits = Arc::new(Semaphore::new(2));
+    let (mut acceptor, address) = acceptor(&permits);
+    let client = TcpStream::connect(address).await.unwrap();
+    let accepted = acceptor.accept().await.unwrap();
+    assert_eq!(accepted.client.get(), client.local_addr().unwrap());
+    assert!(accepted.stream.nodelay().unwrap());
+    assert_eq!(permits.available_permits(), 1);
+    drop(accepted);
+    assert_eq!(permits.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn idle_listeners_hold_no_permit() {
+    let permits = Arc::new(Semaphore::new(1));
+    let (mut idle, _) = acceptor(&permits);
+    let (mut busy, address) = acceptor(&permits);
+    let mut waiting = pin!(idle.accept());
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    assert_eq!(permits.available_permits(), 1);
+    let _client = TcpStream::connect(address).await.unwrap();
+    let accepted = busy.accept().await.unwrap();
+    assert_eq!(permits.available_permits(), 0);
+    // An idle listener that wakes up at the limit takes the permit that comes free, finds nobody, and gives it back.
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    drop(accepted);
+    assert!(poll_once(waiting.as_mut()).is_pending());
+    assert_eq!(permits.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn at_the_limit_nobody_is_accepted_until_a_connection_ends() {
+    let permits = Arc::new(Semaphore::new(1));
+    let (mut acceptor, address) = acceptor(&permits);
+    let first_client = TcpStream::connect(address).await.unwrap();
+    let second_client = TcpStream::connect(address).await.unwrap();
+    let first = acceptor.accept().await.unwrap();
+    assert_eq!(first.client.get(), first_client.local_addr().unwrap());
+    let mut second = pin!(acceptor.accept());
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(first);
+    assert_eq!(second.await.unwrap().client.get(), second_client.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_dropped_accept_loses_no_connection() {
+    let permits = Arc::new(Semaphore::new(9));
+    let (mut acceptor, address) = acceptor(&permits);
+    assert!(poll_once(acceptor.accept()).is_pending());
+    let client = TcpStream::connect(address).await.unwrap();
+    let accepted = acceptor.accept().await.unwrap();
+    assert_eq!(accepted.client.get(), client.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn closed_permits_close_the_listener() {
+    let permits = Arc::new(Semaphore::new(0));
+    let (mut acceptor, _) = acceptor(&permits);
+    permits.close();
+    assert!(matches!(acceptor.accept().await, Err(AcceptError::Closed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_double_up_to_a_second_and_start_again_after_a_success() {
+    let mut backoff = Backoff::default();
+    let pauses: Vec<u128> = (0..10).map(|_| backoff.increase().as_millis()).collect();
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    let start = Instant::now();
+    backoff.wait().await;
+    assert_eq!(start.elapsed(), MAX_PAUSE);
+    backoff.wait().await;
+    assert_eq!(start.elapsed(), MAX_PAUSE, "one pause for one failure");
+    backoff.reset();
+    assert_eq!(backoff.increase(), MIN_PAUSE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_pause_is_not_a_shorter_one() {
+    let mut backoff = Backoff::default();
+    backoff.increase();
+    let start = Instant::now();
+    assert!(poll_once(backoff.wait()).is_pending());
+    backoff.wait().await;
+    assert!(start.elapsed() >= MIN_PAUSE);
+}
+
+#[test]
+fn only_errors_of_one_connection_cost_no_pause() {
+    for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH] {
+        assert!(is_gone(&errno.into()), "{errno}");
+    }
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM, Errno::INVAL, Errno::BADF] {
+        assert!(!is_gone(&errno.into()), "{errno}");
+    }
+}
