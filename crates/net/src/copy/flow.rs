@@ -38,7 +38,7 @@ enum State {
     /// The reader has ended; the writer is being told.
     Ending(FlowEnd),
     Ended(FlowEnd),
-    /// A failure ended it, nothing more is to be done.
+    /// A failure, of this direction or the other, ended it. Nothing more is to be done.
     Failed,
 }
 
@@ -52,6 +52,11 @@ pub(super) struct Fault {
 impl Fault {
     fn new(stage: Stage) -> impl FnOnce(io::Error) -> Self {
         move |error| Self { stage, kind: error.kind() }
+    }
+
+    /// The stream knows that more was to come.
+    pub(super) fn is_cut_off(self) -> bool {
+        self.stage == Stage::Read && self.kind == io::ErrorKind::UnexpectedEof
     }
 }
 
@@ -121,16 +126,17 @@ impl Flow {
                         return Poll::Pending;
                     }
                 }
+                State::Ending(_) if pass_on_end == PassOnEnd::No => self.state = State::Failed,
                 State::Ending(end) => {
-                    if pass_on_end == PassOnEnd::Yes {
-                        ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Fault::new(Stage::Shutdown))?;
-                    }
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Fault::new(Stage::Shutdown))?;
                     self.moved = true;
                     self.state = State::Ended(end);
                 }
                 State::Ended(_) | State::Failed => return Poll::Ready(Ok(())),
             }
         }
+        // Whoever has to wait for a turn holds no buffer meanwhile, if the writer lets it.
+        ready!(self.write(cx, writer, count)).map_err(Fault::new(Stage::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
     }

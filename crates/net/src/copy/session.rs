@@ -43,12 +43,17 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     /// Moves what can be moved now. `timer` is at the caller's because a timer must not move; whatever it is set to, it is
     /// set right here.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Copied> {
-        // Both are polled before either result is judged: what a cut-off means depends on the other direction.
         loop {
+            // A failure is noted before the other direction is polled, since a failure may eat the kernel's only mention
+            // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
+            // the other hand, depends on the other direction, so that is judged when both have been polled.
             let upwards = self.poll_from_downstream(cx);
+            let mut again = self.note_failure(Side::Downstream, upwards);
             let downwards = self.poll_from_upstream(cx);
-            let again = self.judge(Side::Downstream, upwards);
-            if !(self.judge(Side::Upstream, downwards) || again) {
+            again |= self.note_failure(Side::Upstream, downwards);
+            again |= self.judge_cut_off(Side::Downstream, upwards);
+            again |= self.judge_cut_off(Side::Upstream, downwards);
+            if !again {
                 break;
             }
         }
@@ -78,27 +83,38 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         if self.failure.is_some() { PassOnEnd::No } else { PassOnEnd::Yes }
     }
 
-    /// Takes note of a failure in the direction that reads from `reader`. True if the directions are to be polled again
-    /// because of it.
-    fn judge(&mut self, reader: Side, fault: Option<Fault>) -> bool {
-        let Some(Fault { stage, kind }) = fault else {
+    /// Takes note of a failure, other than a cut-off, in the direction that reads from `reader`. True if the directions
+    /// are to be polled again because of it.
+    fn note_failure(&mut self, reader: Side, fault: Option<Fault>) -> bool {
+        match fault {
+            Some(fault) if !fault.is_cut_off() => self.fail(reader, fault),
+            _ => false,
+        }
+    }
+
+    /// The same for a cut-off. It is no failure if our direction to the reader had ended already.
+    fn judge_cut_off(&mut self, reader: Side, fault: Option<Fault>) -> bool {
+        let Some(fault) = fault.filter(|fault| fault.is_cut_off()) else {
             return false;
         };
-        if (stage, kind) == (Stage::Read, ErrorKind::UnexpectedEof) {
-            let (flow, opposite) = match reader {
-                Side::Downstream => (&mut self.from_downstream, &self.from_upstream),
-                Side::Upstream => (&mut self.from_upstream, &self.from_downstream),
-            };
-            if opposite.has_delivered_end() {
-                flow.end_truncated();
-                return true;
-            }
+        let (flow, opposite) = match reader {
+            Side::Downstream => (&mut self.from_downstream, &self.from_upstream),
+            Side::Upstream => (&mut self.from_upstream, &self.from_downstream),
+        };
+        if opposite.has_delivered_end() {
+            flow.end_truncated();
+            return true;
         }
+        self.fail(reader, fault)
+    }
+
+    /// The first failure is the cause, later ones are its consequences.
+    fn fail(&mut self, reader: Side, fault: Fault) -> bool {
         if self.failure.is_some() {
             return false;
         }
-        let side = if stage == Stage::Read { reader } else { reader.other() };
-        self.failure = Some((side, failure(side, stage, kind)));
+        let side = if fault.stage == Stage::Read { reader } else { reader.other() };
+        self.failure = Some((side, failure(side, fault)));
         true
     }
 
@@ -159,9 +175,10 @@ fn fault(polled: Poll<Result<(), Fault>>) -> Option<Fault> {
     }
 }
 
-fn failure(side: Side, stage: Stage, kind: ErrorKind) -> CopyEnd {
+fn failure(side: Side, fault: Fault) -> CopyEnd {
+    let Fault { stage, kind } = fault;
     match (stage, kind) {
-        (Stage::Read, ErrorKind::UnexpectedEof) => CopyEnd::Truncated { by: side },
+        _ if fault.is_cut_off() => CopyEnd::Truncated { by: side },
         // On a socket that was whole until now these all mean that the peer's side of it is gone.
         (_, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
             CopyEnd::Reset { by: side }
