@@ -1,0 +1,1 @@
+"""The parts of the interoperation rig; `interop/run` and `interop/tls-probes` put them together."""
