@@ -320,6 +320,22 @@ mod tests {
         assert_eq!(Reason::from_label("clean"), None);
     }
 
+    /// The page is what the table says; after a change of the table, `REASONS=write cargo test -p portcullis-policy`.
+    #[test]
+    fn the_page_of_reasons_is_the_table() {
+        let mut page = String::from(
+            "# Reasons\n\nThe values of `reason` in access logs and metrics. A connection that ended cleanly has `-`.\n",
+        );
+        for reason in Reason::ALL {
+            page += &format!("\n## {}\n\n{}: {}.\n", reason.label(), reason.decision(), reason.hint());
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reasons.md");
+        if std::env::var("REASONS").is_ok_and(|wish| wish == "write") {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page, "docs/reasons.md");
+    }
+
     #[test]
     fn every_reason_has_a_hint_on_one_line() {
         for reason in Reason::ALL {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_net::{ClientAddr, Detected, Detector, Duplex, Replay, Sniff, original_destination};
-use portcullis_policy::{Action, Mode, decide};
+use portcullis_policy::{Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
 use portcullis_tls::server;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::end;
+use crate::end::{self, Dialled};
 use crate::relay::{Secured, dial, relay};
 use crate::world::{Snapshot, World};
 
@@ -58,7 +58,7 @@ fn place(world: &World, stream: &TcpStream, target: Target) -> Result<Place, End
     };
     let port = destination.port();
     if world.is_own_port(port) {
-        return Err(end::own_port());
+        return Err(end::because(Reason::Loop, None));
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
     Ok(Place { port, app, server_first: inbound.server_first_ports.contains(&port) })
@@ -90,7 +90,7 @@ async fn judge(
     if mode == Mode::Permissive && place.server_first {
         match server_first(world, &mut stream, &mut detector, place).await? {
             FirstWord::App(app) => {
-                record.transport = "plaintext";
+                record.transport = NoTls::ServerFirst.transport();
                 let client = Replay::new(detector.finish().seen, stream);
                 return forward(world, client, place, Some(app), record).await;
             }
@@ -113,7 +113,7 @@ async fn judge(
         }
         Action::Refuse(reason) => {
             record.transport = if opening == portcullis_wire::Opening::Plain { "plaintext" } else { "-" };
-            Err(end::deny(reason.label(), reason.hint(), None))
+            Err(end::because(reason, None))
         }
     }
 }
@@ -177,7 +177,7 @@ async fn terminate(
     let (stream, peer) = match accepted {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return Err(end::handshake(&error)),
-        Err(_elapsed) => return Err(end::handshake_timeout()),
+        Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
     };
     record.transport = "mtls";
     record.src_identity = Some(peer.id.to_string());
@@ -212,5 +212,5 @@ async fn forward<C: Duplex>(
 
 async fn dial_app(world: &World, place: &Place) -> Result<TcpStream, Ending> {
     let within: Duration = world.settings.timeouts.connect;
-    dial(place.app, within).await.map_err(|error| end::unreachable(true, &error))
+    dial(place.app, within).await.map_err(|error| end::unreachable(Dialled::App, &error))
 }

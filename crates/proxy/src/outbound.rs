@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use portcullis_identity::ExpectedIds;
 use portcullis_net::{ClientAddr, Duplex, original_destination};
+use portcullis_policy::Reason;
 use portcullis_settings::RouteMode;
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
 use portcullis_tls::client::{Sni, connect};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::end;
+use crate::end::{self, Dialled};
 use crate::relay::{Secured, dial, relay};
 use crate::route::Verdict;
 use crate::world::World;
@@ -70,19 +71,13 @@ async fn destination(world: &World, stream: &TcpStream, target: Target) -> Resul
         Err(error) => return Err(end::no_original_destination(Some(&error))),
     };
     if is_self(world, stream, address) {
-        return Err(end::own_port());
+        return Err(end::because(Reason::Loop, None));
     }
     let (mode, service) = match world.routes.find(address).await {
         Verdict::Route { mode, service } => (mode, service),
         Verdict::Otherwise(mode) => (mode, None),
-        Verdict::Refuse => {
-            let hint = "no route names this destination and outbound.otherwise is refuse";
-            return Err(end::deny("no_route", hint, Some(address.to_string())));
-        }
-        Verdict::Conflict => {
-            let hint = "two routes claim this address with different modes or identities; make them agree";
-            return Err(end::deny("route_conflict", hint, Some(address.to_string())));
-        }
+        Verdict::Refuse => return Err(end::because(Reason::NoRoute, Some(address.to_string()))),
+        Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
     Ok(Destination { mode, host: address.ip().to_string(), port: address.port(), service })
 }
@@ -103,7 +98,7 @@ async fn carry(
     record.port = destination.port.to_string();
     let server = match dial((destination.host.as_str(), destination.port), world.settings.timeouts.connect).await {
         Ok(server) => server,
-        Err(error) => return Err((stream, end::unreachable(false, &error))),
+        Err(error) => return Err((stream, end::unreachable(Dialled::Peer, &error))),
     };
     record.dst_addr = server.peer_addr().ok();
     let RouteMode::Mtls(expected) = &destination.mode else {
@@ -136,7 +131,7 @@ async fn secure(
     let (stream, peer) = match timeout(world.settings.timeouts.handshake, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(end::handshake(&error)),
-        Err(_elapsed) => return Err(end::handshake_timeout()),
+        Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
     };
     record.transport = "mtls";
     record.src_identity = Some(world.settings.own_id.to_string());

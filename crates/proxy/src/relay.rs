@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_net::{ByteCounts, CopyLimits, Duplex, bidirectional, reset_both, socket};
+use portcullis_policy::Reason;
 use portcullis_settings::Timeouts;
 use portcullis_telemetry::{Bytes, Ending};
 use portcullis_tls::Stream;
@@ -77,7 +78,7 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
         Some(copied) => end::copied(copied.end),
         None => {
             reset_both(&client, &server);
-            end::forced()
+            end::because(Reason::DrainForced, None)
         }
     }
 }

@@ -43,6 +43,3 @@ pub const RESCAN: Duration = Duration::from_secs(30);
 
 /// Between two resolutions of a route's host name.
 pub const RESOLVE: Duration = Duration::from_secs(30);
-
-/// Highest file size of the configuration itself, in bytes.
-pub const MAX_FILE: usize = 1 << 20;

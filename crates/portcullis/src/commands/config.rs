@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portcullis_settings::Settings;
 use portcullis_yaml::{MAX_FILE_BYTES, Problem};
 
 use super::Outcome;
@@ -36,9 +37,7 @@ struct Check {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Command::Check(Check { file }) = &args.command;
-    let text = read(file).map_err(|error| Failure::new(Exit::BadConfig, error))?;
-    let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    match portcullis_settings::read(&text, folder) {
+    match load(file).map_err(|error| Failure::new(Exit::BadConfig, error))? {
         Ok(_settings) => {
             output::text(&format!("{}: ok\n", file.display()))?;
             Ok(Exit::Ok)
@@ -48,6 +47,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Ok(Exit::BadConfig)
         }
     }
+}
+
+/// Reads a configuration: the settings, or every mistake in it. The outer error is a file that cannot be read at all.
+pub(crate) fn load(file: &Path) -> anyhow::Result<Result<Settings, Vec<Problem>>> {
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    Ok(portcullis_settings::read(&read(file)?, folder))
 }
 
 /// At most one byte more than is allowed: enough for the reader to say that it is too large.
@@ -60,6 +65,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn lines(file: &Path, problems: &[Problem]) -> String {
+/// One line for each mistake, `file:line:column: ...`.
+pub(crate) fn lines(file: &Path, problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("{}:{problem}\n", file.display())).collect()
 }

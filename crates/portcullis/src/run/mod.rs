@@ -21,6 +21,7 @@ use portcullis_settings::Settings;
 use portcullis_telemetry::{Metrics, log};
 
 use self::status::Status;
+use crate::commands::config;
 
 /// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
 const BAD_INPUT: u8 = 65;
@@ -44,7 +45,7 @@ pub(crate) fn run(config: &Path, format: log::Format, level: &str) -> ExitCode {
     match start(config, format, level) {
         Ok(code) => code,
         Err(refusal) => {
-            eprintln!("error: {}", refusal.message);
+            crate::output::note(&format!("error: {}", refusal.message.trim_end()));
             ExitCode::from(refusal.code)
         }
     }
@@ -81,24 +82,15 @@ fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Reads the configuration; every problem of it is told in one run, as `file:line:column`.
+/// Reads the configuration; every mistake of it is told in one run.
 fn read_settings(path: &Path) -> Result<Settings, Refusal> {
-    let text = std::fs::read(path).map_err(|error| Refusal::new(BAD_CONFIG, format!("{}: {error}", path.display())))?;
-    if text.len() > portcullis_settings::defaults::MAX_FILE {
-        return Err(Refusal::new(BAD_CONFIG, format!("{}: larger than 1 MiB", path.display())));
+    match config::load(path) {
+        Ok(Ok(settings)) => Ok(settings),
+        Ok(Err(problems)) => {
+            Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", config::lines(path, &problems))))
+        }
+        Err(error) => Err(Refusal::new(BAD_CONFIG, format!("{error:#}"))),
     }
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    portcullis_settings::read(&text, folder).map_err(|problems| {
-        let lines: Vec<String> = problems
-            .iter()
-            .map(|p| {
-                let at = &p.position;
-                let field = if p.field.is_empty() { String::new() } else { format!("{}: ", p.field) };
-                format!("{}:{}:{}: {field}{} [{}]", path.display(), at.line, at.column, p.message, p.reason)
-            })
-            .collect();
-        Refusal::new(BAD_CONFIG, lines.join("\nerror: "))
-    })
 }
 
 /// Binds and serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.

@@ -61,7 +61,9 @@ fn load(settings: &Settings, files: &[FileContent]) -> Result<(EffectivePolicy, 
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
     }
-    for warning in &loaded.warnings {
+    let workload = &settings.workload;
+    let here = loaded.set.warnings_for(&settings.mesh.policy, &workload.namespace, &workload.labels);
+    for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "policy");
     }
     let summary = format!("{} documents in {} files", loaded.documents, files.len());
