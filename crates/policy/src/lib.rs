@@ -15,15 +15,17 @@ mod mode;
 mod reason;
 mod resolve;
 mod resource;
+mod source;
 mod spec;
 mod workload;
 
 pub use decide::{Action, NoTls, Peer, admit, decide};
 pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
-pub use load::{Loaded, PolicySet, Source};
+pub use load::{Loaded, PolicySet};
 pub use mode::Mode;
 pub use reason::{Decision, Reason};
 pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
 pub use resource::PeerAuthentication;
+pub use source::{ParsedSource, Source};
 pub use workload::{MeshSettings, Workload};

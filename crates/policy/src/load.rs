@@ -1,22 +1,10 @@
-//! All files to one set: documents, lists, duplicates, and every error in one run.
+//! All files to one set: duplicates across files, conflicts, and every error in one run.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use portcullis_yaml::{Cursor, Problem, Problems};
-
-use crate::kind::{self, Kind};
-use crate::resource::{self, Read};
+use crate::source::{ParsedSource, Resource, Source};
 use crate::{Diagnostic, PeerAuthentication, conflict};
-
-/// One file.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Its name, for diagnostics.
-    pub file: String,
-    /// Its content.
-    pub text: Vec<u8>,
-}
 
 /// Every PeerAuthentication of a mesh, in any order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -43,16 +31,31 @@ impl PolicySet {
     /// It never stops at an error: what is wrong in any file is in [`Loaded::errors`].
     #[must_use]
     pub fn load(sources: &[Source]) -> Loaded {
+        Self::assemble(&sources.iter().map(Source::parse).collect::<Vec<_>>())
+    }
+
+    /// Puts files that are parsed already together; one that has not changed since need not be parsed again.
+    #[must_use]
+    pub fn assemble<'s>(sources: impl IntoIterator<Item = &'s ParsedSource>) -> Loaded {
         let mut loaded = Loaded::default();
-        let mut seen = HashMap::new();
+        let mut seen: HashMap<_, String> = HashMap::new();
         for source in sources {
-            let (errors, warnings) = (loaded.errors.len(), loaded.warnings.len());
-            File { name: &source.file, loaded: &mut loaded, seen: &mut seen }.read(&source.text);
-            // By position within the file; files stay in the order in which they were given.
-            for (all, start) in [(&mut loaded.errors, errors), (&mut loaded.warnings, warnings)] {
-                if let Some(of_file) = all.get_mut(start..) {
-                    of_file.sort_by_key(|found| (found.line, found.column));
+            loaded.documents += source.documents;
+            loaded.warnings.extend_from_slice(&source.warnings);
+            let start = loaded.errors.len();
+            loaded.errors.extend_from_slice(&source.errors);
+            for resource in &source.resources {
+                match seen.entry((&resource.namespace, &resource.name)) {
+                    Entry::Occupied(first) => loaded.errors.push(duplicate(source, resource, first.get())),
+                    Entry::Vacant(free) => {
+                        free.insert(format!("{}:{}", source.file, resource.position.line));
+                        loaded.set.policies.extend(resource.policy.clone());
+                    }
                 }
+            }
+            // By position within the file; files stay in the order in which they were given.
+            if let Some(of_file) = loaded.errors.get_mut(start..) {
+                of_file.sort_by_key(|found| (found.line, found.column));
             }
         }
         loaded.warnings.extend(conflict::in_set(&loaded.set.policies));
@@ -72,95 +75,11 @@ impl FromIterator<PeerAuthentication> for PolicySet {
     }
 }
 
-/// Where a resource was seen first.
-struct Seen {
-    file: String,
-    line: u32,
-}
-
-/// The file that is being read.
-struct File<'a> {
-    name: &'a str,
-    loaded: &'a mut Loaded,
-    seen: &'a mut HashMap<(String, String), Seen>,
-}
-
-impl File<'_> {
-    fn read(&mut self, text: &[u8]) {
-        let parsed = portcullis_yaml::parse(text);
-        self.errors(parsed.problems);
-        for document in &parsed.documents {
-            self.document(&Cursor::root(document), Nesting::Document);
-        }
-    }
-
-    fn document(&mut self, root: &Cursor<'_>, nesting: Nesting) {
-        let kind = kind::of(root);
-        if kind == Kind::List && nesting == Nesting::Document {
-            return self.list(root);
-        }
-        self.loaded.documents += 1;
-        match kind {
-            Kind::PeerAuthentication => self.peer_authentication(root),
-            Kind::List => {
-                self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
-            }
-            Kind::Ignored(message) => {
-                let warning = Diagnostic::at(self.name, root.position(), "ignored-kind", message);
-                self.loaded.warnings.push(warning);
-            }
-            Kind::Refused(reason, message) => self.error(root, reason, message),
-            Kind::Reported => {}
-        }
-    }
-
-    fn list(&mut self, root: &Cursor<'_>) {
-        let mut problems = Problems::new();
-        let fields = root.fields(&["apiVersion", "kind", "metadata", "items"], &mut problems);
-        let items = fields.and_then(|fields| fields.require("items", &mut problems));
-        let items = items.and_then(|at| at.items(&mut problems)).unwrap_or_default();
-        self.errors(problems.into_vec());
-        for item in items {
-            self.document(&item.as_root(), Nesting::Item);
-        }
-    }
-
-    fn peer_authentication(&mut self, root: &Cursor<'_>) {
-        let Read { identity, policy, problems, warnings } = resource::read(root, self.name);
-        let warnings = warnings.into_vec().into_iter().map(|problem| Diagnostic::new(self.name, problem));
-        self.loaded.warnings.extend(warnings);
-        self.errors(problems.into_vec());
-        let Some(identity) = identity else { return };
-        match self.seen.entry(identity) {
-            Entry::Occupied(first) => {
-                let ((namespace, name), Seen { file, line }) = (first.key(), first.get());
-                let message = format!(
-                    "PeerAuthentication {}/{} is at {file}:{line} already; remove one of them, or give it another name",
-                    portcullis_yaml::printable(namespace),
-                    portcullis_yaml::printable(name)
-                );
-                self.error(root, "duplicate-resource", message);
-            }
-            Entry::Vacant(first) => {
-                first.insert(Seen { file: self.name.to_owned(), line: root.position().line });
-                self.loaded.set.policies.extend(policy);
-            }
-        }
-    }
-
-    fn errors(&mut self, problems: Vec<Problem>) {
-        let errors = problems.into_iter().map(|problem| Diagnostic::new(self.name, problem));
-        self.loaded.errors.extend(errors);
-    }
-
-    fn error(&mut self, root: &Cursor<'_>, reason: &'static str, message: String) {
-        self.loaded.errors.push(Diagnostic::at(self.name, root.position(), reason, message));
-    }
-}
-
-/// Where a document stands.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Nesting {
-    Document,
-    Item,
+fn duplicate(source: &ParsedSource, resource: &Resource, first: &str) -> Diagnostic {
+    let message = format!(
+        "PeerAuthentication {}/{} is at {first} already; remove one of them, or give it another name",
+        portcullis_yaml::printable(&resource.namespace),
+        portcullis_yaml::printable(&resource.name)
+    );
+    Diagnostic::at(&source.file, resource.position, "duplicate-resource", message)
 }

@@ -157,7 +157,8 @@ mod tests {
     use super::*;
 
     fn reading(files: usize, bytes: usize) -> Reading {
-        let file = |n: usize| FileContent { path: n.to_string().into(), content: vec![b' '; bytes].into() };
+        let file =
+            |n: usize| FileContent { path: n.to_string().into(), content: vec![b' '; bytes].into(), mode: 0o600 };
         Reading { files: (0..files).map(file).collect(), ..Reading::empty() }
     }
 

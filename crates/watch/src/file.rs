@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,10 +67,12 @@ pub struct FileContent {
     pub path: PathBuf,
     /// What it holds.
     pub content: Content,
+    /// Its permission bits, such as 0o600, asked of the open file. A change of them is a change of the set.
+    pub mode: u32,
 }
 
-/// Reads the regular file at `place`, whose links are already resolved; errors name it as `shown`.
-pub(crate) fn read(place: &Path, shown: &Path) -> Result<Content, ReadError> {
+/// Reads the regular file at `place`, whose links are already resolved; it is named as `shown`.
+pub(crate) fn read(place: &Path, shown: &Path) -> Result<FileContent, ReadError> {
     let file = open(place, shown)?;
     let metadata = file.metadata().map_err(|error| ReadError::io(shown, error))?;
     if !metadata.is_file() {
@@ -86,7 +89,11 @@ pub(crate) fn read(place: &Path, shown: &Path) -> Result<Content, ReadError> {
     match bytes.len() as u64 {
         0 => Err(ReadError::EmptyFile { path: shown.to_owned() }),
         length if length > MAX_FILE_BYTES => Err(ReadError::FileTooLarge { path: shown.to_owned() }),
-        _ => Ok(Content::new(bytes)),
+        _ => Ok(FileContent {
+            path: shown.to_owned(),
+            content: Content::new(bytes),
+            mode: metadata.permissions().mode() & 0o7777,
+        }),
     }
 }
 

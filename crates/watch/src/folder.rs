@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
-use crate::file::{self, FileContent};
+use crate::file;
 use crate::source::Reading;
 
 /// The most bytes that a folder's files may have together: 64 MiB.
@@ -113,12 +113,12 @@ impl Walk<'_> {
             return Ok(());
         }
         match file::read(real, shown) {
-            Ok(content) => {
-                self.bytes = self.bytes.saturating_add(content.len() as u64);
+            Ok(file) => {
+                self.bytes = self.bytes.saturating_add(file.content.len() as u64);
                 if self.bytes > MAX_FOLDER_BYTES {
                     return self.enough(format!("{MAX_FOLDER_BYTES} bytes"));
                 }
-                self.reading.files.push(FileContent { path: shown.to_owned(), content });
+                self.reading.files.push(file);
             }
             Err(ReadError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => self.reading.errors.push(error),

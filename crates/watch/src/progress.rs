@@ -162,6 +162,7 @@ mod tests {
         let file = |(path, text): &(&str, &str)| FileContent {
             path: PathBuf::from(path),
             content: text.as_bytes().to_vec().into(),
+            mode: 0o600,
         };
         files.iter().map(file).collect()
     }

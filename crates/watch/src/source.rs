@@ -81,7 +81,7 @@ fn read_files(paths: &[PathBuf]) -> Reading {
     for path in paths {
         let place = reading.interest.follow(path);
         match file::read(&place, path) {
-            Ok(content) => reading.files.push(FileContent { path: path.clone(), content }),
+            Ok(file) => reading.files.push(file),
             Err(error) => reading.errors.push(error),
         }
     }

@@ -1,10 +1,9 @@
 //! Certificate, key and bundles: watched as one set, validated as a whole, published as a whole.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use portcullis_settings::{Identity, Settings};
+use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{
     Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion,
@@ -33,7 +32,7 @@ impl Source {
 /// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
 pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Source, Refusal> {
     let (mut store, reader) = CredentialStore::new();
-    let Some(identity) = settings.identity.clone() else {
+    let Some(identity) = &settings.identity else {
         return Ok(Source { reader, watcher: None });
     };
     let mut paths: Vec<PathBuf> =
@@ -48,9 +47,10 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Source, Re
     };
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
     let metrics = metrics.clone();
+    let require_private_mode = identity.require_private_mode;
     let mut warned = false;
     let loader = move |files: &[FileContent]| {
-        let result = check_mode(&identity, &mut warned).and_then(|()| validate(files, &domains, &rules));
+        let result = validate(files, &domains, &rules, |key| check_mode(key, require_private_mode, &mut warned));
         let label = if result.is_ok() { "ok" } else { "error" };
         metrics.reloads.with(&["credentials", label]).add(1);
         let credentials = result?;
@@ -73,10 +73,12 @@ fn validate(
     files: &[FileContent],
     domains: &[portcullis_identity::TrustDomain],
     rules: &IdentityRules,
+    check_mode: impl FnOnce(&FileContent) -> Result<(), String>,
 ) -> Result<Credentials, String> {
     let [certificate, key, bundle, federated @ ..] = files else {
         return Err("certificate, privateKey and trustBundle are three files".to_owned());
     };
+    check_mode(key)?;
     let federated = domains.iter().cloned().zip(federated.iter().map(|file| file.content.to_vec())).collect();
     let read =
         CredentialFiles::new(certificate.content.to_vec(), key.content.to_vec(), bundle.content.to_vec(), federated);
@@ -90,21 +92,19 @@ fn validate(
 }
 
 /// A key that anybody may write is refused; one that others may read is warned about once, or refused if so configured.
-fn check_mode(identity: &Identity, warned: &mut bool) -> Result<(), String> {
-    let path = &identity.private_key;
-    let mode = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.permissions().mode();
-    let shown = path.display();
+fn check_mode(key: &FileContent, require_private: bool, warned: &mut bool) -> Result<(), String> {
+    let (shown, mode) = (key.path.display(), key.mode);
     if mode & 0o002 != 0 {
-        return Err(format!("{shown}: anybody may write this private key (mode {:o}); chmod 600 it", mode & 0o777));
+        return Err(format!("{shown}: anybody may write this private key (mode {mode:o}); chmod 600 it"));
     }
     if mode & 0o044 == 0 {
         return Ok(());
     }
-    if identity.require_private_mode {
-        return Err(format!("{shown}: others may read this private key (mode {:o}); chmod 600 it", mode & 0o777));
+    if require_private {
+        return Err(format!("{shown}: others may read this private key (mode {mode:o}); chmod 600 it"));
     }
     if !std::mem::replace(warned, true) {
-        tracing::warn!(file = %shown, mode = %format_args!("{:o}", mode & 0o777), "others may read this private key; chmod 600 it");
+        tracing::warn!(file = %shown, mode = %format_args!("{mode:o}"), "others may read this private key; chmod 600 it");
     }
     Ok(())
 }

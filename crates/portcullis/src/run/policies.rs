@@ -1,12 +1,14 @@
 //! The policy folder: watched, parsed as a whole, and put in force as a whole.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use portcullis_policy::{EffectivePolicy, PolicySet, Source};
+use portcullis_policy::{EffectivePolicy, Loaded, ParsedSource, PolicySet};
 use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
-use portcullis_watch::{FileContent, Monitor, Options, StartError, Watcher};
+use portcullis_watch::{Content, FileContent, Monitor, Options, StartError, Watcher};
 
 use super::{BAD_INPUT, Refusal};
 
@@ -32,8 +34,9 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Policies, 
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
     let (target, metrics, settings) = (Arc::clone(&effective), metrics.clone(), settings.clone());
     let mut first = true;
+    let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let result = load(&settings, files);
+        let result = load(&settings, parsed.load(files), files.len());
         let label = if result.is_ok() { "ok" } else { "error" };
         metrics.reloads.with(&["policies", label]).add(1);
         let (policy, summary) = result?;
@@ -51,12 +54,25 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Policies, 
     Ok(Policies { effective, watcher: Some(watcher) })
 }
 
-fn load(settings: &Settings, files: &[FileContent]) -> Result<(EffectivePolicy, String), String> {
-    let sources: Vec<Source> = files
-        .iter()
-        .map(|file| Source { file: file.path.display().to_string(), text: file.content.to_vec() })
-        .collect();
-    let loaded = PolicySet::load(&sources);
+/// What each file held when it was last read. A file that did not change is not parsed again.
+#[derive(Default)]
+struct Parsed(HashMap<PathBuf, (Content, ParsedSource)>);
+
+impl Parsed {
+    fn load(&mut self, files: &[FileContent]) -> Loaded {
+        let mut before = std::mem::take(&mut self.0);
+        for FileContent { path, content, .. } in files {
+            let parsed = match before.remove(path) {
+                Some((known, parsed)) if known == *content => parsed,
+                _ => ParsedSource::new(&path.display().to_string(), content),
+            };
+            self.0.insert(path.clone(), (content.clone(), parsed));
+        }
+        PolicySet::assemble(files.iter().filter_map(|file| self.0.get(&file.path)).map(|(_, parsed)| parsed))
+    }
+}
+
+fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectivePolicy, String), String> {
     if !loaded.errors.is_empty() {
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
@@ -66,7 +82,7 @@ fn load(settings: &Settings, files: &[FileContent]) -> Result<(EffectivePolicy, 
     for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "policy");
     }
-    let summary = format!("{} documents in {} files", loaded.documents, files.len());
+    let summary = format!("{} documents in {files} files", loaded.documents);
     Ok((resolve(settings, &loaded.set), summary))
 }
 
@@ -84,5 +100,46 @@ pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy) {
     for port in ports {
         let decided = policy.mode(port);
         tracing::info!(port, mode = decided.mode.as_str(), policy = %decided.by.label(), "inbound port");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> FileContent {
+        FileContent { path: path.into(), content: text.as_bytes().to_vec().into(), mode: 0o644 }
+    }
+
+    fn named(name: &str) -> String {
+        format!(
+            "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: {name}, namespace: x}}}}"
+        )
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_parsed_again_and_a_changed_one_is() {
+        let mut parsed = Parsed::default();
+        let (one, two, three) = (named("one"), named("two"), named("three"));
+        assert_eq!(parsed.load(&[file("a", &one), file("b", &two)]).set.policies().len(), 2);
+        // Proof that what is kept is used: another result beside the same content shows through.
+        let kept = ParsedSource::new("a", named("kept").as_bytes());
+        parsed.0.get_mut(&PathBuf::from("a")).unwrap().1 = kept;
+        let names = |loaded: &Loaded| loaded.set.policies().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        let again = parsed.load(&[file("a", &one), file("b", &three)]);
+        assert_eq!(names(&again), ["kept", "three"]);
+        let moved = parsed.load(&[file("b", &three), file("c", &one)]);
+        assert_eq!(names(&moved), ["three", "one"]);
+        assert_eq!(parsed.0.len(), 2, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_duplicate_of_an_unchanged_file_is_found() {
+        let mut parsed = Parsed::default();
+        assert!(parsed.load(&[file("a", &named("one"))]).errors.is_empty());
+        let loaded = parsed.load(&[file("a", &named("one")), file("b", &named("one"))]);
+        assert_eq!(loaded.errors.len(), 1, "{:?}", loaded.errors);
+        assert_eq!(loaded.errors[0].reason, "duplicate-resource");
+        assert!(loaded.errors[0].message.contains("at a:1 already"), "{}", loaded.errors[0]);
     }
 }

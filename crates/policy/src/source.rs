@@ -1,0 +1,123 @@
+//! One file: its documents, lists, and every error in it. What takes other files to see is in [`crate::load`].
+
+use portcullis_yaml::{Cursor, Position, Problem, Problems};
+
+use crate::kind::{self, Kind};
+use crate::resource::{self, Read};
+use crate::{Diagnostic, PeerAuthentication};
+
+/// One file.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, for diagnostics.
+    pub file: String,
+    /// Its content.
+    pub text: Vec<u8>,
+}
+
+/// One file, parsed: what can be said of it without knowing the others. Costly to make, cheap to put into a set.
+#[derive(Clone, Debug)]
+pub struct ParsedSource {
+    pub(crate) file: String,
+    pub(crate) documents: usize,
+    pub(crate) resources: Vec<Resource>,
+    pub(crate) errors: Vec<Diagnostic>,
+    /// By position.
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+/// A resource that has a name. Its other fields may be wrong: a duplicate is then found in the same run.
+#[derive(Clone, Debug)]
+pub(crate) struct Resource {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) position: Position,
+    /// The policy, if nothing is wrong with it.
+    pub(crate) policy: Option<PeerAuthentication>,
+}
+
+/// Where a document stands.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Nesting {
+    Document,
+    Item,
+}
+
+impl Source {
+    /// Parses the file. It never stops at an error.
+    #[must_use]
+    pub fn parse(&self) -> ParsedSource {
+        ParsedSource::new(&self.file, &self.text)
+    }
+}
+
+impl ParsedSource {
+    /// Parses the text of a file. It never stops at an error.
+    #[must_use]
+    pub fn new(file: &str, text: &[u8]) -> Self {
+        let mut parsed = Self {
+            file: file.to_owned(),
+            documents: 0,
+            resources: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let tree = portcullis_yaml::parse(text);
+        parsed.errors(tree.problems);
+        for document in &tree.documents {
+            parsed.document(&Cursor::root(document), Nesting::Document);
+        }
+        parsed.warnings.sort_by_key(|found| (found.line, found.column));
+        parsed
+    }
+
+    fn document(&mut self, root: &Cursor<'_>, nesting: Nesting) {
+        let kind = kind::of(root);
+        if kind == Kind::List && nesting == Nesting::Document {
+            return self.list(root);
+        }
+        self.documents += 1;
+        match kind {
+            Kind::PeerAuthentication => self.peer_authentication(root),
+            Kind::List => {
+                self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
+            }
+            Kind::Ignored(message) => {
+                let warning = Diagnostic::at(&self.file, root.position(), "ignored-kind", message);
+                self.warnings.push(warning);
+            }
+            Kind::Refused(reason, message) => self.error(root, reason, message),
+            Kind::Reported => {}
+        }
+    }
+
+    fn list(&mut self, root: &Cursor<'_>) {
+        let mut problems = Problems::new();
+        let fields = root.fields(&["apiVersion", "kind", "metadata", "items"], &mut problems);
+        let items = fields.and_then(|fields| fields.require("items", &mut problems));
+        let items = items.and_then(|at| at.items(&mut problems)).unwrap_or_default();
+        self.errors(problems.into_vec());
+        for item in items {
+            self.document(&item.as_root(), Nesting::Item);
+        }
+    }
+
+    fn peer_authentication(&mut self, root: &Cursor<'_>) {
+        let Read { identity, policy, problems, warnings } = resource::read(root, &self.file);
+        let warnings = warnings.into_vec().into_iter().map(|problem| Diagnostic::new(&self.file, problem));
+        self.warnings.extend(warnings);
+        self.errors(problems.into_vec());
+        if let Some((namespace, name)) = identity {
+            self.resources.push(Resource { namespace, name, position: root.position(), policy });
+        }
+    }
+
+    fn errors(&mut self, problems: Vec<Problem>) {
+        let errors = problems.into_iter().map(|problem| Diagnostic::new(&self.file, problem));
+        self.errors.extend(errors);
+    }
+
+    fn error(&mut self, root: &Cursor<'_>, reason: &'static str, message: String) {
+        self.errors.push(Diagnostic::at(&self.file, root.position(), reason, message));
+    }
+}
