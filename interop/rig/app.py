@@ -43,7 +43,7 @@ class EchoApp:
 
 def exchange(port, own_tls=False, size=300_000):
     """Sends a payload to 127.0.0.1 and reads the echo, then ends both directions. Returns (outcome, payload): the
-    outcome is `echoed`, `closed` (nothing came back) or what else went wrong."""
+    outcome is `echoed`, `closed` with what the client noticed (nothing came back), or what else went wrong."""
     payload = os.urandom(16).hex().encode() + os.urandom(size)
     try:
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
@@ -56,27 +56,48 @@ def exchange(port, own_tls=False, size=300_000):
             return _echo(connection, payload), payload
     except TimeoutError:
         return "no answer in time", payload
-    except (ConnectionError, ssl.SSLError):
-        return "closed", payload
+    except (ConnectionError, ssl.SSLError) as error:
+        return f"closed: {error}", payload
 
 
 def _echo(connection, payload):
-    def send():
-        with contextlib.suppress(OSError):
-            connection.sendall(payload)
-
-    sender = threading.Thread(target=send, daemon=True)
-    sender.start()
-    echo = bytearray()
-    while len(echo) < len(payload):
-        data = connection.recv(65536)
-        if not data:
-            return "closed" if not echo else f"closed after {len(echo)} of {len(payload)} bytes"
-        echo += data
-    sender.join()
+    if isinstance(connection, ssl.SSLSocket):
+        # One thread, in lockstep: CPython before 3.13 lets two threads into one SSL object, which then breaks at random.
+        echo = b"".join(_exchange_tls(connection, payload[n:n + 16_384]) for n in range(0, len(payload), 16_384))
+    else:
+        echo = _exchange_plain(connection, payload)
+    if len(echo) < len(payload):
+        return "closed" if not echo else f"cut off after {len(echo)} of {len(payload)} bytes"
     if echo != payload:
         return "echoed, but other bytes"
     if isinstance(connection, ssl.SSLSocket):
         return "echoed"
     connection.shutdown(socket.SHUT_WR)
     return "echoed, but bytes after it" if connection.recv(1) else "echoed"
+
+
+def _exchange_tls(connection, part):
+    connection.sendall(part)
+    return _read(connection, len(part))
+
+
+def _exchange_plain(connection, payload):
+    """Sends and reads at once, so that both directions are full."""
+    def send():
+        with contextlib.suppress(OSError):
+            connection.sendall(payload)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    echo = _read(connection, len(payload))
+    if len(echo) == len(payload):
+        sender.join()
+    return echo
+
+
+def _read(connection, size):
+    """Up to `size` bytes, fewer only if the other side ends."""
+    read = bytearray()
+    while len(read) < size and (data := connection.recv(65536)):
+        read += data
+    return bytes(read)

@@ -115,7 +115,7 @@ class World:
             if connecting == "mTLS" and not until(lambda: CLIENT in logged(self.inbound), 3):
                 return f"the inbound log does not name {CLIENT}"
             return None
-        if outcome != "closed":
+        if not outcome.startswith("closed"):
             return outcome
         if self.app.saw(payload):
             return "closed, but the payload reached the app"
