@@ -271,6 +271,17 @@ mod explain {
     }
 
     #[test]
+    fn a_policy_without_effect_on_this_workload_is_warned_about() {
+        let folder = folder();
+        let other = "{selector: {matchLabels: {tier: x}}, mtls: {mode: STRICT}}";
+        fs::write(folder.path().join("more.yaml"), policy("zzz", "shop", other)).unwrap();
+        let ran = ask(folder.path(), &["--labels", "app=cart,tier=x", "--port", "80", "-o", "json"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.err.contains("more.yaml:1:") && ran.err.contains("[policy-conflict]"), "{}", ran.err);
+        assert_eq!(ask(folder.path(), &["--labels", "app=cart", "--port", "80"]).err, "");
+    }
+
+    #[test]
     fn a_set_with_a_mistake_has_no_answer() {
         let folder = folder();
         fs::write(folder.path().join("bad.yaml"), policy("bad", "shop", "{mtls: {mode: OFF}}")).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Every fault of the layers below is matched here without a catch-all: a new one does not compile until it has a reason.
 
+use std::fmt::Display;
 use std::io;
 
 use portcullis_net::{CopyEnd, Side, Stage};
@@ -57,14 +58,15 @@ pub(crate) enum Dialled {
     Peer,
 }
 
-pub(crate) fn unreachable(whom: Dialled, error: &io::Error) -> Ending {
+/// `address` is where we dialled: without it, nobody knows which of two places to look at.
+pub(crate) fn unreachable(whom: Dialled, address: impl Display, error: &io::Error) -> Ending {
     let reason = match (whom, error.kind() == io::ErrorKind::TimedOut) {
         (Dialled::App, false) => Reason::AppUnreachable,
         (Dialled::App, true) => Reason::AppTimeout,
         (Dialled::Peer, false) => Reason::PeerUnreachable,
         (Dialled::Peer, true) => Reason::PeerTimeout,
     };
-    because(reason, Some(error.to_string()))
+    because(reason, Some(format!("{address}: {error}")))
 }
 
 /// How an admitted connection ended.

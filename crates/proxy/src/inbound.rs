@@ -212,5 +212,5 @@ async fn forward<C: Duplex>(
 
 async fn dial_app(world: &World, place: &Place) -> Result<TcpStream, Ending> {
     let within: Duration = world.settings.timeouts.connect;
-    dial(place.app, within).await.map_err(|error| end::unreachable(Dialled::App, &error))
+    dial(place.app, within).await.map_err(|error| end::unreachable(Dialled::App, place.app, &error))
 }

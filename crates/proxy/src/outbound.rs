@@ -95,19 +95,24 @@ async fn carry(
     destination: &Destination,
     record: &mut ConnRecord,
 ) -> Result<Ending, (TcpStream, Ending)> {
-    record.port = destination.port.to_string();
-    let server = match dial((destination.host.as_str(), destination.port), world.settings.timeouts.connect).await {
+    let Destination { mode, host, port, .. } = destination;
+    record.port = port.to_string();
+    record.mode = match mode {
+        RouteMode::Mtls(_) => "mtls",
+        RouteMode::Plaintext => "plaintext",
+    };
+    let server = match dial((host.as_str(), *port), world.settings.timeouts.connect).await {
         Ok(server) => server,
-        Err(error) => return Err((stream, end::unreachable(Dialled::Peer, &error))),
+        Err(error) => {
+            return Err((stream, end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error)));
+        }
     };
     record.dst_addr = server.peer_addr().ok();
-    let RouteMode::Mtls(expected) = &destination.mode else {
-        record.mode = "plaintext";
+    let RouteMode::Mtls(expected) = mode else {
         record.transport = "plaintext";
         record.admit();
         return Ok(relay(stream, server, world.settings.timeouts, &record.bytes, &world.drain).await);
     };
-    record.mode = "mtls";
     record.transport = "tls";
     match secure(world, server, expected, destination, record).await {
         Ok(server) => {

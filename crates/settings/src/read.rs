@@ -48,7 +48,12 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
                     position: portcullis_yaml::Position { line: 1, column: 1 },
                     field: String::new(),
                     reason: "wrong-type",
-                    message: format!("the configuration is one YAML document, and this file has {}", documents.len()),
+                    message: match documents.len() {
+                        0 => {
+                            "the file says nothing; a configuration has at least workload: {name, namespace}".to_owned()
+                        }
+                        count => format!("the configuration is one YAML document, and this file has {count}"),
+                    },
                 });
             }
             None

@@ -47,10 +47,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         return Err(Failure::message(Exit::BadInput, lines.join("\nerror: ")));
     }
-    for warning in &loaded.warnings {
+    let mesh = MeshSettings { root_namespace: args.root_namespace.clone(), default_mode: args.default_mode };
+    let here = loaded.set.warnings_for(&mesh, &args.namespace, &args.labels);
+    for warning in loaded.warnings.iter().chain(&here) {
         output::note(&format!("warning: {warning}"));
     }
-    let mesh = MeshSettings { root_namespace: args.root_namespace.clone(), default_mode: args.default_mode };
     let explanation = explain(&loaded.set, &mesh, &args.namespace, &args.labels, args.port);
     match args.output {
         Format::Json => output::json(&explanation)?,

@@ -22,15 +22,19 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within_patience(probe).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+fn within_patience<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    loop {
-        if let Some(found) = probe() {
+    while start.elapsed() < PATIENCE {
+        if let found @ Some(_) = probe() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+    None
 }
 
 /// An app that reads to the end of a direction and then answers `got:` and what it got. It remembers what reached it.
@@ -118,18 +122,27 @@ impl Sidecar {
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let config = folder.join(format!("{name}.yaml"));
         fs::write(&config, format!("{body}\nadmin: {{listen: \"{admin}\"}}\nworkers: 1\n")).unwrap();
-        let log = folder.join(format!("{name}.log"));
+        let sidecar = Self::launch(&config, admin);
+        sidecar.ready();
+        sidecar
+    }
+
+    /// Starts the built binary on a configuration whose admin address is `admin`; it may not be ready yet.
+    pub fn launch(config: &Path, admin: SocketAddr) -> Self {
+        let log = config.with_extension("log");
         let child = Command::new(BIN)
             .args(["proxy", "--config", config.to_str().unwrap()])
             .stdout(fs::File::create(&log).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let sidecar = Self { child, admin, log };
-        eventually(&format!("{name} is ready; log:\n{}", sidecar.read_log()), || {
-            sidecar.get("/healthz/ready").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        Self { child, admin, log }
+    }
+
+    pub fn ready(&self) {
+        eventually(&format!("{} is ready", self.log.display()), || {
+            self.get("/healthz/ready").filter(|answer| answer.starts_with("HTTP/1.1 200"))
         });
-        sidecar
     }
 
     pub fn get(&self, path: &str) -> Option<String> {
@@ -147,10 +160,11 @@ impl Sidecar {
 
     /// Waits for an access-log line with all of these in it.
     pub fn logged(&self, parts: &[&str]) -> String {
-        eventually(&format!("a log line with {parts:?}"), || {
+        let found = within_patience(|| {
             let log = self.read_log();
             log.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
-        })
+        });
+        found.unwrap_or_else(|| panic!("no log line with {parts:?} in\n{}", self.read_log()))
     }
 
     pub fn signal(&self, name: &str) {
