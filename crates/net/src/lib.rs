@@ -15,7 +15,7 @@ mod pool;
 mod replay;
 pub mod socket;
 
-pub use addr::{ClientAddr, OrigDst};
+pub use addr::{ClientAddr, OrigDst, is_own_address};
 pub use copy::{ByteCounts, Copied, CopyEnd, CopyLimits, FlowEnd, Side, Stage, bidirectional};
 pub use detect::{Detected, Detector, Sniff, detect};
 pub use duplex::{Duplex, reset_both};

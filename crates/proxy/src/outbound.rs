@@ -70,7 +70,7 @@ async fn destination(world: &World, stream: &TcpStream, target: Target) -> Resul
         Ok(None) => return Err(end::no_original_destination(None)),
         Err(error) => return Err(end::no_original_destination(Some(&error))),
     };
-    if is_self(world, stream, address) {
+    if world.is_self(address) {
         return Err(end::because(Reason::Loop, None));
     }
     let (mode, service) = match world.routes.find(address).await {
@@ -80,12 +80,6 @@ async fn destination(world: &World, stream: &TcpStream, target: Target) -> Resul
         Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
     Ok(Destination { mode, host: address.ip().to_string(), port: address.port(), service })
-}
-
-/// A connection to one of our own listeners would come back to us for ever.
-fn is_self(world: &World, stream: &TcpStream, address: SocketAddr) -> bool {
-    let ours = |local: SocketAddr| local.ip().to_canonical() == address.ip();
-    world.is_own_port(address.port()) && (address.ip().is_loopback() || stream.local_addr().is_ok_and(ours))
 }
 
 /// Step 2: dial, handshake if the route says mTLS, copy. On failure the app's connection comes back to be reset.

@@ -1,9 +1,11 @@
 //! What all connections share, and the snapshot that each takes of it.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use portcullis_net::is_own_address;
 use portcullis_policy::EffectivePolicy;
 use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
@@ -58,6 +60,12 @@ impl World {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { policy: self.policy.load_full(), credentials: self.credentials.current() }
+    }
+
+    /// Whether a captured connection would come back to this proxy itself: one of its own ports, on an address of this
+    /// host. That of the captured connection is of no help: a redirect replaces the original one.
+    pub(crate) fn is_self(&self, destination: SocketAddr) -> bool {
+        self.is_own_port(destination.port()) && is_own_address(destination.ip())
     }
 
     /// Whether a port is one that this proxy listens on itself.
