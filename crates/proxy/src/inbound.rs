@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_net::{ClientAddr, Detected, Detector, Duplex, Replay, Sniff, original_destination};
+use portcullis_net::{ClientAddr, Detected, Detector, Duplex, OrigDst, Replay, Sniff};
 use portcullis_policy::{Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
@@ -12,6 +12,7 @@ use portcullis_tls::server;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::captured;
 use crate::end::{self, Dialled};
 use crate::relay::{Secured, dial, relay};
 use crate::world::{Snapshot, World};
@@ -35,7 +36,7 @@ struct Place {
 pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAddr, target: Target) {
     let deadline = Instant::now() + world.settings.timeouts.handshake;
     let mut record = ConnRecord::open(&world.metrics, Direction::Inbound, client.get());
-    let ending = match place(&world, &stream, target) {
+    let ending = match place(&world, &stream, target, &mut record) {
         Ok(place) => match judge(&world, stream, &place, deadline, &mut record).await {
             Ok(ending) | Err(ending) => ending,
         },
@@ -45,17 +46,15 @@ pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAd
 }
 
 /// Step 1: where was it going? Our own ports are refused.
-fn place(world: &World, stream: &TcpStream, target: Target) -> Result<Place, Ending> {
+fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRecord) -> Result<Place, Ending> {
     let inbound = &world.settings.inbound;
     if let Target::Port(index) = target {
         let port = inbound.ports.get(index).ok_or_else(|| end::no_original_destination(None))?;
+        record.port = port.port.to_string();
+        record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         return Ok(Place { port: port.port, app: port.app, server_first: port.protocol == Protocol::ServerFirst });
     }
-    let destination = match original_destination(stream) {
-        Ok(Some(destination)) => destination.get(),
-        Ok(None) => return Err(end::no_original_destination(None)),
-        Err(error) => return Err(end::no_original_destination(Some(&error))),
-    };
+    let destination = captured::destination(stream, record)?;
     let port = destination.port();
     if world.is_own_port(port) {
         return Err(end::because(Reason::Loop, None));
@@ -75,8 +74,6 @@ async fn judge(
     let snapshot = world.snapshot();
     let decided = snapshot.policy.mode(place.port);
     let mode = decided.mode;
-    record.port = place.port.to_string();
-    record.dst_addr = stream.local_addr().ok();
     record.mode = mode.as_str();
     record.policy = decided.by.label();
     let sniff = match mode {

@@ -7,6 +7,7 @@
 //! The data plane runs on single-threaded runtimes, one for each worker, each with its own listening sockets; see
 //! [`engine`].
 
+mod captured;
 pub mod drain;
 mod end;
 pub mod engine;

@@ -1,10 +1,9 @@
 //! The story of one outbound connection. There is one attempt, and never a fallback to plaintext.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_identity::ExpectedIds;
-use portcullis_net::{ClientAddr, Duplex, original_destination};
+use portcullis_net::{ClientAddr, Duplex};
 use portcullis_policy::Reason;
 use portcullis_settings::RouteMode;
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
@@ -12,6 +11,7 @@ use portcullis_tls::client::{Sni, connect};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::captured;
 use crate::end::{self, Dialled};
 use crate::relay::{Secured, dial, relay};
 use crate::route::Verdict;
@@ -36,7 +36,7 @@ struct Destination {
 
 pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAddr, target: Target) {
     let mut record = ConnRecord::open(&world.metrics, Direction::Outbound, client.get());
-    let ending = match destination(&world, &stream, target).await {
+    let ending = match destination(&world, &stream, target, &mut record).await {
         Ok(destination) => match carry(&world, stream, &destination, &mut record).await {
             Ok(ending) => ending,
             Err((stream, ending)) => {
@@ -54,10 +54,16 @@ pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAd
 }
 
 /// Step 1: where was it going, and what does the route say?
-async fn destination(world: &World, stream: &TcpStream, target: Target) -> Result<Destination, Ending> {
+async fn destination(
+    world: &World,
+    stream: &TcpStream,
+    target: Target,
+    record: &mut ConnRecord,
+) -> Result<Destination, Ending> {
     if let Target::Upstream(index) = target {
         let upstream =
             world.settings.outbound.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
+        record.port = upstream.address.port.to_string();
         return Ok(Destination {
             mode: upstream.mode.clone(),
             host: upstream.address.host.clone(),
@@ -65,11 +71,7 @@ async fn destination(world: &World, stream: &TcpStream, target: Target) -> Resul
             service: upstream.service.clone(),
         });
     }
-    let address = match original_destination(stream) {
-        Ok(Some(destination)) => destination.get(),
-        Ok(None) => return Err(end::no_original_destination(None)),
-        Err(error) => return Err(end::no_original_destination(Some(&error))),
-    };
+    let address = captured::destination(stream, record)?;
     if world.is_self(address) {
         return Err(end::because(Reason::Loop, None));
     }
@@ -90,7 +92,6 @@ async fn carry(
     record: &mut ConnRecord,
 ) -> Result<Ending, (TcpStream, Ending)> {
     let Destination { mode, host, port, .. } = destination;
-    record.port = port.to_string();
     record.mode = match mode {
         RouteMode::Mtls(_) => "mtls",
         RouteMode::Plaintext => "plaintext",
@@ -101,7 +102,7 @@ async fn carry(
             return Err((stream, end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error)));
         }
     };
-    record.dst_addr = server.peer_addr().ok();
+    record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
     let RouteMode::Mtls(expected) = mode else {
         record.transport = "plaintext";
         record.admit();
