@@ -202,6 +202,12 @@ impl EffectivePolicy {
         &self.workload
     }
 
+    /// Whether a port is listed.
+    #[must_use]
+    pub fn lists(&self, port: u16) -> bool {
+        self.ports.contains_key(&port)
+    }
+
     /// The ports that are listed.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.ports.keys().copied()

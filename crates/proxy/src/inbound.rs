@@ -51,11 +51,13 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
     if let Target::Port(index) = target {
         let port = inbound.ports.get(index).ok_or_else(|| end::no_original_destination(None))?;
         record.port = port.port.to_string();
+        record.port_is_known = true;
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         return Ok(Place { port: port.port, app: port.app, server_first: port.protocol == Protocol::ServerFirst });
     }
     let destination = captured::destination(stream, record)?;
     let port = destination.port();
+    record.port_is_known = world.is_own_port(port) || inbound.apps.contains_key(&port);
     if world.is_own_port(port) {
         return Err(end::because(Reason::Loop, None));
     }
@@ -74,6 +76,7 @@ async fn judge(
     let snapshot = world.snapshot();
     let decided = snapshot.policy.mode(place.port);
     let mode = decided.mode;
+    record.port_is_known |= snapshot.policy.lists(place.port);
     record.mode = mode.as_str();
     record.policy = decided.by.label();
     let sniff = match mode {

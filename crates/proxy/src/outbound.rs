@@ -64,6 +64,7 @@ async fn destination(
         let upstream =
             world.settings.outbound.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
         record.port = upstream.address.port.to_string();
+        record.port_is_known = true;
         return Ok(Destination {
             mode: upstream.mode.clone(),
             host: upstream.address.host.clone(),
@@ -72,6 +73,7 @@ async fn destination(
         });
     }
     let address = captured::destination(stream, record)?;
+    record.port_is_known = world.is_own_port(address.port()) || world.routes.name_port(address.port());
     if world.is_self(address) {
         return Err(end::because(Reason::Loop, None));
     }

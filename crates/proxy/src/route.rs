@@ -72,6 +72,11 @@ impl Routes {
         }
     }
 
+    /// Whether any route lists this port.
+    pub(crate) fn name_port(&self, port: u16) -> bool {
+        self.routes.iter().any(|route| route.ports.contains(&port))
+    }
+
     fn has_hosts(&self) -> bool {
         self.routes.iter().any(|route| !route.hosts.is_empty())
     }

@@ -97,8 +97,11 @@ pub struct ConnRecord {
     pub dst_addr: Option<SocketAddr>,
     /// Verified SPIFFE ID of the server: ourselves (inbound) or the peer (outbound).
     pub dst_identity: Option<String>,
-    /// The label `port`: the workload's port, or `-`.
+    /// The workload's port, or `-`. The log names every one, a metric only what is known: see `port_is_known`.
     pub port: String,
+    /// The port is configured or named by a policy. Any other becomes a label only once something accepted there, and
+    /// counts as `other` until then: whoever scans captured ports must not make a label of each.
+    pub port_is_known: bool,
     /// Mode of the port, or how the route is reached.
     pub mode: &'static str,
     /// The policy that decided, `namespace/name`, or `-`.
@@ -134,6 +137,7 @@ impl ConnRecord {
             dst_addr: None,
             dst_identity: None,
             port: "-".to_owned(),
+            port_is_known: false,
             mode: "-",
             policy: "-".to_owned(),
             transport: "-",
@@ -189,7 +193,9 @@ impl ConnRecord {
             self.metrics.sent.with(&labels).add(sent);
         }
         let decision = ending.decision.as_str();
-        let labels = [&self.port, self.mode, decision, ending.reason, &self.policy, self.transport];
+        let known = self.port_is_known || self.admitted || self.port == "-";
+        let port = if known { self.port.as_str() } else { "other" };
+        let labels = [port, self.mode, decision, ending.reason, &self.policy, self.transport];
         self.metrics.decisions.with(&labels).add(1);
         self.log(ending, received, sent);
     }
@@ -242,6 +248,29 @@ impl Drop for ConnRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_becomes_a_label_only_if_it_is_known_or_something_accepted_there() {
+        let metrics = Metrics::new("0.0.0").unwrap();
+        let record = |port: &str, known: bool, admit: bool| {
+            let mut record = ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap());
+            record.port = port.to_owned();
+            record.port_is_known = known;
+            if admit {
+                record.admit();
+            }
+        };
+        record("-", false, false);
+        record("1001", true, false);
+        record("1002", false, true);
+        record("1003", false, false);
+        record("1004", false, false);
+        let text = metrics.encode().unwrap();
+        for (port, count) in [("-", 1), ("1001", 1), ("1002", 1), ("1003", 0), ("1004", 0), ("other", 1)] {
+            let is_labelled = |line: &&str| ["{", ","].iter().any(|s| line.contains(&format!("{s}port=\"{port}\"")));
+            assert_eq!(text.lines().filter(is_labelled).count(), count, "{port} in {text}");
+        }
+    }
 
     #[test]
     fn a_record_counts_once_whether_finished_or_dropped() {
