@@ -14,8 +14,11 @@ use crate::handshake::{alert_name, tls_error};
 /// Reading gives `Ok(0)` after the peer's close_notify only. When the peer's bytes end without it, reading first gives all
 /// that came, and then `UnexpectedEof`, so that a cut connection cannot pass for a finished one. `poll_shutdown` sends
 /// close_notify and ends the direction; the other one stays open.
+///
+/// It is a pointer, since it is handed through several futures, and each of them would keep room for the kilobyte that
+/// rustls' state is.
 #[derive(Debug)]
-pub struct Stream<IO>(Inner<IO>);
+pub struct Stream<IO>(Box<Inner<IO>>);
 
 #[derive(Debug)]
 enum Inner<IO> {
@@ -77,17 +80,17 @@ impl StreamFault {
 }
 
 impl<IO> Stream<IO> {
-    pub(crate) const fn client(stream: tokio_rustls::client::TlsStream<IO>) -> Self {
-        Self(Inner::Client(stream))
+    pub(crate) fn client(stream: tokio_rustls::client::TlsStream<IO>) -> Self {
+        Self(Box::new(Inner::Client(stream)))
     }
 
-    pub(crate) const fn server(stream: tokio_rustls::server::TlsStream<IO>) -> Self {
-        Self(Inner::Server(stream))
+    pub(crate) fn server(stream: tokio_rustls::server::TlsStream<IO>) -> Self {
+        Self(Box::new(Inner::Server(stream)))
     }
 
     /// The connection underneath, for addresses and socket options.
     pub fn get_ref(&self) -> &IO {
-        match &self.0 {
+        match &*self.0 {
             Inner::Client(stream) => stream.get_ref().0,
             Inner::Server(stream) => stream.get_ref().0,
         }
@@ -95,7 +98,7 @@ impl<IO> Stream<IO> {
 
     /// The connection underneath. Reading or writing it directly breaks the stream; it is for giving up, as by a reset.
     pub fn get_mut(&mut self) -> &mut IO {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => stream.get_mut().0,
             Inner::Server(stream) => stream.get_mut().0,
         }
@@ -104,7 +107,7 @@ impl<IO> Stream<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => Pin::new(stream).poll_read(cx, buf),
             Inner::Server(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -113,7 +116,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => Pin::new(stream).poll_write(cx, buf),
             Inner::Server(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -124,7 +127,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Inner::Server(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
@@ -135,14 +138,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => Pin::new(stream).poll_flush(cx),
             Inner::Server(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut *self.0 {
             Inner::Client(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Server(stream) => Pin::new(stream).poll_shutdown(cx),
         }
