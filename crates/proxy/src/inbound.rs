@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_net::{ClientAddr, Detected, Detector, Duplex, OrigDst, Replay, Sniff};
+use portcullis_net::accept::Accepted;
+use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff};
 use portcullis_policy::{Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
@@ -13,8 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::captured;
+use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
-use crate::relay::{Secured, dial, relay};
+use crate::relay::{MeshEnd, dial, relay};
 use crate::world::{Snapshot, World};
 
 /// What a listener serves.
@@ -33,16 +35,49 @@ struct Place {
     server_first: bool,
 }
 
-pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAddr, target: Target) {
+/// The future is what an idle connection holds, so it is kept small: a test has its size.
+pub(crate) fn serve(
+    world: Arc<World>,
+    accepted: Accepted,
+    live: LiveGuard,
+    target: Target,
+) -> impl Future<Output = ()> + Send {
+    let Accepted { stream, client, permit } = accepted;
+    let record = ConnRecord::open(&world.metrics, Direction::Inbound, client.get());
+    // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
+    let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
+    async move {
+        let (record, admitted) = admitted.await;
+        let ending = match admitted {
+            Ok((mut client, mut app)) => {
+                relay(&mut client, &mut app, &world.settings.timeouts, &record.bytes, &world.drain).await
+            }
+            Err(ending) => ending,
+        };
+        record.finish(&ending);
+        drop((live, permit));
+    }
+}
+
+/// The two ends of a connection that may pass.
+type Admitted = (MeshEnd<Replay<TcpStream>>, TcpStream);
+
+/// Everything up to the first byte for the app.
+async fn admit(
+    world: Arc<World>,
+    stream: TcpStream,
+    target: Target,
+    mut record: ConnRecord,
+) -> (ConnRecord, Result<Admitted, Ending>) {
     let deadline = Instant::now() + world.settings.timeouts.handshake;
-    let mut record = ConnRecord::open(&world.metrics, Direction::Inbound, client.get());
-    let ending = match place(&world, &stream, target, &mut record) {
-        Ok(place) => match judge(&world, stream, &place, deadline, &mut record).await {
-            Ok(ending) | Err(ending) => ending,
-        },
-        Err(ending) => ending,
+    let admitted = match place(&world, &stream, target, &mut record) {
+        Ok(place) => judge(&world, stream, &place, deadline, &mut record).await,
+        Err(ending) => Err(ending),
     };
-    record.finish(&ending);
+    if admitted.is_ok() {
+        record.admit();
+    }
+    (record, admitted)
 }
 
 /// Step 1: where was it going? Our own ports are refused.
@@ -72,7 +107,7 @@ async fn judge(
     place: &Place,
     deadline: Instant,
     record: &mut ConnRecord,
-) -> Result<Ending, Ending> {
+) -> Result<Admitted, Ending> {
     let snapshot = world.snapshot();
     let decided = snapshot.policy.mode(place.port);
     let mode = decided.mode;
@@ -81,7 +116,7 @@ async fn judge(
     record.policy = decided.by.label();
     let sniff = match mode {
         // DISABLE means "do not look": no identity, whatever the client says.
-        Mode::Disable => return forward(world, Replay::new(Vec::new(), stream), place, None, record).await,
+        Mode::Disable => return forward(world, raw(Vec::new(), stream), place, None).await,
         Mode::Strict => Sniff::FirstByte,
         Mode::Permissive => Sniff::WholeHello,
     };
@@ -91,8 +126,7 @@ async fn judge(
         match server_first(world, &mut stream, &mut detector, place).await? {
             FirstWord::App(app) => {
                 record.transport = NoTls::ServerFirst.transport();
-                let client = Replay::new(detector.finish().seen, stream);
-                return forward(world, client, place, Some(app), record).await;
+                return forward(world, raw(detector.finish().seen, stream), place, Some(app)).await;
             }
             FirstWord::Client(dialled) => app = dialled,
         }
@@ -104,18 +138,24 @@ async fn judge(
     }
     let Detected { opening, seen, hello, .. } = detector.finish();
     record.sni = hello.and_then(|hello| hello.sni);
-    let client = Replay::new(seen, stream);
     match decide(mode, opening) {
-        Action::Terminate => terminate(world, client, place, Admission { snapshot, deadline, app }, record).await,
+        Action::Terminate => {
+            let client = terminate(world, Replay::new(seen, stream), snapshot, deadline, record).await?;
+            forward(world, client, place, app).await
+        }
         Action::PassThrough(no_tls) => {
             record.transport = no_tls.transport();
-            forward(world, client, place, app, record).await
+            forward(world, raw(seen, stream), place, app).await
         }
         Action::Refuse(reason) => {
             record.transport = if opening == portcullis_wire::Opening::Plain { "plaintext" } else { "-" };
             Err(end::because(reason, None))
         }
     }
+}
+
+fn raw(seen: Vec<u8>, stream: TcpStream) -> MeshEnd<Replay<TcpStream>> {
+    MeshEnd::Raw(Replay::new(seen, stream))
 }
 
 /// Who spoke first on a server-first port.
@@ -156,25 +196,17 @@ async fn server_first(
     if app_spoke && !detector.has_bytes() { Ok(FirstWord::App(app)) } else { Ok(FirstWord::Client(Some(app))) }
 }
 
-/// What a handshake needs besides the connection.
-struct Admission {
-    snapshot: Snapshot,
-    deadline: Instant,
-    app: Option<TcpStream>,
-}
-
 /// Step 3: the handshake. Nothing reaches the app before the peer is known.
 async fn terminate(
     world: &World,
     client: Replay<TcpStream>,
-    place: &Place,
-    admission: Admission,
+    snapshot: Snapshot,
+    deadline: Instant,
     record: &mut ConnRecord,
-) -> Result<Ending, Ending> {
+) -> Result<MeshEnd<Replay<TcpStream>>, Ending> {
     record.transport = "tls";
-    let credentials = admission.snapshot.credentials.map_err(end::no_identity)?;
-    let accepted = timeout_at(admission.deadline, server::accept(client, &credentials)).await;
-    let (stream, peer) = match accepted {
+    let credentials = snapshot.credentials.map_err(end::no_identity)?;
+    let (stream, peer) = match timeout_at(deadline, server::accept(client, &credentials)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return Err(end::handshake(&error)),
         Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
@@ -182,32 +214,29 @@ async fn terminate(
     record.transport = "mtls";
     record.src_identity = Some(peer.id.to_string());
     record.dst_identity = Some(world.settings.own_id.to_string());
-    record.tls =
-        Some(TlsFacts { version: peer.tls_version, group: peer.group.to_owned(), cipher: peer.cipher.to_owned() });
-    forward(world, Secured(stream), place, admission.app, record).await
+    record.tls = Some(TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher });
+    Ok(MeshEnd::Secured(stream))
 }
 
-/// Step 4: the app, and bytes in both directions.
-async fn forward<C: Duplex>(
+/// Step 4: the app, unless it was dialled already.
+async fn forward(
     world: &World,
-    client: C,
+    client: MeshEnd<Replay<TcpStream>>,
     place: &Place,
     app: Option<TcpStream>,
-    record: &mut ConnRecord,
-) -> Result<Ending, Ending> {
-    let app = match app {
-        Some(app) => app,
-        None => match dial_app(world, place).await {
-            Ok(app) => app,
-            Err(ending) => {
-                // The peer must not take the end of our connection for the app's answer.
-                let _closed = client.reset_on_close();
-                return Err(ending);
-            }
-        },
+) -> Result<Admitted, Ending> {
+    let dialled = match app {
+        Some(app) => Ok(app),
+        None => dial_app(world, place).await,
     };
-    record.admit();
-    Ok(relay(client, app, world.settings.timeouts, &record.bytes, &world.drain).await)
+    match dialled {
+        Ok(app) => Ok((client, app)),
+        Err(ending) => {
+            // The peer must not take the end of our connection for the app's answer.
+            let _closed = client.reset_on_close();
+            Err(ending)
+        }
+    }
 }
 
 async fn dial_app(world: &World, place: &Place) -> Result<TcpStream, Ending> {

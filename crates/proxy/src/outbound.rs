@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use portcullis_identity::ExpectedIds;
-use portcullis_net::{ClientAddr, Duplex};
+use portcullis_net::Duplex;
+use portcullis_net::accept::Accepted;
 use portcullis_policy::Reason;
 use portcullis_settings::RouteMode;
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
+use portcullis_tls::Stream;
 use portcullis_tls::client::{Sni, connect};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::captured;
+use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
-use crate::relay::{Secured, dial, relay};
+use crate::relay::{MeshEnd, dial, relay};
 use crate::route::Verdict;
 use crate::world::World;
 
@@ -34,23 +37,56 @@ struct Destination {
     service: Option<String>,
 }
 
-pub(crate) async fn serve(world: Arc<World>, stream: TcpStream, client: ClientAddr, target: Target) {
-    let mut record = ConnRecord::open(&world.metrics, Direction::Outbound, client.get());
-    let ending = match destination(&world, &stream, target, &mut record).await {
-        Ok(destination) => match carry(&world, stream, &destination, &mut record).await {
-            Ok(ending) => ending,
-            Err((stream, ending)) => {
-                // The app must not take a failure for an empty answer.
-                let _closed = stream.reset_on_close();
-                ending
+/// The future is what an idle connection holds, so it is kept small: a test has its size.
+pub(crate) fn serve(
+    world: Arc<World>,
+    accepted: Accepted,
+    live: LiveGuard,
+    target: Target,
+) -> impl Future<Output = ()> + Send {
+    let Accepted { stream, client, permit } = accepted;
+    let record = ConnRecord::open(&world.metrics, Direction::Outbound, client.get());
+    // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
+    let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
+    async move {
+        let (record, admitted) = admitted.await;
+        let ending = match admitted {
+            Ok((mut app, mut server)) => {
+                relay(&mut app, &mut server, &world.settings.timeouts, &record.bytes, &world.drain).await
             }
-        },
+            Err(ending) => ending,
+        };
+        record.finish(&ending);
+        drop((live, permit));
+    }
+}
+
+/// The two ends of a connection that may pass.
+type Admitted = (TcpStream, MeshEnd<TcpStream>);
+
+/// Everything up to the first byte for the server.
+async fn admit(
+    world: Arc<World>,
+    stream: TcpStream,
+    target: Target,
+    mut record: ConnRecord,
+) -> (ConnRecord, Result<Admitted, Ending>) {
+    let reached = match destination(&world, &stream, target, &mut record).await {
+        Ok(destination) => reach(&world, &destination, &mut record).await,
+        Err(ending) => Err(ending),
+    };
+    let admitted = match reached {
+        Ok(server) => {
+            record.admit();
+            Ok((stream, server))
+        }
         Err(ending) => {
+            // The app must not take a failure for an empty answer.
             let _closed = stream.reset_on_close();
-            ending
+            Err(ending)
         }
     };
-    record.finish(&ending);
+    (record, admitted)
 }
 
 /// Step 1: where was it going, and what does the route say?
@@ -86,38 +122,27 @@ async fn destination(
     Ok(Destination { mode, host: address.ip().to_string(), port: address.port(), service })
 }
 
-/// Step 2: dial, handshake if the route says mTLS, copy. On failure the app's connection comes back to be reset.
-async fn carry(
+/// Step 2: dial, and handshake if the route says mTLS.
+async fn reach(
     world: &World,
-    stream: TcpStream,
     destination: &Destination,
     record: &mut ConnRecord,
-) -> Result<Ending, (TcpStream, Ending)> {
+) -> Result<MeshEnd<TcpStream>, Ending> {
     let Destination { mode, host, port, .. } = destination;
     record.mode = match mode {
         RouteMode::Mtls(_) => "mtls",
         RouteMode::Plaintext => "plaintext",
     };
-    let server = match dial((host.as_str(), *port), world.settings.timeouts.connect).await {
-        Ok(server) => server,
-        Err(error) => {
-            return Err((stream, end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error)));
-        }
-    };
+    let server = dial((host.as_str(), *port), world.settings.timeouts.connect)
+        .await
+        .map_err(|error| end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error))?;
     record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
     let RouteMode::Mtls(expected) = mode else {
         record.transport = "plaintext";
-        record.admit();
-        return Ok(relay(stream, server, world.settings.timeouts, &record.bytes, &world.drain).await);
+        return Ok(MeshEnd::Raw(server));
     };
     record.transport = "tls";
-    match secure(world, server, expected, destination, record).await {
-        Ok(server) => {
-            record.admit();
-            Ok(relay(stream, server, world.settings.timeouts, &record.bytes, &world.drain).await)
-        }
-        Err(ending) => Err((stream, ending)),
-    }
+    secure(world, server, expected, destination, record).await.map(MeshEnd::Secured)
 }
 
 async fn secure(
@@ -126,7 +151,7 @@ async fn secure(
     expected: &ExpectedIds,
     destination: &Destination,
     record: &mut ConnRecord,
-) -> Result<Secured<TcpStream>, Ending> {
+) -> Result<Stream<TcpStream>, Ending> {
     let credentials = world.snapshot().credentials.map_err(end::no_identity)?;
     let sni = destination.service.as_deref().and_then(|service| istio_sni(service, expected, destination.port));
     let handshake = connect(server, &credentials, expected, sni.as_ref());
@@ -138,9 +163,8 @@ async fn secure(
     record.transport = "mtls";
     record.src_identity = Some(world.settings.own_id.to_string());
     record.dst_identity = Some(peer.id.to_string());
-    record.tls =
-        Some(TlsFacts { version: peer.tls_version, group: peer.group.to_owned(), cipher: peer.cipher.to_owned() });
-    Ok(Secured(stream))
+    record.tls = Some(TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher });
+    Ok(stream)
 }
 
 /// `outbound_.PORT_._.SERVICE.NAMESPACE.svc.cluster.local`, Istio's form, for routers on the way.

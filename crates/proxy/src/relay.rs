@@ -16,36 +16,59 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use crate::drain::{DrainToken, Phase};
 use crate::end;
 
-/// A TLS stream as one end of a copy.
-pub(crate) struct Secured<IO>(pub(crate) Stream<IO>);
+/// The mesh's end of a copy.
+pub(crate) enum MeshEnd<IO> {
+    /// Its bytes as they are.
+    Raw(IO),
+    /// What is inside TLS, with a peer that was verified.
+    Secured(Stream<IO>),
+}
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshEnd<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        match &mut *self {
+            Self::Raw(io) => Pin::new(io).poll_read(cx, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshEnd<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        match &mut *self {
+            Self::Raw(io) => Pin::new(io).poll_write(cx, bytes),
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        match &mut *self {
+            Self::Raw(io) => Pin::new(io).poll_flush(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        match &mut *self {
+            Self::Raw(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
-impl<IO: Duplex> Duplex for Secured<IO> {
+impl<IO: Duplex> Duplex for MeshEnd<IO> {
     fn reset_on_close(&self) -> io::Result<()> {
-        self.0.get_ref().reset_on_close()
+        match self {
+            Self::Raw(io) => io.reset_on_close(),
+            Self::Secured(stream) => stream.get_ref().reset_on_close(),
+        }
     }
 
     fn all_sent(&self) -> bool {
-        self.0.get_ref().all_sent()
+        match self {
+            Self::Raw(io) => io.all_sent(),
+            Self::Secured(stream) => stream.get_ref().all_sent(),
+        }
     }
 }
 
@@ -59,11 +82,13 @@ pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::
     Ok(stream)
 }
 
-/// Copies in both directions until one of the ends, the limits or a forced drain ends it.
+/// Copies in both directions until one of the ends, the limits or a forced drain ends it. The ends are to be dropped then.
+///
+/// They are borrowed, and the rest is few and small, because this future is what an idle connection holds.
 pub(crate) async fn relay<D: Duplex, U: Duplex>(
-    mut client: D,
-    mut server: U,
-    timeouts: Timeouts,
+    client: &mut D,
+    server: &mut U,
+    timeouts: &Timeouts,
     bytes: &Bytes,
     drain: &DrainToken,
 ) -> Ending {
@@ -72,12 +97,12 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
     let copied = tokio::select! {
         biased;
         () = drain.reached(Phase::Forced) => None,
-        copied = bidirectional(&mut client, &mut server, &limits, &counts) => Some(copied),
+        copied = bidirectional(client, server, &limits, &counts) => Some(copied),
     };
     match copied {
         Some(copied) => end::copied(copied.end),
         None => {
-            reset_both(&client, &server);
+            reset_both(client, server);
             end::because(Reason::DrainForced, None)
         }
     }

@@ -67,9 +67,9 @@ pub struct TlsFacts {
     /// `TLSv1.3`.
     pub version: &'static str,
     /// Key-exchange group.
-    pub group: String,
+    pub group: &'static str,
     /// Cipher suite.
-    pub cipher: String,
+    pub cipher: &'static str,
 }
 
 /// How a connection ended.
@@ -219,8 +219,8 @@ impl ConnRecord {
                     reason = ending.reason,
                     hint = Some(ending.hint).filter(|hint| !hint.is_empty()),
                     "tls.version" = self.tls.as_ref().map(|tls| tls.version),
-                    "tls.group" = self.tls.as_ref().map(|tls| display(&tls.group)),
-                    "tls.cipher" = self.tls.as_ref().map(|tls| display(&tls.cipher)),
+                    "tls.group" = self.tls.as_ref().map(|tls| tls.group),
+                    "tls.cipher" = self.tls.as_ref().map(|tls| tls.cipher),
                     sni = self.sni.as_deref(),
                     bytes_recv = received,
                     bytes_sent = sent,
