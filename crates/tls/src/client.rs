@@ -50,7 +50,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
-    let config = credentials.client_config(Arc::clone(&verifier), sni.is_some()).map_err(HandshakeError::Protocol)?;
+    let config = credentials.client_config(Arc::clone(&verifier), sni.is_some());
     // rustls wants a name in any case; the verifier never looks at it, and an address is never sent.
     let name = match sni {
         Some(Sni(name)) => ServerName::DnsName(name.clone()),

@@ -8,7 +8,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, NoKeyLog, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, NoKeyLog, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
@@ -101,6 +101,7 @@ pub struct Credentials {
     svid: Svid,
     trust: TrustBundles,
     key: Arc<SingleCertAndKey>,
+    client: ClientConfig,
     min_version: MinVersion,
     clock: Clock,
     warnings: Vec<CredentialWarning>,
@@ -134,7 +135,8 @@ impl Credentials {
         let warnings = warnings(&svid, &trust, now);
         let min_version = rules.min_version;
         let clock = clock.clone();
-        Ok(Self { svid, trust, key, min_version, clock, warnings, generation: 0 })
+        let client = client_template(&key, min_version, &clock)?;
+        Ok(Self { svid, trust, key, client, min_version, clock, warnings, generation: 0 })
     }
 
     /// Our identity.
@@ -213,24 +215,12 @@ impl Credentials {
         Ok(config)
     }
 
-    /// The client's configuration for one connection.
-    pub(crate) fn client_config(
-        &self,
-        verifier: Arc<PeerVerifier>,
-        send_sni: bool,
-    ) -> Result<ClientConfig, rustls::Error> {
-        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
-            .with_protocol_versions(self.min_version.versions())?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(Arc::clone(&self.key) as _);
-        config.resumption = Resumption::disabled();
-        config.enable_early_data = false;
-        config.key_log = Arc::new(NoKeyLog {});
-        config.enable_secret_extraction = false;
-        config.alpn_protocols = vec![portcullis_wire::CLIENT_ALPN.to_vec()];
+    /// The client's configuration for one connection. It lives as long as that does, so all that can be shared is.
+    pub(crate) fn client_config(&self, verifier: Arc<PeerVerifier>, send_sni: bool) -> ClientConfig {
+        let mut config = self.client.clone();
+        config.dangerous().set_certificate_verifier(verifier);
         config.enable_sni = send_sni;
-        Ok(config)
+        config
     }
 }
 
@@ -242,6 +232,25 @@ impl fmt::Debug for Credentials {
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
+}
+
+/// The client's configuration but for the verifier: the one in here has no roots and accepts nobody.
+fn client_template(
+    key: &Arc<SingleCertAndKey>,
+    min_version: MinVersion,
+    clock: &Clock,
+) -> Result<ClientConfig, CredentialError> {
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_protocol_versions(min_version.versions())
+        .map_err(|error| CredentialError::Tls(error.to_string()))?
+        .with_root_certificates(RootCertStore::empty())
+        .with_client_cert_resolver(Arc::clone(key) as _);
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.key_log = Arc::new(NoKeyLog {});
+    config.enable_secret_extraction = false;
+    config.alpn_protocols = vec![portcullis_wire::CLIENT_ALPN.to_vec()];
+    Ok(config)
 }
 
 /// Judges our own chain as peers will: in both roles, with our own bundles, at this time.

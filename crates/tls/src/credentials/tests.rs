@@ -54,7 +54,7 @@ fn the_server_stores_nothing_and_requires_a_certificate() {
 fn the_client_sends_nothing_early_and_no_name_unless_told() {
     let credentials = credentials(MinVersion::Tls13);
     for send_sni in [false, true] {
-        let config = credentials.client_config(verifier(&credentials), send_sni).unwrap();
+        let config = credentials.client_config(verifier(&credentials), send_sni);
         assert!(!config.enable_early_data && !config.enable_secret_extraction);
         assert_eq!(config.enable_sni, send_sni);
         assert_eq!(config.alpn_protocols, [b"istio".to_vec()]);
@@ -69,7 +69,7 @@ fn the_client_sends_nothing_early_and_no_name_unless_told() {
 async fn a_client_configuration_used_twice_resumes_nothing() {
     let ca = Authority::root("example.org");
     let credentials = credentials_of(&ca, MinVersion::Tls13);
-    let config = Arc::new(credentials.client_config(verifier(&credentials), false).unwrap());
+    let config = Arc::new(credentials.client_config(verifier(&credentials), false));
     let server = RawPeer::presenting(&ca.workload("spiffe://example.org/ns/default/sa/web")).server();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
     let mut outcomes = Vec::new();
