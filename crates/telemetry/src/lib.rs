@@ -10,5 +10,5 @@ mod metrics;
 mod record;
 
 pub use family::{Counter, CounterFamily};
-pub use metrics::Metrics;
+pub use metrics::{Families, Metrics};
 pub use record::{Bytes, ConnRecord, Decision, Direction, Ending, TlsFacts};

@@ -1,12 +1,19 @@
 //! The registry and every metric of the data plane.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use prometheus::{Gauge, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::CounterFamily;
 
-/// All metrics of one proxy. Injected where they are counted; there are no statics.
+/// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
+/// holds one.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<Families>);
+
+/// What [`Metrics`] points to.
+pub struct Families {
     registry: Registry,
     pub(crate) decisions: CounterFamily,
     pub(crate) opened: CounterFamily,
@@ -53,7 +60,7 @@ impl Metrics {
             .const_label("tag", version);
         gauge(build)?.set(1);
         let per_connection: &[&str] = &["reporter", "connection_security_policy"];
-        Ok(Self {
+        Ok(Self(Arc::new(Families {
             decisions: family(
                 "portcullis_policy_decisions_total",
                 "Connections by what was decided, why, and by which policy.",
@@ -68,7 +75,7 @@ impl Metrics {
             accept_errors: family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
             certificate_not_after: not_after,
             registry,
-        })
+        })))
     }
 
     /// All metrics in the Prometheus text format 0.0.4.
@@ -77,5 +84,13 @@ impl Metrics {
     /// If a metric cannot be written in that format.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Deref for Metrics {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        &self.0
     }
 }
