@@ -50,7 +50,7 @@ pub(crate) fn serve(
         let (record, admitted) = admitted.await;
         let ending = match admitted {
             Ok((mut client, mut app)) => {
-                relay(&mut client, &mut app, &world.settings.timeouts, &record.bytes, &world.drain).await
+                relay(&mut client, &mut app, &world.settings.timeouts, &record, &world.drain).await
             }
             Err(ending) => ending,
         };

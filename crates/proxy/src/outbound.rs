@@ -52,7 +52,7 @@ pub(crate) fn serve(
         let (record, admitted) = admitted.await;
         let ending = match admitted {
             Ok((mut app, mut server)) => {
-                relay(&mut app, &mut server, &world.settings.timeouts, &record.bytes, &world.drain).await
+                relay(&mut app, &mut server, &world.settings.timeouts, &record, &world.drain).await
             }
             Err(ending) => ending,
         };

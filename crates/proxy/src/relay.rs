@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_net::{ByteCounts, CopyLimits, Duplex, bidirectional, reset_both, socket};
 use portcullis_policy::Reason;
 use portcullis_settings::Timeouts;
-use portcullis_telemetry::{Bytes, Ending};
+use portcullis_telemetry::{ConnRecord, Ending};
 use portcullis_tls::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
@@ -89,18 +89,24 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
     client: &mut D,
     server: &mut U,
     timeouts: &Timeouts,
-    bytes: &Bytes,
+    record: &ConnRecord,
     drain: &DrainToken,
 ) -> Ending {
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
-    let counts = ByteCounts { from_downstream: bytes.received.clone(), from_upstream: bytes.sent.clone() };
+    let counts =
+        ByteCounts { from_downstream: record.bytes.received.clone(), from_upstream: record.bytes.sent.clone() };
     let copied = tokio::select! {
         biased;
         () = drain.reached(Phase::Forced) => None,
         copied = bidirectional(client, server, &limits, &counts) => Some(copied),
     };
     match copied {
-        Some(copied) => end::copied(copied.end),
+        Some(copied) => {
+            if copied.truncated_after_close().is_some() {
+                record.count_truncated_after_close();
+            }
+            end::copied(copied.end)
+        }
         None => {
             reset_both(client, server);
             end::because(Reason::DrainForced, None)

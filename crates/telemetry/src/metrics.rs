@@ -20,6 +20,7 @@ pub struct Families {
     pub(crate) closed: CounterFamily,
     pub(crate) received: CounterFamily,
     pub(crate) sent: CounterFamily,
+    pub(crate) truncated_after_close: CounterFamily,
     pub(crate) open: [IntGauge; 2],
     /// Reloads of the two sets, by `set` (`policies`, `credentials`) and `result` (`ok`, `error`).
     pub reloads: CounterFamily,
@@ -70,6 +71,11 @@ impl Metrics {
             closed: family("istio_tcp_connections_closed_total", "Connections closed.", per_connection)?,
             received: family("istio_tcp_received_bytes_total", "Bytes from client to server.", per_connection)?,
             sent: family("istio_tcp_sent_bytes_total", "Bytes from server to client.", per_connection)?,
+            truncated_after_close: family(
+                "portcullis_truncated_after_close_total",
+                "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
+                &["reporter"],
+            )?,
             open: [sockets("destination")?, sockets("source")?],
             reloads: family("portcullis_reloads_total", "Reloads of policies and credentials.", &["set", "result"])?,
             accept_errors: family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,

@@ -163,6 +163,11 @@ impl ConnRecord {
         self.metrics.opened.with(&self.labels()).add(1);
     }
 
+    /// A TLS peer left out close_notify when that did no harm any more: counted, and no reason to give.
+    pub fn count_truncated_after_close(&self) {
+        self.metrics.truncated_after_close.with(&[self.direction.reporter()]).add(1);
+    }
+
     /// Closes the record: counters and one access-log line.
     pub fn finish(mut self, ending: &Ending) {
         self.end(ending);
@@ -281,6 +286,7 @@ mod tests {
         let mut dropped = ConnRecord::open(&metrics, Direction::Inbound, client);
         dropped.transport = "mtls";
         dropped.admit();
+        dropped.count_truncated_after_close();
         drop(dropped);
         let text = metrics.encode().unwrap();
         let deny = "decision=\"deny\",mode=\"-\",policy=\"-\",port=\"-\",reason=\"x\",transport=\"-\"} 1";
@@ -289,5 +295,6 @@ mod tests {
         assert!(text.contains("reason=\"shutdown\""), "{text}");
         assert!(text.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0"), "{text}");
         assert!(text.contains("connection_security_policy=\"mutual_tls\""), "{text}");
+        assert!(text.contains("portcullis_truncated_after_close_total{reporter=\"destination\"} 1"), "{text}");
     }
 }
