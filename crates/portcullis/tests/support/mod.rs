@@ -1,9 +1,12 @@
 //! Real sidecar processes, a real app, real certificates: what the whole-proxy tests stand on.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod raw;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +20,27 @@ pub const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 /// Longest wait for anything that should happen at once; generous, the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A port that was free a moment ago.
+/// An address for a sidecar to listen on. It is on a loopback address that no other process has in use, so that nobody's
+/// outgoing connection takes the port in the meantime, and it is given out once.
+pub fn free_address() -> SocketAddr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    free_on(Ipv4Addr::new(127, 64 + high % 64, middle, low))
+}
+
+/// A port of 127.0.0.1 that was free a moment ago, for where the address is fixed.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_on(Ipv4Addr::LOCALHOST).port()
+}
+
+fn free_on(address: Ipv4Addr) -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let free = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
+        if given.insert(free) {
+            return free;
+        }
+    }
 }
 
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
@@ -119,24 +140,33 @@ pub struct Sidecar {
 impl Sidecar {
     /// Writes the configuration into `folder` and starts the built binary on it.
     pub fn start(folder: &Path, name: &str, body: &str) -> Self {
-        let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        Self::start_with(folder, name, body, |_| ())
+    }
+
+    /// The same with further arguments, another environment or another place for standard error.
+    pub fn start_with(folder: &Path, name: &str, body: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let admin = free_address();
         let config = folder.join(format!("{name}.yaml"));
         fs::write(&config, format!("{body}\nadmin: {{listen: \"{admin}\"}}\nworkers: 1\n")).unwrap();
-        let sidecar = Self::launch(&config, admin);
+        let sidecar = Self::launch_with(&config, admin, change);
         sidecar.ready();
         sidecar
     }
 
     /// Starts the built binary on a configuration whose admin address is `admin`; it may not be ready yet.
     pub fn launch(config: &Path, admin: SocketAddr) -> Self {
+        Self::launch_with(config, admin, |_| ())
+    }
+
+    fn launch_with(config: &Path, admin: SocketAddr, change: impl FnOnce(&mut Command)) -> Self {
         let log = config.with_extension("log");
-        let child = Command::new(BIN)
+        let mut command = Command::new(BIN);
+        command
             .args(["proxy", "--config", config.to_str().unwrap()])
             .stdout(fs::File::create(&log).unwrap())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self { child, admin, log }
+            .stderr(Stdio::inherit());
+        change(&mut command);
+        Self { child: command.spawn().unwrap(), admin, log }
     }
 
     pub fn ready(&self) {
@@ -165,6 +195,26 @@ impl Sidecar {
             log.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
         });
         found.unwrap_or_else(|| panic!("no log line with {parts:?} in\n{}", self.read_log()))
+    }
+
+    /// The access lines so far; for a sidecar that logs JSON.
+    pub fn access(&self) -> Vec<serde_json::Value> {
+        let log = self.read_log();
+        // The last line may be half written.
+        log.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &serde_json::Value| line["target"] == "access")
+            .collect()
+    }
+
+    /// Waits for the access line of an inbound connection; for a sidecar that logs JSON. It takes both addresses, since
+    /// connections to two of our ports may come from one port at the same time.
+    pub fn access_of(&self, client: SocketAddr, listen: SocketAddr) -> serde_json::Value {
+        let (client, listen) = (client.to_string(), listen.to_string());
+        eventually(&format!("an access line of {client} to {listen}"), || {
+            let fits = |line: &serde_json::Value| line["src.addr"] == *client && line["dst.addr"] == *listen;
+            self.access().into_iter().find(fits)
+        })
     }
 
     pub fn signal(&self, name: &str) {
@@ -206,7 +256,7 @@ impl Scene {
         ca.issue(CART, &root.join("cart"));
         ca.issue(WEB, &root.join("web"));
         let app = App::start();
-        let inbound: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let inbound = free_address();
         let body = format!(
             "workload: {{name: cart, namespace: shop, serviceAccount: cart, labels: {{app: cart}}}}\n\
              policies: ./policies\n\
@@ -224,7 +274,7 @@ impl Scene {
 
     /// An outbound sidecar with the certificate in `identity`, expecting `expected`; returns its listener too.
     pub fn outbound(&self, name: &str, own: &str, identity: &str, expected: &str) -> (Sidecar, SocketAddr) {
-        let listen: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let listen = free_address();
         let body = format!(
             "workload: {{name: {name}, namespace: shop, spiffeId: \"{own}\"}}\n\
              identity: {{files: {{certificate: {identity}/cert.pem, privateKey: {identity}/key.pem, trustBundle: {identity}/ca.pem}}}}\n\
