@@ -10,12 +10,15 @@ TIMEOUT = 5
 
 
 class EchoApp:
-    """Echoes on 127.0.0.1, in TLS to who begins with TLS, and remembers every byte that reached it."""
+    """Echoes on 127.0.0.1 or a listener of the caller's, and remembers every byte that reached it. With a leaf it
+    answers in TLS to who begins with TLS."""
 
-    def __init__(self, leaf):
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.tls.load_cert_chain(leaf.certificate, leaf.key)
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, leaf=None, listener=None):
+        self.tls = None
+        if leaf:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(leaf.certificate, leaf.key)
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.received = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,20 +36,29 @@ class EchoApp:
         self.received.append(received)
         # What a refused client does to us is no business of the app.
         with contextlib.suppress(OSError), connection:
-            if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            if self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection:
-                while data := connection.recv(65536):
-                    received += data
-                    connection.sendall(data)
+                self.converse(connection, received)
+
+    def converse(self, connection, received):
+        """What the app does with one connection; puts what it reads into `received`."""
+        while data := connection.recv(65536):
+            received += data
+            connection.sendall(data)
 
 
-def exchange(port, own_tls=False, size=300_000):
-    """Sends a payload to 127.0.0.1 and reads the echo, then ends both directions. Returns (outcome, payload): the
-    outcome is `echoed`, `closed` with what the client noticed (nothing came back), or what else went wrong."""
+def connect_locally(port):
+    return socket.create_connection(("127.0.0.1", port), TIMEOUT)
+
+
+def exchange(port, own_tls=False, size=300_000, connect=connect_locally):
+    """Sends a payload to where `connect` connects and reads the echo, then ends both directions. Returns (outcome,
+    payload): the outcome is `echoed`, `closed` with what the client noticed (nothing came back), or what else went
+    wrong."""
     payload = os.urandom(16).hex().encode() + os.urandom(size)
     try:
-        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+        with connect(port) as connection:
             connection.settimeout(TIMEOUT)
             if own_tls:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

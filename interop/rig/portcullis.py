@@ -27,14 +27,18 @@ _ID = re.compile(r"spiffe://(?P<domain>[^/]+)/ns/(?P<namespace>[^/]+)/sa/(?P<acc
 
 
 class Portcullis:
-    """One `portcullis proxy`; add ports and upstreams, then start it."""
+    """One `portcullis proxy`; add ports and upstreams, then start it. `wrapper` is a command that runs the one behind
+    it."""
 
-    def __init__(self, name, folder, binary, spiffe_id, leaf):
+    def __init__(self, name, folder, binary, spiffe_id, leaf, admin=None, policy=POLICY, wrapper=(), arguments=()):
         self.name = name
         self.folder = pathlib.Path(folder) / name
         self.binary = binary
         self.process = None
-        self.admin = free_port()
+        self.admin = admin or free_port()
+        self.policy = policy
+        self.wrapper = wrapper
+        self.arguments = arguments
         parts = _ID.fullmatch(spiffe_id)
         domain = parts["domain"]
         mesh = {"trustDomain": domain, "rootNamespace": "istio-system"}
@@ -75,13 +79,20 @@ class Portcullis:
     def start(self, processes, ready=True, env=None):
         """Starts it and waits until it is ready, or, if it is not to become ready, until it answers at all."""
         (self.folder / "policies").mkdir(parents=True)
-        (self.folder / "policies" / "modes.yaml").write_text(POLICY)
+        self.write_policy()
         config = self.folder / "portcullis.yaml"
         # JSON is YAML.
         config.write_text(json.dumps(self.config, indent=1))
-        self.process = processes.start(self.name, [self.binary, "proxy", "--config", str(config)], env)
+        command = [*self.wrapper, self.binary, "proxy", "--config", str(config), *self.arguments]
+        self.process = processes.start(self.name, command, env)
         path = "/healthz/ready" if ready else "/stats/prometheus"
         processes.wait_until_ready(self.process, f"http://127.0.0.1:{self.admin}{path}")
+
+    def write_policy(self):
+        """Puts `self.policy` in place at once, as an operator's tool should."""
+        file = self.folder / "policies" / "modes.yaml"
+        file.with_name(".new").write_text(self.policy)
+        file.with_name(".new").rename(file)
 
     def exit_code(self, processes):
         """Starts it although it must not start; returns its exit code, or None if it runs after all."""

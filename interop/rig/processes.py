@@ -94,10 +94,10 @@ def tail(path, size=3000):
         return "(no log)"
 
 
-def run(command, **options):
-    """Runs a tool to its end and returns what it printed; a failure shows all of it."""
+def run(command, given="", **options):
+    """Runs a tool to its end, with `given` as its input, and returns what it printed; a failure shows all of it."""
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, **options)
+        command, input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, **options)
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
         raise RigError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{text[-3000:]}")
