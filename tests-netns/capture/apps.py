@@ -1,0 +1,92 @@
+"""The apps behind the inbound sidecar, and what a client does with a connection."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import threading
+
+from rig.app import EchoApp
+
+GREETING = b"220 the server speaks first\r\n"
+
+
+class DigestApp(EchoApp):
+    """Reads to the end, and only then answers: the digest of what came, and so many bytes of its own."""
+
+    ANSWER = os.urandom(1 << 20) * 5
+
+    def converse(self, connection, received):
+        while data := connection.recv(65536):
+            received += data
+        connection.sendall(hashlib.sha256(received).digest() + self.ANSWER)
+
+
+class GreetingApp(EchoApp):
+    """Speaks first, then echoes."""
+
+    def converse(self, connection, received):
+        connection.sendall(GREETING)
+        super().converse(connection, received)
+
+
+def upload(connect, size=8 << 20):
+    """Half-closes after `size` bytes and reads the answer of a `DigestApp`."""
+    payload = os.urandom(size)
+    with connect() as connection:
+        connection.settimeout(20)
+
+        def send():
+            with contextlib.suppress(OSError):
+                connection.sendall(payload)
+                connection.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=send, daemon=True).start()
+        answer = bytearray()
+        try:
+            while data := connection.recv(1 << 20):
+                answer += data
+        except OSError as error:
+            return f"{error} after {len(answer)} bytes", payload
+    if bytes(answer[:32]) != hashlib.sha256(payload).digest():
+        return f"the app got other bytes ({len(answer)} bytes of answer)", payload
+    return "complete" if answer[32:] == DigestApp.ANSWER else "the answer has other bytes", payload
+
+
+def greeted(connect):
+    """Says nothing, and is greeted; then one word is echoed."""
+    with connect() as connection:
+        try:
+            seen = _read(connection, len(GREETING))
+            connection.sendall(b"thanks")
+            seen += _read(connection, len(b"thanks"))
+        except OSError as error:
+            return str(error), b"thanks"
+    return "greeted" if seen == GREETING + b"thanks" else repr(seen), b"thanks"
+
+
+def ending(connect, payload=b"hello\n"):
+    """How a connection with one payload ends: `reset`, `refused`, `closed` (a FIN and no byte), or otherwise."""
+    try:
+        connection = connect()
+    except ConnectionRefusedError:
+        return "refused", payload
+    except ConnectionResetError:
+        # Accepted and reset before we noticed the first.
+        return "reset", payload
+    with connection:
+        try:
+            connection.sendall(payload)
+            answer = connection.recv(65536)
+        except (ConnectionResetError, BrokenPipeError):
+            return "reset", payload
+        except TimeoutError:
+            return "no answer in time", payload
+    return f"answered with {answer[:100]!r}" if answer else "closed", payload
+
+
+def _read(connection, size):
+    seen = b""
+    while len(seen) < size and (data := connection.recv(size - len(seen))):
+        seen += data
+    return seen

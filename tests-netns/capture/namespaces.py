@@ -1,0 +1,192 @@
+"""Two network namespaces joined by a cable, each with the redirect rules of a sidecar, written by hand.
+
+Processes enter with `ip netns exec`, which also gives them the namespace's own hosts file; sockets of the tests are
+made by entering with the thread for a moment, and stay in the namespace where they were made.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import shutil
+import signal
+import socket
+
+from rig.processes import RigError, run, until
+
+INBOUND, OUTBOUND = 15006, 15001
+# Who runs as this user is the sidecar, and is not redirected.
+SIDECAR_UID = 1337
+# Marks of the tests' own sockets: not redirected, as if there were no sidecar; redirected even to loopback.
+DIRECT, EVEN_LOOPBACK = 7, 8
+
+FAMILIES = ("IPv4", "IPv6")
+_PREFIX = {"IPv4": ("192.0.2.", 24), "IPv6": ("2001:db8::", 64)}
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def rules(link):
+    """What an operator writes today; loopback is not redirected, but for the tests that ask for it."""
+    return f"""\
+table inet portcullis_test {{
+    chain inbound {{
+        type nat hook prerouting priority dstnat
+        iifname "{link}" meta l4proto tcp redirect to :{INBOUND}
+    }}
+    chain outbound {{
+        type nat hook output priority -100
+        meta skuid {SIDECAR_UID} return
+        meta mark {DIRECT} return
+        meta mark != {EVEN_LOOPBACK} ip daddr 127.0.0.0/8 return
+        meta mark != {EVEN_LOOPBACK} ip6 daddr ::1 return
+        meta l4proto tcp redirect to :{OUTBOUND}
+    }}
+}}
+"""
+
+
+def address(family, host):
+    return f"{_PREFIX[family][0]}{host}"
+
+
+def loopback(family):
+    return {"IPv4": "127.0.0.1", "IPv6": "::1"}[family]
+
+
+def endpoint(host, port):
+    """As the log writes it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Namespace:
+    """One side, with the addresses that end in `hosts`."""
+
+    def __init__(self, side, hosts):
+        self.name = f"portcullis-test-{side}"
+        self.link = f"pct-{side}"
+        self.hosts = hosts
+        # `ip netns exec` puts the files from here over those in /etc.
+        self.etc = pathlib.Path("/etc/netns") / self.name
+        self._outside = []
+
+    def __enter__(self):
+        self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        inside = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(inside)
+        except OSError:
+            os.close(self._outside.pop())
+            raise
+        finally:
+            os.close(inside)
+        return self
+
+    def __exit__(self, *_):
+        outside = self._outside.pop()
+        try:
+            _enter(outside)
+        finally:
+            os.close(outside)
+
+    def wrapper(self):
+        """The command that runs a sidecar here. The kernel forgets at a change of user that the child is to die with us,
+        so it is told again."""
+        uid = str(SIDECAR_UID)
+        return ["ip", "netns", "exec", self.name, "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups",
+                "--no-new-privs", "--pdeathsig", "KILL"]
+
+    def connect(self, host, port, mark=0, timeout=5):
+        """A connection from here. Raises what `connect` raises."""
+        with self:
+            connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            connection.settimeout(timeout)
+            if mark:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            connection.connect((host, port))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def listen(self, port, host="::"):
+        """A listener here; `::` takes IPv4 as well."""
+        six = ":" in host
+        with self:
+            return socket.create_server(
+                (host, port), family=socket.AF_INET6 if six else socket.AF_INET, dualstack_ipv6=host == "::",
+                backlog=64)
+
+    def write_hosts(self, names):
+        """The hosts file as it is seen here, in place, since it is bind-mounted: name -> hosts of both families."""
+        lines = [f"{address(family, host)} {name}\n" for name, hosts in names.items() for host in hosts
+                 for family in FAMILIES]
+        (self.etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(lines))
+
+    def redirect(self):
+        run(["ip", "netns", "exec", self.name, "nft", "-f", "-"], given=rules(self.link))
+
+    def create(self):
+        self.etc.mkdir(parents=True)
+        (self.etc / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        self.write_hosts({})
+        run(["ip", "netns", "add", self.name])
+        # A sidecar must not depend on what the host has set.
+        for key in ("all", "default"):
+            run(["ip", "netns", "exec", self.name, "sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=0"])
+
+    def plug_in(self):
+        run(["ip", "-n", self.name, "link", "set", "lo", "up"])
+        for host in self.hosts:
+            for family in FAMILIES:
+                nodad = ["nodad"] if family == "IPv6" else []
+                prefix = f"{address(family, host)}/{_PREFIX[family][1]}"
+                run(["ip", "-n", self.name, "address", "add", prefix, "dev", self.link, *nodad])
+        run(["ip", "-n", self.name, "link", "set", self.link, "up"])
+
+    def is_up(self):
+        """A moment after both ends are plugged in; what is sent earlier is lost."""
+        return "state UP" in run(["ip", "-n", self.name, "link", "show", "dev", self.link])
+
+    def remove(self):
+        """Removes it with whatever runs in it, also if it is only half there."""
+        shutil.rmtree(self.etc, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.etc.parent.rmdir()
+        if not os.path.exists(f"/run/netns/{self.name}"):
+            return
+        with contextlib.suppress(RigError):
+            # Only what a killed run of ours left behind can be in a namespace of this name.
+            for pid in run(["ip", "netns", "pids", self.name]).split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        run(["ip", "netns", "delete", self.name])
+
+
+@contextlib.contextmanager
+def cable(one, other):
+    """Both namespaces, connected, for as long as the `with` block lasts."""
+    both = (one, other)
+    for namespace in both:
+        namespace.remove()
+    try:
+        for namespace in both:
+            namespace.create()
+        run(["ip", "link", "add", one.link, "netns", one.name, "type", "veth",
+             "peer", "name", other.link, "netns", other.name])
+        for namespace in both:
+            namespace.plug_in()
+        for namespace in both:
+            if not until(namespace.is_up, 10):
+                raise RigError(f"{namespace.link} does not come up")
+        yield
+    finally:
+        for namespace in both:
+            namespace.remove()
+
+
+def _enter(descriptor):
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
