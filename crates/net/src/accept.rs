@@ -1,9 +1,7 @@
 //! Accepting connections without falling over when the process runs out of something.
 //!
-//! A permit is taken before a connection is, or it would bound nothing. But it is held only while the kernel is asked,
-//! never while waiting for a client: every idle listener of every worker would hold one, and a small limit would be used
-//! up by listeners that serve nobody. While there is no permit, clients wait in the kernel's backlog, which is bounded
-//! too.
+//! Every connection takes a permit. Where there is none left, it is handed out without one, to be refused: a client that is
+//! told at once can go elsewhere, one that waits in the backlog for somebody else's connection to end learns nothing.
 //!
 //! Out of descriptors or memory, accepting again at once would spin, since the connection is still there: the next
 //! attempt waits, longer each time. Connections that were gone before they were accepted cost nothing and no pause.
@@ -13,12 +11,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addr::ClientAddr;
@@ -36,11 +31,12 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// Where it comes from.
     pub client: ClientAddr,
-    /// Its share of the limit. To be kept until the connection is closed.
-    pub permit: OwnedSemaphorePermit,
+    /// Its share of the limit, to be kept until the connection is closed. Without one it is over the limit, and is to be
+    /// reset at once.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Why there is no connection this time. All but `Closed` are to be counted and the call repeated.
+/// Why there is no connection this time. To be counted, and the call repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// Out of descriptors, buffers or memory, or something unknown. The next call waits for `pause` first.
@@ -57,9 +53,6 @@ pub enum AcceptError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The permits were closed: nothing is to be accepted any more.
-    #[error("the listener is closed")]
-    Closed,
 }
 
 impl AcceptError {
@@ -69,7 +62,6 @@ impl AcceptError {
         match self {
             Self::Exhausted { .. } => "exhausted",
             Self::Gone { .. } => "gone",
-            Self::Closed => "closed",
         }
     }
 }
@@ -106,43 +98,16 @@ impl Acceptor {
     /// persistent reason, so a plain loop around it does not spin.
     pub async fn accept(&mut self) -> Result<Accepted, AcceptError> {
         self.backoff.wait().await;
-        let (result, permit) = self.next().await?;
-        match result {
+        match self.listener.accept().await {
             Ok((stream, address)) => {
                 self.backoff.reset();
+                let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
                 // An open socket takes these options; one that does not has been closed under us.
                 socket::configure(&stream).map_err(|source| AcceptError::Gone { source })?;
                 Ok(Accepted { stream, client: ClientAddr::new(address), permit })
             }
             Err(source) if is_gone(&source) => Err(AcceptError::Gone { source }),
             Err(source) => Err(AcceptError::Exhausted { source, pause: self.backoff.increase() }),
-        }
-    }
-
-    /// What the kernel answers next, and the permit for it.
-    async fn next(&self) -> Result<(io::Result<(TcpStream, SocketAddr)>, OwnedSemaphorePermit), AcceptError> {
-        let mut held = None;
-        loop {
-            let answer = poll_fn(|cx| {
-                let permit = match held.take() {
-                    Some(permit) => Ok(permit),
-                    None => Arc::clone(&self.permits).try_acquire_owned(),
-                };
-                match permit {
-                    // While nobody is there, the permit goes back before this returns.
-                    Ok(permit) => self.listener.poll_accept(cx).map(|result| Ok((result, permit))),
-                    Err(error) => Poll::Ready(Err(error)),
-                }
-            })
-            .await;
-            match answer {
-                Ok(answer) => return Ok(answer),
-                Err(TryAcquireError::NoPermits) => {
-                    let permit = Arc::clone(&self.permits).acquire_owned().await;
-                    held = Some(permit.map_err(|_closed| AcceptError::Closed)?);
-                }
-                Err(TryAcquireError::Closed) => return Err(AcceptError::Closed),
-            }
         }
     }
 }

@@ -18,13 +18,13 @@ use tokio::time::{Instant, timeout_at};
 /// How much is read at a time. A mesh hello has 1,500 to 1,900 bytes, most of it a post-quantum key share.
 const READ_SIZE: usize = 2048;
 
-/// How far to look.
+/// What counts as TLS. Either way a hello is read to its end, so that it is known who does not send one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sniff {
-    /// Only whether the first byte is that of TLS: enough where all TLS is terminated and all else refused.
+    /// Whatever has the first byte of TLS: where all TLS is terminated and all else refused.
     FirstByte,
-    /// The whole ClientHello: where its ALPN names decide who terminates it.
-    WholeHello,
+    /// What can be the start of a ClientHello: where its ALPN names decide who terminates it.
+    Hello,
 }
 
 /// What came.
@@ -104,9 +104,9 @@ impl Detector {
     }
 
     fn settled(&self) -> Option<Opening> {
-        match (self.sniff, self.seen.first()) {
-            (Sniff::FirstByte, Some(&HANDSHAKE_RECORD)) => Some(Opening::UnreadTls),
-            _ => self.progress.opening(),
+        match (self.progress.opening(), self.sniff, self.seen.first()) {
+            (Some(Opening::Plain), Sniff::FirstByte, Some(&HANDSHAKE_RECORD)) => Some(Opening::UnreadTls),
+            (opening, ..) => opening,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What becomes of a connection: the table of modes and openings.
 
-use portcullis_identity::SpiffeId;
 use portcullis_wire::Opening;
 
 use crate::{Mode, Reason};
@@ -55,15 +54,6 @@ impl NoTls {
     }
 }
 
-/// Who is at the other end.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Peer {
-    /// A verified workload.
-    Mesh(SpiffeId),
-    /// Nobody that is known, and why.
-    Plain(NoTls),
-}
-
 /// Decides from the mode and the opening alone; the certificate is not visible yet, and a failure afterwards ends the
 /// connection.
 #[must_use]
@@ -84,12 +74,13 @@ pub const fn decide(mode: Mode, opening: Opening) -> Action {
     }
 }
 
-/// Whether a connection with this peer may be (or stay) open under the mode. For live connections after a change.
+/// Whether a connection may stay open under the mode, with or without a verified peer. For live connections after a change:
+/// what matters is whether a new one like it would be let through, not whether it would be terminated as this one was.
 #[must_use]
-pub const fn admit(mode: Mode, peer: &Peer) -> bool {
-    match (mode, peer) {
-        (_, Peer::Mesh(_)) | (Mode::Permissive | Mode::Disable, Peer::Plain(_)) => true,
-        (Mode::Strict, Peer::Plain(_)) => false,
+pub const fn admit(mode: Mode, authenticated: bool) -> bool {
+    match mode {
+        Mode::Permissive | Mode::Disable => true,
+        Mode::Strict => authenticated,
     }
 }
 

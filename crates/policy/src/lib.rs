@@ -19,7 +19,7 @@ mod source;
 mod spec;
 mod workload;
 
-pub use decide::{Action, NoTls, Peer, admit, decide};
+pub use decide::{Action, NoTls, admit, decide};
 pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
 pub use load::{Loaded, PolicySet};

@@ -34,7 +34,6 @@ impl fmt::Display for Decision {
 
 /// Why a connection was refused or ended. A clean end has no reason.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
 pub enum Reason {
     /// Plaintext on a STRICT port.
     PlaintextInStrict,

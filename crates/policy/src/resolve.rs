@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -92,6 +93,15 @@ pub struct Decided {
     pub mode: Mode,
     /// The policy.
     pub by: DecidedBy,
+    /// [`DecidedBy::label`], made once: every connection carries it.
+    pub label: Arc<str>,
+}
+
+impl Decided {
+    fn new(mode: Mode, by: DecidedBy) -> Self {
+        let label = Arc::from(by.label());
+        Self { mode, by, label }
+    }
 }
 
 /// The mode of every port of one workload: a table look-up, whatever the number of policies.
@@ -169,19 +179,19 @@ impl EffectivePolicy {
     #[must_use]
     pub fn resolve(set: &PolicySet, mesh: &MeshSettings, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
         let chosen = choose(set, mesh, namespace, labels);
-        let mut workload = Decided { mode: mesh.default_mode, by: DecidedBy::nobody() };
+        let mut workload = Decided::new(mesh.default_mode, DecidedBy::nobody());
         let scopes =
             [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
         for (scope, policy) in scopes {
             if let Some((policy, mode)) = policy.and_then(|policy| Some((policy, policy.mode?))) {
-                workload = Decided { mode, by: DecidedBy::new(scope, policy) };
+                workload = Decided::new(mode, DecidedBy::new(scope, policy));
             }
         }
         let mut ports = HashMap::new();
         if let Some(policy) = chosen.workload {
             for (port, mode) in &policy.ports {
                 let decided = match mode {
-                    Some(mode) => Decided { mode: *mode, by: DecidedBy::new(Scope::Port, policy) },
+                    Some(mode) => Decided::new(*mode, DecidedBy::new(Scope::Port, policy)),
                     None => workload.clone(),
                 };
                 ports.insert(*port, decided);
@@ -200,12 +210,6 @@ impl EffectivePolicy {
     #[must_use]
     pub const fn workload(&self) -> &Decided {
         &self.workload
-    }
-
-    /// Whether a port is listed.
-    #[must_use]
-    pub fn lists(&self, port: u16) -> bool {
-        self.ports.contains_key(&port)
     }
 
     /// The ports that are listed.

@@ -16,13 +16,13 @@ pub(crate) fn destination(stream: &TcpStream, record: &mut ConnRecord) -> Result
         Err(error) => return Err(end::no_original_destination(Some(&error))),
     };
     record.dst_addr = Some(destination);
-    record.port = destination.port().to_string();
+    record.port = Some(destination.port());
     Ok(destination)
 }
 
 #[cfg(test)]
 mod tests {
-    use portcullis_telemetry::{Direction, Metrics};
+    use portcullis_telemetry::Direction;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -33,14 +33,14 @@ mod tests {
         let listener = TcpListener::bind("[::]:0").await.unwrap();
         let dialled = SocketAddr::new("127.0.0.1".parse().unwrap(), listener.local_addr().unwrap().port());
         let (_client, (accepted, from)) = tokio::try_join!(TcpStream::connect(dialled), listener.accept()).unwrap();
-        let mut record = ConnRecord::open(&Metrics::new("0.0.0").unwrap(), Direction::Inbound, from);
+        let mut record = ConnRecord::open(&crate::world::tests::metrics(), Direction::Inbound, from);
         let told = destination(&accepted, &mut record);
         assert_eq!(record.dst_addr, Some(dialled));
         // Only connection tracking can tell that there is no other destination.
         match told {
             Ok(destination) => {
                 assert_eq!(destination, dialled);
-                assert_eq!(record.port, dialled.port().to_string());
+                assert_eq!(record.port, Some(dialled.port()));
             }
             Err(ending) => assert_eq!(ending.reason, "no_original_destination"),
         }

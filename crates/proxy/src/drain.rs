@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
+use crate::changes::Announcer;
+
 /// How far the end has come. Phases only go forward.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
@@ -23,6 +25,7 @@ pub enum Phase {
 pub struct DrainTrigger {
     phase: watch::Sender<Phase>,
     live: Arc<Live>,
+    announcer: Announcer,
 }
 
 /// The end that waits for it.
@@ -42,12 +45,13 @@ struct Live {
 #[derive(Debug)]
 pub(crate) struct LiveGuard(Arc<Live>);
 
-/// A trigger and a token for it.
+/// A trigger and a token for it. Live connections learn of the end as they learn of any change, from `announcer`: they wait
+/// for one thing only.
 #[must_use]
-pub fn drain() -> (DrainTrigger, DrainToken) {
+pub fn drain(announcer: Announcer) -> (DrainTrigger, DrainToken) {
     let (sender, receiver) = watch::channel(Phase::Running);
     let live = Arc::<Live>::default();
-    (DrainTrigger { phase: sender, live: Arc::clone(&live) }, DrainToken { phase: receiver, live })
+    (DrainTrigger { phase: sender, live: Arc::clone(&live), announcer }, DrainToken { phase: receiver, live })
 }
 
 impl DrainTrigger {
@@ -60,6 +64,7 @@ impl DrainTrigger {
             }
             forward
         });
+        self.announcer.announce();
     }
 
     /// Connections that live now.
@@ -125,10 +130,11 @@ impl Drop for LiveGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changes::changes;
 
     #[tokio::test]
     async fn phases_never_go_back() {
-        let (trigger, token) = drain();
+        let (trigger, token) = drain(changes().0);
         trigger.advance(Phase::InboundClosed);
         trigger.advance(Phase::Unready);
         assert_eq!(token.phase(), Phase::InboundClosed);
@@ -137,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn empty_waits_for_the_last_connection() {
-        let (trigger, token) = drain();
+        let (trigger, token) = drain(changes().0);
         trigger.empty().await;
         let (one, two) = (token.enter(), token.enter());
         let waiting = tokio::spawn(async move { trigger.empty().await });

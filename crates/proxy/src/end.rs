@@ -7,7 +7,7 @@ use std::io;
 
 use portcullis_net::{CopyEnd, Side, Stage};
 use portcullis_policy::Reason;
-use portcullis_telemetry::{Decision, Ending};
+use portcullis_telemetry::{Decision, Ending, ResponseFlag};
 use portcullis_tls::{HandshakeError, HandshakeFault, Unavailable};
 
 /// An ending for a reason, with details for the log.
@@ -16,7 +16,50 @@ pub(crate) fn because(reason: Reason, error: Option<String>) -> Ending {
         portcullis_policy::Decision::Allow => Decision::Allow,
         portcullis_policy::Decision::Deny => Decision::Deny,
     };
-    Ending { decision, reason: reason.label(), hint: reason.hint(), error }
+    Ending { decision, reason: reason.label(), hint: reason.hint(), flag: flag(reason), error }
+}
+
+/// What Istio's metrics say of it.
+const fn flag(reason: Reason) -> ResponseFlag {
+    match reason {
+        Reason::PlaintextInStrict
+        | Reason::SilentClient
+        | Reason::IncompleteHello
+        | Reason::MalformedHello
+        | Reason::NoRoute
+        | Reason::RouteConflict
+        | Reason::Loop
+        | Reason::NoOriginalDestination
+        | Reason::TooManyConnections
+        | Reason::TooManyHandshakes
+        | Reason::PolicyChanged
+        | Reason::TrustChanged => ResponseFlag::Deny,
+        Reason::HandshakeTimeout
+        | Reason::NoCertificate
+        | Reason::UnknownCa
+        | Reason::Expired
+        | Reason::NotYetValid
+        | Reason::BadCertificate
+        | Reason::TdMismatch
+        | Reason::IdMismatch
+        | Reason::Protocol
+        | Reason::PeerAlert
+        | Reason::PeerClosed
+        | Reason::HandshakeReset
+        | Reason::HandshakeIo => ResponseFlag::TlsFailure,
+        Reason::NoIdentity => ResponseFlag::IdentityError,
+        Reason::AppUnreachable | Reason::AppTimeout | Reason::PeerUnreachable | Reason::PeerTimeout => {
+            ResponseFlag::Connect
+        }
+        // How an admitted connection ended is no failure of the mesh, and a client that left was not refused.
+        Reason::ClientGone
+        | Reason::IdleTimeout
+        | Reason::HalfCloseTimeout
+        | Reason::Reset
+        | Reason::Truncated
+        | Reason::Error
+        | Reason::DrainForced => ResponseFlag::None,
+    }
 }
 
 pub(crate) fn no_identity(why: Unavailable) -> Ending {
@@ -72,7 +115,9 @@ pub(crate) fn unreachable(whom: Dialled, address: impl Display, error: &io::Erro
 /// How an admitted connection ended.
 pub(crate) fn copied(end: CopyEnd) -> Ending {
     match end {
-        CopyEnd::Clean => Ending { decision: Decision::Allow, reason: "-", hint: "", error: None },
+        CopyEnd::Clean => {
+            Ending { decision: Decision::Allow, reason: "-", hint: "", flag: ResponseFlag::None, error: None }
+        }
         CopyEnd::IdleTimeout => because(Reason::IdleTimeout, None),
         CopyEnd::HalfCloseTimeout => because(Reason::HalfCloseTimeout, None),
         CopyEnd::Reset { by } => because(Reason::Reset, Some(format!("by the {}", name(by)))),

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use portcullis_net::accept::{AcceptError, Acceptor};
+use portcullis_net::Duplex;
+use portcullis_net::accept::{AcceptError, Accepted, Acceptor};
 use portcullis_net::listen::{ListenError, listen};
+use portcullis_policy::Reason;
 use portcullis_settings::Settings;
+use portcullis_telemetry::{ConnRecord, Direction};
 
 use crate::drain::Phase;
 use crate::world::World;
-use crate::{inbound, outbound};
+use crate::{end, inbound, outbound};
 
 /// After a forced drain the connections get this long to reset their ends and to write their last line.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -117,7 +120,6 @@ async fn accept_loop(world: Arc<World>, mut acceptor: Acceptor, role: Role) {
         };
         let accepted = match accepted {
             Ok(accepted) => accepted,
-            Err(AcceptError::Closed) => return,
             Err(error) => {
                 world.metrics.accept_errors.with(&[error.label()]).add(1);
                 if let AcceptError::Exhausted { .. } = error {
@@ -126,6 +128,10 @@ async fn accept_loop(world: Arc<World>, mut acceptor: Acceptor, role: Role) {
                 continue;
             }
         };
+        if accepted.permit.is_none() {
+            refuse(&world, &accepted, role);
+            continue;
+        }
         let world = Arc::clone(&world);
         let live = world.drain.enter();
         // Each is spawned as it is, since a future around them would be as large as the larger one, and more.
@@ -134,6 +140,17 @@ async fn accept_loop(world: Arc<World>, mut acceptor: Acceptor, role: Role) {
             Role::Outbound(target) => drop(tokio::spawn(outbound::serve(world, accepted, live, target))),
         }
     }
+}
+
+/// Over the limit: reset, and told why.
+fn refuse(world: &World, accepted: &Accepted, role: Role) {
+    let direction = match role {
+        Role::Inbound(_) => Direction::Inbound,
+        Role::Outbound(_) => Direction::Outbound,
+    };
+    let record = ConnRecord::open(&world.metrics, direction, accepted.client.get());
+    let _closed = accepted.stream.reset_on_close();
+    record.finish(&end::because(Reason::TooManyConnections, None));
 }
 
 #[cfg(test)]

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use portcullis_net::accept::Accepted;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff};
-use portcullis_policy::{Action, Mode, NoTls, Reason, decide};
+use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
-use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
-use portcullis_tls::server;
+use portcullis_telemetry::{ConnRecord, Direction, Ending};
+use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
+use portcullis_wire::Opening;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::captured;
+use crate::changes::Changes;
 use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
-use crate::relay::{MeshEnd, dial, relay};
+use crate::handshakes::Heard;
+use crate::relay::{MeshEnd, authenticated, dial, distrusted, relay};
 use crate::world::{Snapshot, World};
 
 /// What a listener serves.
@@ -47,10 +50,11 @@ pub(crate) fn serve(
     // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
     let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
     async move {
-        let (record, admitted) = admitted.await;
+        let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok((mut client, mut app)) => {
-                relay(&mut client, &mut app, &world.settings.timeouts, &record, &world.drain).await
+            Ok(Admitted { mut client, mut app, path, port, changes }) => {
+                let withdrawn = |world: &World, record: &mut ConnRecord| withdrawn(world, record, port, path.as_ref());
+                relay(&world, &mut client, &mut app, &mut record, changes, withdrawn).await
             }
             Err(ending) => ending,
         };
@@ -59,8 +63,26 @@ pub(crate) fn serve(
     }
 }
 
-/// The two ends of a connection that may pass.
-type Admitted = (MeshEnd<Replay<TcpStream>>, TcpStream);
+/// The two ends of a connection that may pass, and what it was let through with.
+struct Admitted {
+    client: MeshEnd<Replay<TcpStream>>,
+    app: TcpStream,
+    path: Option<PathSummary>,
+    port: u16,
+    changes: Changes,
+}
+
+/// Whether a new connection like this one would be refused by the policy and the credentials in force now.
+fn withdrawn(world: &World, record: &mut ConnRecord, port: u16, path: Option<&PathSummary>) -> Option<Ending> {
+    let policy = world.policy.load();
+    let decided = policy.mode(port);
+    if !policy::admit(decided.mode, record.peer.is_some()) {
+        record.mode = decided.mode.as_str();
+        record.policy = Arc::clone(&decided.label);
+        return Some(end::because(Reason::PolicyChanged, None));
+    }
+    distrusted(world, record, path?)
+}
 
 /// Everything up to the first byte for the app.
 async fn admit(
@@ -71,7 +93,15 @@ async fn admit(
 ) -> (ConnRecord, Result<Admitted, Ending>) {
     let deadline = Instant::now() + world.settings.timeouts.handshake;
     let admitted = match place(&world, &stream, target, &mut record) {
-        Ok(place) => judge(&world, stream, &place, deadline, &mut record).await,
+        Ok(place) => {
+            let mut slot = world.handshakes.enter(record.src_addr.ip());
+            let (heard, mut lost) = slot.split();
+            tokio::select! {
+                biased;
+                () = lost.wait() => Err(end::because(Reason::TooManyHandshakes, None)),
+                judged = judge(&world, stream, &place, deadline, &heard, &mut record) => judged,
+            }
+        }
         Err(ending) => Err(ending),
     };
     if admitted.is_ok() {
@@ -85,14 +115,12 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
     let inbound = &world.settings.inbound;
     if let Target::Port(index) = target {
         let port = inbound.ports.get(index).ok_or_else(|| end::no_original_destination(None))?;
-        record.port = port.port.to_string();
-        record.port_is_known = true;
+        record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         return Ok(Place { port: port.port, app: port.app, server_first: port.protocol == Protocol::ServerFirst });
     }
     let destination = captured::destination(stream, record)?;
     let port = destination.port();
-    record.port_is_known = world.is_own_port(port) || inbound.apps.contains_key(&port);
     if world.is_own_port(port) {
         return Err(end::because(Reason::Loop, None));
     }
@@ -106,27 +134,30 @@ async fn judge(
     mut stream: TcpStream,
     place: &Place,
     deadline: Instant,
+    heard: &Heard<'_>,
     record: &mut ConnRecord,
 ) -> Result<Admitted, Ending> {
-    let snapshot = world.snapshot();
-    let decided = snapshot.policy.mode(place.port);
+    let Snapshot { policy, credentials, changes } = world.snapshot();
+    let decided = policy.mode(place.port);
     let mode = decided.mode;
-    record.port_is_known |= snapshot.policy.lists(place.port);
     record.mode = mode.as_str();
-    record.policy = decided.by.label();
-    let sniff = match mode {
-        // DISABLE means "do not look": no identity, whatever the client says.
-        Mode::Disable => return forward(world, raw(Vec::new(), stream), place, None).await,
-        Mode::Strict => Sniff::FirstByte,
-        Mode::Permissive => Sniff::WholeHello,
-    };
+    record.policy = Arc::clone(&decided.label);
+    if mode == Mode::Disable {
+        // "Do not look": no identity, whatever the client says.
+        heard.tell();
+        record.no_mtls = Some(NoTls::Disabled.label());
+        return forward(world, raw(Vec::new(), stream), place, None, changes).await;
+    }
     let mut app = None;
-    let mut detector = Detector::new(sniff);
+    // Under STRICT rustls judges whatever begins like TLS, and sends the alert.
+    let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
     if mode == Mode::Permissive && place.server_first {
         match server_first(world, &mut stream, &mut detector, place).await? {
             FirstWord::App(app) => {
+                heard.tell();
                 record.transport = NoTls::ServerFirst.transport();
-                return forward(world, raw(detector.finish().seen, stream), place, Some(app)).await;
+                record.no_mtls = Some(NoTls::ServerFirst.label());
+                return forward(world, raw(detector.finish().seen, stream), place, Some(app), changes).await;
             }
             FirstWord::Client(dialled) => app = dialled,
         }
@@ -136,19 +167,23 @@ async fn judge(
         // Whatever has come so far is judged as it is.
         Err(_elapsed) => {}
     }
+    heard.tell();
     let Detected { opening, seen, hello, .. } = detector.finish();
     record.sni = hello.and_then(|hello| hello.sni);
     match decide(mode, opening) {
         Action::Terminate => {
-            let client = terminate(world, Replay::new(seen, stream), snapshot, deadline, record).await?;
-            forward(world, client, place, app).await
+            let client = Replay::new(seen, stream);
+            let (client, path) = terminate(world, client, credentials, deadline, record).await?;
+            let admitted = forward(world, client, place, app, changes).await?;
+            Ok(Admitted { path: Some(path), ..admitted })
         }
         Action::PassThrough(no_tls) => {
             record.transport = no_tls.transport();
-            forward(world, raw(seen, stream), place, app).await
+            record.no_mtls = Some(no_tls.label());
+            forward(world, raw(seen, stream), place, app, changes).await
         }
         Action::Refuse(reason) => {
-            record.transport = if opening == portcullis_wire::Opening::Plain { "plaintext" } else { "-" };
+            record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
             Err(end::because(reason, None))
         }
     }
@@ -200,22 +235,20 @@ async fn server_first(
 async fn terminate(
     world: &World,
     client: Replay<TcpStream>,
-    snapshot: Snapshot,
+    credentials: Result<Arc<Credentials>, Unavailable>,
     deadline: Instant,
     record: &mut ConnRecord,
-) -> Result<MeshEnd<Replay<TcpStream>>, Ending> {
+) -> Result<(MeshEnd<Replay<TcpStream>>, PathSummary), Ending> {
     record.transport = "tls";
-    let credentials = snapshot.credentials.map_err(end::no_identity)?;
+    let credentials = credentials.map_err(end::no_identity)?;
+    let began = Instant::now();
     let (stream, peer) = match timeout_at(deadline, server::accept(client, &credentials)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return Err(end::handshake(&error)),
         Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
     };
-    record.transport = "mtls";
-    record.src_identity = Some(peer.id.to_string());
-    record.dst_identity = Some(world.settings.own_id.to_string());
-    record.tls = Some(TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher });
-    Ok(MeshEnd::Secured(stream))
+    authenticated(world, record, &peer, began);
+    Ok((MeshEnd::Secured(stream), peer.path))
 }
 
 /// Step 4: the app, unless it was dialled already.
@@ -224,13 +257,14 @@ async fn forward(
     client: MeshEnd<Replay<TcpStream>>,
     place: &Place,
     app: Option<TcpStream>,
+    changes: Changes,
 ) -> Result<Admitted, Ending> {
     let dialled = match app {
         Some(app) => Ok(app),
         None => dial_app(world, place).await,
     };
     match dialled {
-        Ok(app) => Ok((client, app)),
+        Ok(app) => Ok(Admitted { client, app, path: None, port: place.port, changes }),
         Err(ending) => {
             // The peer must not take the end of our connection for the app's answer.
             let _closed = client.reset_on_close();

@@ -8,14 +8,17 @@
 //! [`engine`].
 
 mod captured;
+pub mod changes;
 pub mod drain;
 mod end;
 pub mod engine;
+mod handshakes;
 mod inbound;
 pub mod limits;
 mod outbound;
 mod relay;
 mod route;
+mod way;
 mod world;
 
 pub use world::{Snapshot, World};

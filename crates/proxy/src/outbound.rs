@@ -1,23 +1,26 @@
 //! The story of one outbound connection. There is one attempt, and never a fallback to plaintext.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use portcullis_identity::ExpectedIds;
 use portcullis_net::Duplex;
 use portcullis_net::accept::Accepted;
 use portcullis_policy::Reason;
 use portcullis_settings::RouteMode;
-use portcullis_telemetry::{ConnRecord, Direction, Ending, TlsFacts};
-use portcullis_tls::Stream;
-use portcullis_tls::client::{Sni, connect};
+use portcullis_telemetry::{ConnRecord, Direction, Ending};
+use portcullis_tls::client::connect;
+use portcullis_tls::{Credentials, PathSummary, Unavailable};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::captured;
+use crate::changes::Changes;
 use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
-use crate::relay::{MeshEnd, dial, relay};
+use crate::relay::{MeshEnd, authenticated, dial, distrusted, relay};
 use crate::route::Verdict;
+use crate::way::Way;
 use crate::world::World;
 
 /// What a listener serves.
@@ -31,10 +34,25 @@ pub(crate) enum Target {
 
 /// Where a connection is going, and how.
 struct Destination {
-    mode: RouteMode,
-    host: String,
+    way: Arc<Way>,
+    host: Host,
     port: u16,
-    service: Option<String>,
+}
+
+/// What is dialled: the address that was, or a configured name or address.
+enum Host {
+    Original(IpAddr),
+    Configured(Arc<str>),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Original(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Original(IpAddr::V4(address)) => write!(f, "{address}"),
+            Self::Configured(host) => f.write_str(host),
+        }
+    }
 }
 
 /// The future is what an idle connection holds, so it is kept small: a test has its size.
@@ -49,10 +67,11 @@ pub(crate) fn serve(
     // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
     let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
     async move {
-        let (record, admitted) = admitted.await;
+        let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok((mut app, mut server)) => {
-                relay(&mut app, &mut server, &world.settings.timeouts, &record, &world.drain).await
+            Ok(Admitted { mut app, mut server, path, changes }) => {
+                let withdrawn = |world: &World, record: &mut ConnRecord| distrusted(world, record, path.as_ref()?);
+                relay(&world, &mut app, &mut server, &mut record, changes, withdrawn).await
             }
             Err(ending) => ending,
         };
@@ -61,8 +80,13 @@ pub(crate) fn serve(
     }
 }
 
-/// The two ends of a connection that may pass.
-type Admitted = (TcpStream, MeshEnd<TcpStream>);
+/// The two ends of a connection that may pass, and what its peer's identity rests on.
+struct Admitted {
+    app: TcpStream,
+    server: MeshEnd<TcpStream>,
+    path: Option<PathSummary>,
+    changes: Changes,
+}
 
 /// Everything up to the first byte for the server.
 async fn admit(
@@ -71,14 +95,15 @@ async fn admit(
     target: Target,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
+    let snapshot = world.snapshot();
     let reached = match destination(&world, &stream, target, &mut record).await {
-        Ok(destination) => reach(&world, &destination, &mut record).await,
+        Ok(destination) => reach(&world, &destination, snapshot.credentials, &mut record).await,
         Err(ending) => Err(ending),
     };
     let admitted = match reached {
-        Ok(server) => {
+        Ok((server, path)) => {
             record.admit();
-            Ok((stream, server))
+            Ok(Admitted { app: stream, server, path, changes: snapshot.changes })
         }
         Err(ending) => {
             // The app must not take a failure for an empty answer.
@@ -97,79 +122,56 @@ async fn destination(
     record: &mut ConnRecord,
 ) -> Result<Destination, Ending> {
     if let Target::Upstream(index) = target {
-        let upstream =
-            world.settings.outbound.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
-        record.port = upstream.address.port.to_string();
-        record.port_is_known = true;
-        return Ok(Destination {
-            mode: upstream.mode.clone(),
-            host: upstream.address.host.clone(),
-            port: upstream.address.port,
-            service: upstream.service.clone(),
-        });
+        let upstream = world.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
+        record.port = Some(upstream.port);
+        let host = Host::Configured(Arc::clone(&upstream.host));
+        return Ok(Destination { way: Arc::clone(&upstream.way), host, port: upstream.port });
     }
     let address = captured::destination(stream, record)?;
-    record.port_is_known = world.is_own_port(address.port()) || world.routes.name_port(address.port());
     if world.is_self(address) {
         return Err(end::because(Reason::Loop, None));
     }
-    let (mode, service) = match world.routes.find(address).await {
-        Verdict::Route { mode, service } => (mode, service),
-        Verdict::Otherwise(mode) => (mode, None),
+    let way = match world.routes.find(address).await {
+        Verdict::Way(way) => way,
         Verdict::Refuse => return Err(end::because(Reason::NoRoute, Some(address.to_string()))),
         Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
-    Ok(Destination { mode, host: address.ip().to_string(), port: address.port(), service })
+    Ok(Destination { way, host: Host::Original(address.ip()), port: address.port() })
 }
 
 /// Step 2: dial, and handshake if the route says mTLS.
 async fn reach(
     world: &World,
-    destination: &Destination,
+    Destination { way, host, port }: &Destination,
+    credentials: Result<Arc<Credentials>, Unavailable>,
     record: &mut ConnRecord,
-) -> Result<MeshEnd<TcpStream>, Ending> {
-    let Destination { mode, host, port, .. } = destination;
-    record.mode = match mode {
+) -> Result<(MeshEnd<TcpStream>, Option<PathSummary>), Ending> {
+    record.mode = match &way.mode {
         RouteMode::Mtls(_) => "mtls",
         RouteMode::Plaintext => "plaintext",
     };
-    let server = dial((host.as_str(), *port), world.settings.timeouts.connect)
-        .await
-        .map_err(|error| end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error))?;
+    record.service.clone_from(&way.service);
+    let within = world.settings.timeouts.connect;
+    let dialled = match host {
+        Host::Original(address) => dial(SocketAddr::new(*address, *port), within).await,
+        Host::Configured(host) => dial((&**host, *port), within).await,
+    };
+    let server = dialled.map_err(|error| end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error))?;
     record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
-    let RouteMode::Mtls(expected) = mode else {
+    let RouteMode::Mtls(expected) = &way.mode else {
         record.transport = "plaintext";
-        return Ok(MeshEnd::Raw(server));
+        return Ok((MeshEnd::Raw(server), None));
     };
     record.transport = "tls";
-    secure(world, server, expected, destination, record).await.map(MeshEnd::Secured)
-}
-
-async fn secure(
-    world: &World,
-    server: TcpStream,
-    expected: &ExpectedIds,
-    destination: &Destination,
-    record: &mut ConnRecord,
-) -> Result<Stream<TcpStream>, Ending> {
-    let credentials = world.snapshot().credentials.map_err(end::no_identity)?;
-    let sni = destination.service.as_deref().and_then(|service| istio_sni(service, expected, destination.port));
+    let credentials = credentials.map_err(end::no_identity)?;
+    let sni = way.sni(*port);
+    let began = Instant::now();
     let handshake = connect(server, &credentials, expected, sni.as_ref());
     let (stream, peer) = match timeout(world.settings.timeouts.handshake, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(end::handshake(&error)),
         Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
     };
-    record.transport = "mtls";
-    record.src_identity = Some(world.settings.own_id.to_string());
-    record.dst_identity = Some(peer.id.to_string());
-    record.tls = Some(TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher });
-    Ok(stream)
-}
-
-/// `outbound_.PORT_._.SERVICE.NAMESPACE.svc.cluster.local`, Istio's form, for routers on the way.
-fn istio_sni(service: &str, expected: &ExpectedIds, port: u16) -> Option<Sni> {
-    let id = expected.iter().next()?;
-    let namespace = id.istio()?.namespace.to_string();
-    Sni::parse(&format!("outbound_.{port}_._.{service}.{namespace}.svc.cluster.local")).ok()
+    authenticated(world, record, &peer, began);
+    Ok((MeshEnd::Secured(stream), Some(peer.path)))
 }

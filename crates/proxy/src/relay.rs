@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use portcullis_net::{ByteCounts, CopyLimits, Duplex, bidirectional, reset_both, socket};
 use portcullis_policy::Reason;
-use portcullis_settings::Timeouts;
-use portcullis_telemetry::{ConnRecord, Ending};
-use portcullis_tls::Stream;
+use portcullis_telemetry::{ConnRecord, Ending, TlsFacts};
+use portcullis_tls::{PathSummary, PeerInfo, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::time::Instant;
 
-use crate::drain::{DrainToken, Phase};
+use crate::changes::Changes;
+use crate::drain::Phase;
 use crate::end;
+use crate::world::World;
 
 /// The mesh's end of a copy.
 pub(crate) enum MeshEnd<IO> {
@@ -82,34 +84,65 @@ pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::
     Ok(stream)
 }
 
-/// Copies in both directions until one of the ends, the limits or a forced drain ends it. The ends are to be dropped then.
+/// Copies in both directions until one of the ends, the limits, a forced drain or a change ends it: after each change
+/// `withdrawn` says whether a connection like this one would still be let through. The ends are to be dropped then.
 ///
 /// They are borrowed, and the rest is few and small, because this future is what an idle connection holds.
 pub(crate) async fn relay<D: Duplex, U: Duplex>(
+    world: &World,
     client: &mut D,
     server: &mut U,
-    timeouts: &Timeouts,
-    record: &ConnRecord,
-    drain: &DrainToken,
+    record: &mut ConnRecord,
+    mut changes: Changes,
+    withdrawn: impl Fn(&World, &mut ConnRecord) -> Option<Ending>,
 ) -> Ending {
+    let timeouts = &world.settings.timeouts;
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
     let counts =
         ByteCounts { from_downstream: record.bytes.received.clone(), from_upstream: record.bytes.sent.clone() };
+    let cut = async {
+        loop {
+            if world.drain.phase() == Phase::Forced {
+                return end::because(Reason::DrainForced, None);
+            }
+            changes.next().await;
+            if let Some(ending) = withdrawn(world, record) {
+                return ending;
+            }
+        }
+    };
     let copied = tokio::select! {
         biased;
-        () = drain.reached(Phase::Forced) => None,
-        copied = bidirectional(client, server, &limits, &counts) => Some(copied),
+        ending = cut => Err(ending),
+        copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
     };
     match copied {
-        Some(copied) => {
+        Ok(copied) => {
             if copied.truncated_after_close().is_some() {
                 record.count_truncated_after_close();
             }
             end::copied(copied.end)
         }
-        None => {
+        Err(ending) => {
             reset_both(client, server);
-            end::because(Reason::DrainForced, None)
+            ending
+        }
+    }
+}
+
+/// Whether the credentials in force would not accept the peer's chain any more.
+pub(crate) fn distrusted(world: &World, record: &ConnRecord, path: &PathSummary) -> Option<Ending> {
+    let error = world.credentials.latest()?.still_trusts(record.peer.as_ref()?, path).err()?;
+    Some(end::because(Reason::TrustChanged, Some(error.to_string())))
+}
+
+/// Notes whom the handshake has verified, and how.
+pub(crate) fn authenticated(world: &World, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
+    let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher };
+    record.secured(peer.id.clone(), facts, began.elapsed());
+    for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {
+        if used {
+            world.metrics.compat_used.with(&[check]).add(1);
         }
     }
 }

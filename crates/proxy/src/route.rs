@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use portcullis_settings::{Otherwise, Route, RouteMode, defaults};
 use tokio::sync::Mutex;
 
+use crate::way::Way;
+
 /// Resolution on demand happens at most this often.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// One name may take this long.
@@ -19,24 +21,18 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What becomes of a destination.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// A route names it.
-    Route {
-        /// How it is reached.
-        mode: RouteMode,
-        /// The service's name, for logs.
-        service: Option<String>,
-    },
-    /// No route does, and that is allowed.
-    Otherwise(RouteMode),
-    /// No route does, and that is not allowed.
+    /// It is reached like this.
+    Way(Arc<Way>),
+    /// No route names it, and that is not allowed.
     Refuse,
     /// Routes contradict each other.
     Conflict,
 }
 
 pub(crate) struct Routes {
-    routes: Vec<Route>,
-    otherwise: Otherwise,
+    routes: Vec<(Route, Arc<Way>)>,
+    /// What is not named by any route; `None` is refused.
+    otherwise: Option<Arc<Way>>,
     /// Addresses of each route's hosts, in the order of the routes.
     resolved: ArcSwap<Vec<Vec<IpAddr>>>,
     last: Mutex<Option<Instant>>,
@@ -45,6 +41,12 @@ pub(crate) struct Routes {
 impl Routes {
     pub(crate) fn new(routes: Vec<Route>, otherwise: Otherwise) -> Self {
         let empty = routes.iter().map(|_| Vec::new()).collect();
+        let way = |route: &Route| Way::new(route.mode.clone(), route.service.as_deref());
+        let routes = routes.into_iter().map(|route| (way(&route), route)).map(|(way, route)| (route, way)).collect();
+        let otherwise = match otherwise {
+            Otherwise::Plaintext => Some(Way::new(RouteMode::Plaintext, None)),
+            Otherwise::Refuse => None,
+        };
         Self { routes, otherwise, resolved: ArcSwap::from_pointee(empty), last: Mutex::new(None) }
     }
 
@@ -58,10 +60,7 @@ impl Routes {
                 return verdict;
             }
         }
-        match self.otherwise {
-            Otherwise::Plaintext => Verdict::Otherwise(RouteMode::Plaintext),
-            Otherwise::Refuse => Verdict::Refuse,
-        }
+        self.otherwise.as_ref().map_or(Verdict::Refuse, |way| Verdict::Way(Arc::clone(way)))
     }
 
     /// Resolves for ever, so that addresses are known before they are needed.
@@ -72,30 +71,25 @@ impl Routes {
         }
     }
 
-    /// Whether any route lists this port.
-    pub(crate) fn name_port(&self, port: u16) -> bool {
-        self.routes.iter().any(|route| route.ports.contains(&port))
-    }
-
     fn has_hosts(&self) -> bool {
-        self.routes.iter().any(|route| !route.hosts.is_empty())
+        self.routes.iter().any(|(route, _)| !route.hosts.is_empty())
     }
 
     fn matching(&self, destination: SocketAddr) -> Option<Verdict> {
         let resolved = self.resolved.load();
         let address = destination.ip().to_canonical();
-        let mut found: Option<&Route> = None;
-        for (route, hosts) in self.routes.iter().zip(resolved.iter()) {
+        let mut found: Option<&Arc<Way>> = None;
+        for ((route, way), hosts) in self.routes.iter().zip(resolved.iter()) {
             let port = route.ports.is_empty() || route.ports.contains(&destination.port());
             let named = hosts.contains(&address) || route.cidrs.iter().any(|cidr| cidr.contains(address));
             match found {
                 _ if !port || !named => {}
-                Some(other) if other.mode != route.mode => return Some(Verdict::Conflict),
+                Some(other) if other.mode != way.mode => return Some(Verdict::Conflict),
                 Some(_) => {}
-                None => found = Some(route),
+                None => found = Some(way),
             }
         }
-        found.map(|route| Verdict::Route { mode: route.mode.clone(), service: route.service.clone() })
+        found.map(|way| Verdict::Way(Arc::clone(way)))
     }
 
     /// Resolves every host, unless that was done less than `every` ago. A name that does not resolve keeps the addresses
@@ -107,7 +101,7 @@ impl Routes {
         }
         let before = self.resolved.load_full();
         let mut after = Vec::with_capacity(self.routes.len());
-        for (route, known) in self.routes.iter().zip(before.iter()) {
+        for ((route, _), known) in self.routes.iter().zip(before.iter()) {
             let mut addresses = Vec::new();
             let mut failed = false;
             for host in &route.hosts {
@@ -151,11 +145,8 @@ mod tests {
         };
         let here = "10.1.2.3:80".parse().unwrap();
         assert_eq!(two(&a, &b).find(here).await, Verdict::Conflict);
-        assert_eq!(two(&a, &a).find(here).await, Verdict::Route { mode: a.clone(), service: None });
-        assert_eq!(
-            two(&a, &b).find("10.1.2.3:81".parse().unwrap()).await,
-            Verdict::Route { mode: a.clone(), service: None }
-        );
+        assert_eq!(two(&a, &a).find(here).await, Verdict::Way(Way::new(a.clone(), None)));
+        assert_eq!(two(&a, &b).find("10.1.2.3:81".parse().unwrap()).await, Verdict::Way(Way::new(a.clone(), None)));
         assert_eq!(two(&a, &b).find("11.0.0.1:80".parse().unwrap()).await, Verdict::Refuse);
     }
 
@@ -171,8 +162,8 @@ mod tests {
         };
         let routes = Routes::new(vec![by_name], Otherwise::Plaintext);
         let verdict = routes.find("127.0.0.1:80".parse().unwrap()).await;
-        assert_eq!(verdict, Verdict::Route { mode: a, service: None });
+        assert_eq!(verdict, Verdict::Way(Way::new(a, None)));
         let other = routes.find("127.0.0.1:81".parse().unwrap()).await;
-        assert_eq!(other, Verdict::Otherwise(RouteMode::Plaintext));
+        assert_eq!(other, Verdict::Way(Way::new(RouteMode::Plaintext, None)));
     }
 }

@@ -12,8 +12,11 @@ use portcullis_telemetry::Metrics;
 use portcullis_tls::{CredentialReader, Credentials, Unavailable};
 use tokio::sync::Semaphore;
 
+use crate::changes::Changes;
 use crate::drain::DrainToken;
+use crate::handshakes::Handshakes;
 use crate::route::Routes;
+use crate::way::Way;
 
 /// Everything that a connection needs to know, shared by all of them.
 pub struct World {
@@ -28,7 +31,10 @@ pub struct World {
     /// The end of it all.
     pub drain: DrainToken,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) changes: Changes,
     pub(crate) routes: Routes,
+    pub(crate) upstreams: Vec<Upstream>,
     own_ports: HashSet<u16>,
 }
 
@@ -38,6 +44,15 @@ pub struct Snapshot {
     pub policy: Arc<EffectivePolicy>,
     /// The credentials, or why there are none.
     pub credentials: Result<Arc<Credentials>, Unavailable>,
+    /// Tells of every change after this view was taken.
+    pub changes: Changes,
+}
+
+/// `outbound.upstreams`, ready for use.
+pub(crate) struct Upstream {
+    pub(crate) way: Arc<Way>,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
 }
 
 impl World {
@@ -47,19 +62,44 @@ impl World {
         settings: Settings,
         policy: Arc<ArcSwap<EffectivePolicy>>,
         credentials: CredentialReader,
+        changes: Changes,
         metrics: Metrics,
         drain: DrainToken,
     ) -> Self {
         let open_files = crate::limits::raise_open_files();
         let connections = settings.limits.connections.unwrap_or_else(|| crate::limits::connections(open_files));
-        let own_ports = settings.listeners().iter().map(|(_, address)| address.port()).collect();
+        let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
         let permits = Arc::new(Semaphore::new(connections));
-        Self { settings, policy, credentials, metrics, drain, permits, routes, own_ports }
+        let handshakes = Handshakes::new(settings.limits.handshakes);
+        let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
+            way: Way::new(upstream.mode.clone(), upstream.service.as_deref()),
+            host: Arc::from(upstream.address.host.as_str()),
+            port: upstream.address.port,
+        });
+        let upstreams = upstreams.collect();
+        for port in named_ports(&settings, &own_ports) {
+            metrics.know_port(port);
+        }
+        Self {
+            settings,
+            policy,
+            credentials,
+            metrics,
+            drain,
+            permits,
+            handshakes,
+            changes,
+            routes,
+            upstreams,
+            own_ports,
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { policy: self.policy.load_full(), credentials: self.credentials.current() }
+        // Before the rest, so that a change while this is put together is told.
+        let changes = self.changes.view();
+        Snapshot { policy: self.policy.load_full(), credentials: self.credentials.current(), changes }
     }
 
     /// Whether a captured connection would come back to this proxy itself: one of its own ports, on an address of this
@@ -71,5 +111,35 @@ impl World {
     /// Whether a port is one that this proxy listens on itself.
     pub(crate) fn is_own_port(&self, port: u16) -> bool {
         self.own_ports.contains(&port)
+    }
+}
+
+/// The ports that the configuration names: few, and chosen by the operator, so each may be a label of its own.
+fn named_ports(settings: &Settings, own: &HashSet<u16>) -> Vec<u16> {
+    let (inbound, outbound) = (&settings.inbound, &settings.outbound);
+    let mut named: Vec<u16> = own.iter().copied().collect();
+    named.extend(inbound.ports.iter().map(|port| port.port));
+    named.extend(inbound.apps.keys().copied());
+    named.extend(outbound.upstreams.iter().map(|upstream| upstream.address.port));
+    named.extend(outbound.routes.iter().flat_map(|route| route.ports.iter().copied()));
+    named
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use portcullis_identity::SpiffeId;
+    use portcullis_telemetry::{Own, Service};
+
+    use super::*;
+
+    pub(crate) fn metrics() -> Metrics {
+        let own = Own {
+            id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
+            name: "cart".to_owned(),
+            namespace: "shop".to_owned(),
+            labels: std::collections::BTreeMap::new(),
+            service: Service::new("cart", "shop"),
+        };
+        Metrics::new("0.0.0", own).unwrap()
     }
 }

@@ -7,8 +7,15 @@
 mod family;
 pub mod log;
 mod metrics;
+mod names;
+mod open;
+mod ports;
 mod record;
+mod tcp;
 
 pub use family::{Counter, CounterFamily};
-pub use metrics::{Families, Metrics};
+pub use metrics::{Families, Metrics, ReloadMetrics};
+pub use names::{Own, Service};
+pub use open::OpenConnection;
 pub use record::{Bytes, ConnRecord, Decision, Direction, Ending, TlsFacts};
+pub use tcp::{MAX_PRINCIPALS, ResponseFlag};

@@ -3,9 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use prometheus::{Gauge, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::CounterFamily;
+use crate::names::Own;
+use crate::open::OpenConnection;
+use crate::ports::KnownPorts;
+use crate::tcp::TcpMetrics;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
 /// holds one.
@@ -15,19 +19,44 @@ pub struct Metrics(Arc<Families>);
 /// What [`Metrics`] points to.
 pub struct Families {
     registry: Registry,
+    pub(crate) tcp: TcpMetrics,
+    pub(crate) ports: KnownPorts,
+    /// The label value of what is not there, shared.
+    pub(crate) nothing: Arc<str>,
     pub(crate) decisions: CounterFamily,
-    pub(crate) opened: CounterFamily,
-    pub(crate) closed: CounterFamily,
-    pub(crate) received: CounterFamily,
-    pub(crate) sent: CounterFamily,
-    pub(crate) truncated_after_close: CounterFamily,
+    pub(crate) no_mtls: CounterFamily,
+    pub(crate) tls_info: CounterFamily,
+    pub(crate) handshakes: [Histogram; 2],
     pub(crate) open: [IntGauge; 2],
-    /// Reloads of the two sets, by `set` (`policies`, `credentials`) and `result` (`ok`, `error`).
-    pub reloads: CounterFamily,
     /// Failed accepts, by `error`.
     pub accept_errors: CounterFamily,
-    /// Seconds since 1970 at which the own certificate ends; 0 without one.
-    pub certificate_not_after: Gauge,
+    /// Certificates that were accepted only because of `tls.compat`, by `check`.
+    pub compat_used: CounterFamily,
+    pub(crate) truncated_after_close: CounterFamily,
+    /// The set of policies.
+    pub policies: ReloadMetrics,
+    /// The set of certificate, key and bundles.
+    pub credentials: ReloadMetrics,
+    expiry: [GaugeVec; 2],
+}
+
+/// How a set of files fares.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    results: CounterFamily,
+    generation: IntGauge,
+    last: Gauge,
+}
+
+impl ReloadMetrics {
+    /// What is known at the moment of the scrape: sets put in force, problems met, and when the last one was put in force
+    /// (seconds since 1970).
+    pub fn set(&self, generation: u64, problems: u64, last: f64) {
+        self.results.with(&["ok"]).raise_to(generation);
+        self.results.with(&["error"]).raise_to(problems);
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.last.set(last);
+    }
 }
 
 impl Metrics {
@@ -35,53 +64,86 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
-    pub fn new(version: &str) -> Result<Self, prometheus::Error> {
+    pub fn new(version: &str, own: Own) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let family = |name: &str, help: &str, names: &'static [&'static str]| {
-            let family = CounterFamily::new(name, help, names)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok::<_, prometheus::Error>(family)
-        };
-        let gauge = |opts: Opts| {
-            let gauge = IntGauge::with_opts(opts)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let sockets = |reporter: &str| {
-            gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
-        };
-        let not_after = Gauge::new(
-            "portcullis_certificate_not_after_seconds",
-            "End of the own certificate, in seconds since 1970; 0 without one.",
-        )?;
-        registry.register(Box::new(not_after.clone()))?;
+        let new = Registering(&registry);
+        let tcp = TcpMetrics::new(own)?;
+        registry.register(Box::new(tcp.clone()))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let build = Opts::new("istio_build", "Version of the proxy.")
+        let build = Opts::new("istio_build", "Version of the proxy; always 1.")
             .const_label("component", "portcullis")
             .const_label("tag", version);
-        gauge(build)?.set(1);
-        let per_connection: &[&str] = &["reporter", "connection_security_policy"];
+        new.gauge(build)?.set(1);
+        let sockets = |reporter: &str| {
+            new.gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
+        };
         Ok(Self(Arc::new(Families {
-            decisions: family(
+            tcp,
+            ports: KnownPorts::default(),
+            nothing: Arc::from("-"),
+            decisions: new.family(
                 "portcullis_policy_decisions_total",
                 "Connections by what was decided, why, and by which policy.",
                 &["port", "mode", "decision", "reason", "policy", "transport"],
             )?,
-            opened: family("istio_tcp_connections_opened_total", "Connections opened.", per_connection)?,
-            closed: family("istio_tcp_connections_closed_total", "Connections closed.", per_connection)?,
-            received: family("istio_tcp_received_bytes_total", "Bytes from client to server.", per_connection)?,
-            sent: family("istio_tcp_sent_bytes_total", "Bytes from server to client.", per_connection)?,
-            truncated_after_close: family(
+            no_mtls: new.family(
+                "portcullis_no_mtls_reason_total",
+                "Inbound connections without mutual TLS, let through or refused, by why.",
+                &["reason"],
+            )?,
+            tls_info: new.family(
+                "portcullis_tls_info_total",
+                "Handshakes by what they agreed on.",
+                &["version", "group", "cipher", "resumed"],
+            )?,
+            handshakes: [new.histogram("destination")?, new.histogram("source")?],
+            open: [sockets("destination")?, sockets("source")?],
+            accept_errors: new.family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
+            compat_used: new.family(
+                "portcullis_compat_used_total",
+                "Certificates accepted only because tls.compat relaxes a check.",
+                &["check"],
+            )?,
+            truncated_after_close: new.family(
                 "portcullis_truncated_after_close_total",
                 "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
                 &["reporter"],
             )?,
-            open: [sockets("destination")?, sockets("source")?],
-            reloads: family("portcullis_reloads_total", "Reloads of policies and credentials.", &["set", "result"])?,
-            accept_errors: family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
-            certificate_not_after: not_after,
+            policies: new.reloads("policy")?,
+            credentials: new.reloads("credentials")?,
+            expiry: [
+                new.gauges(
+                    "portcullis_cert_expiry_seconds",
+                    "Seconds until the certificate ends; negative once it has.",
+                    "resource_name",
+                )?,
+                new.gauges(
+                    "istio_agent_cert_expiry_seconds",
+                    "The same, under the name that Istio's alerts use.",
+                    "resource_name",
+                )?,
+            ],
             registry,
         })))
+    }
+
+    /// A port that the configuration or a policy names: it may be a label value.
+    pub fn know_port(&self, port: u16) {
+        self.ports.know(port);
+    }
+
+    /// Seconds until the own certificate (`default`) and the root it rests on (`ROOTCA`) end.
+    pub fn set_expiry(&self, certificate: f64, root: f64) {
+        for family in &self.expiry {
+            family.with_label_values(&["default"]).set(certificate);
+            family.with_label_values(&["ROOTCA"]).set(root);
+        }
+    }
+
+    /// The connections that are open now, the oldest first.
+    #[must_use]
+    pub fn open_connections(&self) -> Vec<OpenConnection> {
+        self.tcp.open().list()
     }
 
     /// All metrics in the Prometheus text format 0.0.4.
@@ -98,5 +160,55 @@ impl Deref for Metrics {
 
     fn deref(&self) -> &Families {
         &self.0
+    }
+}
+
+/// Makes metrics and registers them.
+struct Registering<'r>(&'r Registry);
+
+impl Registering<'_> {
+    fn family(
+        &self,
+        name: &str,
+        help: &str,
+        names: &'static [&'static str],
+    ) -> Result<CounterFamily, prometheus::Error> {
+        let family = CounterFamily::new(name, help, names)?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn gauge(&self, opts: Opts) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::with_opts(opts)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    /// With one label only, so that the crate's hashing of label values cannot mix two of them up.
+    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<GaugeVec, prometheus::Error> {
+        let gauges = GaugeVec::new(Opts::new(name, help), &[label])?;
+        self.0.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    fn histogram(&self, reporter: &str) -> Result<Histogram, prometheus::Error> {
+        let help = "Time from the first byte of a handshake to the verified peer.";
+        let opts = HistogramOpts::new("portcullis_handshake_seconds", help)
+            .const_label("reporter", reporter)
+            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let histogram = Histogram::with_opts(opts)?;
+        self.0.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
+    fn reloads(&self, set: &str) -> Result<ReloadMetrics, prometheus::Error> {
+        let name = |suffix: &str| format!("portcullis_{set}_{suffix}");
+        let last = Gauge::new(name("last_reload_timestamp"), "When the set in force was put there, since 1970.")?;
+        self.0.register(Box::new(last.clone()))?;
+        Ok(ReloadMetrics {
+            results: self.family(&name("reload_total"), "Sets put in force, and problems met.", &["result"])?,
+            generation: self.gauge(Opts::new(name("generation"), "How often a set was put in force."))?,
+            last,
+        })
     }
 }

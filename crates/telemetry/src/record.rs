@@ -1,14 +1,20 @@
 //! The record of one connection, from accept to its access-log line.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use portcullis_identity::SpiffeId;
 
 use crate::Metrics;
+use crate::names::{EdgeKey, Principal, Service};
+use crate::open::{Open, OpenConnection};
+use crate::tcp::{Edge, ResponseFlag};
 
 /// Which side of the mesh edge this proxy is on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Direction {
     /// A peer connected to our app.
     Inbound,
@@ -17,7 +23,9 @@ pub enum Direction {
 }
 
 impl Direction {
-    fn as_str(self) -> &'static str {
+    /// `inbound` or `outbound`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
@@ -25,7 +33,7 @@ impl Direction {
     }
 
     /// Istio's `reporter` label.
-    fn reporter(self) -> &'static str {
+    pub(crate) const fn reporter(self) -> &'static str {
         match self {
             Self::Inbound => "destination",
             Self::Outbound => "source",
@@ -79,6 +87,8 @@ pub struct Ending {
     pub decision: Decision,
     /// Bounded label; `-` when there is nothing to say.
     pub reason: &'static str,
+    /// The same in the few words that Istio's metrics have for it.
+    pub flag: ResponseFlag,
     /// What an operator can do about it; empty when nothing.
     pub hint: &'static str,
     /// Details of a failure, for the log only.
@@ -91,25 +101,25 @@ pub struct ConnRecord {
     pub direction: Direction,
     /// Address of who connected.
     pub src_addr: SocketAddr,
-    /// Verified SPIFFE ID of the client: the peer (inbound) or ourselves (outbound).
-    pub src_identity: Option<String>,
     /// Address that was dialled by the client, as far as it is known.
     pub dst_addr: Option<SocketAddr>,
-    /// Verified SPIFFE ID of the server: ourselves (inbound) or the peer (outbound).
-    pub dst_identity: Option<String>,
-    /// The workload's port, or `-`. The log names every one, a metric only what is known: see `port_is_known`.
-    pub port: String,
-    /// The port is configured or named by a policy. Any other becomes a label only once something accepted there, and
-    /// counts as `other` until then: whoever scans captured ports must not make a label of each.
-    pub port_is_known: bool,
+    /// Verified SPIFFE ID of the other side: of the client inbound, of the server outbound. With it the connection is
+    /// mutual TLS.
+    pub peer: Option<SpiffeId>,
+    /// Outbound: the destination's service, if the configuration knows it.
+    pub service: Option<Arc<Service>>,
+    /// The workload's port.
+    pub port: Option<u16>,
     /// Mode of the port, or how the route is reached.
     pub mode: &'static str,
     /// The policy that decided, `namespace/name`, or `-`.
-    pub policy: String,
+    pub policy: Arc<str>,
     /// What the client's first bytes were: `mtls`, `tls`, `plaintext` or `-`.
     pub transport: &'static str,
-    /// What the handshake agreed on.
-    pub tls: Option<TlsFacts>,
+    /// Inbound: why there is no verified identity although it was let through.
+    pub no_mtls: Option<&'static str>,
+    /// What the handshake agreed on; set by [`ConnRecord::secured`].
+    tls: Option<TlsFacts>,
     /// SNI, for the log only.
     pub sni: Option<String>,
     /// Bytes moved.
@@ -117,7 +127,7 @@ pub struct ConnRecord {
     id: u64,
     started: Instant,
     metrics: Metrics,
-    admitted: bool,
+    admitted: Option<Arc<Open>>,
     ended: bool,
 }
 
@@ -133,21 +143,21 @@ impl ConnRecord {
         Self {
             direction,
             src_addr,
-            src_identity: None,
             dst_addr: None,
-            dst_identity: None,
-            port: "-".to_owned(),
-            port_is_known: false,
+            peer: None,
+            service: None,
+            port: None,
             mode: "-",
-            policy: "-".to_owned(),
+            policy: Arc::clone(&metrics.nothing),
             transport: "-",
+            no_mtls: None,
             tls: None,
             sni: None,
             bytes: Bytes::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             started: Instant::now(),
             metrics: metrics.clone(),
-            admitted: false,
+            admitted: None,
             ended: false,
         }
     }
@@ -157,10 +167,43 @@ impl ConnRecord {
         self.id
     }
 
-    /// The connection may go on to the other side; it counts as opened.
+    /// The handshake is done: the peer was verified, and this was agreed on.
+    pub fn secured(&mut self, peer: SpiffeId, tls: TlsFacts, took: Duration) {
+        self.transport = "mtls";
+        self.peer = Some(peer);
+        // Sessions are never resumed; the label is there for whoever compares proxies.
+        self.metrics.tls_info.with(&[tls.version, tls.group, tls.cipher, "false"]).add(1);
+        if let Some(histogram) = self.metrics.handshakes.get(self.direction as usize) {
+            histogram.observe(took.as_secs_f64());
+        }
+        self.tls = Some(tls);
+    }
+
+    /// The connection goes on to the other side: it counts as opened, and is listed until it ends.
     pub fn admit(&mut self) {
-        self.admitted = true;
-        self.metrics.opened.with(&self.labels()).add(1);
+        if let Some(port) = self.port {
+            // Somebody accepted there, so it is a port and not a number that a client made up.
+            self.metrics.ports.know(port);
+        }
+        let edge = self.edge();
+        edge.opened();
+        let facts = OpenConnection {
+            id: self.id,
+            direction: self.direction,
+            src_addr: self.src_addr,
+            dst_addr: self.dst_addr,
+            peer: self.peer.as_ref().map(ToString::to_string),
+            port: self.port.map_or_else(|| "-".to_owned(), |port| port.to_string()),
+            mode: self.mode,
+            policy: Arc::clone(&self.policy),
+            transport: self.transport,
+            age: Duration::ZERO,
+            received: 0,
+            sent: 0,
+        };
+        let open = Arc::new(Open::new(facts, self.bytes.clone(), edge, self.started));
+        self.metrics.tcp.open().insert(Arc::clone(&open));
+        self.admitted = Some(open);
     }
 
     /// A TLS peer left out close_notify when that did no harm any more: counted, and no reason to give.
@@ -173,13 +216,11 @@ impl ConnRecord {
         self.end(ending);
     }
 
-    fn labels(&self) -> [&'static str; 2] {
-        let security = match (self.transport, self.direction) {
-            ("mtls", _) => "mutual_tls",
-            (_, Direction::Inbound) => "none",
-            (_, Direction::Outbound) => "unknown",
-        };
-        [self.direction.reporter(), security]
+    fn edge(&self) -> Arc<Edge> {
+        let peer = self.peer.clone().map_or(Principal::Unknown, Principal::Id);
+        let mutual_tls = self.peer.is_some();
+        let key = EdgeKey { direction: self.direction, peer, service: self.service.clone(), mutual_tls };
+        self.metrics.tcp.edge(key)
     }
 
     fn end(&mut self, ending: &Ending) {
@@ -187,25 +228,41 @@ impl ConnRecord {
             return;
         }
         self.ended = true;
-        let (received, sent) = (self.bytes.received.load(Ordering::Relaxed), self.bytes.sent.load(Ordering::Relaxed));
         if let Some(gauge) = self.metrics.open.get(self.direction as usize) {
             gauge.dec();
         }
-        if self.admitted {
-            let labels = self.labels();
-            self.metrics.closed.with(&labels).add(1);
-            self.metrics.received.with(&labels).add(received);
-            self.metrics.sent.with(&labels).add(sent);
+        let admitted = self.admitted.take();
+        match &admitted {
+            Some(open) => {
+                open.flush();
+                self.metrics.tcp.open().remove(self.id);
+                open.edge.closed(ending.flag);
+            }
+            None => self.edge().failed(ending.flag),
         }
-        let decision = ending.decision.as_str();
-        let known = self.port_is_known || self.admitted || self.port == "-";
-        let port = if known { self.port.as_str() } else { "other" };
-        let labels = [port, self.mode, decision, ending.reason, &self.policy, self.transport];
-        self.metrics.decisions.with(&labels).add(1);
-        self.log(ending, received, sent);
+        self.count(ending);
+        self.log(ending, admitted.is_some());
     }
 
-    fn log(&self, ending: &Ending, received: u64, sent: u64) {
+    fn count(&self, ending: &Ending) {
+        let metrics = &self.metrics;
+        let port = self.port.map_or(Cow::Borrowed("-"), |port| metrics.ports.label(port));
+        let decision = ending.decision.as_str();
+        let labels = [&*port, self.mode, decision, ending.reason, &*self.policy, self.transport];
+        metrics.decisions.with(&labels).add(1);
+        if self.direction == Direction::Inbound && self.peer.is_none() {
+            metrics.no_mtls.with(&[self.no_mtls.unwrap_or(ending.reason)]).add(1);
+        }
+    }
+
+    fn log(&self, ending: &Ending, admitted: bool) {
+        let (received, sent) = (self.bytes.received.load(Ordering::Relaxed), self.bytes.sent.load(Ordering::Relaxed));
+        let own = self.peer.as_ref().map(|_mutual| &self.metrics.tcp.own().id);
+        let (source, destination) = match self.direction {
+            Direction::Inbound => (self.peer.as_ref(), own),
+            Direction::Outbound => (own, self.peer.as_ref()),
+        };
+        let tls = self.tls.as_ref();
         macro_rules! line {
             ($level:expr, $message:literal) => {
                 tracing::event!(
@@ -213,19 +270,19 @@ impl ConnRecord {
                     conn_id = self.id,
                     direction = self.direction.as_str(),
                     "src.addr" = %self.src_addr,
-                    "src.identity" = self.src_identity.as_deref().map(display),
+                    "src.identity" = source.map(display),
                     "dst.addr" = self.dst_addr.map(display),
-                    "dst.identity" = self.dst_identity.as_deref().map(display),
-                    port = %self.port,
+                    "dst.identity" = destination.map(display),
+                    port = self.port,
                     mode = self.mode,
                     policy = %self.policy,
                     transport = self.transport,
                     decision = ending.decision.as_str(),
                     reason = ending.reason,
                     hint = Some(ending.hint).filter(|hint| !hint.is_empty()),
-                    "tls.version" = self.tls.as_ref().map(|tls| tls.version),
-                    "tls.group" = self.tls.as_ref().map(|tls| tls.group),
-                    "tls.cipher" = self.tls.as_ref().map(|tls| tls.cipher),
+                    "tls.version" = tls.map(|tls| tls.version),
+                    "tls.group" = tls.map(|tls| display(tls.group)),
+                    "tls.cipher" = tls.map(|tls| display(tls.cipher)),
                     sni = self.sni.as_deref(),
                     bytes_recv = received,
                     bytes_sent = sent,
@@ -235,66 +292,137 @@ impl ConnRecord {
                 )
             };
         }
-        match ending.decision {
-            Decision::Allow => line!(tracing::Level::INFO, "connection complete"),
-            Decision::Deny => line!(tracing::Level::WARN, "connection refused"),
+        match (ending.decision, admitted) {
+            (Decision::Allow, _) => line!(tracing::Level::INFO, "connection complete"),
+            (Decision::Deny, false) => line!(tracing::Level::WARN, "connection refused"),
+            (Decision::Deny, true) => line!(tracing::Level::WARN, "connection closed"),
         }
     }
 }
 
 impl Drop for ConnRecord {
     fn drop(&mut self) {
-        let decision = if self.admitted { Decision::Allow } else { Decision::Deny };
+        let decision = if self.admitted.is_some() { Decision::Allow } else { Decision::Deny };
         let hint = "the proxy ended, or a task was cancelled, while the connection lived";
-        self.end(&Ending { decision, reason: "shutdown", hint, error: None });
+        self.end(&Ending { decision, reason: "shutdown", hint, flag: ResponseFlag::None, error: None });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::tests::own;
 
-    #[test]
-    fn a_port_becomes_a_label_only_if_it_is_known_or_something_accepted_there() {
-        let metrics = Metrics::new("0.0.0").unwrap();
-        let record = |port: &str, known: bool, admit: bool| {
-            let mut record = ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap());
-            record.port = port.to_owned();
-            record.port_is_known = known;
-            if admit {
-                record.admit();
-            }
-        };
-        record("-", false, false);
-        record("1001", true, false);
-        record("1002", false, true);
-        record("1003", false, false);
-        record("1004", false, false);
+    fn record(metrics: &Metrics, direction: Direction) -> ConnRecord {
+        ConnRecord::open(metrics, direction, "127.0.0.1:9".parse().unwrap())
+    }
+
+    fn peer(name: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://cluster.local/ns/front/sa/{name}")).unwrap()
+    }
+
+    fn ending(decision: Decision, reason: &'static str, flag: ResponseFlag) -> Ending {
+        Ending { decision, reason, hint: "", flag, error: None }
+    }
+
+    /// The value of the one line that has all of these in it.
+    fn value(metrics: &Metrics, parts: &[&str]) -> Option<f64> {
         let text = metrics.encode().unwrap();
-        for (port, count) in [("-", 1), ("1001", 1), ("1002", 1), ("1003", 0), ("1004", 0), ("other", 1)] {
-            let is_labelled = |line: &&str| ["{", ","].iter().any(|s| line.contains(&format!("{s}port=\"{port}\"")));
-            assert_eq!(text.lines().filter(is_labelled).count(), count, "{port} in {text}");
-        }
+        let mut found =
+            text.lines().filter(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
+        let line = found.next()?;
+        assert_eq!(found.next(), None, "{parts:?} names more than one series");
+        Some(line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
     #[test]
     fn a_record_counts_once_whether_finished_or_dropped() {
-        let metrics = Metrics::new("0.0.0").unwrap();
-        let client: SocketAddr = "127.0.0.1:9".parse().unwrap();
-        let record = ConnRecord::open(&metrics, Direction::Inbound, client);
-        record.finish(&Ending { decision: Decision::Deny, reason: "x", hint: "", error: None });
-        let mut dropped = ConnRecord::open(&metrics, Direction::Inbound, client);
-        dropped.transport = "mtls";
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        record(&metrics, Direction::Inbound).finish(&ending(Decision::Deny, "x", ResponseFlag::Deny));
+        let mut dropped = record(&metrics, Direction::Inbound);
+        dropped.peer = Some(peer("web"));
         dropped.admit();
-        dropped.count_truncated_after_close();
         drop(dropped);
+        assert_eq!(value(&metrics, &["decisions_total", "reason=\"x\"", "decision=\"deny\""]), Some(1.0));
+        assert_eq!(value(&metrics, &["decisions_total", "reason=\"shutdown\"", "decision=\"allow\""]), Some(1.0));
+        assert_eq!(value(&metrics, &["istio_tcp_sockets_open", "destination"]), Some(0.0));
+        assert_eq!(value(&metrics, &["connections_opened_total", "mutual_tls", "sa/web"]), Some(1.0));
+        assert_eq!(value(&metrics, &["connections_closed_total", "mutual_tls", "sa/web"]), Some(1.0));
+        assert_eq!(value(&metrics, &["connections_failed_total{", "response_flags=\"DENY\""]), Some(1.0));
+        assert_eq!(value(&metrics, &["no_mtls_reason_total", "reason=\"x\""]), Some(1.0));
+    }
+
+    #[test]
+    fn bytes_advance_while_the_connection_lives_and_are_not_counted_twice() {
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        let mut open = record(&metrics, Direction::Inbound);
+        open.peer = Some(peer("web"));
+        open.admit();
+        let received = &["istio_tcp_received_bytes_total{", "mutual_tls"];
+        assert_eq!(value(&metrics, received), Some(0.0));
+        open.bytes.received.store(5, Ordering::Relaxed);
+        assert_eq!(value(&metrics, received), Some(5.0));
+        open.bytes.received.store(12, Ordering::Relaxed);
+        open.bytes.sent.store(3, Ordering::Relaxed);
+        assert_eq!(metrics.open_connections().first().map(|open| (open.received, open.sent)), Some((12, 3)));
+        open.finish(&ending(Decision::Allow, "-", ResponseFlag::None));
+        assert_eq!(value(&metrics, received), Some(12.0));
+        assert_eq!(value(&metrics, &["istio_tcp_sent_bytes_total{", "mutual_tls"]), Some(3.0));
+        assert!(metrics.open_connections().is_empty());
+    }
+
+    /// R85: peers choose their names, and must not choose how large our metrics get.
+    #[test]
+    fn ten_thousand_identities_leave_the_metrics_flat() {
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        for n in 0..10_000 {
+            let mut one = record(&metrics, Direction::Inbound);
+            one.peer = Some(peer(&format!("p{n}")));
+            one.admit();
+            one.finish(&ending(Decision::Allow, "-", ResponseFlag::None));
+        }
         let text = metrics.encode().unwrap();
-        let deny = "decision=\"deny\",mode=\"-\",policy=\"-\",port=\"-\",reason=\"x\",transport=\"-\"} 1";
-        let any_order = text.lines().any(|line| line.contains("reason=\"x\"") && line.ends_with(" 1"));
-        assert!(text.contains(deny) || any_order, "{text}");
-        assert!(text.contains("reason=\"shutdown\""), "{text}");
-        assert!(text.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0"), "{text}");
-        assert!(text.contains("connection_security_policy=\"mutual_tls\""), "{text}");
-        assert!(text.contains("portcullis_truncated_after_close_total{reporter=\"destination\"} 1"), "{text}");
+        let series = text.lines().filter(|line| line.starts_with("istio_tcp_connections_opened_total{")).count();
+        assert_eq!(series, crate::tcp::MAX_PRINCIPALS);
+        assert!(text.contains("sa/p9999\""), "the newest has a series");
+    }
+
+    #[test]
+    fn where_all_peers_are_live_a_new_one_is_other() {
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        let open = |n: usize| {
+            let mut one = record(&metrics, Direction::Inbound);
+            one.peer = Some(peer(&format!("p{n}")));
+            one.admit();
+            one
+        };
+        let mut live: Vec<_> = (0..crate::tcp::MAX_PRINCIPALS).map(open).collect();
+        let late = open(5000);
+        assert_eq!(value(&metrics, &["connections_opened_total{", "source_principal=\"other\""]), Some(1.0));
+        assert_eq!(value(&metrics, &["portcullis_peers_crowded_out_total"]), Some(1.0));
+        drop((late, live.pop()));
+        let _room = open(6000);
+        assert_eq!(value(&metrics, &["connections_opened_total{", "sa/p6000\""]), Some(1.0));
+    }
+
+    #[test]
+    fn a_port_is_a_label_only_when_somebody_listens_there() {
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        let refused = |port: u16| {
+            let mut one = record(&metrics, Direction::Inbound);
+            one.port = Some(port);
+            one.finish(&ending(Decision::Deny, "x", ResponseFlag::Deny));
+        };
+        metrics.know_port(8080);
+        refused(8080);
+        (1000..2000).for_each(refused);
+        assert_eq!(value(&metrics, &["decisions_total", "port=\"8080\""]), Some(1.0));
+        assert_eq!(value(&metrics, &["decisions_total", "port=\"other\""]), Some(1000.0));
+        let mut accepted = record(&metrics, Direction::Inbound);
+        accepted.port = Some(1500);
+        accepted.admit();
+        accepted.finish(&ending(Decision::Allow, "-", ResponseFlag::None));
+        refused(1500);
+        assert_eq!(value(&metrics, &["decisions_total", "port=\"1500\"", "deny"]), Some(1.0));
     }
 }

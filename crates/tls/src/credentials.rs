@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 use crate::bundle::TrustBundle;
 use crate::clock::Clock;
 use crate::credential_error::{CredentialError, CredentialWarning, FileRole};
-use crate::handshake::PeerInfo;
 use crate::pem;
 use crate::provider::provider;
 use crate::trust::TrustBundles;
@@ -94,6 +93,8 @@ pub struct Svid {
     pub leaf: Leaf,
     /// The last second at which the whole path is valid, in Unix time.
     pub not_after_unix: i64,
+    /// The last second of the root at its end, in Unix time.
+    pub root_not_after_unix: i64,
 }
 
 /// A workload's identity, key and bundles, validated and ready to use. Immutable; a rotation makes new ones.
@@ -163,6 +164,12 @@ impl Credentials {
         self.svid.not_after_unix
     }
 
+    /// The last second of the root that the own certificate rests on, in Unix time.
+    #[must_use]
+    pub const fn root_not_after_unix(&self) -> i64 {
+        self.svid.root_not_after_unix
+    }
+
     /// Whether our chain has expired by now.
     #[must_use]
     pub fn is_expired(&self) -> bool {
@@ -186,8 +193,8 @@ impl Credentials {
     ///
     /// # Errors
     /// Why it would not be.
-    pub fn still_trusts(&self, peer: &PeerInfo) -> Result<(), VerifyError> {
-        recheck(&self.trust, peer.id.domain_str(), &peer.path, self.clock.now())
+    pub fn still_trusts(&self, peer: &SpiffeId, path: &crate::PathSummary) -> Result<(), VerifyError> {
+        recheck(&self.trust, peer.domain_str(), path, self.clock.now())
     }
 
     pub(crate) const fn with_generation(mut self, generation: u64) -> Self {
@@ -274,7 +281,12 @@ fn own_svid(
         let expected = rules.expected_own_id.clone();
         return Err(CredentialError::OwnId { expected, found: verified.leaf.id });
     }
-    Ok(Svid { not_after_unix: verified.path.not_after_unix(), leaf: verified.leaf, chain })
+    Ok(Svid {
+        not_after_unix: verified.path.not_after_unix().min(verified.leaf.not_after_unix),
+        root_not_after_unix: verified.path.root_not_after_unix(),
+        leaf: verified.leaf,
+        chain,
+    })
 }
 
 /// Loads the key and makes sure that it is the certificate's.

@@ -158,10 +158,17 @@ pub struct PathSummary {
 }
 
 impl PathSummary {
-    /// The last second at which every certificate of the path is valid, in Unix time.
+    /// The last second at which everything that the leaf rests on is valid, in Unix time. The leaf's own end is not part
+    /// of it: a connection may outlive the certificate that it was opened with.
     #[must_use]
     pub fn not_after_unix(&self) -> i64 {
         self.not_after_unix.min(self.root.not_after_unix())
+    }
+
+    /// The last second of the root's validity, in Unix time.
+    #[must_use]
+    pub fn root_not_after_unix(&self) -> i64 {
+        self.root.not_after_unix()
     }
 }
 
@@ -189,10 +196,7 @@ pub(crate) fn verify(
     let chain = Chain { end_entity, intermediates, role, now };
     let now = unix(now);
     match chain.path(&bundle.anchors_at(now), bundle) {
-        Ok(mut path) => {
-            path.not_after_unix = path.not_after_unix.min(leaf.not_after_unix);
-            Ok(Verified { leaf, path })
-        }
+        Ok(path) => Ok(Verified { leaf, path }),
         Err(Failure::Signer(error)) => Err(error.into()),
         Err(Failure::Path(error)) => Err(chain.explain(&error, trust, &domain)),
     }

@@ -223,12 +223,12 @@ async fn a_root_that_expires_while_running_is_no_longer_used() {
 
     seconds.store(u64::try_from(start + 60).unwrap(), Ordering::Release);
     inbound(&ours, &peer).await.0.unwrap();
-    ours.still_trusts(&info).unwrap();
+    ours.still_trusts(&info.id, &info.path).unwrap();
 
     seconds.store(u64::try_from(start + 61).unwrap(), Ordering::Release);
     let error = inbound(&ours, &peer).await.0.unwrap_err();
     assert_eq!(error.class(), "expired", "{error}");
-    assert_eq!(ours.still_trusts(&info).unwrap_err().class(), "expired");
+    assert_eq!(ours.still_trusts(&info.id, &info.path).unwrap_err().class(), "expired");
     let others = RawPeer::presenting(&other.workload(WEB));
     inbound(&ours, &others).await.0.unwrap();
 }
@@ -253,16 +253,16 @@ async fn live_peers_are_judged_again_by_new_bundles() {
     let (old, new) = (ca(), ca());
     let before = credentials(&old, ME);
     let (_, peer) = inbound(&before, &RawPeer::presenting(&old.workload(WEB))).await.0.unwrap();
-    before.still_trusts(&peer).unwrap();
+    before.still_trusts(&peer.id, &peer.path).unwrap();
     let with = |bundle: &str| validate(files(&new.workload(ME), bundle), &rules(ME)).unwrap();
-    with(&format!("{}{}", old.bundle_pem(), new.bundle_pem())).still_trusts(&peer).unwrap();
-    assert_eq!(with(&new.bundle_pem()).still_trusts(&peer).unwrap_err().class(), "unknown-issuer");
+    with(&format!("{}{}", old.bundle_pem(), new.bundle_pem())).still_trusts(&peer.id, &peer.path).unwrap();
+    assert_eq!(with(&new.bundle_pem()).still_trusts(&peer.id, &peer.path).unwrap_err().class(), "unknown-issuer");
 
     let alias = "spiffe://old.local/w";
     let aliased = credentials_with(&old, ME, |rules| rules.aliases = vec![td("old.local")]);
     let (_, peer) = inbound(&aliased, &RawPeer::presenting(&old.workload(alias))).await.0.unwrap();
-    aliased.still_trusts(&peer).unwrap();
-    assert_eq!(before.still_trusts(&peer).unwrap_err().class(), "td-bundle");
+    aliased.still_trusts(&peer.id, &peer.path).unwrap();
+    assert_eq!(before.still_trusts(&peer.id, &peer.path).unwrap_err().class(), "td-bundle");
 }
 
 #[tokio::test]

@@ -27,13 +27,13 @@ async fn sent(bytes: &[u8]) -> (DuplexStream, DuplexStream) {
 async fn settled_openings_do_not_wait_for_more() {
     let junk = [&[0x16, 3, 1, 0, 8, 1, 0, 0, 4][..], b"junk"].concat();
     let cases: [(&[u8], Sniff, Opening); 7] = [
-        (b"G", Sniff::WholeHello, Opening::Plain),
+        (b"G", Sniff::Hello, Opening::Plain),
         (b"G", Sniff::FirstByte, Opening::Plain),
-        (b"\x16hello", Sniff::WholeHello, Opening::Plain),
-        (HELLO, Sniff::WholeHello, Opening::MeshTls),
-        (&[0x16], Sniff::FirstByte, Opening::UnreadTls),
+        (b"\x16hello", Sniff::Hello, Opening::Plain),
+        (HELLO, Sniff::Hello, Opening::MeshTls),
+        (HELLO, Sniff::FirstByte, Opening::MeshTls),
         (b"\x16hello", Sniff::FirstByte, Opening::UnreadTls),
-        (&junk, Sniff::WholeHello, Opening::Malformed),
+        (&junk, Sniff::Hello, Opening::Malformed),
     ];
     for (bytes, sniff, opening) in cases {
         let (_client, mut ours) = sent(bytes).await;
@@ -60,7 +60,7 @@ async fn the_deadline_counts_from_the_start_and_not_from_the_last_byte() {
         };
         let detected = tokio::select! {
             biased;
-            detected = detect(&mut ours, soon(), Sniff::WholeHello) => detected.unwrap(),
+            detected = detect(&mut ours, soon(), Sniff::Hello) => detected.unwrap(),
             () = drip => unreachable!(),
         };
         assert_eq!((detected.opening, detected.eof), (opening, false));
@@ -75,7 +75,7 @@ async fn an_early_end_leaves_it_silent_or_incomplete() {
         let (mut client, mut ours) = sent(bytes).await;
         client.shutdown().await.unwrap();
         let start = Instant::now();
-        let detected = detect(&mut ours, soon(), Sniff::WholeHello).await.unwrap();
+        let detected = detect(&mut ours, soon(), Sniff::Hello).await.unwrap();
         assert_eq!((detected.opening, detected.eof), (opening, true));
         assert_eq!(detected.seen, bytes);
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -89,7 +89,7 @@ async fn text_with_a_fin_right_behind_it_is_delivered_and_then_ends() {
     client.write_all(b"SELECT 1").await.unwrap();
     client.shutdown().await.unwrap();
     let (mut ours, _) = listener.accept().await.unwrap();
-    let detected = detect(&mut ours, soon(), Sniff::WholeHello).await.unwrap();
+    let detected = detect(&mut ours, soon(), Sniff::Hello).await.unwrap();
     assert_eq!(detected.opening, Opening::Plain);
     let mut replay = Replay::new(detected.seen, ours);
     let mut got = Vec::new();
@@ -110,14 +110,14 @@ async fn a_reset_is_an_error() {
     let (mut ours, _) = listener.accept().await.unwrap();
     crate::socket::reset_on_close(&client).unwrap();
     drop(client);
-    let error = detect(&mut ours, soon(), Sniff::WholeHello).await.unwrap_err();
+    let error = detect(&mut ours, soon(), Sniff::Hello).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_detector_goes_on_where_it_was() {
     let (mut client, mut ours) = duplex(1 << 20);
-    let mut detector = Detector::new(Sniff::WholeHello);
+    let mut detector = Detector::new(Sniff::Hello);
     for piece in HELLO.chunks(100) {
         assert!(timeout(Duration::from_millis(100), detector.run(&mut ours)).await.is_err());
         client.write_all(piece).await.unwrap();
@@ -134,7 +134,7 @@ async fn an_interrupted_detector_goes_on_where_it_was() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_holds_no_buffer() {
     let (_client, mut ours) = duplex(64);
-    let mut detector = Detector::new(Sniff::WholeHello);
+    let mut detector = Detector::new(Sniff::Hello);
     assert!(timeout(Duration::from_secs(1), detector.run(&mut ours)).await.is_err());
     assert!(!detector.has_bytes());
     assert_eq!(detector.seen.capacity(), 0);
@@ -158,7 +158,7 @@ async fn chunked(bytes: &[u8], sizes: &[usize]) -> Detected {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        detected = detect(&mut ours, soon(), Sniff::WholeHello) => detected.unwrap(),
+        detected = detect(&mut ours, soon(), Sniff::Hello) => detected.unwrap(),
         () = feed => unreachable!(),
     }
 }

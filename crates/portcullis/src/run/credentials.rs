@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use portcullis_proxy::changes::Announcer;
 use portcullis_settings::Settings;
-use portcullis_telemetry::Metrics;
 use portcullis_tls::{
     Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion,
 };
@@ -30,7 +30,7 @@ impl Source {
 }
 
 /// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
-pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Source, Refusal> {
+pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, Refusal> {
     let (mut store, reader) = CredentialStore::new();
     let Some(identity) = &settings.identity else {
         return Ok(Source { reader, watcher: None });
@@ -46,18 +46,14 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Source, Re
         min_version: if settings.tls.allow_tls12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
     };
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
-    let metrics = metrics.clone();
     let require_private_mode = identity.require_private_mode;
     let mut warned = false;
     let loader = move |files: &[FileContent]| {
         let result = validate(files, &domains, &rules, |key| check_mode(key, require_private_mode, &mut warned));
-        let label = if result.is_ok() { "ok" } else { "error" };
-        metrics.reloads.with(&["credentials", label]).add(1);
         let credentials = result?;
         let not_after = credentials.not_after_unix();
-        #[allow(clippy::cast_precision_loss)]
-        metrics.certificate_not_after.set(not_after as f64);
         let generation = store.publish(credentials);
+        changed.announce();
         Ok::<_, String>(format!("credentials generation {generation}, valid until Unix time {not_after}"))
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };

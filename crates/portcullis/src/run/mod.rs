@@ -15,10 +15,11 @@ use std::thread;
 
 use anyhow::Context;
 use portcullis_admin::Serves;
+use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
-use portcullis_telemetry::{Metrics, log};
+use portcullis_telemetry::{Metrics, Own, Service, log};
 
 use self::status::Status;
 use crate::commands::config;
@@ -55,19 +56,21 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
     let settings = read_settings(config)?;
     log::init(format, level).map_err(|error| Refusal::new(64, error))?;
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).context("metrics").map_err(failed)?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), own(&settings)).context("metrics").map_err(failed)?;
+    let (announcer, changes) = changes();
 
-    let policies = policies::watch(&settings, &metrics)?;
-    let credentials = credentials::watch(&settings, &metrics)?;
-    let (trigger, token) = drain();
+    let policies = policies::watch(&settings, &metrics, announcer.clone())?;
+    let credentials = credentials::watch(&settings, announcer.clone())?;
+    let (trigger, token) = drain(announcer);
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
     let bound = engine::bind(&settings, workers).map_err(|error| Refusal::new(1, error))?;
 
-    let status = Arc::new(Status::new(&credentials, metrics.clone(), token.clone()));
+    let status = Arc::new(Status::new(&policies, &credentials, metrics.clone(), token.clone()));
     let monitors = [policies.monitor(), credentials.monitor()];
     serve_admin(&settings, &status).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
-    let world = Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), metrics, token));
+    let world =
+        Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), changes, metrics, token));
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
 
     status.started();
@@ -76,6 +79,18 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
     drop((policies, credentials));
     tracing::info!(forced, "ended");
     Ok(ExitCode::from(if forced { 3 } else { 0 }))
+}
+
+/// Ourselves, as the labels of the metrics have it.
+fn own(settings: &Settings) -> Own {
+    let workload = &settings.workload;
+    Own {
+        id: settings.own_id.clone(),
+        name: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        labels: workload.labels.clone(),
+        service: Service::new(&settings.service, &workload.namespace),
+    }
 }
 
 fn processors() -> NonZeroUsize {

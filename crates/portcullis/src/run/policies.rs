@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_policy::{EffectivePolicy, Loaded, ParsedSource, PolicySet};
+use portcullis_proxy::changes::Announcer;
 use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
 use portcullis_watch::{Content, FileContent, Monitor, Options, StartError, Watcher};
@@ -25,7 +26,7 @@ impl Policies {
 }
 
 /// Loads the folder and watches it. A set with any error in it changes nothing.
-pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Policies, Refusal> {
+pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Refusal> {
     let none = resolve(settings, &PolicySet::default());
     let effective = Arc::new(ArcSwap::from_pointee(none));
     let Some(folder) = settings.policies.clone() else {
@@ -36,14 +37,15 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics) -> Result<Policies, 
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let result = load(&settings, parsed.load(files), files.len());
-        let label = if result.is_ok() { "ok" } else { "error" };
-        metrics.reloads.with(&["policies", label]).add(1);
-        let (policy, summary) = result?;
+        let (policy, summary) = load(&settings, parsed.load(files), files.len())?;
+        for port in policy.ports() {
+            metrics.know_port(port);
+        }
         if !std::mem::take(&mut first) {
             log_modes(&settings, &policy);
         }
         target.store(Arc::new(policy));
+        changed.announce();
         Ok::<_, String>(summary)
     };
     let watcher =
@@ -99,7 +101,7 @@ pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy) {
     ports.dedup();
     for port in ports {
         let decided = policy.mode(port);
-        tracing::info!(port, mode = decided.mode.as_str(), policy = %decided.by.label(), "inbound port");
+        tracing::info!(port, mode = decided.mode.as_str(), policy = %decided.label, "inbound port");
     }
 }
 

@@ -41,14 +41,35 @@ impl Mesh {
         self.folder.path()
     }
 
+    /// Replaces the policy by rename, as an editor does.
+    pub fn set_mode(&self, mode: &str) {
+        let draft = self.path().join("policies/.draft");
+        fs::write(&draft, POLICY.replace("MODE", mode)).unwrap();
+        fs::rename(draft, self.path().join("policies/shop.yaml")).unwrap();
+    }
+
+    /// Replaces the identity of a workload, file by file, by rename.
+    pub fn set_identity(&self, name: &str, files: [(&str, String); 3]) {
+        for (file, content) in files {
+            let draft = self.path().join(name).join(".draft");
+            fs::write(&draft, content).unwrap();
+            fs::rename(draft, self.path().join(name).join(file)).unwrap();
+        }
+    }
+
     /// A sidecar before `app`; it logs JSON unless changed.
     pub fn cart(&self, app: SocketAddr, change: impl FnOnce(&mut Command)) -> (Sidecar, SocketAddr) {
+        self.cart_with(app, "", change)
+    }
+
+    /// The same with more in its configuration.
+    pub fn cart_with(&self, app: SocketAddr, more: &str, change: impl FnOnce(&mut Command)) -> (Sidecar, SocketAddr) {
         let listen = free_address();
         let body = format!(
             "workload: {{name: cart, namespace: shop, serviceAccount: cart}}\n\
              policies: policies\n\
              identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
-             inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{app}\"}}]}}\n"
+             inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{app}\"}}]}}\n{more}"
         );
         (self.start("cart", &body, change), listen)
     }

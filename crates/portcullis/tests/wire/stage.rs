@@ -265,7 +265,7 @@ fn line_differences(case: &Case, port: u16, reached: usize, line: &Value) -> Vec
     let text = |text: Option<&str>| text.map_or(Value::Null, Value::from);
     let wanted = [
         ("direction", Value::from("inbound")),
-        ("port", Value::from(port.to_string())),
+        ("port", Value::from(port)),
         ("mode", Value::from(case.mode)),
         ("policy", Value::from(POLICY)),
         ("decision", Value::from(decision)),
