@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use portcullis_identity::ExpectedIds;
+use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::{DnsName, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::TlsConnector;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
-use crate::server::peer;
+use crate::server::established;
+use crate::session::Session;
 use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
 
@@ -56,15 +57,6 @@ where
         Some(Sni(name)) => ServerName::DnsName(name.clone()),
         None => ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()),
     };
-    let connected = TlsConnector::from(Arc::new(config)).connect(name, io).into_fallible().await;
-    let stream = match connected {
-        Ok(stream) => stream,
-        Err((error, mut io)) => {
-            // The alert has been written; what becomes of the FIN does not matter any more.
-            let _ = io.shutdown().await;
-            return Err(HandshakeError::new(error, &verifier));
-        }
-    };
-    let peer = peer(&verifier, stream.get_ref().1)?;
-    Ok((Stream::client(stream), peer))
+    let session = UnbufferedClientConnection::new(Arc::new(config), name).map_err(HandshakeError::Protocol)?;
+    established(Stream::new(io, Session::Client(session)), &verifier).await
 }

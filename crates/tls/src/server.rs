@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
+use crate::session::Session;
 use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
 
@@ -22,21 +23,29 @@ where
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::AnyWorkload));
     let config = credentials.server_config(Arc::clone(&verifier)).map_err(HandshakeError::Protocol)?;
-    let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).into_fallible().await;
-    let stream = match accepted {
-        Ok(stream) => stream,
-        Err((error, mut io)) => {
-            // The alert has been written; what becomes of the FIN does not matter any more.
-            let _ = io.shutdown().await;
-            return Err(HandshakeError::new(error, &verifier));
-        }
-    };
-    let peer = peer(&verifier, stream.get_ref().1)?;
-    Ok((Stream::server(stream), peer))
+    let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(HandshakeError::Protocol)?;
+    established(Stream::new(io, Session::Server(session)), &verifier).await
+}
+
+/// Runs a handshake to its end; what is handed out has a peer that was verified in it.
+pub(crate) async fn established<IO>(
+    mut stream: Stream<IO>,
+    verifier: &PeerVerifier,
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(error) = stream.handshake().await {
+        // The alert has been written; what becomes of the FIN does not matter any more.
+        let _ = stream.get_mut().shutdown().await;
+        return Err(HandshakeError::new(error, verifier));
+    }
+    let peer = peer(verifier, stream.state())?;
+    Ok((stream, peer))
 }
 
 /// The verdict of a handshake that succeeded.
-pub(crate) fn peer(verifier: &PeerVerifier, state: &rustls::CommonState) -> Result<PeerInfo, HandshakeError> {
+fn peer(verifier: &PeerVerifier, state: &rustls::CommonState) -> Result<PeerInfo, HandshakeError> {
     match verifier.verdict() {
         Some(Ok(verified)) => Ok(PeerInfo::new(verified.clone(), state)),
         // rustls completed a handshake without asking the verifier: never an identity, whatever the cause.

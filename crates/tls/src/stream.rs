@@ -1,29 +1,71 @@
 //! An established connection, behind a small seam so that its insides can be made faster or smaller later.
 
-use std::io::{self, IoSlice};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use rustls::{AlertDescription, Error};
+use rustls::{AlertDescription, CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{alert_name, tls_error};
+use crate::scratch::Scratch;
+use crate::session::{Output, Session};
+
+/// How much one write encrypts at most: four records.
+const MAX_WRITE: usize = 64 * 1024;
 
 /// One encrypted connection.
 ///
 /// Reading gives `Ok(0)` after the peer's close_notify only. When the peer's bytes end without it, reading first gives all
 /// that came, and then `UnexpectedEof`, so that a cut connection cannot pass for a finished one. `poll_shutdown` sends
-/// close_notify and ends the direction; the other one stays open.
+/// close_notify and ends the direction; the other one stays open. A write may keep what the connection does not take at
+/// once; it is sent before anything is written again, or by a flush.
 ///
-/// It is a pointer, since it is handed through several futures, and each of them would keep room for the kilobyte that
-/// rustls' state is.
-#[derive(Debug)]
+/// While nothing is on its way, it holds no buffer. It is a pointer, since it is handed through several futures, and each
+/// of them would keep room for the kilobyte that rustls' state is.
 pub struct Stream<IO>(Box<Inner<IO>>);
 
-#[derive(Debug)]
-enum Inner<IO> {
-    Client(tokio_rustls::client::TlsStream<IO>),
-    Server(tokio_rustls::server::TlsStream<IO>),
+struct Inner<IO> {
+    io: IO,
+    session: Session,
+    /// What came and cannot be processed before more comes: a part of a record, or of a message in the handshake.
+    incoming: Vec<u8>,
+    received: Pending,
+    to_send: Pending,
+    /// The peer's close_notify came.
+    peer_closed: bool,
+    /// The peer's bytes have ended, with or without it.
+    ended: bool,
+    /// Our own close_notify was written.
+    closed: bool,
+    /// What broke TLS. It stays broken.
+    failed: Option<Error>,
+}
+
+/// Bytes that wait for somebody to take them. Empty, it holds no memory.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Pending {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.taken += count;
+        if self.taken >= self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 /// What broke an established stream.
@@ -80,74 +122,235 @@ impl StreamFault {
 }
 
 impl<IO> Stream<IO> {
-    pub(crate) fn client(stream: tokio_rustls::client::TlsStream<IO>) -> Self {
-        Self(Box::new(Inner::Client(stream)))
+    pub(crate) fn new(io: IO, session: Session) -> Self {
+        Self(Box::new(Inner {
+            io,
+            session,
+            incoming: Vec::new(),
+            received: Pending::default(),
+            to_send: Pending::default(),
+            peer_closed: false,
+            ended: false,
+            closed: false,
+            failed: None,
+        }))
     }
 
-    pub(crate) fn server(stream: tokio_rustls::server::TlsStream<IO>) -> Self {
-        Self(Box::new(Inner::Server(stream)))
+    /// What the handshake agreed on.
+    pub(crate) fn state(&self) -> &CommonState {
+        self.0.session.state()
     }
 
     /// The connection underneath, for addresses and socket options.
     pub fn get_ref(&self) -> &IO {
-        match &*self.0 {
-            Inner::Client(stream) => stream.get_ref().0,
-            Inner::Server(stream) => stream.get_ref().0,
-        }
+        &self.0.io
     }
 
     /// The connection underneath. Reading or writing it directly breaks the stream; it is for giving up, as by a reset.
     pub fn get_mut(&mut self) -> &mut IO {
-        match &mut *self.0 {
-            Inner::Client(stream) => stream.get_mut().0,
-            Inner::Server(stream) => stream.get_mut().0,
+        &mut self.0.io
+    }
+}
+
+impl<IO> fmt::Debug for Stream<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
+    /// Runs the handshake to its end. After an error the alert has been written, as far as the connection took it.
+    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        // The client speaks first: what it says comes out of nothing.
+        self.0.process(&mut [], &mut keep);
+        poll_fn(|cx| self.0.poll_handshake(cx)).await
+    }
+}
+
+/// Nobody reads yet.
+const fn keep(_received: &[u8]) -> usize {
+    0
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.check()?;
+            let sent = self.poll_send(cx)?;
+            if !self.session.state().is_handshaking() {
+                ready!(sent);
+                return Pin::new(&mut self.io).poll_flush(cx);
+            }
+            if self.ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            // Even if not all was sent: the peer may wait for us to read.
+            ready!(self.poll_receive(cx, &mut keep))?;
         }
+    }
+
+    /// What broke TLS earlier.
+    fn check(&self) -> io::Result<()> {
+        match &self.failed {
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads once from the connection and processes what came. A failure of TLS is noted, not returned, so that what came
+    /// before it can be delivered first.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8]) -> usize) -> Poll<io::Result<()>> {
+        let mut scratch = Scratch::lend();
+        let held = self.incoming.len();
+        let mut space = ReadBuf::new(scratch.incoming.get_mut(held..).unwrap_or_default());
+        if space.remaining() == 0 {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message that is longer than allowed",
+            )));
+        }
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut space))?;
+        let end = held + space.filled().len();
+        self.ended = end == held;
+        let Some(bytes) = scratch.incoming.get_mut(..end).filter(|_| !self.ended) else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Some(front) = bytes.get_mut(..held) {
+            front.copy_from_slice(&self.incoming);
+        }
+        self.process(bytes, take);
+        // An alert or an answer to a key update. If it cannot be sent now, it goes with what is written next; if it cannot
+        // be sent at all, that shows there.
+        let _tried = self.poll_send(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Processes everything that has come and was not done with.
+    fn process(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8]) -> usize) {
+        let mut output = Output::new(Vec::new(), take);
+        let (done, result) = self.session.read(bytes, &mut output);
+        self.incoming = bytes.get(done..).unwrap_or_default().to_vec();
+        let to_send = self.absorb(output);
+        self.to_send.add(&to_send);
+        self.failed = result.err();
+    }
+
+    /// Keeps what came out, but for what is to be sent, which is returned.
+    fn absorb(&mut self, output: Output<'_>) -> Vec<u8> {
+        self.received.add(&output.received);
+        self.peer_closed |= output.peer_closed;
+        output.to_send
+    }
+
+    /// Keeps what came out of writing: `done` bytes of what came are done with.
+    fn note(&mut self, done: usize, result: Result<(), Error>) -> io::Result<()> {
+        self.incoming.drain(..done.min(self.incoming.len()));
+        self.failed = result.err();
+        self.check()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.to_send.rest().is_empty() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, self.to_send.rest()))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.to_send.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends as much as the connection takes at once, and keeps the rest.
+    fn send_now(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, bytes)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Poll::Pending => {
+                    self.to_send.add(bytes);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0 {
-            Inner::Client(stream) => Pin::new(stream).poll_read(cx, buf),
-            Inner::Server(stream) => Pin::new(stream).poll_read(cx, buf),
+        let inner = &mut *self.0;
+        let before = buf.filled().len();
+        loop {
+            let served = put(buf, inner.received.rest());
+            inner.received.advance(served);
+            if buf.filled().len() > before || buf.remaining() == 0 || inner.peer_closed {
+                return Poll::Ready(Ok(()));
+            }
+            inner.check()?;
+            if inner.ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            ready!(inner.poll_receive(cx, &mut |received| put(buf, received)))?;
         }
     }
+}
+
+/// Adds as much as there is room for, and says how much that is.
+fn put(buf: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
+    let count = bytes.len().min(buf.remaining());
+    buf.put_slice(bytes.get(..count).unwrap_or_default());
+    count
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self.0 {
-            Inner::Client(stream) => Pin::new(stream).poll_write(cx, buf),
-            Inner::Server(stream) => Pin::new(stream).poll_write(cx, buf),
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.0;
+        ready!(inner.poll_send(cx))?;
+        inner.check()?;
+        if inner.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self.0 {
-            Inner::Client(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Inner::Server(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        let data = data.get(..MAX_WRITE).unwrap_or(data);
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
         }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        let mut scratch = Scratch::lend();
+        let mut nobody = keep;
+        let mut output = Output::new(std::mem::take(&mut scratch.outgoing), &mut nobody);
+        let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);
+        scratch.outgoing = inner.absorb(output);
+        let sent = inner.send_now(cx, &scratch.outgoing);
+        inner.note(done, result)?;
+        sent?;
+        Poll::Ready(Ok(data.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0 {
-            Inner::Client(stream) => Pin::new(stream).poll_flush(cx),
-            Inner::Server(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        let inner = &mut *self.0;
+        ready!(inner.poll_send(cx))?;
+        Pin::new(&mut inner.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self.0 {
-            Inner::Client(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Server(stream) => Pin::new(stream).poll_shutdown(cx),
+        let inner = &mut *self.0;
+        if !inner.closed {
+            inner.closed = true;
+            inner.check()?;
+            let mut nobody = keep;
+            let mut output = Output::new(Vec::new(), &mut nobody);
+            let (done, result) = inner.session.close(&mut inner.incoming, &mut output);
+            let to_send = inner.absorb(output);
+            inner.to_send.add(&to_send);
+            inner.note(done, result)?;
+        }
+        ready!(inner.poll_send(cx))?;
+        match ready!(Pin::new(&mut inner.io).poll_shutdown(cx)) {
+            // It is gone already, which is as good.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! An established stream: a clean end is told from a cut one, and one direction may end before the other.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
 use common::{DOMAIN, ME, WEB, credentials, expect, pipe};
+use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
 use portcullis_tls::{Stream, StreamFault, client, server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -96,4 +97,72 @@ async fn an_idle_stream_is_small() {
     let (client, _server) = pair().await;
     let size = size_of_val(&client);
     assert!(size <= 2048, "{size}");
+}
+
+/// Everything in pieces of one byte: no record arrives whole, and hardly a write is taken whole.
+#[tokio::test]
+async fn a_connection_that_carries_single_bytes_carries_everything() {
+    let ca = Authority::root(DOMAIN);
+    let (near, far) = tokio::io::duplex(1);
+    let (me, web, expected) = (credentials(&ca, ME), credentials(&ca, WEB), expect(WEB));
+    let (client, server) = tokio::join!(client::connect(near, &me, &expected, None), server::accept(far, &web));
+    let (mut client, mut server) = (client.unwrap().0, server.unwrap().0);
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    let talk = async {
+        client.write_all(&[7; 40_000]).await.unwrap();
+        client.shutdown().await.unwrap();
+        client.read_to_end(&mut down).await.unwrap();
+    };
+    let answer = async {
+        server.read_to_end(&mut up).await.unwrap();
+        server.write_all(&up).await.unwrap();
+        server.shutdown().await.unwrap();
+    };
+    tokio::join!(talk, answer);
+    assert!(up == [7; 40_000] && down == up);
+}
+
+/// A peer that changes its keys, and asks for ours to be changed, is followed in both directions.
+#[tokio::test]
+async fn a_key_update_is_followed_and_answered() {
+    let ca = Authority::root(DOMAIN);
+    let me = credentials(&ca, ME);
+    let (near, far) = pipe();
+    let connector =
+        tokio_rustls::TlsConnector::from(std::sync::Arc::new(RawPeer::presenting(&ca.workload(WEB)).client()));
+    let name = rustls_pki_types::ServerName::try_from("anything.test").unwrap();
+    let (server, client) = tokio::join!(server::accept(near, &me), connector.connect(name, far));
+    let (mut server, mut client) = (server.unwrap().0, client.unwrap());
+    for round in 0..3_u8 {
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        client.write_all(&[round]).await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), round);
+        server.write_all(&[round + 100]).await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), round + 100);
+    }
+}
+
+#[tokio::test]
+async fn small_reads_get_every_byte_and_nothing_is_written_after_the_end() {
+    let (mut client, mut server) = pair().await;
+    let sent: Vec<u8> = (0..100_000_u32).map(|index| u8::try_from(index % 251).unwrap()).collect();
+    let write = async {
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let mut seen = Vec::new();
+    let read = async {
+        let mut piece = [0; 7];
+        loop {
+            match server.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => seen.extend_from_slice(&piece[..count]),
+            }
+        }
+    };
+    tokio::join!(write, read);
+    assert!(seen == sent);
+    assert_eq!(client.write(b"more").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
 }

@@ -1,0 +1,40 @@
+//! Buffers that all connections of a thread use in turns, for the time of one call.
+//!
+//! What a connection has to keep, it copies out; so an idle one keeps nothing. The buffers are not cleared between uses:
+//! whoever borrows them reads only what it has written.
+
+use std::cell::Cell;
+use std::mem::take;
+
+/// How much is read at once: four records of the largest size. It also bounds a message of the handshake, since that has
+/// to be there as a whole.
+const READ: usize = 4 * (5 + 16 * 1024 + 256);
+
+thread_local! {
+    static FREE: Cell<Option<(Vec<u8>, Vec<u8>)>> = const { Cell::new(None) };
+}
+
+pub(crate) struct Scratch {
+    /// Of a fixed size, with arbitrary content.
+    pub(crate) incoming: Vec<u8>,
+    /// Empty, with room.
+    pub(crate) outgoing: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn lend() -> Self {
+        // `try_with` fails while the thread is being torn down; new ones serve as well then, and for whoever needs a
+        // second pair meanwhile.
+        let free = FREE.try_with(Cell::take).ok().flatten();
+        let (incoming, outgoing) = free.unwrap_or_else(|| (vec![0; READ], Vec::new()));
+        Self { incoming, outgoing }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.outgoing.clear();
+        let free = (take(&mut self.incoming), take(&mut self.outgoing));
+        let _ = FREE.try_with(|slot| slot.set(Some(free)));
+    }
+}
