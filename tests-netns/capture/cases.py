@@ -60,7 +60,7 @@ class Cases:
         return {"mode": mode, "transport": transport, "src.identity": None, "policy": POLICY, **self.both_ends(to)}
 
     def both_ends(self, to):
-        return {"src.addr": comes_from(self.own), "dst.addr": endpoint(*to), "port": str(to[1])}
+        return {"src.addr": comes_from(self.own), "dst.addr": endpoint(*to), "port": to[1]}
 
     # The groups.
 
@@ -182,12 +182,12 @@ class Cases:
             to = (loopback(self.family), port)
             self.expect(group, f"redirected, to {endpoint(*to)}", lambda: self.refused(
                 self.world.through(to, EVEN_LOOPBACK)), "refused",
-                outbound=denied("loop", **{"dst.addr": endpoint(*to), "port": str(port)}))
+                outbound=denied("loop", **{"dst.addr": endpoint(*to), "port": port}))
         for port in (INBOUND, OUTBOUND):
             for host in (self.own, loopback(self.family)):
                 self.expect(group, f"not redirected, to {endpoint(host, port)}", lambda: self.refused(
                     self.world.through((host, port), DIRECT)), "refused",
-                    outbound=denied("loop", **{"dst.addr": endpoint(host, port), "port": str(port)}))
+                    outbound=denied("loop", **{"dst.addr": endpoint(host, port), "port": port}))
         self.expect("Ports of the proxy itself", "not redirected, to the server's own 15006", lambda: self.refused(
             lambda: self.world.server.connect(address(self.family, w.MTLS), INBOUND, DIRECT)), "refused",
             inbound=denied("loop", port=str(INBOUND)))
@@ -230,7 +230,7 @@ class Cases:
             ending(self.world.without_sidecar(self.to(w.MTLS, port)))
         until(lambda: len(sidecar.records()) >= before + len(ports), 5)
         expected = set(map(str, ports))
-        logged_ports = {line["port"] for line in sidecar.records()[before:]}
+        logged_ports = {str(line["port"]) for line in sidecar.records()[before:]}
         labels = sidecar.metric_ports()
         bounded = {"other", str(w.STRICT)} <= labels and not labels & expected
         group, report = f"{len(ports)} unknown ports, {self.family}", self.world.report
