@@ -190,7 +190,7 @@ class Cases:
                     outbound=denied("loop", **{"dst.addr": endpoint(host, port), "port": port}))
         self.expect("Ports of the proxy itself", "not redirected, to the server's own 15006", lambda: self.refused(
             lambda: self.world.server.connect(address(self.family, w.MTLS), INBOUND, DIRECT)), "refused",
-            inbound=denied("loop", port=str(INBOUND)))
+            inbound=denied("loop", port=INBOUND))
 
     @staticmethod
     def refused(connect):
