@@ -245,11 +245,14 @@ fn an_mtls_edge_is_fully_labelled_while_it_lives() {
     alive(&mut client);
     for (sidecar, reporter) in [(&cart, "destination"), (&web, "source")] {
         for family in ["istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total"] {
-            let page = sidecar.get("/stats/prometheus").unwrap();
-            let lines: Vec<&str> = page.lines().filter(|line| line.starts_with(&format!("{family}{{"))).collect();
-            assert_eq!(lines.len(), 1, "{lines:?}");
-            let found = lines[0];
-            assert!(found.ends_with("} 4"), "bytes of a live connection: {found}");
+            let start = format!("{family}{{");
+            // The client may have read its bytes a moment before they are counted.
+            let found = eventually("the bytes of a live connection", || {
+                let page = sidecar.get("/stats/prometheus").unwrap();
+                let lines: Vec<&str> = page.lines().filter(|line| line.starts_with(&start)).collect();
+                assert_eq!(lines.len(), 1, "{lines:?}");
+                lines[0].ends_with("} 4").then(|| lines[0].to_owned())
+            });
             assert!(!found.contains("\"unknown\"") && !found.contains("\"\""), "{found}");
             for label in [
                 format!("reporter=\"{reporter}\""),
