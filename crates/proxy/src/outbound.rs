@@ -1,7 +1,7 @@
 //! The story of one outbound connection. There is one attempt, and never a fallback to plaintext.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_net::Duplex;
@@ -41,16 +41,19 @@ struct Destination {
 
 /// What is dialled: the address that was, or a configured name or address.
 enum Host {
-    Original(IpAddr),
-    Configured(Arc<str>),
+    /// Whole, since a link-local address means nothing without its scope.
+    Original(SocketAddr),
+    Configured {
+        host: Arc<str>,
+        port: u16,
+    },
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Original(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Self::Original(IpAddr::V4(address)) => write!(f, "{address}"),
-            Self::Configured(host) => f.write_str(host),
+            Self::Original(address) => write!(f, "{address}"),
+            Self::Configured { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }
@@ -124,7 +127,7 @@ async fn destination(
     if let Target::Upstream(index) = target {
         let upstream = world.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
         record.port = Some(upstream.port);
-        let host = Host::Configured(Arc::clone(&upstream.host));
+        let host = Host::Configured { host: Arc::clone(&upstream.host), port: upstream.port };
         return Ok(Destination { way: Arc::clone(&upstream.way), host, port: upstream.port });
     }
     let address = captured::destination(stream, record)?;
@@ -136,7 +139,7 @@ async fn destination(
         Verdict::Refuse => return Err(end::because(Reason::NoRoute, Some(address.to_string()))),
         Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
-    Ok(Destination { way, host: Host::Original(address.ip()), port: address.port() })
+    Ok(Destination { way, host: Host::Original(address), port: address.port() })
 }
 
 /// Step 2: dial, and handshake if the route says mTLS.
@@ -153,10 +156,10 @@ async fn reach(
     record.service.clone_from(&way.service);
     let within = world.settings.timeouts.connect;
     let dialled = match host {
-        Host::Original(address) => dial(SocketAddr::new(*address, *port), within).await,
-        Host::Configured(host) => dial((&**host, *port), within).await,
+        Host::Original(address) => dial(address, within).await,
+        Host::Configured { host, port } => dial((&**host, *port), within).await,
     };
-    let server = dialled.map_err(|error| end::unreachable(Dialled::Peer, format_args!("{host}:{port}"), &error))?;
+    let server = dialled.map_err(|error| end::unreachable(Dialled::Peer, host, &error))?;
     record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
     let RouteMode::Mtls(expected) = &way.mode else {
         record.transport = "plaintext";
