@@ -43,6 +43,19 @@ impl NoTls {
         }
     }
 
+    /// The same in words.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Disabled => "the port's mode is DISABLE, so nobody looked",
+            Self::Plaintext => "the client speaks plaintext and the port is PERMISSIVE: it has no sidecar yet",
+            Self::ForeignTls => {
+                "the client speaks TLS of its own, which PERMISSIVE hands to the app; STRICT would demand a mesh certificate"
+            }
+            Self::ServerFirst => "the app spoke first on a server-first port under PERMISSIVE",
+        }
+    }
+
     /// The label `transport`: `-` where nobody looked.
     #[must_use]
     pub const fn transport(self) -> &'static str {

@@ -193,9 +193,10 @@ impl Reason {
                 "silent_client",
                 "the client sent nothing; if the server speaks first on this port, set protocol: server-first or list it in inbound.serverFirstPorts",
             ),
-            Self::IncompleteHello => {
-                deny("incomplete_hello", "the client began TLS and did not finish its hello in time")
-            }
+            Self::IncompleteHello => deny(
+                "incomplete_hello",
+                "the client began TLS and went away, or let the time pass, before its hello was whole",
+            ),
             Self::MalformedHello => deny(
                 "malformed_hello",
                 "the client's TLS hello is broken; what looks like TLS is not forwarded as plaintext",
@@ -327,6 +328,11 @@ mod tests {
         );
         for reason in Reason::ALL {
             page += &format!("\n## {}\n\n{}: {}.\n", reason.label(), reason.decision(), reason.hint());
+        }
+        page += "\n# Without mutual TLS\n\nFurther values of `reason` in `portcullis_no_mtls_reason_total`, which has those above \
+                 for what was refused: inbound\nconnections that were let through without a verified peer.\n";
+        for no_tls in crate::NoTls::ALL {
+            page += &format!("\n## {}\n\n{}.\n", no_tls.label(), no_tls.meaning());
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reasons.md");
         if std::env::var("REASONS").is_ok_and(|wish| wish == "write") {

@@ -289,7 +289,24 @@ mod explain {
         assert_eq!((ran.code, ran.out.as_str()), (Some(65), ""));
         assert!(ran.err.contains("bad.yaml:4:") && ran.err.contains("[wrong-type]"), "{}", ran.err);
         assert_eq!(ask(&folder.path().join("nowhere"), &["--port", "80"]).code, Some(65));
-        for wrong in [&["--port", "0"] as &[&str], &["--port", "65536"], &["--port", "80", "--labels", "app"]] {
+        let misspelt = run(&[
+            "explain",
+            "--policies",
+            path(folder.path()),
+            "--root-namespace",
+            "x",
+            "--namespace",
+            "Shop",
+            "--port",
+            "1",
+        ]);
+        assert!(misspelt.code == Some(64) && misspelt.err.contains("lower-case"), "{}", misspelt.err);
+        for wrong in [
+            &["--port", "0"] as &[&str],
+            &["--port", "http"],
+            &["--port", "65536"],
+            &["--port", "80", "--labels", "app"],
+        ] {
             assert_eq!(ask(folder.path(), wrong).code, Some(64), "{wrong:?}");
         }
     }

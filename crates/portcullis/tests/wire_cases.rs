@@ -285,7 +285,7 @@ fn fine_points(mesh: &Mesh) -> Vec<Line> {
     let pieces = |pieces: &[&[u8]]| Opening::Bytes(pieces.iter().map(|piece| piece.to_vec()).collect(), Fin::Later);
 
     let plaintext = || refused("plaintext_in_strict", "plaintext", Hears::Nothing);
-    let silent = || refused("silent_client", "-", Hears::Nothing);
+    let left = || refused("client_gone", "-", Hears::Nothing);
     let gone = || refused("peer_closed", "tls", Hears::Nothing);
     let incomplete = || refused("incomplete_hello", "-", Hears::Nothing);
     let tls11 = || refused("protocol", "tls", TLS11_ALERT);
@@ -303,7 +303,7 @@ fn fine_points(mesh: &Mesh) -> Vec<Line> {
         Line::new("a hello of 40 KiB", large(&more), [MESH, MESH]),
         // Where the client ends.
         Line::new("text, FIN right behind it", fin(b"printf x | nc -N"), [plaintext(), PLAIN]),
-        Line::new("FIN alone", fin(b""), [silent(), silent()]),
+        Line::new("FIN alone", fin(b""), [left(), left()]),
         Line::new("three bytes of a hello, FIN", fin(&[0x16, 3, 1]), [gone(), incomplete()]),
         Line::new("half a hello, FIN", fin(&half), [gone(), incomplete()]),
         Line::new(

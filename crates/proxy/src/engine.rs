@@ -33,6 +33,24 @@ pub struct Bound {
     workers: Vec<Vec<(Role, TcpListener)>>,
 }
 
+/// Which listener cannot be had, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {source}")]
+pub struct BindError {
+    /// Its field in the configuration.
+    pub field: String,
+    /// What the system said.
+    pub source: ListenError,
+}
+
+impl BindError {
+    /// Whether a permission is missing, as for ports below 1024.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        matches!(self.source, ListenError::PermissionDenied { .. })
+    }
+}
+
 /// The running data plane.
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
@@ -42,25 +60,27 @@ pub struct Engine {
 ///
 /// # Errors
 /// The first address that cannot be listened on.
-pub fn bind(settings: &Settings, workers: NonZeroUsize) -> Result<Bound, ListenError> {
+pub fn bind(settings: &Settings, workers: NonZeroUsize) -> Result<Bound, BindError> {
     let mut all: Vec<Vec<(Role, TcpListener)>> = (0..workers.get()).map(|_| Vec::new()).collect();
-    let mut add = |role: Role, address| {
-        for (worker, listener) in all.iter_mut().zip(listen(address, workers)?) {
+    let mut add = |role: Role, address, field: String| {
+        let listeners = listen(address, workers).map_err(|source| BindError { field, source })?;
+        for (worker, listener) in all.iter_mut().zip(listeners) {
             worker.push((role, listener));
         }
         Ok(())
     };
     for (index, port) in settings.inbound.ports.iter().enumerate() {
-        add(Role::Inbound(inbound::Target::Port(index)), port.listen)?;
+        add(Role::Inbound(inbound::Target::Port(index)), port.listen, format!("inbound.ports[{index}].listen"))?;
     }
     if let Some(address) = settings.inbound.transparent {
-        add(Role::Inbound(inbound::Target::Captured), address)?;
+        add(Role::Inbound(inbound::Target::Captured), address, "inbound.transparent".to_owned())?;
     }
     for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
-        add(Role::Outbound(outbound::Target::Upstream(index)), upstream.listen)?;
+        let field = format!("outbound.upstreams[{index}].listen");
+        add(Role::Outbound(outbound::Target::Upstream(index)), upstream.listen, field)?;
     }
     if let Some(address) = settings.outbound.transparent {
-        add(Role::Outbound(outbound::Target::Captured), address)?;
+        add(Role::Outbound(outbound::Target::Captured), address, "outbound.transparent".to_owned())?;
     }
     Ok(Bound { workers: all })
 }

@@ -168,7 +168,7 @@ async fn judge(
         Err(_elapsed) => {}
     }
     heard.tell();
-    let Detected { opening, seen, hello, .. } = detector.finish();
+    let Detected { opening, seen, hello, eof } = detector.finish();
     record.sni = hello.and_then(|hello| hello.sni);
     match decide(mode, opening) {
         Action::Terminate => {
@@ -184,7 +184,9 @@ async fn judge(
         }
         Action::Refuse(reason) => {
             record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
-            Err(end::because(reason, None))
+            // Load balancers and health checks connect and go; that is no silence.
+            let gone = opening == Opening::Silent && eof;
+            Err(end::because(if gone { Reason::ClientGone } else { reason }, None))
         }
     }
 }

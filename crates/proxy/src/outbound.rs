@@ -154,6 +154,11 @@ async fn reach(
         RouteMode::Plaintext => "plaintext",
     };
     record.service.clone_from(&way.service);
+    let secured = match &way.mode {
+        // Before the dial: a peer that sees a connection come and go would look for the fault on its own side.
+        RouteMode::Mtls(expected) => Some((expected, credentials.map_err(end::no_identity)?)),
+        RouteMode::Plaintext => None,
+    };
     let within = world.settings.timeouts.connect;
     let dialled = match host {
         Host::Original(address) => dial(address, within).await,
@@ -161,12 +166,14 @@ async fn reach(
     };
     let server = dialled.map_err(|error| end::unreachable(Dialled::Peer, host, &error))?;
     record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
-    let RouteMode::Mtls(expected) = &way.mode else {
+    if server.peer_addr().is_ok_and(|peer| world.is_own_outbound(peer)) {
+        return Err(end::because(Reason::Loop, Some(host.to_string())));
+    }
+    let Some((expected, credentials)) = secured else {
         record.transport = "plaintext";
         return Ok((MeshEnd::Raw(server), None));
     };
     record.transport = "tls";
-    let credentials = credentials.map_err(end::no_identity)?;
     let sni = way.sni(*port);
     let began = Instant::now();
     let handshake = connect(server, &credentials, expected, sni.as_ref());

@@ -36,6 +36,7 @@ pub struct World {
     pub(crate) routes: Routes,
     pub(crate) upstreams: Vec<Upstream>,
     own_ports: HashSet<u16>,
+    outbound_ports: HashSet<u16>,
 }
 
 /// One connection's view: taken once, kept to its end, so that generations never mix.
@@ -69,6 +70,9 @@ impl World {
         let open_files = crate::limits::raise_open_files();
         let connections = settings.limits.connections.unwrap_or_else(|| crate::limits::connections(open_files));
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
+        let outbound = &settings.outbound;
+        let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
+        let outbound_ports = outbound_ports.map(|address| address.port()).collect();
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
         let permits = Arc::new(Semaphore::new(connections));
         let handshakes = Handshakes::new(settings.limits.handshakes);
@@ -93,6 +97,7 @@ impl World {
             routes,
             upstreams,
             own_ports,
+            outbound_ports,
         }
     }
 
@@ -106,6 +111,12 @@ impl World {
     /// host. That of the captured connection is of no help: a redirect replaces the original one.
     pub(crate) fn is_self(&self, destination: SocketAddr) -> bool {
         self.is_own_port(destination.port()) && is_own_address(destination.ip())
+    }
+
+    /// Whether a connection that was dialled came out at an outbound listener of this proxy, for ever around. Its inbound
+    /// listeners may be dialled: the app may call itself.
+    pub(crate) fn is_own_outbound(&self, peer: SocketAddr) -> bool {
+        self.outbound_ports.contains(&peer.port()) && is_own_address(peer.ip())
     }
 
     /// Whether a port is one that this proxy listens on itself.

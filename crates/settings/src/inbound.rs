@@ -14,7 +14,7 @@ pub struct Inbound {
     pub ports: Vec<InboundPort>,
     /// `transparent`: a listener that redirected connections reach; their original destination names the port.
     pub transparent: Option<SocketAddr>,
-    /// `serverFirstPorts`: original destination ports whose server speaks first.
+    /// `serverFirstPorts`: ports whose server speaks first.
     pub server_first_ports: BTreeSet<u16>,
     /// `apps`: where to dial instead of the original destination, by port (an app that listens on loopback only).
     pub apps: BTreeMap<u16, SocketAddr>,
@@ -64,6 +64,13 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
     if let Some(at) = fields.get("serverFirstPorts") {
         inbound.server_first_ports = value::ports(&at, problems)?.into_iter().collect();
+        // A list that somebody wrote holds for explicit ports too. The default one does not: there the entry has a
+        // `protocol` of its own, and what it leaves out means `auto`.
+        for port in &mut inbound.ports {
+            if port.protocol == Protocol::Auto && inbound.server_first_ports.contains(&port.port) {
+                port.protocol = Protocol::ServerFirst;
+            }
+        }
     }
     if let Some(at) = fields.get("apps") {
         for (key, target) in at.entries(problems)? {

@@ -17,7 +17,7 @@ mod value;
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Identity, Limits, Mesh, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
-pub use read::read;
+pub use read::{NAME_RULE, is_name, read};
 
 #[cfg(test)]
 mod tests;

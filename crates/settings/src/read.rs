@@ -125,6 +125,7 @@ impl Reader<'_> {
             workers: workers?,
         };
         check_listeners(&settings, root, problems);
+        check_upstreams(&settings, root, problems);
         Some(settings)
     }
 
@@ -219,17 +220,22 @@ fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> 
 /// A name of a Kubernetes object: it becomes part of a SPIFFE ID and of host names.
 fn name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
     let text = at.string(problems)?;
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let good = text.len() <= 253 && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last());
-    if !good {
-        let message = format!(
-            "\"{text}\" is not a name: lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends"
-        );
-        at.report("invalid-name", message, problems);
+    if !is_name(text) {
+        at.report("invalid-name", format!("\"{text}\" is not a name: {NAME_RULE}"), problems);
         return None;
     }
     Some(text.to_owned())
+}
+
+/// What [`is_name`] asks for, in words.
+pub const NAME_RULE: &str = "lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends";
+
+/// Whether a text can be the name of a namespace, workload, service account or service, as Kubernetes has them.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    text.len() <= 253 && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last())
 }
 
 fn own_id(workload: &WorkloadFields, mesh: &Mesh, root: &Cursor<'_>, problems: &mut Problems) -> Option<SpiffeId> {
@@ -353,6 +359,20 @@ fn check_listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut Proble
     for (what, app) in explicit.chain(mapped) {
         if let Some((field, _)) = listeners.iter().find(|(_, listener)| clash(app, *listener)) {
             root.report("loop", format!("{what} ({app}) is this proxy's own {field}"), problems);
+        }
+    }
+}
+
+/// An upstream that leads to an outbound listener of this very proxy goes round for ever. Inbound listeners may be dialled.
+fn check_upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
+    let listeners = settings.listeners();
+    for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
+        let Ok(ip) = upstream.address.host.parse::<IpAddr>() else { continue };
+        let address = SocketAddr::new(ip, upstream.address.port);
+        let mut outbound = listeners.iter().filter(|(field, _)| field.starts_with("outbound."));
+        if let Some((field, _)) = outbound.find(|(_, listener)| clash(address, *listener)) {
+            let message = format!("outbound.upstreams[{index}].address ({address}) is this proxy's own {field}");
+            root.report("loop", message, problems);
         }
     }
 }

@@ -117,3 +117,31 @@ fn everything_but_the_workload_has_a_default() {
     let settings = read(b"workload: {name: a, namespace: b}\n", Path::new(".")).unwrap();
     assert_eq!(settings.own_id.as_str(), "spiffe://cluster.local/ns/b/sa/default");
 }
+
+#[test]
+fn a_number_without_a_unit_is_told_what_to_write() {
+    let text = format!("{ISSUE}timeouts: {{handshake: 10}}\nrescanInterval: 5\n");
+    let problems = read(text.as_bytes(), Path::new("/")).unwrap_err();
+    let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert!(messages.iter().any(|message| message.contains("write 10s")), "{messages:?}");
+    assert!(messages.iter().any(|message| message.contains("write 5s")), "{messages:?}");
+}
+
+#[test]
+fn an_upstream_that_leads_back_is_a_loop_and_the_own_inbound_port_is_none() {
+    let back = with("address: \"127.0.0.1:18080\"", "address: \"127.0.0.1:19080\"");
+    assert_eq!(problems_of(&back), [(String::new(), "loop")]);
+    let wildcard = back.replace("listen: \"127.0.0.1:19080\"", "listen: \"0.0.0.0:19080\"");
+    assert_eq!(problems_of(&wildcard), [(String::new(), "loop")]);
+}
+
+#[test]
+fn a_list_of_server_first_ports_holds_for_explicit_ports_unless_they_say_otherwise() {
+    let inbound = |more: &str| {
+        let text = with("ports: [{listen", &format!("{more}ports: [{{listen"));
+        read(text.as_bytes(), Path::new("/")).unwrap().inbound.ports[0].protocol
+    };
+    assert_eq!(inbound(""), Protocol::Auto);
+    assert_eq!(inbound("serverFirstPorts: [8080]\n  "), Protocol::ServerFirst);
+    assert_eq!(inbound("serverFirstPorts: [25]\n  "), Protocol::Auto);
+}

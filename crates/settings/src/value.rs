@@ -26,6 +26,13 @@ pub(crate) fn socket_addr(at: &Cursor<'_>, problems: &mut Problems) -> Option<So
 
 /// A duration such as `250ms`, `10s`, `5m`, `1h`: one number and one unit, as in Istio's protobuf durations.
 pub(crate) fn duration(at: &Cursor<'_>, problems: &mut Problems) -> Option<Duration> {
+    let mut unheard = Problems::new();
+    if at.string(&mut unheard).is_none()
+        && let Some(number) = at.integer(0, i64::MAX, &mut unheard)
+    {
+        at.report(INVALID, format!("{number} has no unit; write {number}s for seconds, or 250ms, 5m, 1h"), problems);
+        return None;
+    }
     let text = at.string(problems)?;
     let parsed = parse_duration(text);
     if parsed.is_none() {

@@ -238,6 +238,8 @@ impl ConnRecord {
                 self.metrics.tcp.open().remove(self.id);
                 open.edge.closed(ending.flag);
             }
+            // Who went away by itself was neither refused nor failed.
+            None if ending.flag == ResponseFlag::None => {}
             None => self.edge().failed(ending.flag),
         }
         self.count(ending);
@@ -294,6 +296,9 @@ impl ConnRecord {
         }
         match (ending.decision, admitted) {
             (Decision::Allow, _) => line!(tracing::Level::INFO, "connection complete"),
+            (Decision::Deny, false) if ending.flag == ResponseFlag::None => {
+                line!(tracing::Level::INFO, "connection abandoned");
+            }
             (Decision::Deny, false) => line!(tracing::Level::WARN, "connection refused"),
             (Decision::Deny, true) => line!(tracing::Level::WARN, "connection closed"),
         }

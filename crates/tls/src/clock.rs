@@ -61,3 +61,11 @@ impl TimeProvider for Clock {
         Some(self.now())
     }
 }
+
+/// A Unix time as people read it: `2026-11-24T14:28:56Z` (RFC 3339).
+#[must_use]
+pub fn utc(unix: i64) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp(unix).ok();
+    let text = time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| format!("Unix time {unix}"))
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use portcullis_identity::{SpiffeId, TrustDomain};
 
 use crate::bundle::BundleError;
+use crate::clock::utc;
 use crate::pem::PemError;
 use crate::trust::TrustError;
 use crate::verify::VerifyError;
@@ -56,7 +57,7 @@ pub enum CredentialError {
     #[error("trustBundles: {0}")]
     Trust(#[from] TrustError),
     /// Our own chain would be refused by a peer with our own bundle.
-    #[error("certificate: {0}; ask the CA for a new certificate, and see that trustBundle is that CA's")]
+    #[error("certificate: {}; {advice}", .0, advice = chain_advice(.0))]
     Chain(VerifyError),
     /// The certificate names somebody else.
     #[error(
@@ -109,6 +110,14 @@ impl CredentialError {
     }
 }
 
+fn chain_advice(error: &VerifyError) -> &'static str {
+    match error {
+        VerifyError::Expired { .. } => "ask the CA for a new certificate",
+        VerifyError::NotYetValid { .. } => "the clock of this host or of the CA is wrong",
+        _ => "ask the CA for a new certificate, and see that trustBundle is that CA's",
+    }
+}
+
 /// What is usable and yet worth a word.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CredentialWarning {
@@ -130,11 +139,12 @@ impl fmt::Display for CredentialWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RootNotYetValid { file, not_before_unix } => {
-                write!(f, "{file}: a root is not valid before {not_before_unix} (Unix time) and is not used until then")
+                write!(f, "{file}: a root is not valid before {} and is not used until then", utc(*not_before_unix))
             }
             Self::OutlivesPath { path_ends_unix } => write!(
                 f,
-                "certificate: a CA above it expires first, at {path_ends_unix} (Unix time); it is useless from then on"
+                "certificate: a CA above it expires first, at {}; it is useless from then on",
+                utc(*path_ends_unix)
             ),
         }
     }

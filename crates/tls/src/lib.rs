@@ -28,7 +28,7 @@ mod verifier;
 mod verify;
 
 pub use bundle::{BundleError, Root, TrustBundle};
-pub use clock::Clock;
+pub use clock::{Clock, utc};
 pub use credential_error::{CredentialError, CredentialWarning, FileRole};
 pub use credentials::{CredentialFiles, Credentials, IdentityRules, MinVersion, Svid};
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};

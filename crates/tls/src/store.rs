@@ -28,7 +28,7 @@ pub enum Unavailable {
     #[error("there is no certificate yet")]
     NotLoaded,
     /// The newest ones have expired; they are not offered any more.
-    #[error("the certificate expired (Unix time {not_after_unix}) and was not replaced")]
+    #[error("the certificate expired at {} and was not replaced", crate::utc(*not_after_unix))]
     Expired {
         /// When.
         not_after_unix: i64,

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::bundle::{Root, TrustBundle};
+use crate::clock::utc;
 use crate::provider::SIGNATURES;
 use crate::trust::TrustBundles;
 
@@ -56,7 +57,7 @@ pub enum VerifyError {
     #[error("the chain does not lead to a root of the trust bundle for {0}; the other side may use another CA")]
     UnknownIssuer(TrustDomain),
     /// A certificate of the path has expired.
-    #[error("expired: {what} was valid until {until} (Unix time), it is {now}")]
+    #[error("expired: {what} was valid until {}, it is {}", utc(*until), utc(*now))]
     Expired {
         /// Which one.
         what: &'static str,
@@ -66,7 +67,7 @@ pub enum VerifyError {
         now: i64,
     },
     /// A certificate of the path is not valid yet.
-    #[error("not valid yet: {what} is valid from {from} (Unix time), it is {now}; check both clocks")]
+    #[error("not valid yet: {what} is valid from {}, it is {}; check both clocks", utc(*from), utc(*now))]
     NotYetValid {
         /// Which one.
         what: &'static str,

@@ -125,8 +125,12 @@ impl Engine {
         let problem = Problem { reason, message, since };
         if status.problem.as_ref() != Some(&problem) {
             let generation = status.generation;
-            let message = &problem.message;
-            tracing::error!(source = %self.source, generation, reason, %message, "kept the last good files in force");
+            // One line a problem, whatever it is made of.
+            let text = problem.message.replace('\n', "; ");
+            let cause = problem.reason;
+            tracing::error!(
+                source = %self.source, generation, cause, problem = %text, "kept the last good files in force"
+            );
             status.problems += 1;
             status.problem = Some(problem);
         }

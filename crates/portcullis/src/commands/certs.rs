@@ -107,7 +107,9 @@ fn issue(args: &Issue) -> Outcome {
     let id = SpiffeId::parse(&args.id).with_context(|| args.id.escape_debug().to_string()).map_err(bad_input)?;
     let read = |name: &str| read(&args.ca.join(name));
     let (cert, key, trust) = (read(CA_CERT)?, read(CA_KEY)?, read(ROOT_CERT)?);
-    let root = Root::from_pem(&cert, &key).with_context(|| args.ca.display().to_string()).map_err(bad_input)?;
+    let root = Root::from_pem(&cert, &key)
+        .with_context(|| format!("{} and {CA_KEY}", args.ca.join(CA_CERT).display()))
+        .map_err(bad_input)?;
     let issued = root.issue(&id, args.ttl, args.key).map_err(|error| bad_input(error.into()))?;
     let files = [
         ("key.pem", issued.key_pem.as_str(), Private::Yes),
@@ -121,7 +123,10 @@ fn issue(args: &Issue) -> Outcome {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| path.display().to_string())
+    fs::read_to_string(path).with_context(|| {
+        let folder = path.parent().unwrap_or(path).display();
+        format!("{}: no CA is there; make one with `portcullis certs init --out {folder}`", path.display())
+    })
 }
 
 /// What to do about files that are there.

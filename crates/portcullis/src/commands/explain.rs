@@ -19,16 +19,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     policies: PathBuf,
     /// Namespace whose policies without a selector hold for the mesh
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = namespace)]
     root_namespace: String,
     /// Namespace of the workload
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = namespace)]
     namespace: String,
     /// Labels of the workload
     #[arg(long, value_name = "k=v,k=v", value_parser = labels, default_value = "", hide_default_value = true)]
     labels: BTreeMap<String, String>,
     /// Port that the workload listens on (the container's, not a Service's)
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = port)]
     port: u16,
     /// Mode where no policy says anything (the proxy's `mesh.defaultMode`)
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "PERMISSIVE")]
@@ -69,6 +69,20 @@ fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(labels)
+}
+
+/// What the configuration takes as a name too: a misspelt one would match nothing and be answered with the default.
+fn namespace(text: &str) -> Result<String, String> {
+    if portcullis_settings::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(portcullis_settings::NAME_RULE.to_owned())
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|port| *port > 0);
+    number.ok_or_else(|| "write a number from 1 to 65535, the container's port; a name is not enough".to_owned())
 }
 
 fn mode(text: &str) -> Result<Mode, String> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::Settings;
 use portcullis_tls::{
-    Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion,
+    Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion, utc,
 };
 use portcullis_watch::{FileContent, Monitor, Options, StartError, Watcher};
 
@@ -54,13 +54,14 @@ pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, R
         let not_after = credentials.not_after_unix();
         let generation = store.publish(credentials);
         changed.announce();
-        Ok::<_, String>(format!("credentials generation {generation}, valid until Unix time {not_after}"))
+        Ok::<_, String>(format!("credentials generation {generation}, valid until {}", utc(not_after)))
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
     let watcher =
         Watcher::start(portcullis_watch::Source::Files(paths), options, loader).map_err(|error| match error {
             StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
-            other => Refusal::new(BAD_INPUT, other),
+            StartError::Unreadable(error) => Refusal::new(BAD_INPUT, format!("identity.files: {error}")),
+            other @ StartError::Refused(_) => Refusal::new(BAD_INPUT, other),
         })?;
     Ok(Source { reader, watcher: Some(watcher) })
 }

@@ -26,6 +26,8 @@ use crate::commands::config;
 
 /// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
 const BAD_INPUT: u8 = 65;
+/// `sysexits.h` EX_NOPERM: the system does not let us.
+const NO_PERMISSION: u8 = 77;
 /// `sysexits.h` EX_CONFIG: the configuration cannot be used.
 const BAD_CONFIG: u8 = 78;
 
@@ -63,7 +65,7 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
     let credentials = credentials::watch(&settings, announcer.clone())?;
     let (trigger, token) = drain(announcer);
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
-    let bound = engine::bind(&settings, workers).map_err(|error| Refusal::new(1, error))?;
+    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
 
     let status = Arc::new(Status::new(&policies, &credentials, metrics.clone(), token.clone()));
     let monitors = [policies.monitor(), credentials.monitor()];
@@ -93,6 +95,10 @@ fn own(settings: &Settings) -> Own {
     }
 }
 
+fn not_bound(error: &engine::BindError) -> Refusal {
+    Refusal::new(if error.is_denied() { NO_PERMISSION } else { 1 }, error)
+}
+
 fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
@@ -110,12 +116,15 @@ fn read_settings(path: &Path) -> Result<Settings, Refusal> {
 
 /// Binds and serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
 fn serve_admin(settings: &Settings, status: &Arc<Status>) -> anyhow::Result<()> {
-    let wanted =
-        [(settings.admin, Serves::All), (settings.health, Serves::Health), (settings.metrics, Serves::Metrics)];
+    let wanted = [
+        ("admin", settings.admin, Serves::All),
+        ("health", settings.health, Serves::Health),
+        ("metrics", settings.metrics, Serves::Metrics),
+    ];
     let mut listeners = Vec::new();
-    for (address, serves) in wanted {
+    for (field, address, serves) in wanted {
         if let Some(address) = address {
-            listeners.push((admin_listener(address)?, serves));
+            listeners.push((admin_listener(address).with_context(|| format!("{field}.listen"))?, serves));
         }
     }
     if listeners.is_empty() {
@@ -151,7 +160,12 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
         version = env!("CARGO_PKG_VERSION"), identity = %settings.own_id, workload = %settings.workload.name,
         namespace = %settings.workload.namespace, workers, "portcullis"
     );
-    policies::log_modes(settings, policy);
+    if settings.identity.is_none() {
+        tracing::warn!(
+            "no identity is configured, so whatever would have to be terminated is refused; see identity.files"
+        );
+    }
+    policies::log_modes(settings, policy, None);
     for upstream in &settings.outbound.upstreams {
         let mode = match &upstream.mode {
             portcullis_settings::RouteMode::Mtls(_) => "mtls",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use portcullis_policy::{EffectivePolicy, Loaded, ParsedSource, PolicySet};
+use portcullis_policy::{EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
@@ -41,8 +41,12 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
         for port in policy.ports() {
             metrics.know_port(port);
         }
+        if files.is_empty() {
+            let mode = settings.mesh.policy.default_mode.as_str();
+            tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
+        }
         if !std::mem::take(&mut first) {
-            log_modes(&settings, &policy);
+            log_modes(&settings, &policy, Some(&target.load()));
         }
         target.store(Arc::new(policy));
         changed.announce();
@@ -51,7 +55,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
     let watcher =
         Watcher::start(portcullis_watch::Source::Folder(folder), options, loader).map_err(|error| match error {
             StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
-            other => Refusal::new(BAD_INPUT, other),
+            other => Refusal::new(BAD_INPUT, format!("policies: {other}")),
         })?;
     Ok(Policies { effective, watcher: Some(watcher) })
 }
@@ -84,7 +88,7 @@ fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectiveP
     for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "policy");
     }
-    let summary = format!("{} documents in {files} files", loaded.documents);
+    let summary = format!("documents: {}, files: {files}", loaded.documents);
     Ok((resolve(settings, &loaded.set), summary))
 }
 
@@ -94,14 +98,32 @@ fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {
 }
 
 /// One line for each port that the configuration or a policy names: its mode, and the policy that decided it.
-pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy) {
+/// After a change also the mode that it `was`; a port that admits more than before is worth a warning.
+pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
     let mut ports: Vec<u16> = settings.inbound.ports.iter().map(|port| port.port).collect();
     ports.extend(policy.ports());
+    ports.extend(before.into_iter().flat_map(EffectivePolicy::ports));
     ports.sort_unstable();
     ports.dedup();
     for port in ports {
         let decided = policy.mode(port);
-        tracing::info!(port, mode = decided.mode.as_str(), policy = %decided.label, "inbound port");
+        let (mode, policy) = (decided.mode.as_str(), &decided.label);
+        match before.map(|before| before.mode(port).mode).filter(|was| *was != decided.mode) {
+            Some(was) if admits(decided.mode) > admits(was) => {
+                tracing::warn!(port, mode, was = was.as_str(), %policy, "inbound port");
+            }
+            Some(was) => tracing::info!(port, mode, was = was.as_str(), %policy, "inbound port"),
+            None => tracing::info!(port, mode, %policy, "inbound port"),
+        }
+    }
+}
+
+/// How much a mode lets through, for comparison.
+const fn admits(mode: Mode) -> u8 {
+    match mode {
+        Mode::Strict => 0,
+        Mode::Permissive => 1,
+        Mode::Disable => 2,
     }
 }
 
