@@ -4,6 +4,7 @@
 //! rules, logs and loop checks see one form.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -67,17 +68,22 @@ impl fmt::Display for OrigDst {
 /// Whether an address is one of this host's own, as this network namespace sees it, so that a dial stays here.
 ///
 /// The kernel is asked, since addresses come and go: for a destination of its own it chooses the same address as the
-/// source. Nothing is sent. What cannot be asked counts as our own.
-#[must_use]
-pub fn is_own_address(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    if address.is_loopback() || address.is_unspecified() {
-        return true;
+/// source. Nothing is sent.
+///
+/// # Errors
+/// If there is no socket to ask with. What follows from that is the caller's to say.
+pub fn is_own_address(address: SocketAddr) -> io::Result<bool> {
+    let address = canonical(address);
+    let ip = address.ip();
+    if ip.is_loopback() || ip.is_unspecified() {
+        return Ok(true);
     }
-    let any = if address.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let Ok(socket) = UdpSocket::bind((any, 0)) else { return true };
-    // Any port will do. Without a route there, a dial will fail as well.
-    socket.connect((address, 9)).is_ok() && socket.local_addr().map_or(true, |source| source.ip() == address)
+    let any = if ip.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Any port will do, and 0 is none. Without a route there, a dial will fail as well.
+    let mut there = address;
+    there.set_port(9);
+    Ok(socket.connect(there).is_ok() && socket.local_addr()?.ip() == ip)
 }
 
 #[cfg(test)]
@@ -87,17 +93,17 @@ mod tests {
     #[test]
     fn own_addresses_are_told_from_others() {
         for own in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
-            assert!(is_own_address(own.parse().unwrap()), "{own}");
+            assert!(is_own_address(SocketAddr::new(own.parse().unwrap(), 80)).unwrap(), "{own}");
         }
         // Reserved for documentation: nobody has them.
         for other in ["192.0.2.77", "2001:db8::77"] {
-            assert!(!is_own_address(other.parse().unwrap()), "{other}");
+            assert!(!is_own_address(SocketAddr::new(other.parse().unwrap(), 80)).unwrap(), "{other}");
         }
         // Where there is any route out, the address used for it is ours, and no loopback address.
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         if socket.connect("192.0.2.77:9").is_ok() {
             let own = socket.local_addr().unwrap().ip();
-            assert!(is_own_address(own), "{own}");
+            assert!(is_own_address(SocketAddr::new(own, 80)).unwrap(), "{own}");
         }
     }
 

@@ -18,6 +18,11 @@ use tokio::time::{Instant, timeout_at};
 /// How much is read at a time. A mesh hello has 1,500 to 1,900 bytes, most of it a post-quantum key share.
 const READ_SIZE: usize = 2048;
 
+/// The most that is taken from a client before it is settled what it is. The message of a hello may have 64 KiB; in honest
+/// records these take little more. What comes in records of a byte each would take six times as much, and TLS could not be
+/// terminated from it anyway: such a hello counts as malformed.
+const MAX_SEEN: usize = 66 * 1024;
+
 /// What counts as TLS. Either way a hello is read to its end, so that it is known who does not send one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sniff {
@@ -104,6 +109,9 @@ impl Detector {
     }
 
     fn settled(&self) -> Option<Opening> {
+        if self.progress.opening().is_none() && self.seen.len() >= MAX_SEEN {
+            return Some(Opening::Malformed);
+        }
         match (self.progress.opening(), self.sniff, self.seen.first()) {
             (Some(Opening::Plain), Sniff::FirstByte, Some(&HANDSHAKE_RECORD)) => Some(Opening::UnreadTls),
             (opening, ..) => opening,

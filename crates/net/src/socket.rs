@@ -14,8 +14,13 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often in all, before the connection counts as dead.
 pub const KEEPALIVE_PROBES: u32 = 5;
 
+/// How much may wait in the kernel without having been sent once. Without a mark a socket with megabytes of buffer counts as
+/// writable only once a third of them is empty, so a receiver that is slow but steady looks idle for minutes; and what
+/// waits there is memory.
+pub const UNSENT: u32 = 128 * 1024;
+
 /// Switches Nagle's algorithm off (we forward what we get, at once) and keepalive on (a peer that vanished must not hold
-/// descriptors for ever).
+/// descriptors for ever), and bounds what waits unsent.
 ///
 /// # Errors
 /// If the socket is in no state to take options.
@@ -24,7 +29,8 @@ pub fn configure(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_notsent_lowat(UNSENT)
 }
 
 /// Makes the close that comes when the stream is dropped a reset, which also discards what is still unsent.

@@ -63,7 +63,10 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
     if is("PeerAuthentication") || is("PeerAuthenticationList") || is("List") {
         return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {WANTED}"));
     }
-    if UNSUPPORTED.into_iter().any(is) {
+    let listed =
+        |name: &str| kind.get(..kind.len().saturating_sub(4)).is_some_and(|item| item.eq_ignore_ascii_case(name));
+    let is_list = kind.len() > 4 && kind.get(kind.len() - 4..).is_some_and(|end| end.eq_ignore_ascii_case("List"));
+    if UNSUPPORTED.into_iter().any(|name| is(name) || is_list && listed(name)) {
         let message = format!(
             "{shown_kind} is not supported by this version, and skipping it could admit what it forbids; take it out of the \
              policy files"

@@ -85,8 +85,12 @@ pub enum Reason {
     Loop,
     /// A connection to a transparent listener that was not redirected there.
     NoOriginalDestination,
+    /// A captured connection for an address that is not this host's.
+    ForeignDestination,
     /// No route names the destination, and `outbound.otherwise` is `refuse`.
     NoRoute,
+    /// No route names the destination, but a route has a name that could not be looked up, so it may be meant.
+    NameUnresolved,
     /// Two routes claim the destination and disagree.
     RouteConflict,
     /// As many connections as are allowed are open.
@@ -113,7 +117,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::PlaintextInStrict,
         Self::SilentClient,
         Self::IncompleteHello,
@@ -139,7 +143,9 @@ impl Reason {
         Self::PeerTimeout,
         Self::Loop,
         Self::NoOriginalDestination,
+        Self::ForeignDestination,
         Self::NoRoute,
+        Self::NameUnresolved,
         Self::RouteConflict,
         Self::TooManyConnections,
         Self::TooManyHandshakes,
@@ -245,6 +251,14 @@ impl Reason {
             Self::NoOriginalDestination => deny(
                 "no_original_destination",
                 "the transparent listener was dialled directly; only redirected connections belong there",
+            ),
+            Self::ForeignDestination => deny(
+                "foreign_destination",
+                "the captured connection was for another host's address; redirect only what is for this host, by destination as well",
+            ),
+            Self::NameUnresolved => deny(
+                "name_unresolved",
+                "a name of an mtls route could not be looked up, so this address may be behind it; mend DNS, or name addresses under cidrs",
             ),
             Self::NoRoute => deny("no_route", "no route names this destination and outbound.otherwise is refuse"),
             Self::RouteConflict => deny(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_yaml::{Content, Cursor, Key, Problem, Problems, printable};
+use portcullis_yaml::{Content, Cursor, Key, Problem, Problems, ScalarKind, printable};
 
 use crate::Mode;
 
@@ -55,6 +55,10 @@ fn read_selector(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<St
     let mut labels = BTreeMap::new();
     for (key, value) in at.entries(problems)? {
         let name = key.text();
+        if key.scalar.kind() != ScalarKind::String && !name.is_empty() {
+            let message = "this key is no text for every reader of YAML; quote it";
+            at_key(key, &value, "wrong-type", message, problems);
+        }
         if name.is_empty() {
             at_key(key, &value, "selector-empty-key", "a label needs a key, such as app", problems);
         }

@@ -176,6 +176,13 @@ fn policies_are_in_force_soon(writer: Writer) {
     println!("{writer:?}: policies in force after {took:?}");
 
     // A policy that is written anew and says the same must not open the port for a moment: without one it would be open.
+    // One that was let through before may have been closed by the change, and reach the app's count only now.
+    let opened = || {
+        let page = scene.cart.get("/stats/prometheus").unwrap();
+        let lines = page.lines().filter(|line| line.starts_with("istio_tcp_connections_opened_total{"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+    };
+    eventually("the app has counted what was let through", || (scene.app.count() == opened()).then_some(()));
     let before = scene.app.count();
     thread::scope(|scope| {
         let writing = scope.spawn(|| (10..15).for_each(|round| policies.replace(&policy("STRICT", round))));

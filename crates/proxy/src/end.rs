@@ -30,6 +30,8 @@ const fn flag(reason: Reason) -> ResponseFlag {
         | Reason::RouteConflict
         | Reason::Loop
         | Reason::NoOriginalDestination
+        | Reason::ForeignDestination
+        | Reason::NameUnresolved
         | Reason::TooManyConnections
         | Reason::TooManyHandshakes
         | Reason::PolicyChanged

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_net::accept::Accepted;
-use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff};
+use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
 use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
@@ -123,6 +123,10 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
     let port = destination.port();
     if world.is_own_port(port) {
         return Err(end::because(Reason::Loop, None));
+    }
+    // A neighbour can route what is meant for others to us, and a redirect takes it before forwarding is decided.
+    if !is_own_address(destination).unwrap_or(false) {
+        return Err(end::because(Reason::ForeignDestination, Some(destination.to_string())));
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
     Ok(Place { port, app, server_first: inbound.server_first_ports.contains(&port) })

@@ -137,6 +137,7 @@ async fn destination(
     let way = match world.routes.find(address).await {
         Verdict::Way(way) => way,
         Verdict::Refuse => return Err(end::because(Reason::NoRoute, Some(address.to_string()))),
+        Verdict::Unresolved => return Err(end::because(Reason::NameUnresolved, Some(address.to_string()))),
         Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
     Ok(Destination { way, host: Host::Original(address), port: address.port() })

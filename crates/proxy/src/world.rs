@@ -110,13 +110,13 @@ impl World {
     /// Whether a captured connection would come back to this proxy itself: one of its own ports, on an address of this
     /// host. That of the captured connection is of no help: a redirect replaces the original one.
     pub(crate) fn is_self(&self, destination: SocketAddr) -> bool {
-        self.is_own_port(destination.port()) && is_own_address(destination.ip())
+        self.is_own_port(destination.port()) && is_own_address(destination).unwrap_or(true)
     }
 
     /// Whether a connection that was dialled came out at an outbound listener of this proxy, for ever around. Its inbound
     /// listeners may be dialled: the app may call itself.
     pub(crate) fn is_own_outbound(&self, peer: SocketAddr) -> bool {
-        self.outbound_ports.contains(&peer.port()) && is_own_address(peer.ip())
+        self.outbound_ports.contains(&peer.port()) && is_own_address(peer).unwrap_or(true)
     }
 
     /// Whether a port is one that this proxy listens on itself.

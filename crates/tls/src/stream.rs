@@ -229,8 +229,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn process(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8]) -> usize) {
         let mut output = Output::new(Vec::new(), take);
         let (done, result) = self.session.read(bytes, &mut output);
-        self.incoming = bytes.get(done..).unwrap_or_default().to_vec();
+        let rest = bytes.get(done..).unwrap_or_default();
         let to_send = self.absorb(output);
+        // What comes behind close_notify is nobody's.
+        self.incoming = if self.peer_closed { Vec::new() } else { rest.to_vec() };
         self.to_send.add(&to_send);
         self.failed = result.err();
     }

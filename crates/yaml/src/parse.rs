@@ -54,7 +54,19 @@ fn end_of(text: &str) -> Position {
     Position { line: count(line), column: count(column) }
 }
 
+/// Characters that end a line for readers of YAML 1.1 and mean nothing to those of 1.2: what is a comment for one is policy
+/// for the other.
+const OTHER_LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
 fn read(text: &str) -> Parsed {
+    if let Some((good, rest)) = text.find(OTHER_LINE_ENDS).and_then(|at| text.split_at_checked(at)) {
+        let message = format!(
+            "the character {} ends a line for some readers of YAML and not for others; write it as an escape in double quotes",
+            rest.chars().next().unwrap_or_default().escape_unicode()
+        );
+        let problem = Problem { position: end_of(good), ..whole_file(reason::YAML_SYNTAX, message) };
+        return Parsed { documents: Vec::new(), problems: vec![problem] };
+    }
     let options = options! {
         disallow_directives: true,
         // Reported like every other alias instead of as a syntax error that ends the document.
@@ -76,7 +88,10 @@ fn read(text: &str) -> Parsed {
             break;
         }
         let step = match next {
-            Ok((event, span)) => feed(event, span, &mut builder, &mut problems),
+            Ok((event, span)) => {
+                let first = documents.is_empty() && problems.is_empty();
+                feed(event, span, first, &mut builder, &mut problems)
+            }
             Err(error) => {
                 problems.push(syntax(&error));
                 Step::Abandon
@@ -107,10 +122,17 @@ enum Step {
     Abandon,
 }
 
-fn feed(event: Event<'_>, span: Span, builder: &mut Builder, problems: &mut Problems) -> Step {
+fn feed(event: Event<'_>, span: Span, first: bool, builder: &mut Builder, problems: &mut Problems) -> Step {
     let at = position(span.start);
     match event {
-        Event::DocumentStart(..) => *builder = Builder::new(),
+        Event::DocumentStart(explicit, ..) => {
+            *builder = Builder::new();
+            if !explicit && !first {
+                let message =
+                    "a document that follows `...` is skipped by some readers; begin it with `---`".to_owned();
+                builder.refuse(at, message, problems);
+            }
+        }
         Event::DocumentEnd => return builder.finish().map_or(Step::More, Step::Document),
         Event::Anchor(_, name) => {
             builder.refuse_anchor(

@@ -183,3 +183,15 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_in_records_of_a_byte_is_not_taken_without_end() {
+    let (mut client, mut ours) = duplex(1 << 20);
+    let message = [&[1, 1, 0, 0][..], &[0; 65_535]].concat();
+    let wire: Vec<u8> = message.iter().flat_map(|byte| [0x16, 3, 1, 0, 1, *byte]).collect();
+    let sender = tokio::spawn(async move { client.write_all(&wire).await });
+    let detected = detect(&mut ours, soon(), Sniff::Hello).await.unwrap();
+    assert_eq!(detected.opening, Opening::Malformed);
+    assert!(detected.seen.len() < 70_000, "{}", detected.seen.len());
+    sender.abort();
+}
