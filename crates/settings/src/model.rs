@@ -35,6 +35,8 @@ pub struct Settings {
     pub outbound: Outbound,
     /// `admin.listen`: serves every path.
     pub admin: Option<SocketAddr>,
+    /// `admin.tokenFile`: who asks for a change must show what is in it. Without it, changes are for loopback alone.
+    pub admin_token: Option<PathBuf>,
     /// `health.listen`: serves readiness alone.
     pub health: Option<SocketAddr>,
     /// `metrics.listen`: serves the metrics alone.

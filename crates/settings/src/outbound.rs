@@ -122,6 +122,12 @@ impl Cidr {
     }
 }
 
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -284,6 +290,7 @@ mod tests {
         assert!(Cidr::parse("0.0.0.0/0").unwrap().contains("8.8.8.8".parse().unwrap()));
         assert!(Cidr::parse("::/0").unwrap().contains("2001:db8::1".parse().unwrap()));
         assert!(!Cidr::parse("::/0").unwrap().contains("8.8.8.8".parse().unwrap()));
+        assert_eq!([range, Cidr::parse("::1").unwrap()].map(|range| range.to_string()), ["10.1.0.0/16", "::1/128"]);
         for bad in ["10.1.2.3/16", "10.0.0.0/33", "10.0.0.0/", "x/8", "10.0.0.0/+8", "::/129"] {
             assert!(Cidr::parse(bad).is_none(), "{bad}");
         }

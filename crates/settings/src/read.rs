@@ -97,13 +97,14 @@ impl Reader<'_> {
         let tls = section(&fields, "tls", default_tls(), problems, tls);
         let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
         let outbound = section(&fields, "outbound", Outbound::default(), problems, outbound::read);
-        let [admin, health, metrics] = ["admin", "health", "metrics"]
-            .map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
+        let admin = section(&fields, "admin", (None, None), problems, |at, p| self.admin(at, p));
+        let [health, metrics] =
+            ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
         let limits = section(&fields, "limits", default_limits(), problems, limits);
         let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
         let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
-        let (workload, mesh) = (workload?, mesh?);
+        let (workload, mesh, (admin, admin_token)) = (workload?, mesh?, admin?);
         let own_id = own_id(&workload, &mesh, root, problems);
         let settings = Settings {
             own_id: own_id?,
@@ -116,7 +117,8 @@ impl Reader<'_> {
             tls: tls?,
             inbound: inbound?,
             outbound: outbound?,
-            admin: admin?,
+            admin,
+            admin_token,
             health: health?,
             metrics: metrics?,
             limits: limits?,
@@ -173,6 +175,13 @@ impl Reader<'_> {
             mesh.policy.default_mode = value::word(&at, &words, problems)?;
         }
         Some(mesh)
+    }
+
+    fn admin(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<(Option<SocketAddr>, Option<PathBuf>)> {
+        let fields = at.fields(&["listen", "tokenFile"], problems)?;
+        let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
+        let token = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
+        Some((Some(listen?), token?))
     }
 
     fn identity(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Identity> {

@@ -145,3 +145,20 @@ fn a_list_of_server_first_ports_holds_for_explicit_ports_unless_they_say_otherwi
     assert_eq!(inbound("serverFirstPorts: [8080]\n  "), Protocol::ServerFirst);
     assert_eq!(inbound("serverFirstPorts: [25]\n  "), Protocol::Auto);
 }
+
+#[test]
+fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
+    let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
+    let text = with(admin, r#"admin: {listen: "0.0.0.0:15000", tokenFile: secrets/token}"#);
+    let settings = read(text.as_bytes(), Path::new("/etc/portcullis")).unwrap();
+    assert_eq!(settings.admin_token.as_deref(), Some(Path::new("/etc/portcullis/secrets/token")));
+    assert_eq!(read(ISSUE.as_bytes(), Path::new(".")).unwrap().admin_token, None);
+    for (wrong, field, reason) in [
+        (r#"admin: {listen: "127.0.0.1:1", tokenFile: ""}"#, "admin.tokenFile", "invalid-value"),
+        (r#"admin: {listen: "127.0.0.1:1", tokenFile: 7}"#, "admin.tokenFile", "wrong-type"),
+        (r#"admin: {listen: "127.0.0.1:1", token: secret}"#, "admin.token", "unknown-field"),
+        (r#"health: {listen: "127.0.0.1:1", tokenFile: t}"#, "health.tokenFile", "unknown-field"),
+    ] {
+        assert_eq!(problems_of(&with(admin, wrong)), [(field.to_owned(), reason)], "{wrong}");
+    }
+}
