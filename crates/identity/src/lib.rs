@@ -12,10 +12,12 @@ mod expected;
 mod id;
 pub mod leaf;
 pub mod signer;
+mod summary;
 mod svid;
 mod x509;
 
 pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
 pub use expected::{ExpectedIds, ExpectedIdsError};
 pub use id::{IdError, IstioId, MAX_ID_LEN, SCHEME, SpiffeId};
+pub use summary::{Summary, summary};
 pub use svid::{KeyError, SvidError, UsageError};

@@ -1,7 +1,7 @@
 //! Leaf and signer rules on real certificates: each test changes one thing of a certificate without fault.
 
 use portcullis_identity::leaf::{self, Compat, Leaf, Relaxed, Role};
-use portcullis_identity::{SvidError, signer};
+use portcullis_identity::{SvidError, signer, summary};
 use portcullis_testkit::KeyKind;
 use portcullis_testkit::certs::{Authority, Basic, Extra, Profile, San, self_signed_leaf};
 
@@ -41,6 +41,11 @@ fn a_leaf_without_fault_gives_identity_validity_and_serial() {
     assert_eq!((leaf.not_before_unix, leaf.not_after_unix), (1_700_000_000, 1_700_003_600));
     assert_eq!((leaf.serial.len(), leaf.serial[0]), (9, 1));
     assert_eq!(leaf.relaxed, Relaxed::default());
+    let shown = summary(&der(&profile)).unwrap();
+    assert_eq!((shown.not_before_unix, shown.not_after_unix), (leaf.not_before_unix, leaf.not_after_unix));
+    let serial: u128 = shown.serial.parse().unwrap();
+    assert_eq!((shown.serial.len(), serial >> 64), (20, 1), "a decimal number that begins with the byte 1");
+    assert!(summary(b"no certificate").is_err());
 }
 
 #[test]
