@@ -5,6 +5,7 @@
 //! Label values are closed sets or configured names, never text that a peer chose.
 
 mod family;
+mod filter;
 pub mod log;
 mod metrics;
 mod names;

@@ -3,7 +3,12 @@
 //! `docker compose logs` is no terminal, so a format chosen by "is it a terminal" would hand JSON to exactly the people
 //! who read with their eyes. Colour is never written: escape sequences in a log file hurt more than they help.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
+
+pub use crate::filter::{Filter, FilterError};
 
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -15,17 +20,65 @@ pub enum Format {
     Json,
 }
 
+/// Shows and changes which lines are written, while the process runs. A clone is a pointer.
+#[derive(Clone)]
+pub struct Control(Arc<Mutex<Inner>>);
+
+struct Inner {
+    filter: Filter,
+    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send>,
+}
+
+impl Control {
+    fn new<S: 'static>(filter: Filter, handle: Handle<EnvFilter, S>) -> Self {
+        let reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        Self(Arc::new(Mutex::new(Inner { filter, reload })))
+    }
+
+    /// The filter in force.
+    #[must_use]
+    pub fn filter(&self) -> Filter {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).filter.clone()
+    }
+
+    /// Changes the filter in force, and says what it is then. See [`Filter::changed_by`].
+    ///
+    /// # Errors
+    /// If the words make no filter; then nothing is changed.
+    pub fn change(&self, words: &str) -> Result<Filter, String> {
+        let change = Filter::parse(words).map_err(|error| error.to_string())?;
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let filter = inner.filter.changed_by(change).map_err(|error| error.to_string())?;
+        (inner.reload)(env_filter(&filter)?)?;
+        inner.filter = filter.clone();
+        Ok(filter)
+    }
+}
+
 /// Installs the subscriber of this process. `filter` is `level` or `target=level,...`.
 ///
 /// # Errors
 /// If the filter cannot be parsed, or a subscriber is already there.
-pub fn init(format: Format, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log level \"{filter}\": {error}"))?;
-    // Without `log_internal_errors(false)` a closed pipe would turn each lost line into one on standard error.
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
-    let done = match format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+pub fn init(format: Format, filter: &str) -> Result<Control, String> {
+    let filter = Filter::parse(filter).map_err(|error| format!("log level \"{}\": {error}", filter.escape_debug()))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(env_filter(&filter)?)
+        .with_ansi(false)
+        // Otherwise a closed pipe would turn each lost line into one on standard error.
+        .log_internal_errors(false);
+    let (control, done) = match format {
+        Format::Text => {
+            let builder = builder.with_filter_reloading();
+            (Control::new(filter, builder.reload_handle()), builder.try_init())
+        }
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            (Control::new(filter, builder.reload_handle()), builder.try_init())
+        }
     };
-    done.map_err(|error| error.to_string())
+    done.map_err(|error| error.to_string()).map(|()| control)
+}
+
+fn env_filter(filter: &Filter) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter.to_string()).map_err(|error| error.to_string())
 }
