@@ -67,6 +67,12 @@ impl DrainTrigger {
         self.announcer.announce();
     }
 
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
     /// Connections that live now.
     #[must_use]
     pub fn live(&self) -> usize {

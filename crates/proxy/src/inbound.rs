@@ -117,6 +117,7 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
         let port = inbound.ports.get(index).ok_or_else(|| end::no_original_destination(None))?;
         record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
+        record.name_app(port.app);
         return Ok(Place { port: port.port, app: port.app, server_first: port.protocol == Protocol::ServerFirst });
     }
     let destination = captured::destination(stream, record)?;
@@ -129,6 +130,7 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
         return Err(end::because(Reason::ForeignDestination, Some(destination.to_string())));
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
+    record.name_app(app);
     Ok(Place { port, app, server_first: inbound.server_first_ports.contains(&port) })
 }
 

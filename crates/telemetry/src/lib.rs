@@ -4,6 +4,8 @@
 //! its `Drop`, which writes that the connection ended with the process. So no connection leaves without a line.
 //! Label values are closed sets or configured names, never text that a peer chose.
 
+mod access;
+mod envoy;
 mod family;
 mod filter;
 pub mod log;
@@ -14,6 +16,7 @@ mod ports;
 mod record;
 mod tcp;
 
+pub use access::AccessLog;
 pub use family::{Counter, CounterFamily};
 pub use metrics::{Families, Metrics, ReloadMetrics};
 pub use names::{Own, Service};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::CounterFamily;
+use crate::access::AccessLog;
 use crate::names::Own;
 use crate::open::OpenConnection;
 use crate::ports::KnownPorts;
@@ -19,6 +20,7 @@ pub struct Metrics(Arc<Families>);
 /// What [`Metrics`] points to.
 pub struct Families {
     registry: Registry,
+    pub(crate) access: AccessLog,
     pub(crate) tcp: TcpMetrics,
     pub(crate) ports: KnownPorts,
     /// The label value of what is not there, shared.
@@ -65,6 +67,14 @@ impl Metrics {
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
     pub fn new(version: &str, own: Own) -> Result<Self, prometheus::Error> {
+        Self::with_access_log(version, own, AccessLog::default())
+    }
+
+    /// The same, with another form of the access log.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn with_access_log(version: &str, own: Own, access: AccessLog) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registering(&registry);
         let tcp = TcpMetrics::new(own)?;
@@ -78,6 +88,7 @@ impl Metrics {
             new.gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
         };
         Ok(Self(Arc::new(Families {
+            access,
             tcp,
             ports: KnownPorts::default(),
             nothing: Arc::from("-"),

@@ -52,7 +52,7 @@ impl Service {
         Self::without_namespace(UNKNOWN)
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         match self.namespace.as_str() {
             UNKNOWN => self.name.clone(),
             namespace => format!("{}.{namespace}.svc.cluster.local", self.name),

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use portcullis_identity::SpiffeId;
 
-use crate::Metrics;
 use crate::names::{EdgeKey, Principal, Service};
 use crate::open::{Open, OpenConnection};
 use crate::tcp::{Edge, ResponseFlag};
+use crate::{Metrics, access};
 
 /// Which side of the mesh edge this proxy is on.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -51,7 +51,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
@@ -108,6 +108,8 @@ pub struct ConnRecord {
     pub peer: Option<SpiffeId>,
     /// Outbound: the destination's service, if the configuration knows it.
     pub service: Option<Arc<Service>>,
+    /// Where the app is; set by [`ConnRecord::name_app`]. Boxed, since a record is held as long as its connection.
+    pub(crate) app: Option<Box<SocketAddr>>,
     /// The workload's port.
     pub port: Option<u16>,
     /// Mode of the port, or how the route is reached.
@@ -119,14 +121,14 @@ pub struct ConnRecord {
     /// Inbound: why there is no verified identity although it was let through.
     pub no_mtls: Option<&'static str>,
     /// What the handshake agreed on; set by [`ConnRecord::secured`].
-    tls: Option<TlsFacts>,
+    pub(crate) tls: Option<TlsFacts>,
     /// SNI, for the log only.
     pub sni: Option<String>,
     /// Bytes moved.
     pub bytes: Bytes,
     id: u64,
-    started: Instant,
-    metrics: Metrics,
+    pub(crate) started: Instant,
+    pub(crate) metrics: Metrics,
     admitted: Option<Arc<Open>>,
     ended: bool,
 }
@@ -146,6 +148,7 @@ impl ConnRecord {
             dst_addr: None,
             peer: None,
             service: None,
+            app: None,
             port: None,
             mode: "-",
             policy: Arc::clone(&metrics.nothing),
@@ -165,6 +168,13 @@ impl ConnRecord {
     /// Number of this connection in logs.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Where the app of an inbound connection is, for those forms of the access log that say so.
+    pub fn name_app(&mut self, app: SocketAddr) {
+        if self.metrics.access.names_upstream() {
+            self.app = Some(Box::new(app));
+        }
     }
 
     /// The handshake is done: the peer was verified, and this was agreed on.
@@ -243,7 +253,7 @@ impl ConnRecord {
             None => self.edge().failed(ending.flag),
         }
         self.count(ending);
-        self.log(ending, admitted.is_some());
+        access::write(self, ending, admitted.is_some());
     }
 
     fn count(&self, ending: &Ending) {
@@ -254,53 +264,6 @@ impl ConnRecord {
         metrics.decisions.with(&labels).add(1);
         if self.direction == Direction::Inbound && self.peer.is_none() {
             metrics.no_mtls.with(&[self.no_mtls.unwrap_or(ending.reason)]).add(1);
-        }
-    }
-
-    fn log(&self, ending: &Ending, admitted: bool) {
-        let (received, sent) = (self.bytes.received.load(Ordering::Relaxed), self.bytes.sent.load(Ordering::Relaxed));
-        let own = self.peer.as_ref().map(|_mutual| &self.metrics.tcp.own().id);
-        let (source, destination) = match self.direction {
-            Direction::Inbound => (self.peer.as_ref(), own),
-            Direction::Outbound => (own, self.peer.as_ref()),
-        };
-        let tls = self.tls.as_ref();
-        macro_rules! line {
-            ($level:expr, $message:literal) => {
-                tracing::event!(
-                    target: "access", $level,
-                    conn_id = self.id,
-                    direction = self.direction.as_str(),
-                    "src.addr" = %self.src_addr,
-                    "src.identity" = source.map(display),
-                    "dst.addr" = self.dst_addr.map(display),
-                    "dst.identity" = destination.map(display),
-                    port = self.port,
-                    mode = self.mode,
-                    policy = %self.policy,
-                    transport = self.transport,
-                    decision = ending.decision.as_str(),
-                    reason = ending.reason,
-                    hint = Some(ending.hint).filter(|hint| !hint.is_empty()),
-                    "tls.version" = tls.map(|tls| tls.version),
-                    "tls.group" = tls.map(|tls| display(tls.group)),
-                    "tls.cipher" = tls.map(|tls| display(tls.cipher)),
-                    sni = self.sni.as_deref(),
-                    bytes_recv = received,
-                    bytes_sent = sent,
-                    duration = %format_args!("{}ms", self.started.elapsed().as_millis()),
-                    error = ending.error.as_deref(),
-                    $message
-                )
-            };
-        }
-        match (ending.decision, admitted) {
-            (Decision::Allow, _) => line!(tracing::Level::INFO, "connection complete"),
-            (Decision::Deny, false) if ending.flag == ResponseFlag::None => {
-                line!(tracing::Level::INFO, "connection abandoned");
-            }
-            (Decision::Deny, false) => line!(tracing::Level::WARN, "connection refused"),
-            (Decision::Deny, true) => line!(tracing::Level::WARN, "connection closed"),
         }
     }
 }
