@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use portcullis_telemetry::log;
+use portcullis_telemetry::{AccessLog, log};
 
 use crate::run;
 
@@ -11,7 +11,8 @@ use crate::run;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis proxy --config /etc/portcullis/config.yaml
-  PORTCULLIS_LOG=debug portcullis proxy --config cart.yaml --log-format json")]
+  PORTCULLIS_LOG=debug portcullis proxy --config cart.yaml --log-format json
+  portcullis proxy --config cart.yaml --access-log envoy")]
 pub(crate) struct Args {
     /// The configuration; paths in it are relative to it
     #[arg(long, value_name = "FILE")]
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level,...`; otherwise $PORTCULLIS_LOG, or `info`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Form of the line that is written for each connection
+    #[arg(long, value_enum, default_value_t)]
+    access_log: AccessLogFormat,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -33,6 +37,19 @@ enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum AccessLogFormat {
+    /// ztunnel's fields and ours, in the form of all log lines
+    #[default]
+    Ztunnel,
+    /// Envoy's default text, as Istio's sidecars write it
+    Envoy,
+    /// The same fields as one JSON object a line
+    EnvoyJson,
+    /// None
+    Off,
+}
+
 pub(crate) fn run(args: &Args) -> ExitCode {
     let format = match args.log_format {
         LogFormat::Text => log::Format::Text,
@@ -40,5 +57,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     let named = std::env::var("PORTCULLIS_LOG").ok().filter(|level| !level.is_empty());
     let level = args.log_level.clone().or(named).unwrap_or_else(|| "info".to_owned());
-    run::run(&args.config, format, &level)
+    let access = match args.access_log {
+        AccessLogFormat::Ztunnel => AccessLog::Ztunnel,
+        AccessLogFormat::Envoy => AccessLog::Envoy,
+        AccessLogFormat::EnvoyJson => AccessLog::EnvoyJson,
+        AccessLogFormat::Off => AccessLog::Off,
+    };
+    run::run(&args.config, &run::Logging { format, level, access })
 }

@@ -15,6 +15,12 @@ pub(crate) struct Args {
     output: Format,
 }
 
+/// The commit this was built from. A source archive has none; whoever builds a release sets this.
+pub(crate) const COMMIT: &str = match option_env!("PORTCULLIS_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
@@ -32,8 +38,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 pub(crate) fn print(format: Format) -> Outcome {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
-        // A source archive has no commit; whoever builds a release sets this.
-        commit: option_env!("PORTCULLIS_COMMIT").unwrap_or("unknown"),
+        commit: COMMIT,
         tls: "rustls, aws-lc-rs",
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
     };

@@ -10,6 +10,7 @@ use portcullis_tls::{
 };
 use portcullis_watch::{FileContent, Monitor, Options, StartError, Watcher};
 
+use super::private::Private;
 use super::{BAD_INPUT, Refusal};
 
 /// The credentials in force, and the watcher that renews them.
@@ -46,10 +47,9 @@ pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, R
         min_version: if settings.tls.allow_tls12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
     };
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
-    let require_private_mode = identity.require_private_mode;
-    let mut warned = false;
+    let mut key_mode = Private::new("private key", identity.require_private_mode);
     let loader = move |files: &[FileContent]| {
-        let result = validate(files, &domains, &rules, |key| check_mode(key, require_private_mode, &mut warned));
+        let result = validate(files, &domains, &rules, |key| key_mode.check(key));
         let credentials = result?;
         let not_after = credentials.not_after_unix();
         let generation = store.publish(credentials);
@@ -86,22 +86,4 @@ fn validate(
         }
         message
     })
-}
-
-/// A key that anybody may write is refused; one that others may read is warned about once, or refused if so configured.
-fn check_mode(key: &FileContent, require_private: bool, warned: &mut bool) -> Result<(), String> {
-    let (shown, mode) = (key.path.display(), key.mode);
-    if mode & 0o002 != 0 {
-        return Err(format!("{shown}: anybody may write this private key (mode {mode:o}); chmod 600 it"));
-    }
-    if mode & 0o044 == 0 {
-        return Ok(());
-    }
-    if require_private {
-        return Err(format!("{shown}: others may read this private key (mode {mode:o}); chmod 600 it"));
-    }
-    if !std::mem::replace(warned, true) {
-        tracing::warn!(file = %shown, mode = %format_args!("{mode:o}"), "others may read this private key; chmod 600 it");
-    }
-    Ok(())
 }

@@ -1,58 +1,97 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads.
+//! How it ends: SIGTERM, SIGINT or the admin address drain, a second one ends at once, SIGHUP reloads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_settings::defaults;
 use portcullis_watch::Monitor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
-struct Signals {
+/// What the admin address wants. A wish is kept until it is seen.
+#[derive(Default)]
+pub(super) struct Wishes {
+    quit: Notify,
+    drain_listeners: Notify,
+}
+
+impl Wishes {
+    /// As if SIGTERM had come.
+    pub(super) fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    /// Close the inbound listeners and go on.
+    pub(super) fn drain_listeners(&self) {
+        self.drain_listeners.notify_one();
+    }
+}
+
+struct Requests<'a> {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    wishes: &'a Wishes,
+    monitors: &'a [Option<Monitor>],
+    trigger: &'a Arc<DrainTrigger>,
 }
 
-impl Signals {
-    /// Waits for a request to end; reloads meanwhile as often as asked.
-    async fn end(&mut self, monitors: &[Option<Monitor>]) {
+impl Requests<'_> {
+    /// Waits for a request to end; does meanwhile what else is asked for.
+    async fn end(&mut self) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                () = self.wishes.quit.notified() => return,
+                () = self.wishes.drain_listeners.notified() => {
+                    tracing::info!(connections = self.trigger.live(), "draining the inbound listeners");
+                    let trigger = Arc::clone(self.trigger);
+                    tokio::spawn(async move { close_inbound(&trigger).await });
+                }
                 _ = self.hangup.recv() => {
                     tracing::info!("reload requested by signal");
-                    monitors.iter().flatten().for_each(Monitor::reload_now);
+                    self.monitors.iter().flatten().for_each(Monitor::reload_now);
                 }
             }
         }
     }
 }
 
+/// The first phases of every drain.
+async fn close_inbound(trigger: &DrainTrigger) {
+    trigger.advance(Phase::Unready);
+    sleep(defaults::DRAIN_DELAY).await;
+    trigger.advance(Phase::InboundClosed);
+}
+
 /// Returns when everything has ended: `true` if connections had to be cut.
 pub(super) async fn until_ended(
     grace: Duration,
-    trigger: &DrainTrigger,
+    trigger: &Arc<DrainTrigger>,
+    wishes: &Wishes,
     monitors: &[Option<Monitor>],
 ) -> anyhow::Result<bool> {
-    let mut signals = Signals {
+    let mut requests = Requests {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,
+        wishes,
+        monitors,
+        trigger,
     };
-    signals.end(monitors).await;
+    requests.end().await;
     let deadline = Instant::now() + grace;
     tracing::info!(connections = trigger.live(), ?grace, "draining; a second signal ends at once");
-    trigger.advance(Phase::Unready);
     let drained = async {
-        tokio::time::sleep(defaults::DRAIN_DELAY).await;
-        trigger.advance(Phase::InboundClosed);
+        close_inbound(trigger).await;
         trigger.empty().await;
     };
     let clean = tokio::select! {
         done = timeout_at(deadline, drained) => done.is_ok(),
-        () = signals.end(monitors) => false,
+        () = requests.end() => false,
     };
     let forced = !clean && trigger.live() > 0;
     trigger.advance(Phase::Forced);

@@ -1,12 +1,15 @@
 //! `portcullis proxy`: wiring, on one page. What it does is in the crates it wires.
 
+mod admin;
 mod credentials;
 mod ends;
+mod pages;
 mod policies;
+mod private;
 mod status;
+mod token;
 
 use std::fmt::Display;
-use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,14 +17,15 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
-use portcullis_admin::Serves;
 use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
-use portcullis_telemetry::{Metrics, Own, Service, log};
+use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log};
 
-use self::status::Status;
+use self::ends::Wishes;
+use self::pages::process::Birth;
+use self::status::{Parts, Status};
 use crate::commands::config;
 
 /// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
@@ -43,9 +47,16 @@ impl Refusal {
     }
 }
 
+/// What the command line says of logs.
+pub(crate) struct Logging {
+    pub(crate) format: log::Format,
+    pub(crate) level: String,
+    pub(crate) access: AccessLog,
+}
+
 /// Runs the proxy until it is told to end.
-pub(crate) fn run(config: &Path, format: log::Format, level: &str) -> ExitCode {
-    match start(config, format, level) {
+pub(crate) fn run(config: &Path, logging: &Logging) -> ExitCode {
+    match start(config, logging) {
         Ok(code) => code,
         Err(refusal) => {
             crate::output::note(&format!("error: {}", refusal.message.trim_end()));
@@ -54,29 +65,41 @@ pub(crate) fn run(config: &Path, format: log::Format, level: &str) -> ExitCode {
     }
 }
 
-fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Refusal> {
-    let settings = read_settings(config)?;
-    log::init(format, level).map_err(|error| Refusal::new(64, error))?;
+fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
+    let (birth, settings) = (Birth::now(), read_settings(config)?);
+    let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), own(&settings)).context("metrics").map_err(failed)?;
+    let metrics = Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access);
+    let metrics = metrics.context("metrics").map_err(failed)?;
     let (announcer, changes) = changes();
 
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
     let credentials = credentials::watch(&settings, announcer.clone())?;
     let (trigger, token) = drain(announcer);
+    let (trigger, wishes) = (Arc::new(trigger), Arc::<Wishes>::default());
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
     let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
 
-    let status = Arc::new(Status::new(&policies, &credentials, metrics.clone(), token.clone()));
+    let parts = Parts {
+        settings: &settings,
+        workers: workers.get(),
+        policies: &policies,
+        credentials: &credentials,
+        metrics: &metrics,
+        drain: &trigger,
+        wishes: &wishes,
+        log,
+    };
+    let status = Arc::new(Status::new(birth, parts));
     let monitors = [policies.monitor(), credentials.monitor()];
-    serve_admin(&settings, &status).map_err(failed)?;
+    admin::serve(&settings, Arc::<Status>::clone(&status)).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
     let world =
         Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), changes, metrics, token));
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
 
     status.started();
-    let forced = wait_for_the_end(&world.settings, &trigger, &monitors).map_err(failed)?;
+    let forced = wait_for_the_end(&world.settings, &trigger, &wishes, &monitors).map_err(failed)?;
     engine.join();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
@@ -114,46 +137,6 @@ fn read_settings(path: &Path) -> Result<Settings, Refusal> {
     }
 }
 
-/// Binds and serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
-fn serve_admin(settings: &Settings, status: &Arc<Status>) -> anyhow::Result<()> {
-    let wanted = [
-        ("admin", settings.admin, Serves::All),
-        ("health", settings.health, Serves::Health),
-        ("metrics", settings.metrics, Serves::Metrics),
-    ];
-    let mut listeners = Vec::new();
-    for (field, address, serves) in wanted {
-        if let Some(address) = address {
-            listeners.push((admin_listener(address).with_context(|| format!("{field}.listen"))?, serves));
-        }
-    }
-    if listeners.is_empty() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let state: Arc<dyn portcullis_admin::State> = Arc::<Status>::clone(status);
-    let work = move || {
-        runtime.block_on(async move {
-            let mut servers = tokio::task::JoinSet::new();
-            for (listener, serves) in listeners {
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => drop(servers.spawn(portcullis_admin::serve(listener, serves, Arc::clone(&state)))),
-                    Err(error) => tracing::error!(%error, "cannot serve an admin address"),
-                }
-            }
-            while servers.join_next().await.is_some() {}
-        });
-    };
-    thread::Builder::new().name("admin".to_owned()).spawn(work)?;
-    Ok(())
-}
-
-fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// The start-up lines: who we are, and the mode of each port with the policy that decided it.
 fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, workers: NonZeroUsize) {
     tracing::info!(
@@ -178,9 +161,10 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
 /// Waits for a signal, drains, and says whether it took force.
 fn wait_for_the_end(
     settings: &Settings,
-    trigger: &DrainTrigger,
+    trigger: &Arc<DrainTrigger>,
+    wishes: &Wishes,
     monitors: &[Option<portcullis_watch::Monitor>; 2],
 ) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ends::until_ended(settings.drain_grace, trigger, monitors))
+    runtime.block_on(ends::until_ended(settings.drain_grace, trigger, wishes, monitors))
 }

@@ -1,6 +1,6 @@
 //! The policy folder: watched, parsed as a whole, and put in force as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,9 +13,11 @@ use portcullis_watch::{Content, FileContent, Monitor, Options, StartError, Watch
 
 use super::{BAD_INPUT, Refusal};
 
-/// The effective policy in force, and the watcher that keeps it so.
+/// The effective policy in force, the set it was made from, and the watcher that keeps it so.
 pub(super) struct Policies {
     pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
+    /// For whoever asks why; no connection looks at it.
+    pub(super) set: Arc<ArcSwap<PolicySet>>,
     watcher: Option<Watcher>,
 }
 
@@ -28,16 +30,17 @@ impl Policies {
 /// Loads the folder and watches it. A set with any error in it changes nothing.
 pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Refusal> {
     let none = resolve(settings, &PolicySet::default());
-    let effective = Arc::new(ArcSwap::from_pointee(none));
+    let (effective, set) = (Arc::new(ArcSwap::from_pointee(none)), Arc::<ArcSwap<PolicySet>>::default());
     let Some(folder) = settings.policies.clone() else {
-        return Ok(Policies { effective, watcher: None });
+        return Ok(Policies { effective, set, watcher: None });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
-    let (target, metrics, settings) = (Arc::clone(&effective), metrics.clone(), settings.clone());
+    let (target, whole, metrics, settings) =
+        (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let (policy, summary) = load(&settings, parsed.load(files), files.len())?;
+        let (policy, all, summary) = load(&settings, parsed.load(files), files.len())?;
         for port in policy.ports() {
             metrics.know_port(port);
         }
@@ -48,6 +51,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
         if !std::mem::take(&mut first) {
             log_modes(&settings, &policy, Some(&target.load()));
         }
+        whole.store(Arc::new(all));
         target.store(Arc::new(policy));
         changed.announce();
         Ok::<_, String>(summary)
@@ -57,7 +61,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
             StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
             other => Refusal::new(BAD_INPUT, format!("policies: {other}")),
         })?;
-    Ok(Policies { effective, watcher: Some(watcher) })
+    Ok(Policies { effective, set, watcher: Some(watcher) })
 }
 
 /// What each file held when it was last read. A file that did not change is not parsed again.
@@ -78,7 +82,7 @@ impl Parsed {
     }
 }
 
-fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectivePolicy, String), String> {
+fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
     if !loaded.errors.is_empty() {
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
@@ -89,7 +93,7 @@ fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectiveP
         tracing::warn!(%warning, "policy");
     }
     let summary = format!("documents: {}, files: {files}", loaded.documents);
-    Ok((resolve(settings, &loaded.set), summary))
+    Ok((resolve(settings, &loaded.set), loaded.set, summary))
 }
 
 fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {
@@ -100,11 +104,8 @@ fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {
 /// One line for each port that the configuration or a policy names: its mode, and the policy that decided it.
 /// After a change also the mode that it `was`; a port that admits more than before is worth a warning.
 pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
-    let mut ports: Vec<u16> = settings.inbound.ports.iter().map(|port| port.port).collect();
-    ports.extend(policy.ports());
+    let mut ports = named_ports(settings, policy);
     ports.extend(before.into_iter().flat_map(EffectivePolicy::ports));
-    ports.sort_unstable();
-    ports.dedup();
     for port in ports {
         let decided = policy.mode(port);
         let (mode, policy) = (decided.mode.as_str(), &decided.label);
@@ -125,6 +126,11 @@ const fn admits(mode: Mode) -> u8 {
         Mode::Permissive => 1,
         Mode::Disable => 2,
     }
+}
+
+/// The ports that the configuration or a policy names, in order.
+pub(super) fn named_ports(settings: &Settings, policy: &EffectivePolicy) -> BTreeSet<u16> {
+    settings.inbound.ports.iter().map(|port| port.port).chain(policy.ports()).collect()
 }
 
 #[cfg(test)]

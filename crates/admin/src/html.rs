@@ -1,0 +1,86 @@
+//! The index: what there is, with links and buttons, without a script.
+
+use std::fmt::Write as _;
+
+use crate::paths::{Row, What};
+use crate::{Serves, State};
+
+/// No script, no foreign content, no frame around it: a button that is clicked has been seen as what it is.
+pub(crate) const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// The page. `buttons` is false where a browser could not press them with success.
+pub(crate) fn index(state: &dyn State, buttons: bool) -> String {
+    let mut page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>portcullis</title>\n\
+        <style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}\
+        form{display:inline}</style></head>\n<body><h1>portcullis</h1>\n<table>\n"
+        .to_owned();
+    for (name, value) in state.about() {
+        row(&mut page, &escape(name), &escape(&value));
+    }
+    page.push_str("</table>\n<h2>Pages</h2>\n<table>\n");
+    for Row { path, what, says } in Serves::All.rows() {
+        let target = match what {
+            What::Change(_) => continue,
+            // Without a port it answers nothing but what is missing.
+            What::Explain => format!(
+                "<form action=\"{path}\"><label>{path} <input name=\"port\" size=\"5\" value=\"8080\"></label> <button>show</button></form>"
+            ),
+            _ => format!("<a href=\"{path}\">{path}</a>"),
+        };
+        row(&mut page, &target, &escape(says));
+    }
+    page.push_str("</table>\n<h2>Changes</h2>\n<table>\n");
+    if buttons {
+        let levels = LEVELS.map(|level| button(&format!("/logging?level={level}"), level)).join(" ");
+        row(&mut page, &levels, &format!("the log level, now <code>{}</code>", escape(&state.log_filter())));
+        for Row { path, what, says } in Serves::All.rows() {
+            if matches!(what, What::Change(_)) {
+                row(&mut page, &button(path, path), &escape(says));
+            }
+        }
+    } else {
+        row(&mut page, "POST", "with the token of admin.tokenFile only, so not from here");
+    }
+    page.push_str("</table>\n</body></html>\n");
+    page
+}
+
+fn row(page: &mut String, left: &str, right: &str) {
+    let _written = writeln!(page, "<tr><td>{left}</td><td>{right}</td></tr>");
+}
+
+fn button(target: &str, text: &str) -> String {
+    format!("<form method=\"post\" action=\"{target}\"><button>{text}</button></form>")
+}
+
+/// Text as HTML shows it, in an element or a quoted attribute.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_text_whatever_is_in_them() {
+        assert_eq!(
+            escape(r#"<script>"a" & 'b'</script>"#),
+            "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;&lt;/script&gt;"
+        );
+    }
+}

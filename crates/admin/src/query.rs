@@ -1,0 +1,52 @@
+//! The one parameter of a request.
+
+/// What stands behind `name=` in a query of exactly this parameter.
+///
+/// # Errors
+/// What is wrong, in words for whoever asked: another parameter would have been ignored otherwise, and a typo in the name
+/// would have been taken for its absence.
+pub(crate) fn single(query: Option<&str>, name: &str) -> Result<Option<String>, String> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    match query.split_once('=') {
+        Some((found, value)) if found == name && !value.contains('&') => match decode(value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("the value of {name} is not percent-encoded UTF-8")),
+        },
+        _ => Err(format!("there is one parameter here, {name}=...")),
+    }
+}
+
+/// Undoes `%41`. A plus stays one: no value here has a space in it.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_parameter_is_read_and_any_other_refused() {
+        assert_eq!(single(None, "level"), Ok(None));
+        assert_eq!(single(Some(""), "level"), Ok(None));
+        assert_eq!(single(Some("level=info"), "level"), Ok(Some("info".to_owned())));
+        assert_eq!(single(Some("level=info,access=debug"), "level"), Ok(Some("info,access=debug".to_owned())));
+        assert_eq!(single(Some("level=access%3Ddebug%2cx"), "level"), Ok(Some("access=debug,x".to_owned())));
+        for wrong in
+            ["levle=info", "level", "level=a&level=b", "x=1&level=a", "level=%", "level=%4", "level=%+4", "level=%ff"]
+        {
+            assert!(single(Some(wrong), "level").is_err(), "{wrong}");
+        }
+    }
+}

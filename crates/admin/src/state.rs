@@ -1,0 +1,60 @@
+//! The seam to the proxy: what is shown, and what is done.
+
+use crate::{Token, TokenError};
+
+/// What the paths answer. The rules of HTTP, and who may ask, are this crate's; the content is the implementor's.
+pub trait State: Send + Sync + 'static {
+    /// `Ok` when ready, otherwise what is pending, in words.
+    ///
+    /// # Errors
+    /// What is pending.
+    fn ready(&self) -> Result<(), String>;
+    /// All metrics in the Prometheus text format.
+    fn metrics(&self) -> String;
+    /// A few facts for the head of the index, as names and values.
+    fn about(&self) -> Vec<(&'static str, String)>;
+    /// A page, in JSON with a newline at its end.
+    fn page(&self, page: Page) -> String;
+    /// Which policy holds for a port and why, in JSON with a newline at its end.
+    fn explain(&self, port: u16) -> String;
+    /// The log filter in force.
+    fn log_filter(&self) -> String;
+    /// Changes the log filter, and says what it is then.
+    ///
+    /// # Errors
+    /// What is wrong with the words.
+    fn set_log_filter(&self, words: &str) -> Result<String, String>;
+    /// Begins what was asked for; it must not wait for the end of it.
+    fn change(&self, change: Change);
+    /// What a change must show, read anew each time; `None` if no token is configured.
+    ///
+    /// # Errors
+    /// If one is configured and cannot be used: then nothing may be changed.
+    fn token(&self) -> Result<Option<Token>, TokenError>;
+}
+
+/// A page of facts.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Page {
+    /// `/config_dump`.
+    ConfigDump,
+    /// `/certs`.
+    Certs,
+    /// `/listeners`.
+    Listeners,
+    /// `/policies`.
+    Policies,
+    /// `/connections`.
+    Connections,
+    /// `/server_info`.
+    ServerInfo,
+}
+
+/// A change of the running process.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Change {
+    /// Inbound listeners are drained and closed; the process stays.
+    DrainListeners,
+    /// The same as SIGTERM.
+    Quit,
+}
