@@ -1,7 +1,6 @@
 //! The access log: one line for each connection, in the words of whichever proxy its reader is used to.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
 use tracing::Level;
@@ -36,8 +35,8 @@ pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
         AccessLog::Off => {}
         AccessLog::Ztunnel => ztunnel(record, ending, admitted),
         AccessLog::Envoy | AccessLog::EnvoyJson if !passes_filter(ending, admitted) => {}
-        AccessLog::Envoy => print(envoy::Line::new(record, ending, admitted).text()),
-        AccessLog::EnvoyJson => print(envoy::Line::new(record, ending, admitted).json()),
+        AccessLog::Envoy => print(record, envoy::Line::new(record, ending, admitted).text()),
+        AccessLog::EnvoyJson => print(record, envoy::Line::new(record, ending, admitted).json()),
     }
 }
 
@@ -55,10 +54,9 @@ fn passes_filter(ending: &Ending, admitted: bool) -> bool {
     }
 }
 
-/// One write for each line. That nobody reads it is no reason to do anything else differently.
-fn print(mut line: String) {
+fn print(record: &ConnRecord, mut line: String) {
     line.push('\n');
-    let _unwritable = std::io::stdout().lock().write_all(line.as_bytes());
+    record.metrics.output.print(&line);
 }
 
 fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {

@@ -175,7 +175,8 @@ mod tests {
     use crate::record::Decision;
 
     fn record(direction: Direction) -> ConnRecord {
-        let metrics = Metrics::with_access_log("0.0.0", own(), crate::AccessLog::Envoy).unwrap();
+        let metrics =
+            Metrics::with_access_log("0.0.0", own(), crate::AccessLog::Envoy, crate::log::Output::direct()).unwrap();
         let mut record = ConnRecord::open(&metrics, direction, "10.0.0.9:4000".parse().unwrap());
         record.dst_addr = Some("10.0.0.1:8080".parse().unwrap());
         record.port = Some(8080);

@@ -12,6 +12,7 @@ pub mod log;
 mod metrics;
 mod names;
 mod open;
+mod output;
 mod ports;
 mod record;
 mod tcp;

@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload::Handle;
 
 pub use crate::filter::{Filter, FilterError};
+pub use crate::output::Output;
+
+use crate::output::Flush;
 
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,13 +58,25 @@ impl Control {
     }
 }
 
+/// The log of this process. Dropped, it writes what still waits, for a second at most.
+pub struct Log {
+    /// Shows and changes which lines are written.
+    pub control: Control,
+    /// Where they go.
+    pub output: Output,
+    _flush: Flush,
+}
+
 /// Installs the subscriber of this process. `filter` is `level` or `target=level,...`.
 ///
 /// # Errors
 /// If the filter cannot be parsed, or a subscriber is already there.
-pub fn init(format: Format, filter: &str) -> Result<Control, String> {
+pub fn init(format: Format, filter: &str) -> Result<Log, String> {
     let filter = Filter::parse(filter).map_err(|error| format!("log level \"{}\": {error}", filter.escape_debug()))?;
+    let (output, flush) = Output::threaded().map_err(|error| format!("cannot start a thread for the log: {error}"))?;
+    let writer = output.clone();
     let builder = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
         .with_env_filter(env_filter(&filter)?)
         .with_ansi(false)
         // Otherwise a closed pipe would turn each lost line into one on standard error.
@@ -76,7 +91,7 @@ pub fn init(format: Format, filter: &str) -> Result<Control, String> {
             (Control::new(filter, builder.reload_handle()), builder.try_init())
         }
     };
-    done.map_err(|error| error.to_string()).map(|()| control)
+    done.map_err(|error| error.to_string()).map(|()| Log { control, output, _flush: flush })
 }
 
 fn env_filter(filter: &Filter) -> Result<EnvFilter, String> {

@@ -7,6 +7,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 
 use crate::CounterFamily;
 use crate::access::AccessLog;
+use crate::log::Output;
 use crate::names::Own;
 use crate::open::OpenConnection;
 use crate::ports::KnownPorts;
@@ -21,6 +22,8 @@ pub struct Metrics(Arc<Families>);
 pub struct Families {
     registry: Registry,
     pub(crate) access: AccessLog,
+    pub(crate) output: Output,
+    dropped_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
     pub(crate) ports: KnownPorts,
     /// The label value of what is not there, shared.
@@ -67,14 +70,19 @@ impl Metrics {
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
     pub fn new(version: &str, own: Own) -> Result<Self, prometheus::Error> {
-        Self::with_access_log(version, own, AccessLog::default())
+        Self::with_access_log(version, own, AccessLog::default(), Output::direct())
     }
 
     /// The same, with another form of the access log.
     ///
     /// # Errors
     /// As [`Metrics::new`].
-    pub fn with_access_log(version: &str, own: Own, access: AccessLog) -> Result<Self, prometheus::Error> {
+    pub fn with_access_log(
+        version: &str,
+        own: Own,
+        access: AccessLog,
+        output: Output,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registering(&registry);
         let tcp = TcpMetrics::new(own)?;
@@ -89,6 +97,12 @@ impl Metrics {
         };
         Ok(Self(Arc::new(Families {
             access,
+            output,
+            dropped_lines: new.family(
+                "portcullis_log_lines_dropped_total",
+                "Log lines that were dropped because nobody read them in time.",
+                &[],
+            )?,
             tcp,
             ports: KnownPorts::default(),
             nothing: Arc::from("-"),
@@ -162,6 +176,7 @@ impl Metrics {
     /// # Errors
     /// If a metric cannot be written in that format.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
+        self.dropped_lines.with(&[]).raise_to(self.output.dropped());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -69,7 +69,8 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     let (birth, settings) = (Birth::now(), read_settings(config)?);
     let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
-    let metrics = Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access);
+    let metrics =
+        Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access, log.output.clone());
     let metrics = metrics.context("metrics").map_err(failed)?;
     let (announcer, changes) = changes();
 
@@ -88,7 +89,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
         metrics: &metrics,
         drain: &trigger,
         wishes: &wishes,
-        log,
+        log: log.control.clone(),
     };
     let status = Arc::new(Status::new(birth, parts));
     let monitors = [policies.monitor(), credentials.monitor()];
