@@ -55,6 +55,8 @@ pub(crate) fn run(config: &Path, format: log::Format, level: &str) -> ExitCode {
 }
 
 fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Refusal> {
+    portcullis_sandbox::dumps::forbid()
+        .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
     let settings = read_settings(config)?;
     log::init(format, level).map_err(|error| Refusal::new(64, error))?;
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
