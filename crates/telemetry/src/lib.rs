@@ -9,6 +9,7 @@ pub mod log;
 mod metrics;
 mod names;
 mod open;
+pub mod panics;
 mod ports;
 mod record;
 mod tcp;

@@ -19,7 +19,7 @@ use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
-use portcullis_telemetry::{Metrics, Own, Service, log};
+use portcullis_telemetry::{Metrics, Own, Service, log, panics};
 
 use self::status::Status;
 use crate::commands::config;
@@ -59,6 +59,7 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
         .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
     let settings = read_settings(config)?;
     log::init(format, level).map_err(|error| Refusal::new(64, error))?;
+    panics::log();
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), own(&settings)).context("metrics").map_err(failed)?;
     let (announcer, changes) = changes();
