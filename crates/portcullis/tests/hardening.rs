@@ -4,12 +4,12 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use support::{CART, Ca, Sidecar, eventually, free_address};
+use support::{App, CART, Ca, Sidecar, eventually, free_address, passed};
 
 /// The user of the sidecar in an image.
 const UID: u32 = 1337;
@@ -78,6 +78,71 @@ fn a_sidecar_is_not_dumpable_and_its_metrics_still_know_the_process() {
         let value: f64 = line.unwrap_or_else(|| panic!("no {name}in {page}"))[name.len()..].parse().unwrap();
         assert!(value > 0.0 || metric == "cpu_seconds_total", "{name}{value}");
     }
+}
+
+/// The sidecar's own word on what is in force, for a test that needs it.
+fn restricted(sidecar: &Sidecar) -> bool {
+    let line = sidecar.logged(&["sandbox", "landlock="]);
+    let restricted = line.contains("files restricted");
+    if !restricted {
+        eprintln!("SKIPPED in part: {line}");
+    }
+    restricted
+}
+
+#[test]
+fn a_running_sidecar_is_confined_in_every_thread() {
+    let folder = home();
+    let sidecar = Sidecar::start_with(folder.path(), "cart", BODY, as_sidecar_user);
+    let line = sidecar.logged(&["sandbox", "landlock="]);
+    assert!(line.contains("seccomp=\"on\""), "{line}");
+    let tasks = fs::read_dir(format!("/proc/{}/task", sidecar.child.id())).unwrap();
+    let confined = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        for state in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+            assert!(status.contains(state), "{state} not in {status}");
+        }
+    };
+    assert!(tasks.flatten().map(confined).count() > 2);
+
+    let off = "sandbox: {landlock: false, seccomp: false}\n";
+    let free = Sidecar::start_with(folder.path(), "free", &format!("{BODY}{off}"), as_sidecar_user);
+    let line = free.logged(&["sandbox", "landlock="]);
+    assert!(line.contains("landlock=\"switched off\"") && line.contains("seccomp=\"switched off\""), "{line}");
+    let status = fs::read_to_string(format!("/proc/{}/status", free.child.id())).unwrap();
+    assert!(status.contains("Seccomp:\t0"), "{status}");
+}
+
+/// The key's file becomes a link to what the sidecar may not read: refused by the sandbox, where its user could read it.
+#[test]
+fn a_running_sidecar_cannot_be_pointed_at_foreign_files() {
+    for (switch, reads) in [("", false), ("sandbox: {landlock: false}\n", true)] {
+        let folder = home();
+        let foreign = tempfile::tempdir().unwrap();
+        fs::set_permissions(foreign.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(foreign.path().join("foreign.pem"), "no certificate").unwrap();
+        let sidecar = Sidecar::start_with(folder.path(), "cart", &format!("{BODY}{switch}"), as_sidecar_user);
+        if !(reads || restricted(&sidecar)) {
+            continue;
+        }
+        let bundle = folder.path().join("cart/ca.pem");
+        fs::remove_file(&bundle).unwrap();
+        symlink(foreign.path().join("foreign.pem"), &bundle).unwrap();
+        sidecar.logged(if reads { &["identity.files.trustBundle"] } else { &["ca.pem", "Permission denied"] });
+        sidecar.ready();
+    }
+}
+
+#[test]
+fn names_are_looked_up_and_metrics_read_in_the_sandbox() {
+    let folder = home();
+    let (app, listen) = (App::start(), free_address());
+    // By name, so /etc/hosts is read; the listeners of the test are on IPv4 alone, the resolver's answer is not.
+    let upstream = format!("{{listen: \"{listen}\", address: \"localhost:{}\", mode: plaintext}}", app.address.port());
+    let body = format!("{BODY}outbound: {{upstreams: [{upstream}]}}\n");
+    let sidecar = Sidecar::start_with(folder.path(), "cart", &body, as_sidecar_user);
+    assert!(passed(listen, b"by name"));
+    assert!(sidecar.get("/stats/prometheus").unwrap().contains("\nprocess_open_fds "));
 }
 
 #[test]

@@ -2,4 +2,6 @@
 //!
 //! Nothing in here is the first line of defence, and nothing is ever given back.
 
+pub mod access;
+pub mod calls;
 pub mod dumps;

@@ -3,6 +3,7 @@
 mod credentials;
 mod ends;
 mod policies;
+mod sandbox;
 mod status;
 
 use std::fmt::Display;
@@ -62,17 +63,20 @@ fn start(config: &Path, format: log::Format, level: &str) -> Result<ExitCode, Re
     panics::log();
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), own(&settings)).context("metrics").map_err(failed)?;
+    let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
+    // Everything is bound before the sandbox, in which nothing can be, and the sandbox is entered before the first thread.
+    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
+    let admin = bind_admin(&settings).map_err(failed)?;
+    sandbox::enter(&settings);
     let (announcer, changes) = changes();
 
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
     let credentials = credentials::watch(&settings, announcer.clone())?;
     let (trigger, token) = drain(announcer);
-    let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
-    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
 
     let status = Arc::new(Status::new(&policies, &credentials, metrics.clone(), token.clone()));
     let monitors = [policies.monitor(), credentials.monitor()];
-    serve_admin(&settings, &status).map_err(failed)?;
+    serve_admin(admin, &status).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
     let world =
         Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), changes, metrics, token));
@@ -117,8 +121,10 @@ fn read_settings(path: &Path) -> Result<Settings, Refusal> {
     }
 }
 
-/// Binds and serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
-fn serve_admin(settings: &Settings, status: &Arc<Status>) -> anyhow::Result<()> {
+/// The admin addresses, bound, with what each of them serves.
+type Admin = Vec<(TcpListener, Serves)>;
+
+fn bind_admin(settings: &Settings) -> anyhow::Result<Admin> {
     let wanted = [
         ("admin", settings.admin, Serves::All),
         ("health", settings.health, Serves::Health),
@@ -130,6 +136,11 @@ fn serve_admin(settings: &Settings, status: &Arc<Status>) -> anyhow::Result<()> 
             listeners.push((admin_listener(address).with_context(|| format!("{field}.listen"))?, serves));
         }
     }
+    Ok(listeners)
+}
+
+/// Serves the admin addresses in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
+fn serve_admin(listeners: Admin, status: &Arc<Status>) -> anyhow::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }
