@@ -113,11 +113,13 @@ pub enum Reason {
     Error,
     /// The proxy ended before the connection did.
     DrainForced,
+    /// A mistake in this proxy.
+    Panic,
 }
 
 impl Reason {
     /// Every reason, for tables.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::PlaintextInStrict,
         Self::SilentClient,
         Self::IncompleteHello,
@@ -157,6 +159,7 @@ impl Reason {
         Self::Truncated,
         Self::Error,
         Self::DrainForced,
+        Self::Panic,
     ];
 
     /// The stable label, in logs and metrics.
@@ -290,6 +293,10 @@ impl Reason {
             Self::DrainForced => {
                 allow("drain_forced", "the proxy ended before the connection did; raise drain.grace if that matters")
             }
+            Self::Panic => deny(
+                "panic",
+                "a mistake in this proxy ended this connection alone; please report it with the line that says panic",
+            ),
         }
     }
 }

@@ -60,7 +60,8 @@ const fn flag(reason: Reason) -> ResponseFlag {
         | Reason::Reset
         | Reason::Truncated
         | Reason::Error
-        | Reason::DrainForced => ResponseFlag::None,
+        | Reason::DrainForced
+        | Reason::Panic => ResponseFlag::None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::changes::Changes;
 use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
 use crate::handshakes::Heard;
-use crate::relay::{MeshEnd, authenticated, dial, distrusted, relay};
+use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::world::{Snapshot, World};
 
 /// What a listener serves.
@@ -52,9 +52,9 @@ pub(crate) fn serve(
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut client, mut app, path, port, changes }) => {
+            Ok(Admitted { mut ends, path, port, changes }) => {
                 let withdrawn = |world: &World, record: &mut ConnRecord| withdrawn(world, record, port, path.as_ref());
-                relay(&world, &mut client, &mut app, &mut record, changes, withdrawn).await
+                relay(&world, &mut ends, &mut record, changes, withdrawn).await
             }
             Err(ending) => ending,
         };
@@ -65,8 +65,7 @@ pub(crate) fn serve(
 
 /// The two ends of a connection that may pass, and what it was let through with.
 struct Admitted {
-    client: MeshEnd<Replay<TcpStream>>,
-    app: TcpStream,
+    ends: Ends<MeshEnd<Replay<TcpStream>>, TcpStream>,
     path: Option<PathSummary>,
     port: u16,
     changes: Changes,
@@ -272,7 +271,7 @@ async fn forward(
         None => dial_app(world, place).await,
     };
     match dialled {
-        Ok(app) => Ok(Admitted { client, app, path: None, port: place.port, changes }),
+        Ok(app) => Ok(Admitted { ends: Ends { client, server: app }, path: None, port: place.port, changes }),
         Err(ending) => {
             // The peer must not take the end of our connection for the app's answer.
             let _closed = client.reset_on_close();

@@ -18,7 +18,7 @@ use crate::captured;
 use crate::changes::Changes;
 use crate::drain::LiveGuard;
 use crate::end::{self, Dialled};
-use crate::relay::{MeshEnd, authenticated, dial, distrusted, relay};
+use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::route::Verdict;
 use crate::way::Way;
 use crate::world::World;
@@ -72,9 +72,9 @@ pub(crate) fn serve(
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut app, mut server, path, changes }) => {
+            Ok(Admitted { mut ends, path, changes }) => {
                 let withdrawn = |world: &World, record: &mut ConnRecord| distrusted(world, record, path.as_ref()?);
-                relay(&world, &mut app, &mut server, &mut record, changes, withdrawn).await
+                relay(&world, &mut ends, &mut record, changes, withdrawn).await
             }
             Err(ending) => ending,
         };
@@ -85,8 +85,7 @@ pub(crate) fn serve(
 
 /// The two ends of a connection that may pass, and what its peer's identity rests on.
 struct Admitted {
-    app: TcpStream,
-    server: MeshEnd<TcpStream>,
+    ends: Ends<TcpStream, MeshEnd<TcpStream>>,
     path: Option<PathSummary>,
     changes: Changes,
 }
@@ -106,7 +105,7 @@ async fn admit(
     let admitted = match reached {
         Ok((server, path)) => {
             record.admit();
-            Ok(Admitted { app: stream, server, path, changes: snapshot.changes })
+            Ok(Admitted { ends: Ends { client: stream, server }, path, changes: snapshot.changes })
         }
         Err(ending) => {
             // The app must not take a failure for an empty answer.

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use portcullis_net::{ByteCounts, CopyLimits, Duplex, bidirectional, reset_both, socket};
@@ -84,18 +85,32 @@ pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::
     Ok(stream)
 }
 
+/// Both ends of a copy. A panic resets them: neither may take what it got for the whole.
+pub(crate) struct Ends<D: Duplex, U: Duplex> {
+    pub(crate) client: D,
+    pub(crate) server: U,
+}
+
+impl<D: Duplex, U: Duplex> Drop for Ends<D, U> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            reset_both(&self.client, &self.server);
+        }
+    }
+}
+
 /// Copies in both directions until one of the ends, the limits, a forced drain or a change ends it: after each change
 /// `withdrawn` says whether a connection like this one would still be let through. The ends are to be dropped then.
 ///
 /// They are borrowed, and the rest is few and small, because this future is what an idle connection holds.
 pub(crate) async fn relay<D: Duplex, U: Duplex>(
     world: &World,
-    client: &mut D,
-    server: &mut U,
+    ends: &mut Ends<D, U>,
     record: &mut ConnRecord,
     mut changes: Changes,
     withdrawn: impl Fn(&World, &mut ConnRecord) -> Option<Ending>,
 ) -> Ending {
+    let Ends { client, server } = ends;
     let timeouts = &world.settings.timeouts;
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
     let counts =
@@ -143,6 +158,36 @@ pub(crate) fn authenticated(world: &World, record: &mut ConnRecord, peer: &PeerI
     for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {
         if used {
             world.metrics.compat_used.with(&[check]).add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (dialled, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_panic_resets_both_ends_and_a_clean_end_does_not() {
+        for poisoned in [true, false] {
+            let ((mut peer, client), (mut app, server)) = (pair().await, pair().await);
+            let task = tokio::spawn(async move {
+                let _ends = Ends { client, server };
+                assert!(!poisoned, "on purpose");
+            });
+            assert_eq!(task.await.is_err(), poisoned);
+            let expected = if poisoned { Err(io::ErrorKind::ConnectionReset) } else { Ok(0) };
+            for end in [&mut peer, &mut app] {
+                assert_eq!(end.read(&mut [0]).await.map_err(|error| error.kind()), expected);
+            }
         }
     }
 }

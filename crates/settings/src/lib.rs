@@ -15,7 +15,7 @@ mod read;
 mod value;
 
 pub use inbound::{Inbound, InboundPort, Protocol};
-pub use model::{Identity, Limits, Mesh, Settings, Timeouts, Tls};
+pub use model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
 pub use read::{NAME_RULE, is_name, read};
 

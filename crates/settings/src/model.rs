@@ -47,11 +47,20 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `drain.grace`: from the termination signal to the forced end.
     pub drain_grace: Duration,
+    /// `sandbox`.
+    pub sandbox: Sandbox,
     /// `workers`: data-plane threads; one for each processor unless given.
     pub workers: Option<usize>,
 }
 
 impl Settings {
+    /// The files of the identity: certificate, key, bundle, and the bundles of other trust domains.
+    pub fn identity_files(&self) -> Option<Vec<PathBuf>> {
+        let identity = self.identity.as_ref()?;
+        let own = [&identity.certificate, &identity.private_key, &identity.trust_bundle];
+        Some(own.into_iter().chain(self.mesh.trust_bundles.iter().map(|(_, path)| path)).cloned().collect())
+    }
+
     /// Every address this proxy binds, with the field that names it.
     pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
         let mut all = Vec::new();
@@ -103,6 +112,15 @@ pub struct Tls {
     pub allow_tls12: bool,
     /// `compat`: checks that are relaxed for foreign certificate authorities.
     pub compat: Compat,
+}
+
+/// `sandbox`: what the running proxy gives up. Each may be switched off where it stands in the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sandbox {
+    /// `landlock`: all files but its own, every port but those that it listens on or dials.
+    pub landlock: bool,
+    /// `seccomp`: system calls that it does not need.
+    pub seccomp: bool,
 }
 
 /// `limits`.

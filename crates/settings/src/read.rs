@@ -9,7 +9,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
 use portcullis_yaml::{Cursor, Fields, Problem, Problems};
 
-use crate::model::{Identity, Limits, Mesh, Settings, Timeouts, Tls};
+use crate::model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 use crate::{Inbound, Outbound, defaults, inbound, outbound, value};
 
 const TOP: &[&str] = &[
@@ -27,6 +27,7 @@ const TOP: &[&str] = &[
     "limits",
     "timeouts",
     "drain",
+    "sandbox",
     "workers",
 ];
 
@@ -103,6 +104,7 @@ impl Reader<'_> {
         let limits = section(&fields, "limits", default_limits(), problems, limits);
         let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
+        let sandbox = section(&fields, "sandbox", Sandbox { landlock: true, seccomp: true }, problems, sandbox);
         let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
         let (workload, mesh, (admin, admin_token)) = (workload?, mesh?, admin?);
         let own_id = own_id(&workload, &mesh, root, problems);
@@ -124,6 +126,7 @@ impl Reader<'_> {
             limits: limits?,
             timeouts: timeouts?,
             drain_grace: drain_grace?,
+            sandbox: sandbox?,
             workers: workers?,
         };
         check_listeners(&settings, root, problems);
@@ -352,6 +355,13 @@ fn timeouts(at: &Cursor<'_>, problems: &mut Problems) -> Option<Timeouts> {
 fn drain(at: &Cursor<'_>, problems: &mut Problems) -> Option<std::time::Duration> {
     let fields = at.fields(&["grace"], problems)?;
     section(&fields, "grace", defaults::DRAIN_GRACE, problems, value::duration)
+}
+
+fn sandbox(at: &Cursor<'_>, problems: &mut Problems) -> Option<Sandbox> {
+    let fields = at.fields(&["landlock", "seccomp"], problems)?;
+    let [landlock, seccomp] =
+        ["landlock", "seccomp"].map(|name| section(&fields, name, true, problems, |at, p| at.boolean(p)));
+    Some(Sandbox { landlock: landlock?, seccomp: seccomp? })
 }
 
 /// Two listeners on one address, or an app that is one of our own ports, can only be a mistake.

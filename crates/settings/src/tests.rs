@@ -113,6 +113,18 @@ fn foreign_bundles_are_not_for_our_own_domain() {
 }
 
 #[test]
+fn the_sandbox_is_on_unless_it_is_switched_off() {
+    let sandbox = |text: &str| read(format!("{ISSUE}{text}\n").as_bytes(), Path::new(".")).map(|read| read.sandbox);
+    assert_eq!(sandbox("").unwrap(), Sandbox { landlock: true, seccomp: true });
+    assert_eq!(sandbox("sandbox: {landlock: false}").unwrap(), Sandbox { landlock: false, seccomp: true });
+    assert_eq!(sandbox("sandbox: {seccomp: false}").unwrap(), Sandbox { landlock: true, seccomp: false });
+    let problems = sandbox("sandbox: {landlock: off, apparmor: true}").unwrap_err();
+    let found: Vec<_> = problems.iter().map(|problem| (problem.field.as_str(), problem.reason)).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.contains(&("sandbox.apparmor", "unknown-field")), "{found:?}");
+}
+
+#[test]
 fn everything_but_the_workload_has_a_default() {
     let settings = read(b"workload: {name: a, namespace: b}\n", Path::new(".")).unwrap();
     assert_eq!(settings.own_id.as_str(), "spiffe://cluster.local/ns/b/sa/default");

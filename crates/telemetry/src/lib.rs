@@ -13,6 +13,7 @@ mod metrics;
 mod names;
 mod open;
 mod output;
+pub mod panics;
 mod ports;
 mod record;
 mod tcp;

@@ -38,6 +38,7 @@ pub struct Families {
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily,
     pub(crate) truncated_after_close: CounterFamily,
+    pub(crate) panics: CounterFamily,
     /// The set of policies.
     pub policies: ReloadMetrics,
     /// The set of certificate, key and bundles.
@@ -92,6 +93,15 @@ impl Metrics {
             .const_label("component", "portcullis")
             .const_label("tag", version);
         new.gauge(build)?.set(1);
+        let panics = new.family(
+            "portcullis_connection_panics_total",
+            "Connections that a mistake in this proxy ended; the log line that says panic has the place.",
+            &["reporter"],
+        )?;
+        for reporter in ["destination", "source"] {
+            // There from the start, so that an alert sees the first one as an increase.
+            panics.with(&[reporter]);
+        }
         let sockets = |reporter: &str| {
             new.gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
         };
@@ -134,6 +144,7 @@ impl Metrics {
                 "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
                 &["reporter"],
             )?,
+            panics,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,
             expiry: [

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_identity::SpiffeId;
 
 use crate::names::{EdgeKey, Principal, Service};
 use crate::open::{Open, OpenConnection};
+use crate::panics;
 use crate::tcp::{Edge, ResponseFlag};
 use crate::{Metrics, access};
 
@@ -270,6 +272,16 @@ impl ConnRecord {
 
 impl Drop for ConnRecord {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if thread::panicking() {
+            self.metrics.panics.with(&[self.direction.reporter()]).add(1);
+            let hint =
+                "a mistake in this proxy ended this connection alone; please report it with the line that says panic";
+            let (decision, error) = (Decision::Deny, panics::place());
+            return self.end(&Ending { decision, reason: "panic", hint, flag: ResponseFlag::None, error });
+        }
         let decision = if self.admitted.is_some() { Decision::Allow } else { Decision::Deny };
         let hint = "the proxy ended, or a task was cancelled, while the connection lived";
         self.end(&Ending { decision, reason: "shutdown", hint, flag: ResponseFlag::None, error: None });

@@ -63,8 +63,15 @@ impl Interest {
 
     /// The folders to watch.
     pub(crate) fn watched(&self) -> BTreeSet<PathBuf> {
-        let holders = self.names.iter().filter_map(|name| name.parent()).map(Path::to_owned);
-        holders.chain(self.folders.iter().cloned()).collect()
+        let mut watched = self.holders_except(None);
+        watched.extend(self.folders.iter().cloned());
+        watched
+    }
+
+    /// The folders that hold the names of interest, but for one name.
+    pub(crate) fn holders_except(&self, name: Option<&Path>) -> BTreeSet<PathBuf> {
+        let names = self.names.iter().filter(|other| Some(other.as_path()) != name);
+        names.filter_map(|name| name.parent()).map(Path::to_owned).collect()
     }
 
     /// Whether a change at `path` can be a change of the set.

@@ -32,6 +32,6 @@ pub use absence::GONE_FOR;
 pub use error::{ReadError, ReadErrors};
 pub use file::{Content, FileContent, MAX_FILE_BYTES};
 pub use folder::{MAX_FOLDER_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES};
-pub use source::{Reading, Source};
+pub use source::{Reach, Reading, Source};
 pub use status::{Monitor, Problem, Status};
 pub use watcher::{Options, StartError, Watcher};

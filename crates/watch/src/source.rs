@@ -1,6 +1,6 @@
 //! Which files form one set, and reading all of them at one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -39,9 +39,48 @@ impl Source {
         }
     }
 
+    /// The folders that reading this set opens files in now, and those around them in which a replacement would appear: a
+    /// link that is swapped, a folder that takes another's place. For whoever restricts what this process may read.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let mut reach = Reach::default();
+        match self {
+            Self::Folder(path) => reach.add_folder(path),
+            Self::Files(paths) => paths.iter().for_each(|path| reach.add_file(path)),
+        }
+        reach
+    }
+
     /// Whether files may disappear from the set without making it unreadable.
     pub(crate) fn members_may_go(&self) -> bool {
         matches!(self, Self::Folder(_))
+    }
+}
+
+/// Where the files of a set are. All paths are absolute and free of links.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reach {
+    /// Folders that hold the files; the file itself where its folder is the root.
+    pub within: BTreeSet<PathBuf>,
+    /// Folders that hold those folders, or links on the way.
+    pub around: BTreeSet<PathBuf>,
+}
+
+impl Reach {
+    fn add_folder(&mut self, path: &Path) {
+        let mut interest = Interest::default();
+        let end = interest.follow(path);
+        // A replacement of the folder appears beside it; what holds that place is not looked into.
+        self.around.extend(interest.holders_except(end.parent()));
+        self.within.insert(end);
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let mut interest = Interest::default();
+        let end = interest.follow(path);
+        self.around.extend(interest.holders_except(None));
+        let holder = end.parent().filter(|holder| holder.parent().is_some());
+        self.within.insert(holder.map_or_else(|| end.clone(), Path::to_owned));
     }
 }
 

@@ -8,8 +8,10 @@ use anyhow::Context;
 use portcullis_admin::{Serves, State};
 use portcullis_settings::Settings;
 
-/// Serves them in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
-pub(super) fn serve(settings: &Settings, state: Arc<dyn State>) -> anyhow::Result<()> {
+/// Listeners, with what each of them serves.
+pub(super) type Bound = Vec<(TcpListener, Serves)>;
+
+pub(super) fn bind(settings: &Settings) -> anyhow::Result<Bound> {
     let wanted = [
         ("admin", settings.admin, Serves::All),
         ("health", settings.health, Serves::Health),
@@ -21,6 +23,11 @@ pub(super) fn serve(settings: &Settings, state: Arc<dyn State>) -> anyhow::Resul
             listeners.push((listen(address).with_context(|| format!("{field}.listen"))?, serves));
         }
     }
+    Ok(listeners)
+}
+
+/// Serves them in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
+pub(super) fn serve(listeners: Bound, state: Arc<dyn State>) -> anyhow::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }

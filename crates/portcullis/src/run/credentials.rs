@@ -1,7 +1,6 @@
 //! Certificate, key and bundles: watched as one set, validated as a whole, published as a whole.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::Settings;
@@ -33,12 +32,9 @@ impl Source {
 /// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
 pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, Refusal> {
     let (mut store, reader) = CredentialStore::new();
-    let Some(identity) = &settings.identity else {
+    let (Some(identity), Some(paths)) = (&settings.identity, settings.identity_files()) else {
         return Ok(Source { reader, watcher: None });
     };
-    let mut paths: Vec<PathBuf> =
-        vec![identity.certificate.clone(), identity.private_key.clone(), identity.trust_bundle.clone()];
-    paths.extend(settings.mesh.trust_bundles.iter().map(|(_, path)| path.clone()));
     let rules = IdentityRules {
         trust_domain: settings.mesh.trust_domain.clone(),
         aliases: settings.mesh.aliases.clone(),

@@ -6,6 +6,7 @@ mod ends;
 mod pages;
 mod policies;
 mod private;
+mod sandbox;
 mod status;
 mod token;
 
@@ -21,7 +22,7 @@ use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
-use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log};
+use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
 
 use self::ends::Wishes;
 use self::pages::process::Birth;
@@ -66,9 +67,18 @@ pub(crate) fn run(config: &Path, logging: &Logging) -> ExitCode {
 }
 
 fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
+    portcullis_sandbox::dumps::forbid()
+        .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
     let (birth, settings) = (Birth::now(), read_settings(config)?);
-    let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
+    let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
+    // Everything is bound before the sandbox, in which nothing can be, and the sandbox is entered before the first thread.
+    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
+    let admin = admin::bind(&settings).map_err(failed)?;
+    let sandbox = sandbox::enter(&settings);
+    let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
+    panics::log();
+    sandbox.log();
     let metrics =
         Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access, log.output.clone());
     let metrics = metrics.context("metrics").map_err(failed)?;
@@ -78,8 +88,6 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     let credentials = credentials::watch(&settings, announcer.clone())?;
     let (trigger, token) = drain(announcer);
     let (trigger, wishes) = (Arc::new(trigger), Arc::<Wishes>::default());
-    let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
-    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
 
     let parts = Parts {
         settings: &settings,
@@ -93,7 +101,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     };
     let status = Arc::new(Status::new(birth, parts));
     let monitors = [policies.monitor(), credentials.monitor()];
-    admin::serve(&settings, Arc::<Status>::clone(&status)).map_err(failed)?;
+    admin::serve(admin, Arc::<Status>::clone(&status)).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
     let world =
         Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), changes, metrics, token));

@@ -158,7 +158,7 @@ impl Sidecar {
         Self::launch_with(config, admin, |_| ())
     }
 
-    fn launch_with(config: &Path, admin: SocketAddr, change: impl FnOnce(&mut Command)) -> Self {
+    pub fn launch_with(config: &Path, admin: SocketAddr, change: impl FnOnce(&mut Command)) -> Self {
         let log = config.with_extension("log");
         let mut command = Command::new(BIN);
         command

@@ -1,0 +1,145 @@
+//! What this process needs once it serves; everything else is given up before the first thread starts.
+//!
+//! Landlock binds a thread and those that it starts, so this happens on the main thread, after everything is bound that is
+//! ever bound, and before the watchers and workers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use portcullis_sandbox::access::{self, Access, Outcome};
+use portcullis_sandbox::calls;
+use portcullis_settings::Settings;
+use portcullis_watch::Source;
+
+/// What looking up a name reads. Missing ones are left out.
+const NAME_LOOKUP: &[&str] =
+    &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
+/// Process metrics. Not `/proc/self` alone: the kernel forgets that folder when it needs memory, and a new one has no
+/// rule. Foreign processes stay closed: Landlock keeps us from looking into them.
+const PROC: &str = "/proc";
+/// An answer that is too long for one datagram is asked for over TCP.
+const DNS: u16 = 53;
+
+/// What came of it, to be logged once there is a log: its thread is started in the sandbox too.
+pub(super) struct Entered {
+    whole: bool,
+    landlock: String,
+    seccomp: String,
+}
+
+impl Entered {
+    /// Says in one line what is in force.
+    pub(super) fn log(&self) {
+        let Self { whole, landlock, seccomp } = self;
+        if *whole {
+            tracing::info!(landlock, seccomp, "sandbox");
+        } else {
+            tracing::warn!(landlock, seccomp, "sandbox: this system does not support all of it");
+        }
+    }
+}
+
+/// Enters the sandbox.
+pub(super) fn enter(settings: &Settings) -> Entered {
+    let landlock = settings.sandbox.landlock.then(|| restrict(settings));
+    let seccomp = settings.sandbox.seccomp.then(calls::deny);
+    let whole = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
+    let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| outcome.to_string());
+    let seccomp = match seccomp {
+        None => "switched off".to_owned(),
+        Some(Ok(())) => "on".to_owned(),
+        Some(Err(error)) => format!("NOT on ({error})"),
+    };
+    Entered { whole, landlock, seccomp }
+}
+
+fn restrict(settings: &Settings) -> Outcome {
+    access::restrict(&Access { read: readable(settings), connect: dialled(settings) })
+}
+
+fn readable(settings: &Settings) -> BTreeSet<PathBuf> {
+    let mut read = BTreeSet::from([PathBuf::from(PROC)]);
+    let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
+    sources.extend(settings.identity_files().map(Source::Files));
+    sources.extend(settings.admin_token.iter().map(|file| Source::Files(vec![file.clone()])));
+    for reach in sources.iter().map(Source::reach) {
+        read.extend(reach.within);
+        read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
+    }
+    for file in NAME_LOOKUP.iter().map(PathBuf::from) {
+        // A link leads to where a resolver renames new versions over old ones.
+        let holder = fs::canonicalize(&file).ok().and_then(|end| end.parent().map(Path::to_owned));
+        read.extend(holder.filter(|holder| is_deep(holder)));
+        read.insert(file);
+    }
+    read
+}
+
+/// Two levels below the root, or more. The first level (`/etc`, `/tmp`, `/home`) holds what is none of our business.
+fn is_deep(folder: &Path) -> bool {
+    folder.components().count() > 2
+}
+
+/// The ports of the app and of the upstreams, or `None` where a captured connection may go anywhere.
+fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
+    let (inbound, outbound) = (&settings.inbound, &settings.outbound);
+    if inbound.transparent.or(outbound.transparent).is_some() {
+        return None;
+    }
+    let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();
+    for upstream in &outbound.upstreams {
+        ports.insert(upstream.address.port);
+        if upstream.address.host.parse::<IpAddr>().is_err() {
+            ports.insert(DNS);
+        }
+    }
+    Some(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        let text = format!("workload: {{name: a, namespace: b}}\n{text}");
+        portcullis_settings::read(text.as_bytes(), Path::new("/srv/app/conf")).unwrap()
+    }
+
+    #[test]
+    fn only_fixed_destinations_restrict_what_is_dialled() {
+        let ports = "ports: [{listen: \"127.0.0.1:1\", port: 80, app: \"127.0.0.1:8080\"}]";
+        let upstream = |address: &str| {
+            format!("outbound: {{upstreams: [{{listen: \"127.0.0.1:2\", address: \"{address}\", mode: plaintext}}]}}")
+        };
+        let of = |text: &str| dialled(&settings(text)).map(Vec::from_iter);
+        assert_eq!(of(""), Some(vec![]));
+        assert_eq!(of(&format!("inbound: {{{ports}}}")), Some(vec![8080]));
+        assert_eq!(of(&upstream("10.0.0.1:9000")), Some(vec![9000]));
+        assert_eq!(of(&upstream("[::1]:9000")), Some(vec![9000]));
+        assert_eq!(of(&upstream("cart:9000")), Some(vec![DNS, 9000]));
+        assert_eq!(of(&format!("inbound: {{{ports}, transparent: \"127.0.0.1:3\"}}")), None);
+        assert_eq!(of("outbound: {transparent: \"127.0.0.1:3\"}"), None);
+    }
+
+    #[test]
+    fn what_holds_more_than_ours_is_not_readable() {
+        let files = |folder: &str| {
+            format!(
+                "identity: {{files: {{certificate: {folder}/c, privateKey: {folder}/k, trustBundle: {folder}/b}}}}\n\
+                 mesh: {{trustBundles: {{partner.test: /srv/partner/roots/p}}}}\npolicies: policies\n"
+            )
+        };
+        let read = readable(&settings(&files("/etc/certs")));
+        for yes in ["/srv/app/conf", "/srv/app/conf/policies", "/etc/certs", "/srv/partner/roots", "/srv/partner"] {
+            assert!(read.contains(Path::new(yes)), "{yes} in {read:?}");
+        }
+        for no in ["/", "/etc", "/srv", "/srv/app", "/etc/shadow", "/etc/ssl", "/usr"] {
+            assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
+        }
+        // Files in the root itself: they alone, and no renames.
+        let read = readable(&settings(&files("")));
+        assert!(read.contains(Path::new("/k")) && !read.contains(Path::new("/")), "{read:?}");
+    }
+}

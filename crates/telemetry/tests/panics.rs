@@ -1,0 +1,65 @@
+//! A panic is logged with its place, and by the connection that it ended. Alone in its process, since the hook is global.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use portcullis_identity::SpiffeId;
+use portcullis_telemetry::{ConnRecord, Direction, Metrics, Own, Service, panics};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_is_logged_with_its_place_and_counted_by_its_connection() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    panics::log();
+    let own = Own {
+        id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
+        name: "cart".to_owned(),
+        namespace: "shop".to_owned(),
+        labels: BTreeMap::new(),
+        service: Service::new("cart", "shop"),
+    };
+    let metrics = Metrics::new("0.0.0", own).unwrap();
+    let count = "portcullis_connection_panics_total{reporter=\"destination\"}";
+    assert!(metrics.encode().unwrap().contains(&format!("{count} 0\n")), "there before the first, for alerts");
+
+    for admitted in [false, true] {
+        let mut record = ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap());
+        if admitted {
+            record.admit();
+        }
+        let task = std::thread::spawn(move || {
+            let _record = record;
+            let secret = "what a peer sent";
+            if admitted { panic!("over {secret}") } else { panic!("as it stands in the source") }
+        });
+        task.join().unwrap_err();
+    }
+    let place = format!("tests/panics.rs:{}:", line!() - 4);
+
+    let page = metrics.encode().unwrap();
+    assert!(page.contains(&format!("{count} 2\n")), "{page}");
+    assert!(page.contains("portcullis_connection_panics_total{reporter=\"source\"} 0\n"), "{page}");
+    assert!(page.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0\n"), "{page}");
+    assert!(metrics.open_connections().is_empty());
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("what a peer sent") && text.contains("as it stands in the source"), "{text}");
+    let told = |part: &str| text.lines().filter(|line| line.contains(part) && line.contains(&place)).count();
+    assert_eq!((told("panic: a mistake"), told("reason=\"panic\"")), (2, 2), "{place} in {text}");
+}
