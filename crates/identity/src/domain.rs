@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn an_id_of_the_longest_length_is_looked_at() {
+        let class = |length: usize| {
+            let text = format!("{SCHEME}{}", "a".repeat(length - SCHEME.len()));
+            TrustDomain::parse(&text).unwrap_err().class()
+        };
+        assert_eq!((class(MAX_ID_LEN), class(MAX_ID_LEN + 1)), ("td-length", "length"));
+        assert_eq!(format!("{:?}", td("old.local")), "TrustDomain(old.local)");
+    }
+
+    #[test]
     fn a_domain_with_two_bundles_is_an_error() {
         for twice in ["cluster.local", "old.local"] {
             let result = TrustedDomains::new(td("cluster.local"), [td("old.local")], [td(twice)]);

@@ -91,5 +91,6 @@ mod tests {
         assert!(!expected.contains(&id("spiffe://example.org/a/b")));
         assert!(!expected.contains(&id("spiffe://other.test/a")));
         assert_eq!(expected.to_string(), "spiffe://example.org/a, spiffe://example.org/b");
+        assert_eq!(format!("{expected:?}"), "{SpiffeId(spiffe://example.org/a), SpiffeId(spiffe://example.org/b)}");
     }
 }

@@ -190,3 +190,15 @@ fn bits(number: &[u8]) -> usize {
     };
     significant.count().saturating_mul(8).saturating_add(top)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::bits;
+
+    #[test]
+    fn the_length_of_a_number_does_not_depend_on_how_it_is_written() {
+        assert_eq!([bits(&[]), bits(&[0]), bits(&[0, 0])], [0, 0, 0]);
+        assert_eq!([bits(&[1]), bits(&[0, 1]), bits(&[0x80]), bits(&[0, 0x80])], [1, 1, 8, 8]);
+        assert_eq!([bits(&[1, 0]), bits(&[0, 0x7f, 0xff])], [9, 15]);
+    }
+}

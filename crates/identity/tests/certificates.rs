@@ -48,6 +48,27 @@ fn a_leaf_without_fault_gives_identity_validity_and_serial() {
     assert!(summary(b"no certificate").is_err());
 }
 
+/// 64 KiB are the most that is looked at, and enough for whatever a certificate may carry.
+#[test]
+fn a_certificate_of_exactly_the_longest_length_is_read() {
+    let padded = |length| {
+        let extra = vec![Extra { oid: "1.2.3.4", critical: false, value: vec![1; length] }];
+        der(&Profile { extra, ..good() })
+    };
+    // The length of a signature varies by a few bytes.
+    let longest = 64 * 1024;
+    let mut length = longest - 1000;
+    let fitting = (0..200).find_map(|_| {
+        let der = padded(length);
+        length = length + longest - der.len();
+        (der.len() == longest).then_some(der)
+    });
+    let fitting = fitting.expect("one of so many signatures has the right length");
+    assert!(leaf::check(&fitting, STRICT, Role::Client).is_ok());
+    let longer = padded(longest);
+    assert_eq!(leaf::check(&longer, STRICT, Role::Client), Err(SvidError::Der("longer than 64 KiB")));
+}
+
 #[test]
 fn what_a_leaf_may_have() {
     let with = |change: fn(&mut Profile)| {

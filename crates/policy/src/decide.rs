@@ -114,6 +114,14 @@ mod tests {
             (Opening::Silent, Refuse(Reason::SilentClient), Refuse(Reason::SilentClient)),
         ];
         assert_eq!(rows.len(), Opening::ALL.len());
+        let names = NoTls::ALL.map(|no_tls| (no_tls.label(), no_tls.transport()));
+        let stable = [
+            ("port_disabled", "-"),
+            ("no_client_hello", "plaintext"),
+            ("foreign_tls", "tls"),
+            ("server_first", "plaintext"),
+        ];
+        assert_eq!(names, stable);
         for (opening, strict, permissive) in rows {
             assert_eq!(decide(Mode::Strict, opening), strict, "STRICT {opening}");
             assert_eq!(decide(Mode::Permissive, opening), permissive, "PERMISSIVE {opening}");

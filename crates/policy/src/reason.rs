@@ -336,6 +336,7 @@ mod tests {
             assert!(seen.insert(label), "{label} names two reasons");
             assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{label}");
             assert_eq!(Reason::from_label(label), Some(reason));
+            assert_eq!(reason.to_string(), label);
             assert!(reason.doc().ends_with(&format!("#{label}")));
         }
         assert_eq!(Reason::from_label("clean"), None);

@@ -132,6 +132,12 @@ fn what_could_be_a_policy_is_never_skipped() {
         ("''", "PeerAuthentication", "unknown-kind"),
         ("security.istio.io/v1", "~", "unknown-kind"),
         ("1", "PeerAuthentication", "unknown-kind"),
+        // What is no name says nothing about what the document is.
+        ("v1", "1", "unknown-kind"),
+        ("v1", "~", "unknown-kind"),
+        ("v1", "''", "unknown-kind"),
+        ("1", "Service", "unknown-kind"),
+        ("''", "Service", "unknown-kind"),
     ];
     for (version, name, reason) in table {
         let loaded = load(&[&kind(version, name)]);
@@ -217,6 +223,10 @@ fn nothing_is_not_an_object() {
     assert_eq!(spec("{}"), [] as [&str; 0]);
     assert_eq!(spec("{mtls: {}}"), [] as [&str; 0]);
     assert_eq!(spec("{selector: {matchLabels: {}}}"), [] as [&str; 0]);
+    // 63 characters are the most that a label has.
+    let labelled = |length: usize| spec(&format!("{{selector: {{matchLabels: {{app: {}}}}}}}", "x".repeat(length)));
+    assert_eq!(labelled(63), [] as [&str; 0]);
+    assert_eq!(labelled(64), ["selector-value-too-long"]);
     for text in [
         "{mtls: }",
         "{mtls: null}",

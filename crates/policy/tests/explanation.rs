@@ -94,6 +94,20 @@ fn nothing_defined_is_the_default_with_nulls() {
 }
 
 #[test]
+fn policies_of_many_other_namespaces_are_only_counted() {
+    let lines = |count: usize| {
+        let sources: Vec<_> = (0..count).map(|n| source("x.yaml", &format!("other-{n}"), "default", "{}")).collect();
+        let set = PolicySet::load(&sources).set;
+        let told = explain(&set, &MeshSettings::default(), "shop", &BTreeMap::new(), 80).to_string();
+        told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let five = lines(5);
+    assert_eq!(five.len(), 5);
+    assert!(five.iter().all(|line| line.contains("it is of another namespace")), "{five:?}");
+    assert_eq!(lines(6), ["   6 policies of other namespaces (other-namespace)"]);
+}
+
+#[test]
 fn a_person_reads_the_ladder_and_the_losers() {
     let wanted = "\
 port 8080: DISABLE, decided by portLevelMtls of shop/cart (cart.yaml:2)
