@@ -325,6 +325,15 @@ fn elsewhere_nobody_changes_anything_without_a_token_file() {
     assert_eq!(json(&cart, "/server_info")["state"], "LIVE");
 }
 
+/// Also when the test fails: a scope waits for its threads.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// R86: more slow clients than there are places, that go on sending and come back; a probe is answered all the same.
 #[test]
 fn admin_slowloris() {
@@ -351,6 +360,7 @@ fn admin_slowloris() {
             }
             again
         });
+        let stops = Stops(&stop);
         thread::sleep(Duration::from_millis(200));
         let mut slowest = Duration::ZERO;
         let begun = Instant::now();
@@ -362,7 +372,7 @@ fn admin_slowloris() {
             slowest = slowest.max(asked.elapsed());
             thread::sleep(Duration::from_millis(50));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         assert!(attack.join().unwrap() > 100, "the slow clients were not dropped, so this proves nothing");
         // A probe's own timeout is a second or more.
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
