@@ -1,0 +1,1 @@
+"""What is soaked; see .ci/soak."""

@@ -1,0 +1,272 @@
+"""Ends, signals, logs that cannot be written, clocks and certificates that run out."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+from rig.certificates import CLIENT, SERVER
+from rig.processes import RigError
+
+from .world import Result, World, cpu_share, exit_code, get, metric, until
+
+GRACE = 4
+DRAIN = {"drain": {"grace": f"{GRACE}s"}}
+
+
+def drain(context):
+    """SIGTERM loses nothing shorter than the grace; the exit code tells; SIGHUP never matters."""
+    result = Result("drain and signals")
+    for victim in ("cart", "web"):
+        drain_clean(context, result, victim)
+    drain_forced(context, result)
+    drain_at_once(context, result)
+    hangups(context, result)
+    first_process(context, result)
+    return result
+
+
+def drain_clean(context, result, victim):
+    with World(context, **{victim: DRAIN}) as world:
+        process = getattr(world, victim).process
+        # Twenty that live for two seconds each, and many short ones.
+        streams = world.load("streams", count=20, life=2000, interval=50)
+        load = world.load("exchange", rate=60)
+        time.sleep(3)
+        process.send_signal(signal.SIGKILL if context.sabotage else signal.SIGTERM)
+        began = time.monotonic()
+        # For a second it is unready, and still takes everybody.
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.04)
+        streams.ask("may"), load.ask("may")
+        # The client's own sidecar ends when its client has nothing more to say.
+        time.sleep(0.1)
+        load, streams = load.ask("stop", 60), streams.ask("stop", 60)
+        code, _ = exit_code(process, GRACE + 3)
+        took = time.monotonic() - began
+        result.claim(f"{victim}: exit code, with SIGHUPs meanwhile", code, 0, code == 0)
+        result.claim(f"{victim}: drained", f"{took:.1f} s", f"< {GRACE} s", took < GRACE)
+        result.some(f"{victim}: connections under way", streams["ok"] + load["ok"])
+        result.zero(f"{victim}: cut, or refused in the first 0.8 s",
+                    streams["failed"] + load["failed"] + streams["broken"] + load["broken"])
+
+
+def drain_forced(context, result):
+    with World(context, cart=DRAIN) as world:
+        streams = world.load("streams", count=10, reopen=0, expect="may")
+        until(lambda: world.tags()["open"] == 10, 10)
+        process = world.cart.process
+        process.send_signal(signal.SIGTERM)
+        code, took = exit_code(process, GRACE + 3)
+        result.claim("longer than the grace: exit code", code, 3, code == 3)
+        result.claim("longer than the grace: ended", f"{took:.1f} s", f"{GRACE}..{GRACE + 1} s", GRACE - 0.1 < took < GRACE + 1)
+        until(lambda: streams.ask()["open"] == 0, 3)
+        said = streams.ask()
+        result.claim("longer than the grace: reset", said["excused"], 10, said["excused"] == 10 and said["failed"] == 0)
+
+
+def drain_at_once(context, result):
+    with World(context, cart=DRAIN) as world:
+        world.load("streams", count=10, reopen=0, expect="may")
+        until(lambda: world.tags()["open"] == 10, 10)
+        process = world.cart.process
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        status, body = get(world.cart.admin, "/healthz/ready")
+        result.claim("readiness while draining", status, 503, status == 503 and "draining" in body)
+        process.send_signal(signal.SIGTERM)
+        code, took = exit_code(process, 5)
+        result.claim("second signal: exit code", code, 3, code == 3)
+        result.claim("second signal: ended", f"{took * 1000:.0f} ms", "< 1000 ms", took < 1)
+
+
+def hangups(context, result):
+    with World(context) as world:
+        load = world.load("exchange", rate=60)
+        streams = world.load("streams", count=20)
+        time.sleep(0.5)
+        for _ in range(1000):
+            for sidecar in (world.cart, world.web):
+                sidecar.process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
+        world.rotate("cart")
+        load, streams = load.ask("stop", 60), streams.ask("stop", 60)
+        alive = world.cart.process.poll() is None and world.web.process.poll() is None
+        result.claim("1,000 SIGHUPs to both: alive", alive, "True", alive)
+        result.some("1,000 SIGHUPs: connections meanwhile", load["ok"])
+        result.zero("1,000 SIGHUPs: failed", load["failed"] + streams["failed"])
+
+
+def first_process(context, result):
+    """As PID 1 of a namespace."""
+    wrapper = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with World(context, cart={**DRAIN, "wrapper": wrapper}) as world:
+        outer = world.cart.process.pid
+        inner = int(pathlib.Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+        said = pathlib.Path(f"/proc/{inner}/status").read_text()
+        number = next(line for line in said.splitlines() if line.startswith("NSpid")).split()[-1]
+        result.claim("PID 1: its number", number, 1, number == "1")
+        # A process that its parent leaves behind falls to PID 1.
+        subprocess.run(["nsenter", "-t", str(inner), "-p", "sh", "-c", "(sleep 0.2 & ) ; exit 0"], check=True, timeout=10)
+        time.sleep(1)
+        left = [pid for pid in pathlib.Path(f"/proc/{inner}/task/{inner}/children").read_text().split()
+                if "State:\tZ" in pathlib.Path(f"/proc/{pid}/status").read_text()]
+        result.zero("PID 1: zombies", len(left))
+        load = world.load("exchange", rate=60)
+        time.sleep(0.5)
+        os.kill(inner, signal.SIGHUP)
+        load = load.ask("stop", 60)
+        os.kill(inner, signal.SIGTERM)
+        code, took = exit_code(world.cart.process, GRACE + 3)
+        result.claim("PID 1: exit code after SIGTERM", code, 0, code == 0)
+        result.claim("PID 1: connections", load["ok"], "> 0, none failed", load["ok"] > 0 and load["failed"] == 0)
+
+
+FULL_DISK = 'mkdir -p "$DISK" && mount -t tmpfs -o size=16k tmpfs "$DISK" && exec "$@" >"$DISK/log" 2>&1'
+LOGS = (
+    ("a full disk", ("unshare", "--mount", "sh", "-c", FULL_DISK, "sh")),
+    ("/dev/full", ("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh")),
+    ("a closed pipe", ("bash", "-c", 'exec "$@" > >(exec true) 2>&1', "sh")),
+)
+
+
+def logs(context):
+    """Traffic goes on where the log cannot be written."""
+    result = Result("logs that cannot be written")
+    for label, wrapper in LOGS:
+        disk = str(context.folder / "disk")
+        change = {"wrapper": wrapper, "env": {**os.environ, "DISK": disk}}
+        with World(context, cart=dict(change), web=dict(change), relay="lose" if context.sabotage else None) as world:
+            load = world.load("exchange", rate=100)
+            time.sleep(context.either(3, 20))
+            swapped = world.set_mode("STRICT") > 0
+            load = load.ask("stop", 60)
+            if label == "a full disk":
+                log = pathlib.Path(f"/proc/{world.cart.process.pid}/root{disk}/log")
+                result.claim("the disk is full", f"{log.stat().st_size} bytes", "16384", log.stat().st_size == 16384)
+            result.some(f"{label}: connections", load["ok"])
+            result.zero(f"{label}: failed", load["failed"])
+            result.claim(f"{label}: alive, and takes policies", swapped, "True",
+                         swapped and world.cart.process.poll() is None)
+    return result
+
+
+def expiry(context):
+    """A certificate that runs out takes readiness with it; a new one brings it back."""
+    result = Result("own certificate expires while running")
+    with World(context) as world:
+        life = 3600 if context.sabotage else 6
+        began = time.time()
+        leaf = world.authority.sign(world.folder / "short", f"URI:{SERVER}", (-1, life / 86400), trust=world.authority.root)
+        world.in_force(world.cart, "credentials", lambda: world.write_leaf("cart", leaf))
+        live = world.load("streams", count=5, interval=100)
+        load = world.load("exchange", rate=30)
+        time.sleep(1)
+        load.ask("may")
+        gone = until(lambda: get(world.cart.admin, "/healthz/ready")[0] == 503, life + 4 if life < 100 else 10)
+        after = time.time() - began - life
+        result.claim("not ready after its end", f"{after:+.1f} s", "-1..+2 s", gone and -1.1 < after < 2)
+        status, body = get(world.cart.admin, "/healthz/ready")
+        result.claim("readiness", f"{status} {body.strip()[:120]}", "503 with the reason", status == 503 and "credentials" in body)
+        before = load.ask()
+        time.sleep(1)
+        during = load.ask()
+        page = get(world.cart.admin, "/stats/prometheus")[1]
+        result.some("handshakes refused", during["excused"] - before["excused"])
+        result.claim("admitted without a certificate", during["ok"] - before["ok"], "0", during["ok"] - before["ok"] <= 3)
+        result.some('counted with reason "no_identity"', page.count('reason="no_identity"'))
+        share = cpu_share(world.cart.process.pid, 1)
+        result.claim("CPU meanwhile", f"{share:.0f} %", "< 30 %", share < 30)
+        world.rotate("cart")
+        back = until(lambda: get(world.cart.admin, "/healthz/ready")[0] == 200, 5)
+        result.claim("ready with a new one", back, "True", back)
+        load.ask("must")
+        before = load.ask()
+        time.sleep(1)
+        load, live = load.ask("stop", 60), live.ask("stop", 60)
+        result.some("admitted again", load["ok"] - before["ok"])
+        result.zero("failed before and after", load["failed"])
+        result.zero("live streams cut", live["failed"] + live["excused"])
+        result.figure("first reasons", str(load["reasons"][:3]))
+    return result
+
+
+def clock(context):
+    """Steps of the wall clock: nothing spins, ends or stops renewing."""
+    result = Result("clock steps of +25 h and -1 h")
+    try:
+        library, dynamic = faketime(context), dynamic_build()
+    except (RigError, subprocess.SubprocessError, OSError) as error:
+        result.skipped = str(error).splitlines()[0]
+        return result
+    step = context.folder / "step"
+    step.write_text("+0")
+    env = {**os.environ, "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(step), "FAKETIME_NO_CACHE": "1",
+           "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0"}
+    change = {"binary": dynamic, "env": env}
+    with World(context, cart=dict(change), web=dict(change)) as world:
+        # Leaves that outlive every step.
+        for name, spiffe in (("cart", SERVER), ("web", CLIENT)):
+            leaf = world.authority.sign(world.folder / f"{name}-wide", f"URI:{spiffe}", (-3, 5), trust=world.authority.root)
+            world.in_force(getattr(world, name), "credentials", lambda: world.write_leaf(name, leaf))
+        live = world.load("streams", count=20)
+        load = world.load("exchange", rate=40)
+        time.sleep(1)
+        before = metric(world.cart, 'portcullis_cert_expiry_seconds{resource_name="default"')
+        for offset in ("+25h", "-1h"):
+            if not context.sabotage:
+                step.write_text(offset)
+            time.sleep(context.either(2, 20))
+            left = metric(world.cart, 'portcullis_cert_expiry_seconds{resource_name="default"')
+            moved = (before - left) / 3600
+            wanted = 25 if offset == "+25h" else -1
+            result.claim(f"{offset}: the proxy sees the clock moved by", f"{moved:+.1f} h", f"{wanted:+} h",
+                         abs(moved - wanted) < 0.1)
+            for name, spiffe in (("cart", SERVER), ("web", CLIENT)):
+                leaf = world.authority.sign(world.folder / f"{name}{offset}", f"URI:{spiffe}", (-3, 5), trust=world.authority.root)
+                took = world.in_force(getattr(world, name), "credentials", lambda: world.write_leaf(name, leaf))
+                result.figure(f"{offset}: {name} renewed in", f"{took * 1000:.0f} ms")
+            world.set_mode("STRICT")
+            idle = world.load("streams", count=1, interval=1000)
+            load.ask("must")
+            share = max(cpu_share(sidecar.process.pid, 2) for sidecar in (world.cart, world.web))
+            result.claim(f"{offset}: CPU of the busier, at 40 connections/s", f"{share:.0f} %", "< 60 %", share < 60)
+            idle.ask("stop", 30)
+        load, live = load.ask("stop", 60), live.ask("stop", 60)
+        result.some("connections", load["ok"])
+        result.zero("failed", load["failed"])
+        result.zero("live streams cut", live["failed"] + live["excused"])
+        result.figure("first reasons", str(load["reasons"][:3]))
+    return result
+
+
+def debian(package, folder, wanted):
+    """A file out of a Debian package that is not installed, so no service comes with it."""
+    found = next(iter(pathlib.Path(folder).rglob(wanted)), None)
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, timeout=120, capture_output=True)
+        archive = next(folder.glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", archive, folder], check=True, timeout=60)
+        archive.unlink()
+        found = next(iter(folder.rglob(wanted)), None)
+    if found is None:
+        raise RigError(f"{package} has no {wanted}")
+    return found
+
+
+def faketime(context):
+    return debian("libfaketime", pathlib.Path("target/soak-tools/faketime").resolve(), "libfaketimeMT.so.1")
+
+
+def dynamic_build():
+    """libfaketime has nothing to hold on to in a static binary. It is what `cargo run --release` has built."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--locked", "-p", "portcullis"], check=True, timeout=1200)
+    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    return str((folder / "release" / "portcullis").resolve())
+
+

@@ -1,0 +1,112 @@
+"""Too many, too slow, too silent."""
+
+import os
+import time
+
+from .world import Result, World, cpu_share, metric, rss, until
+
+LIMITED = ("sh", "-c", 'ulimit -n 160; exec "$@"', "sh")
+
+
+def out_of_files(context):
+    """Starved of descriptors the proxy lives, sleeps, serves whom it has, and recovers."""
+    result = Result("160 open files, 300 clients")
+    # The cap above the limit: it is the accept itself that has to fail.
+    limited = {"limits": {"connections": 2000}}
+    if not context.sabotage:
+        limited["wrapper"] = LIMITED
+    with World(context, cart=limited) as world:
+        live = world.load("streams", count=10, interval=500)
+        until(lambda: world.tags()["open"] == 10, 10)
+        crowd = world.load("silent", "direct", count=300)
+        time.sleep(2)
+        files = len(os.listdir(f"/proc/{world.cart.process.pid}/fd"))
+        before = live.ask()["bytes"]
+        share = cpu_share(world.cart.process.pid, 5)
+        after = live.ask()
+        result.figure("files open while starved", files)
+        result.claim("CPU while starved", f"{share:.1f} %", "< 5 %", share < 5)
+        result.some("bytes of live streams meanwhile", after["bytes"] - before)
+        result.claim("alive", world.cart.process.poll() is None, "True", world.cart.process.poll() is None)
+        crowd.ask("stop", 60)
+        began = time.monotonic()
+        new = world.load("streams", count=20, expect="may")
+        recovered = until(lambda: world.tags()["open"] == 30, 15)
+        result.claim("20 new streams once the crowd has left", f"{time.monotonic() - began:.1f} s", "< 15 s", recovered)
+        result.some("portcullis_accept_errors_total", metric(world.cart, "portcullis_accept_errors_total"))
+        live, new = live.ask("stop", 60), new.ask("stop", 60)
+        result.claim("live streams that came through", live["ok"], "10", live["ok"] == 10)
+        result.zero("live streams cut", live["failed"] + live["excused"])
+    return result
+
+
+def slowloris(context):
+    """Silent and dripping clients lose their places, and honest ones do not notice them."""
+    result = Result("2,000 silent and 2,000 dripping sockets")
+    # A proxy that lets them stay.
+    patient = {"timeouts": {"handshake": "90s"}, "limits": {"handshakes": 100_000}} if context.sabotage else {}
+    with World(context, cart=patient) as world:
+        # The last are fewer than there are places, so that it is the deadline that ends them.
+        for label, count, sources in (("2 x 2,000 from one address", 2000, 1), ("2 x 2,000 from 50 addresses", 2000, 50),
+                                      ("2 x 400 from 50 addresses", 400, 50)):
+            loads = [world.load("silent", "direct", count=count, sources=sources),
+                     world.load("silent", "direct", count=count, sources=sources, drip=1000)]
+            until(lambda: sum(load.ask()["open"] for load in loads) >= count * 3 // 2, 10)
+            honest = world.load("exchange", rate=50, up=200, down=200)
+            time.sleep(12 if count < 1000 else context.either(6, 30))
+            honest = honest.ask("stop", 60)
+            attack = [load.ask("stop", 60) for load in loads]
+            longest = max(load["max_life_ms"] for load in attack)
+            result.some(f"{label}: honest connections", honest["ok"])
+            result.zero(f"{label}: of them failed", honest["failed"])
+            result.claim(f"{label}: p99 of honest handshakes", f"{honest['p99_us'] / 1000:.0f} ms", "< 1000 ms",
+                         honest["p99_us"] < 1_000_000)
+            result.figure(f"{label}: the slowest", f"{honest['max_us'] / 1000:.0f} ms")
+            result.figure(f"{label}: sockets, with those that came again", sum(load["attempts"] for load in attack))
+            result.figure(f"{label}: median life",
+                          f"{attack[0]['p50_life_ms']} ms silent, {attack[1]['p50_life_ms']} ms dripping")
+            result.claim(f"{label}: longest life", f"{longest} ms", "<= 11000 ms", longest <= 11_000)
+            if count < 1000:
+                result.claim(f"{label}: ended by the deadline", f"{longest} ms", ">= 9900 ms", longest >= 9_900)
+    return result
+
+
+def slow_readers(context):
+    """Whoever does not read stops the sender and costs no memory; later every byte comes."""
+    count, size = context.either((500, 3 << 20), (1000, 8 << 20))
+    result = Result(f"{count} connections whose reader stops")
+    with World(context, relay="hoard" if context.sabotage else None) as world:
+        warm = world.load("streams", count=count // 5)
+        until(lambda: world.tags()["open"] == count // 5, 20)
+        warm.ask("stop", 60)
+        sidecars = (world.cart.process.pid, world.web.process.pid)
+        # The hoarding stand-in is measured in place of the sidecar that it stands for.
+        held_by = (world.programs[1].process.pid,) if context.sabotage else sidecars
+        before = sum(map(rss, held_by))
+        load = world.load("slow", count=count, size=size)
+        time.sleep(context.either(6, 15))
+        first, moved = sum(map(rss, held_by)), world.app.ask()
+        time.sleep(context.either(3, 60))
+        second = sum(map(rss, held_by))
+        sent = (moved["flooded"] / (count / 2)) / size
+        cost = (second - before) / count / 1024
+        result.claim("connections that stand still", load.ask()["open"], count, load.ask()["open"] == count)
+        result.claim("of a flood, the sockets took", f"{100 * sent:.0f} %", "< 95 %", sent < 0.95)
+        result.claim("RSS of both sidecars a connection", f"{cost:.1f} KiB", "<= 64 KiB", cost <= 64)
+        result.claim("RSS later against RSS before", f"{(second - first) / 1e6:+.1f} MB", "<= 1 MB", second - first <= 1e6)
+        still = max(cpu_share(pid, 1) for pid in sidecars)
+        result.claim("CPU of the busier while all stand still", f"{still:.1f} %", "< 5 %", still < 5)
+        world.app.ask("resume")
+        load.ask("resume")
+        done = load.ask("wait", 200)
+        result.claim("connections that came through", done["ok"], count, done["ok"] == count)
+        result.zero("failed", done["failed"] + done["excused"])
+        result.claim("bytes checked", f"{done['bytes'] / 1e6:.0f} MB", f"{count * size / 1e6:.0f} MB",
+                     done["bytes"] == count * size)
+        app = world.tags()
+        result.zero("corrupt or short at the app", app["corrupt"] + app["short"])
+        result.figure("RSS after", f"{sum(map(rss, sidecars)) / 1e6:.1f} MB")
+        result.figure("first reasons", str(done["reasons"][:3]))
+    return result
+
+

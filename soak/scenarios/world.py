@@ -1,0 +1,252 @@
+"""What every scenario stands on: the generator's processes, two sidecars with mTLS between them, and what was claimed."""
+
+import json
+import os
+import pathlib
+import re
+import select
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+from rig import portcullis
+from rig.certificates import CLIENT, SERVER, Authority
+from rig.processes import Processes, RigError, _die_with_parent, free_port, until
+
+PORT = portcullis.PORTS["STRICT"]
+POLICY = """\
+# {number}
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: soak, namespace: shop}}
+spec: {{mtls: {{mode: {mode}}}}}
+"""
+
+
+class Result:
+    """The figures of one scenario, and which of them had to be so."""
+
+    def __init__(self, name):
+        self.name = name
+        self.rows = []
+        self.skipped = None
+
+    def figure(self, what, value):
+        self.rows.append((what, value, None, True))
+
+    def claim(self, what, value, wanted, met):
+        self.rows.append((what, value, wanted, bool(met)))
+
+    def zero(self, what, value):
+        self.claim(what, value, "0", value == 0)
+
+    def some(self, what, value):
+        """Without these the others would say nothing."""
+        self.claim(what, value, "> 0", value > 0)
+
+    @property
+    def passed(self):
+        return all(met for *_, met in self.rows)
+
+
+class Context:
+    """Options of the run."""
+
+    def __init__(self, binary, generator, folder, short, sabotage=False):
+        self.binary = os.path.abspath(binary)
+        self.generator = os.path.abspath(generator)
+        self.folder = pathlib.Path(folder)
+        self.short = short
+        self.sabotage = sabotage
+
+    def either(self, short, long):
+        return short if self.short else long
+
+
+class Program:
+    """One process of the generator: a command gets one line of JSON."""
+
+    def __init__(self, context, *arguments):
+        self.process = subprocess.Popen(
+            [context.generator, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            preexec_fn=_die_with_parent)
+        self.name = " ".join(map(str, arguments))
+        self.buffer = b""
+
+    def _line(self, seconds):
+        end = time.monotonic() + seconds
+        while b"\n" not in self.buffer:
+            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+                raise RigError(f"the generator does not answer in {seconds} s: {self.name}")
+            read = os.read(self.process.stdout.fileno(), 65536)
+            if not read:
+                raise RigError(f"the generator ended: {self.name}")
+            self.buffer += read
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def ask(self, command="stats", seconds=20):
+        self.process.stdin.write(f"{command}\n".encode())
+        self.process.stdin.flush()
+        return self._line(seconds)
+
+    def listening(self):
+        return int(self._line(10)["listen"].rsplit(":", 1)[1])
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class World:
+    """An app, its sidecar `cart`, a client's sidecar `web`, and loads. All end with the `with` block."""
+
+    def __init__(self, context, mode="STRICT", relay=None, cart=None, web=None, expected=SERVER):
+        self.context = context
+        self.relay = relay
+        self.changes = {"cart": cart or {}, "web": web or {}}
+        self.number = 0
+        self.mode = mode
+        self.expected = expected
+        self.programs = []
+
+    def __enter__(self):
+        self.temporary = tempfile.TemporaryDirectory(dir=self.context.folder)
+        self.folder = pathlib.Path(self.temporary.name)
+        self.processes = Processes(self.folder)
+        self.processes.__enter__()
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for program in self.programs:
+            program.close()
+        for process in self.processes.running:
+            # A fault of a scenario may have left one that does not listen any more.
+            if process.poll() is None:
+                process.kill()
+        self.processes.__exit__()
+        self.temporary.cleanup()
+
+    def _start(self):
+        self.authority = Authority.portcullis(self.folder / "ca", self.context.binary)
+        self.app = self.program("app", "127.0.0.1:0")
+        target = self.app.listening()
+        if self.relay:
+            target = self.program("relay", "127.0.0.1:0", f"127.0.0.1:{target}", self.relay).listening()
+        self.leaf = {name: self.authority.issue(self.folder / f"{name}-leaf", spiffe)
+                     for name, spiffe in (("cart", SERVER), ("web", CLIENT))}
+        self.cart = portcullis.server("cart", self.folder, self.context.binary, self.leaf["cart"])
+        self.web = portcullis.client("web", self.folder, self.context.binary, self.leaf["web"])
+        self.direct = self.cart.inbound("STRICT", target)
+        self.entry = self.web.outbound(self.direct, self.expected)
+        for name, sidecar in (("cart", self.cart), ("web", self.web)):
+            changes = dict(self.changes[name])
+            sidecar.wrapper = changes.pop("wrapper", ())
+            sidecar.binary = changes.pop("binary", sidecar.binary)
+            environment = changes.pop("env", None)
+            ready = changes.pop("ready", True)
+            sidecar.config.update(changes)
+            self.number += 1
+            sidecar.policy = POLICY.format(number=self.number, mode=self.mode)
+            sidecar.start(self.processes, ready=ready, env=environment)
+
+    def program(self, *arguments):
+        program = Program(self.context, *arguments)
+        self.programs.append(program)
+        return program
+
+    def load(self, what, through="web", **options):
+        """A load through the client's sidecar, or straight to the app's; the tag says which."""
+        port, tag = (self.entry, "m") if through == "web" else (self.direct, "p")
+        words = [f"{name}={value}" for name, value in {"target": f"127.0.0.1:{port}", "tag": tag, **options}.items()]
+        return self.program("load", what, *words)
+
+    def tags(self, tag="m"):
+        return self.app.ask()["tags"].get(tag, dict.fromkeys(
+            ("opened", "open", "done", "bytes", "corrupt", "short", "resets", "other", "violations"), 0))
+
+    def set_mode(self, mode, sidecar=None):
+        """Writes a policy, and returns when it is in force."""
+        self.number += 1
+        sidecar = sidecar or self.cart
+        sidecar.policy = POLICY.format(number=self.number, mode=mode)
+        return self.in_force(sidecar, "policy", sidecar.write_policy)
+
+    def write_leaf(self, name, leaf, trust=None):
+        """One file after the other, as no tool should."""
+        into = pathlib.Path(self.leaf[name].certificate).parent
+        for source, target in ((leaf.certificate, "cert.pem"), (leaf.key, "key.pem"), (trust or leaf.trust, "ca.pem")):
+            replace(into / target, pathlib.Path(source).read_bytes())
+
+    def rotate(self, name):
+        """A new certificate; returns when it is in force."""
+        self.number += 1
+        spiffe = SERVER if name == "cart" else CLIENT
+        leaf = self.authority.issue(self.folder / f"{name}-leaf-{self.number}", spiffe)
+        return self.in_force(getattr(self, name), "credentials", lambda: self.write_leaf(name, leaf))
+
+    def in_force(self, sidecar, what, change, seconds=8):
+        """Makes the change; how long it took until the sidecar had a new set of this kind."""
+        before = metric(sidecar, f"portcullis_{what}_generation")
+        change()
+        began = time.monotonic()
+        if not until(lambda: metric(sidecar, f"portcullis_{what}_generation") > before, seconds):
+            raise RigError(f"{sidecar.name}: no new {what} in {seconds} s\n{sidecar.log()[-2000:]}")
+        return time.monotonic() - began
+
+
+def replace(path, content):
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_bytes(content)
+    draft.chmod(0o600)
+    draft.rename(path)
+
+
+def get(port, path, seconds=5):
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=seconds) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(sidecar, name):
+    """The sum over all series whose name and labels begin like this."""
+    _, text = get(sidecar.admin, "/stats/prometheus")
+    values = re.findall(rf"^{re.escape(name)}\S*(?: \S+)*? (\S+)$", text, re.MULTILINE)
+    return sum(map(float, values))
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_share(pid, seconds):
+    before, began = cpu_seconds(pid), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (cpu_seconds(pid) - before) / (time.monotonic() - began)
+
+
+def rss(pid):
+    return int(re.search(r"^VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1]) * 1024
+
+
+def exit_code(process, seconds):
+    """The exit code and how long it took, or None."""
+    began = time.monotonic()
+    try:
+        return process.wait(seconds), time.monotonic() - began
+    except subprocess.TimeoutExpired:
+        return None, seconds
+
