@@ -5,9 +5,10 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{BIN, CART, Ca, PATIENCE, Scene, WEB, ask, eventually, passed};
+use support::{BIN, CART, Ca, PATIENCE, Scene, Sidecar, WEB, ask, eventually, free_address, passed};
 
 #[test]
 fn strict_passes_mtls_and_refuses_plaintext() {
@@ -106,14 +107,31 @@ fn sigterm_drains_and_exits_clean() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// R95: as PID 1 of a container it inherits children that it has not started.
+#[test]
+fn children_of_others_leave_no_zombies() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, admin) = (folder.path().join("cart.yaml"), free_address());
+    fs::write(&config, format!("workload: {{name: cart, namespace: shop}}\nadmin: {{listen: \"{admin}\"}}\n")).unwrap();
+    // The shell itself becomes the proxy; its children stay, and one of them ends later.
+    let child = Command::new("sh")
+        .args(["-c", "true & sleep 1 & exec \"$0\" proxy --config \"$1\"", BIN, config.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let proxy = Sidecar { child, admin, log: config };
+    eventually("the proxy answers", || proxy.get("/stats/prometheus"));
+    let children = format!("/proc/{0}/task/{0}/children", proxy.child.id());
+    eventually("no child is left", || fs::read_to_string(&children).unwrap().is_empty().then_some(()));
+}
+
 #[test]
 fn a_bad_start_has_its_exit_code_and_says_why() {
     let scene = Scene::new("STRICT");
     let run = |file: &str, body: &str| {
         let path = scene.path().join(file);
         fs::write(&path, body).unwrap();
-        let output =
-            std::process::Command::new(BIN).args(["proxy", "--config", path.to_str().unwrap()]).output().unwrap();
+        let output = Command::new(BIN).args(["proxy", "--config", path.to_str().unwrap()]).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let workload = "workload: {name: cart, namespace: shop, serviceAccount: cart}\n";

@@ -1,4 +1,7 @@
 //! How it ends: SIGTERM, SIGINT or the admin address drain, a second one ends at once, SIGHUP reloads.
+//!
+//! The proxy starts no processes, but as PID 1 of a container it becomes the parent of those that others leave behind there,
+//! and the process table of the container would fill with what they leave. They are reaped, whoever we are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +9,7 @@ use std::time::Duration;
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_settings::defaults;
 use portcullis_watch::Monitor;
+use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -33,9 +37,15 @@ struct Requests<'a> {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    child: Signal,
     wishes: &'a Wishes,
     monitors: &'a [Option<Monitor>],
     trigger: &'a Arc<DrainTrigger>,
+}
+
+/// Takes note of every child that has ended.
+fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 impl Requests<'_> {
@@ -51,6 +61,7 @@ impl Requests<'_> {
                     let trigger = Arc::clone(self.trigger);
                     tokio::spawn(async move { close_inbound(&trigger).await });
                 }
+                _ = self.child.recv() => reap(),
                 _ = self.hangup.recv() => {
                     tracing::info!("reload requested by signal");
                     self.monitors.iter().flatten().for_each(Monitor::reload_now);
@@ -78,10 +89,13 @@ pub(super) async fn until_ended(
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,
+        child: signal(SignalKind::child())?,
         wishes,
         monitors,
         trigger,
     };
+    // Those that ended before anybody listened.
+    reap();
     requests.end().await;
     let deadline = Instant::now() + grace;
     tracing::info!(connections = trigger.live(), ?grace, "draining; a second signal ends at once");
