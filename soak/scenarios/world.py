@@ -1,5 +1,7 @@
 """What every scenario stands on: the generator's processes, two sidecars with mTLS between them, and what was claimed."""
 
+import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -200,7 +202,8 @@ class World:
         change()
         began = time.monotonic()
         if not until(lambda: metric(sidecar, f"portcullis_{what}_generation") > before, seconds):
-            raise RigError(f"{sidecar.name}: no new {what} in {seconds} s\n{sidecar.log()[-2000:]}")
+            said = [line[:600] for line in sidecar.log().splitlines() if " access: " not in line][-6:]
+            raise RigError("\n".join([f"{sidecar.name}: no new {what} in {seconds} s", *said]))
         return time.monotonic() - began
 
 
@@ -225,6 +228,27 @@ def metric(sidecar, name):
     _, text = get(sidecar.admin, "/stats/prometheus")
     values = re.findall(rf"^{re.escape(name)}\S*(?: \S+)*? (\S+)$", text, re.MULTILINE)
     return sum(map(float, values))
+
+
+CLONE_NEWNET = 0x40000000
+
+
+@contextlib.contextmanager
+def small_buffers():
+    """A network of our own, whose sockets hold 128 KiB at most each way: what a kernel holds by default, several MiB for
+    each socket, would have to be filled before anybody stood still."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        if libc.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
+        for name in ("tcp_rmem", "tcp_wmem"):
+            pathlib.Path(f"/proc/sys/net/ipv4/{name}").write_text("4096 65536 131072")
+        yield
+    finally:
+        libc.setns(outside, CLONE_NEWNET)
+        os.close(outside)
 
 
 def cpu_seconds(pid):
