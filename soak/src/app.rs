@@ -64,7 +64,7 @@ impl State {
             match &outcome {
                 Ok(()) => counts.done += 1,
                 Err(Fault::Corrupt(_)) => counts.corrupt += 1,
-                Err(Fault::Short(_)) => counts.short += 1,
+                Err(Fault::Short(_) | Fault::Empty) => counts.short += 1,
                 Err(fault) if fault.is_reset() => counts.resets += 1,
                 Err(_) => counts.other += 1,
             }

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Corrupt(String),
     /// An end before the end.
     Short(String),
+    /// An end before anything.
+    Empty,
     /// An error of the socket.
     Io(io::Error),
     /// Nothing happened for too long.
@@ -42,6 +44,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Corrupt(what) => write!(f, "corrupt: {what}"),
             Self::Short(what) => write!(f, "ended early: {what}"),
+            Self::Empty => f.write_str("ended without a byte"),
             Self::Io(error) => write!(f, "{:?}", error.kind()),
             Self::Late => f.write_str("nothing came in time"),
         }
@@ -128,6 +131,9 @@ impl Bytes {
         while left > 0 {
             let most = left.min(CHUNK);
             let read = self.receive_some(from, &mut chunk[..most]).await?;
+            if read == 0 && self.at == 0 {
+                return Err(Fault::Empty);
+            }
             if read == 0 {
                 return Err(Fault::Short(format!("at {}, {left} bytes are missing", self.at)));
             }
@@ -160,7 +166,7 @@ pub(crate) async fn expect_end(from: &mut (impl AsyncRead + Unpin)) -> Result<()
 pub(crate) async fn expect_digest(from: &mut (impl AsyncRead + Unpin), sent: &Bytes) -> Result<(), Fault> {
     let mut said = [0; DIGEST];
     from.read_exact(&mut said).await.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Fault::Short("in the digest".to_owned()),
+        io::ErrorKind::UnexpectedEof => Fault::Empty,
         _ => Fault::Io(error),
     })?;
     if said == sent.digest() {

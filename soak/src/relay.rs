@@ -76,11 +76,9 @@ async fn connection(client: TcpStream, target: SocketAddr, fault: Fault) {
     let (client_reader, client_writer) = client.into_split();
     let (server_reader, server_writer) = server.into_split();
     let gently = if matches!(fault, Fault::Soften | Fault::Hoard) { fault } else { Fault::None };
-    let up = tokio::spawn(copy(client_reader, server_writer, gently));
-    let down = copy(server_reader, client_writer, fault).await;
-    if down.is_err() && fault != Fault::Soften {
-        up.abort();
-    }
+    // The first error ends both directions, so that both sockets are closed.
+    let (up, down) = (copy(client_reader, server_writer, gently), copy(server_reader, client_writer, fault));
+    let _ended = tokio::try_join!(up, down);
 }
 
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: Fault) -> io::Result<()> {

@@ -110,7 +110,7 @@ async fn converse(shared: &Shared, target: SocketAddr, header: &Header, progress
 async fn until_reset(stream: &mut TcpStream, down: &mut Bytes, most: u64) -> Result<(), Fault> {
     match late(down.receive(stream, most)).await {
         Err(fault) if fault.is_reset() => Ok(()),
-        Err(Fault::Short(_)) => Err(Fault::Corrupt("a reset came out as an end".to_owned())),
+        Err(Fault::Short(_) | Fault::Empty) => Err(Fault::Corrupt("a reset came out as an end".to_owned())),
         Err(fault) => Err(fault),
         Ok(()) => Err(Fault::Corrupt("more came than was sent".to_owned())),
     }

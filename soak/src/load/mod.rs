@@ -142,8 +142,8 @@ impl Shared {
         let same = progress.epoch == self.epoch.load(Ordering::SeqCst) && progress.epoch.is_multiple_of(2);
         // Wrong bytes, or an end that looks like the app's own, are never a way to refuse somebody.
         let lie = match fault {
-            Fault::Corrupt(_) => true,
-            Fault::Short(_) => progress.answered,
+            Fault::Corrupt(_) | Fault::Short(_) => true,
+            Fault::Empty => progress.answered,
             Fault::Io(_) | Fault::Late => false,
         };
         let counted = if same || lie { "failed" } else { "excused" };
