@@ -78,7 +78,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     let sandbox = sandbox::enter(&settings);
     let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     panics::log();
-    sandbox.log();
+    sandbox.tell();
     let metrics =
         Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access, log.output.clone());
     let metrics = metrics.context("metrics").map_err(failed)?;

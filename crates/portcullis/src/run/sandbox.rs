@@ -22,37 +22,41 @@ const PROC: &str = "/proc";
 /// An answer that is too long for one datagram is asked for over TCP.
 const DNS: u16 = 53;
 
-/// What came of it, to be logged once there is a log: its thread is started in the sandbox too.
-pub(super) struct Entered {
-    whole: bool,
+/// What is in force, in words.
+pub(super) struct Sandbox {
     landlock: String,
     seccomp: String,
+    whole: bool,
 }
 
-impl Entered {
-    /// Says in one line what is in force.
-    pub(super) fn log(&self) {
-        let Self { whole, landlock, seccomp } = self;
+/// Enters the sandbox.
+pub(super) fn enter(settings: &Settings) -> Sandbox {
+    let alone = fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1);
+    let landlock = settings.sandbox.landlock.then(|| restrict(settings));
+    let seccomp = settings.sandbox.seccomp.then(calls::deny);
+    let known = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
+    let whole = known && (alone || landlock.is_none());
+    // Only a change of the start could bring that about, and it would not show otherwise.
+    let outside = if alone { "" } else { ", but threads run OUTSIDE of it" };
+    let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| format!("{outcome}{outside}"));
+    let seccomp = match seccomp {
+        None => "switched off".to_owned(),
+        Some(Ok(())) => "on".to_owned(),
+        Some(Err(error)) => format!("NOT on ({error})"),
+    };
+    Sandbox { landlock, seccomp, whole }
+}
+
+impl Sandbox {
+    /// The one line about it. Not told on entering: the log has a thread, which is to start inside.
+    pub(super) fn tell(&self) {
+        let Self { landlock, seccomp, whole } = self;
         if *whole {
             tracing::info!(landlock, seccomp, "sandbox");
         } else {
             tracing::warn!(landlock, seccomp, "sandbox: this system does not support all of it");
         }
     }
-}
-
-/// Enters the sandbox.
-pub(super) fn enter(settings: &Settings) -> Entered {
-    let landlock = settings.sandbox.landlock.then(|| restrict(settings));
-    let seccomp = settings.sandbox.seccomp.then(calls::deny);
-    let whole = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
-    let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| outcome.to_string());
-    let seccomp = match seccomp {
-        None => "switched off".to_owned(),
-        Some(Ok(())) => "on".to_owned(),
-        Some(Err(error)) => format!("NOT on ({error})"),
-    };
-    Entered { whole, landlock, seccomp }
 }
 
 fn restrict(settings: &Settings) -> Outcome {
@@ -62,8 +66,8 @@ fn restrict(settings: &Settings) -> Outcome {
 fn readable(settings: &Settings) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
-    sources.extend(settings.identity_files().map(Source::Files));
-    sources.extend(settings.admin_token.iter().map(|file| Source::Files(vec![file.clone()])));
+    let files = settings.identity_files().into_iter().flatten().chain(settings.admin_token.clone());
+    sources.push(Source::Files(files.collect()));
     for reach in sources.iter().map(Source::reach) {
         read.extend(reach.within);
         read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
