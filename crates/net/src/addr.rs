@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
@@ -67,23 +67,23 @@ impl fmt::Display for OrigDst {
 
 /// Whether an address is one of this host's own, as this network namespace sees it, so that a dial stays here.
 ///
-/// The kernel is asked, since addresses come and go: for a destination of its own it chooses the same address as the
-/// source. Nothing is sent.
+/// The kernel is asked, since addresses come and go: a datagram socket can be bound to an address of its own only (unless
+/// `ip_nonlocal_bind` says otherwise). Nothing is sent. Which source it would choose for a dial there tells less: for the
+/// second address of a network that is the first one.
 ///
 /// # Errors
-/// If there is no socket to ask with. What follows from that is the caller's to say.
+/// If the kernel gives no answer, as without descriptors. What follows from that is the caller's to say.
 pub fn is_own_address(address: SocketAddr) -> io::Result<bool> {
-    let address = canonical(address);
-    let ip = address.ip();
-    if ip.is_loopback() || ip.is_unspecified() {
+    let mut there = canonical(address);
+    if there.ip().is_loopback() || there.ip().is_unspecified() {
         return Ok(true);
     }
-    let any = if ip.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    // Any port will do, and 0 is none. Without a route there, a dial will fail as well.
-    let mut there = address;
-    there.set_port(9);
-    Ok(socket.connect(there).is_ok() && socket.local_addr()?.ip() == ip)
+    there.set_port(0);
+    match UdpSocket::bind(there) {
+        Ok(_bound) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
