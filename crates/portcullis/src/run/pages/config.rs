@@ -49,6 +49,7 @@ pub(in crate::run) fn config(
         },
         "drain": { "grace": duration(settings.drain_grace) },
         "rescanInterval": duration(settings.rescan),
+        "sandbox": { "landlock": settings.sandbox.landlock, "seccomp": settings.sandbox.seccomp },
         "workers": derived.workers,
         "admin": { "listen": shown(settings.admin), "tokenFile": settings.admin_token.as_deref().map(path) },
         "health": { "listen": shown(settings.health) },
