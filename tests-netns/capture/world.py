@@ -151,6 +151,7 @@ class World:
             serve(EchoApp, port, "127.0.0.1")
 
     def start_sidecars(self, suffix, listen="[::]", otherwise="plaintext"):
+        self.client.write_hosts({NAME: [BY_NAME]})
         self.outbound = Sidecar(f"out-{suffix}", self, self.client, CLIENT, self.leaves[CLIENT], listen)
         self.outbound.config["outbound"].update(routes=routes(), otherwise=otherwise)
         self.inbound = Sidecar(f"in-{suffix}", self, self.server, SERVER, self.leaves[SERVER], listen)
