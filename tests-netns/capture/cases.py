@@ -257,7 +257,7 @@ class Cases:
 
         def refused(case, host):
             to = self.to(host, w.STRICT)
-            self.expect(group, case, w.echo(world.through(to)), "reset",
+            self.expect(group, case, lambda: ending(world.through(to)), "reset",
                         outbound=denied("name_unresolved", **{"dst.addr": endpoint(*to), "port": to[1]}))
 
         mtls("its address", w.BY_NAME)
