@@ -116,6 +116,8 @@ fn what_could_be_a_policy_is_never_skipped() {
         ("security.istio.io/v1", "AuthorizationPolicy", "unsupported-kind"),
         ("security.istio.io/v1", "RequestAuthentication", "unsupported-kind"),
         ("networking.istio.io/v1", "DestinationRule", "unsupported-kind"),
+        ("networking.istio.io/v1", "DestinationRuleList", "unsupported-kind"),
+        ("security.istio.io/v1", "authorizationpolicylist", "unsupported-kind"),
         ("networking.istio.io/v1", "destinationrule", "unsupported-kind"),
         ("networking.istio.io/v1", "Sidecar", "unsupported-kind"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter", "unsupported-kind"),
@@ -355,4 +357,13 @@ mod conflicts {
         let in_root = loaded.set.warnings_for(&mesh, "billing", &BTreeMap::new());
         assert_eq!(places(&in_root), ["1:1 spec.selector root-selector", "1:1 spec.selector root-selector"]);
     }
+}
+
+#[test]
+fn a_label_key_that_is_no_text_for_everybody_is_refused() {
+    let with = |key: &str| format!("{GOOD}spec: {{selector: {{matchLabels: {{{key}: cart}}}}}}\n");
+    for wrong in ["on", "0x10", "~"] {
+        assert_eq!(reasons(&[&with(wrong)]), ["wrong-type"], "{wrong}");
+    }
+    assert_eq!(reasons(&[&with("'on'")]), Vec::<&str>::new());
 }

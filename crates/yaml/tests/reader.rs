@@ -383,3 +383,20 @@ mod walking {
         assert!(found[0].len() < 200, "{}", found[0]);
     }
 }
+
+/// What is a comment for readers of YAML 1.2 would be policy for those of 1.1.
+#[test]
+fn line_ends_that_readers_disagree_about_are_refused() {
+    for character in ['\u{85}', '\u{2028}', '\u{2029}'] {
+        let text = format!("a: 1\n#{character}b: 2\n");
+        assert_eq!(problems(&text), ["2:2  yaml-syntax"], "{}", character.escape_unicode());
+    }
+    assert_eq!(problems("a: \"\\x85 \\u2028\"\n"), Vec::<String>::new(), "escapes are the same to everybody");
+}
+
+#[test]
+fn a_document_behind_an_end_mark_needs_a_mark_of_its_own() {
+    assert_eq!(problems("a: 1\n...\nb: 2\n").len(), 1);
+    assert_eq!(problems("a: 1\n...\n---\nb: 2\n"), Vec::<String>::new());
+    assert_eq!(problems("a: 1\n---\nb: 2\n...\n"), Vec::<String>::new());
+}
