@@ -191,6 +191,13 @@ class Cases:
         self.expect("Ports of the proxy itself", "not redirected, to the server's own 15006", lambda: self.refused(
             lambda: self.world.server.connect(address(self.family, w.MTLS), INBOUND, DIRECT)), "refused",
             inbound=denied("loop", port=INBOUND))
+        # A neighbour routes what is meant for others to the server. Without the sidecar the kernel would drop it.
+        there = {"IPv4": "198.51.100.9", "IPv6": "2001:db8:ffff::9"}[self.family]
+        self.world.client.route(there, self.to(w.MTLS, 0)[0])
+        to = (there, w.PERMISSIVE)
+        self.expect("No way through the sidecar to others", "routed to the server, for another address",
+                    lambda: self.refused(self.world.without_sidecar(to)), "refused",
+                    inbound=denied("foreign_destination", **self.both_ends(to)))
 
     @staticmethod
     def refused(connect):

@@ -124,6 +124,9 @@ class Namespace:
                  for family in FAMILIES]
         (self.etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(lines))
 
+    def route(self, there, via):
+        run(["ip", "-n", self.name, "route", "replace", there, "via", via])
+
     def redirect(self):
         run(["ip", "netns", "exec", self.name, "nft", "-f", "-"], given=rules(self.link))
 
