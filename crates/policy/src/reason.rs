@@ -113,13 +113,15 @@ pub enum Reason {
     Error,
     /// The proxy ended before the connection did.
     DrainForced,
+    /// The proxy ended, or the connection's task was cancelled, before anything else ended the connection.
+    Shutdown,
     /// A mistake in this proxy.
     Panic,
 }
 
 impl Reason {
     /// Every reason, for tables.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::PlaintextInStrict,
         Self::SilentClient,
         Self::IncompleteHello,
@@ -159,6 +161,7 @@ impl Reason {
         Self::Truncated,
         Self::Error,
         Self::DrainForced,
+        Self::Shutdown,
         Self::Panic,
     ];
 
@@ -293,6 +296,7 @@ impl Reason {
             Self::DrainForced => {
                 allow("drain_forced", "the proxy ended before the connection did; raise drain.grace if that matters")
             }
+            Self::Shutdown => deny("shutdown", "the proxy ended, or a task was cancelled, while the connection lived"),
             Self::Panic => deny(
                 "panic",
                 "a mistake in this proxy ended this connection alone; please report it with the line that says panic",

@@ -5,37 +5,16 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portcullis_testkit::apps::echo;
 use serde_json::Value;
-use support::raw::{Mesh, dial, tls_client};
+use support::raw::{Mesh, alive, dial, tls_client};
 use support::{App, CART, PATIENCE, Sidecar, WEB, eventually, free_port, passed, portcullis};
-
-/// Echoes every connection until it ends.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut reader = stream.try_clone().unwrap();
-                let _ended = std::io::copy(&mut reader, &mut stream);
-            });
-        }
-    });
-    address
-}
-
-fn alive(stream: &mut (impl Read + Write)) {
-    stream.write_all(b"ping").unwrap();
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"ping");
-}
 
 struct Answer {
     status: u16,

@@ -4,40 +4,19 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::Authority;
-use support::raw::{Mesh, accept, dial, expect, identity_files, read_all, tls_client};
+use support::raw::{Mesh, accept, alive, dial, expect, identity_files, read_all, tls_client};
 use support::{CART, Sidecar, WEB, eventually};
 
 /// R41: what is refused by a change is closed within a second.
 const AT_ONCE: Duration = Duration::from_secs(1);
-
-/// Echoes every connection until it ends.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut reader = stream.try_clone().unwrap();
-                let _ended = std::io::copy(&mut reader, &mut stream);
-            });
-        }
-    });
-    address
-}
-
-fn alive(stream: &mut (impl Read + Write)) {
-    stream.write_all(b"ping").unwrap();
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"ping");
-}
 
 /// Waits until the sidecar has taken its `generation`-th set of this kind, and says when that was noticed.
 fn in_force(sidecar: &Sidecar, set: &str, generation: u32) -> Instant {

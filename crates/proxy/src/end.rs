@@ -53,14 +53,15 @@ const fn flag(reason: Reason) -> ResponseFlag {
         Reason::AppUnreachable | Reason::AppTimeout | Reason::PeerUnreachable | Reason::PeerTimeout => {
             ResponseFlag::Connect
         }
-        // How an admitted connection ended is no failure of the mesh, and a client that left was not refused.
-        Reason::ClientGone
-        | Reason::IdleTimeout
+        Reason::ClientGone => ResponseFlag::Abandoned,
+        // How an admitted connection ended is no failure of the mesh.
+        Reason::IdleTimeout
         | Reason::HalfCloseTimeout
         | Reason::Reset
         | Reason::Truncated
         | Reason::Error
         | Reason::DrainForced
+        | Reason::Shutdown
         | Reason::Panic => ResponseFlag::None,
     }
 }
@@ -148,5 +149,21 @@ const fn verb(stage: Stage) -> &'static str {
         Stage::Read => "read",
         Stage::Write => "write",
         Stage::Shutdown => "shutdown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_telemetry::{ConnRecord, Direction};
+
+    use super::*;
+
+    /// Telemetry does not know the table, but what it says by itself has to be in it.
+    #[test]
+    fn a_record_that_is_dropped_has_a_reason_of_the_table() {
+        let metrics = crate::world::tests::metrics();
+        drop(ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap()));
+        let told = format!("reason=\"{}\"", Reason::Shutdown.label());
+        assert!(metrics.encode().unwrap().contains(&told));
     }
 }

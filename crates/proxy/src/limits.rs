@@ -1,10 +1,17 @@
 //! How many connections fit into the descriptors that the system grants.
 
+use portcullis_settings::Settings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one and says how many that is; `None` without a limit.
+/// The cap on connections that is in force: the configured one, or what the descriptors allow. Raises their limit first.
 #[must_use]
-pub fn raise_open_files() -> Option<u64> {
+pub fn in_force(settings: &Settings) -> usize {
+    let open_files = raise_open_files();
+    settings.limits.connections.unwrap_or_else(|| connections(open_files))
+}
+
+/// Raises the soft limit of open files to the hard one and says how many that is; `None` without a limit.
+fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // Refused only by a sandbox; then the soft limit is what there is.
@@ -17,8 +24,7 @@ pub fn raise_open_files() -> Option<u64> {
 
 /// The cap on connections when the configuration gives none: each takes two descriptors, and a quarter of them, at least
 /// 16 and at most 256, is kept for files, listeners and the admin port.
-#[must_use]
-pub fn connections(open_files: Option<u64>) -> usize {
+fn connections(open_files: Option<u64>) -> usize {
     /// Where nothing limits us, memory does, and the semaphore that counts.
     const MOST: u64 = 1 << 20;
     let files = open_files.unwrap_or(MOST).min(MOST);

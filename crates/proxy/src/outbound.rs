@@ -36,7 +36,6 @@ pub(crate) enum Target {
 struct Destination {
     way: Arc<Way>,
     host: Host,
-    port: u16,
 }
 
 /// What is dialled: the address that was, or a configured name or address.
@@ -47,6 +46,15 @@ enum Host {
         host: Arc<str>,
         port: u16,
     },
+}
+
+impl Host {
+    const fn port(&self) -> u16 {
+        match self {
+            Self::Original(address) => address.port(),
+            Self::Configured { port, .. } => *port,
+        }
+    }
 }
 
 impl fmt::Display for Host {
@@ -127,7 +135,7 @@ async fn destination(
         let upstream = world.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
         record.port = Some(upstream.port);
         let host = Host::Configured { host: Arc::clone(&upstream.host), port: upstream.port };
-        return Ok(Destination { way: Arc::clone(&upstream.way), host, port: upstream.port });
+        return Ok(Destination { way: Arc::clone(&upstream.way), host });
     }
     let address = captured::destination(stream, record)?;
     if world.is_self(address) {
@@ -139,13 +147,13 @@ async fn destination(
         Verdict::Unresolved => return Err(end::because(Reason::NameUnresolved, Some(address.to_string()))),
         Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
     };
-    Ok(Destination { way, host: Host::Original(address), port: address.port() })
+    Ok(Destination { way, host: Host::Original(address) })
 }
 
 /// Step 2: dial, and handshake if the route says mTLS.
 async fn reach(
     world: &World,
-    Destination { way, host, port }: &Destination,
+    Destination { way, host }: &Destination,
     credentials: Result<Arc<Credentials>, Unavailable>,
     record: &mut ConnRecord,
 ) -> Result<(MeshEnd<TcpStream>, Option<PathSummary>), Ending> {
@@ -174,7 +182,7 @@ async fn reach(
         return Ok((MeshEnd::Raw(server), None));
     };
     record.transport = "tls";
-    let sni = way.sni(*port);
+    let sni = way.sni(host.port());
     let began = Instant::now();
     let handshake = connect(server, &credentials, expected, sni.as_ref());
     let (stream, peer) = match timeout(world.settings.timeouts.handshake, handshake).await {

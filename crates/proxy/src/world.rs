@@ -57,7 +57,7 @@ pub(crate) struct Upstream {
 }
 
 impl World {
-    /// Puts the parts together; `connections` is the cap over all listeners.
+    /// Puts the parts together.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -67,14 +67,12 @@ impl World {
         metrics: Metrics,
         drain: DrainToken,
     ) -> Self {
-        let open_files = crate::limits::raise_open_files();
-        let connections = settings.limits.connections.unwrap_or_else(|| crate::limits::connections(open_files));
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let outbound = &settings.outbound;
         let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
         let outbound_ports = outbound_ports.map(|address| address.port()).collect();
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
-        let permits = Arc::new(Semaphore::new(connections));
+        let permits = Arc::new(Semaphore::new(crate::limits::in_force(&settings)));
         let handshakes = Handshakes::new(settings.limits.handshakes);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
             way: Way::new(upstream.mode.clone(), upstream.service.as_deref()),

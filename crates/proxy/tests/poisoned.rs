@@ -20,6 +20,7 @@ use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
 use portcullis_proxy::engine::{self, Engine};
 use portcullis_settings::Settings;
 use portcullis_telemetry::{Metrics, Own, Service};
+use portcullis_testkit::apps::echo;
 use portcullis_tls::CredentialStore;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,21 +30,6 @@ const PLACES: usize = 4;
 fn free() -> SocketAddr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     TcpListener::bind((Ipv4Addr::new(127, 64 + high % 64, middle, low), 0)).unwrap().local_addr().unwrap()
-}
-
-/// An app that sends back what it gets.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut out = stream.try_clone().unwrap();
-                let _ended = std::io::copy(&mut stream, &mut out);
-            });
-        }
-    });
-    address
 }
 
 /// A data plane with one worker.

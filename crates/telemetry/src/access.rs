@@ -34,20 +34,15 @@ pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
     match record.metrics.access {
         AccessLog::Off => {}
         AccessLog::Ztunnel => ztunnel(record, ending, admitted),
-        AccessLog::Envoy | AccessLog::EnvoyJson if !passes_filter(ending, admitted) => {}
+        AccessLog::Envoy | AccessLog::EnvoyJson if !passes_filter(ending) => {}
         AccessLog::Envoy => print(record, envoy::Line::new(record, ending, admitted).text()),
         AccessLog::EnvoyJson => print(record, envoy::Line::new(record, ending, admitted).json()),
     }
 }
 
-/// Who went away by itself before anything was decided.
-fn is_abandoned(ending: &Ending, admitted: bool) -> bool {
-    !admitted && ending.flag == ResponseFlag::None
-}
-
 /// Whether the line would be written in ztunnel's form, with the level that it has there.
-fn passes_filter(ending: &Ending, admitted: bool) -> bool {
-    if ending.decision == Decision::Allow || is_abandoned(ending, admitted) {
+fn passes_filter(ending: &Ending) -> bool {
+    if ending.decision == Decision::Allow || ending.flag == ResponseFlag::Abandoned {
         tracing::enabled!(target: "access", Level::INFO)
     } else {
         tracing::enabled!(target: "access", Level::WARN)
@@ -98,7 +93,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
     }
     match (ending.decision, admitted) {
         (Decision::Allow, _) => line!(Level::INFO, "connection complete"),
-        (Decision::Deny, false) if is_abandoned(ending, admitted) => line!(Level::INFO, "connection abandoned"),
+        (Decision::Deny, _) if ending.flag == ResponseFlag::Abandoned => line!(Level::INFO, "connection abandoned"),
         (Decision::Deny, false) => line!(Level::WARN, "connection refused"),
         (Decision::Deny, true) => line!(Level::WARN, "connection closed"),
     }

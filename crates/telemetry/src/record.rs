@@ -251,7 +251,7 @@ impl ConnRecord {
                 open.edge.closed(ending.flag);
             }
             // Who went away by itself was neither refused nor failed.
-            None if ending.flag == ResponseFlag::None => {}
+            None if ending.flag == ResponseFlag::Abandoned => {}
             None => self.edge().failed(ending.flag),
         }
         self.count(ending);
@@ -330,6 +330,16 @@ mod tests {
         assert_eq!(value(&metrics, &["connections_closed_total", "mutual_tls", "sa/web"]), Some(1.0));
         assert_eq!(value(&metrics, &["connections_failed_total{", "response_flags=\"DENY\""]), Some(1.0));
         assert_eq!(value(&metrics, &["no_mtls_reason_total", "reason=\"x\""]), Some(1.0));
+    }
+
+    #[test]
+    fn only_a_client_that_left_is_no_failure() {
+        let metrics = Metrics::new("0.0.0", own()).unwrap();
+        record(&metrics, Direction::Inbound).finish(&ending(Decision::Deny, "client_gone", ResponseFlag::Abandoned));
+        assert_eq!(value(&metrics, &["connections_failed_total{"]), None);
+        // A task that is cancelled, or panics, before its connection was let through.
+        drop(record(&metrics, Direction::Inbound));
+        assert_eq!(value(&metrics, &["connections_failed_total{", "response_flags=\"-\""]), Some(1.0));
     }
 
     #[test]

@@ -36,14 +36,17 @@ pub enum ResponseFlag {
     TlsFailure,
     /// There was no usable identity of our own.
     IdentityError,
+    /// The client went away by itself before anything was decided: nobody's failure, so it is counted as none.
+    Abandoned,
 }
 
 impl ResponseFlag {
+    /// Those that are counted.
     const ALL: [Self; 5] = [Self::None, Self::Deny, Self::Connect, Self::TlsFailure, Self::IdentityError];
 
     const fn label(self) -> &'static str {
         match self {
-            Self::None => "-",
+            Self::None | Self::Abandoned => "-",
             Self::Deny => "DENY",
             Self::Connect => "CONNECT",
             Self::TlsFailure => "TLS_FAILURE",

@@ -4,6 +4,7 @@
 //! cannot set its scene has failed; that is why the lints against panics are off here.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+pub mod apps;
 pub mod certs;
 mod certs_der;
 mod certs_key;

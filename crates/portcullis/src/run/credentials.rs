@@ -45,8 +45,7 @@ pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, R
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
     let mut key_mode = Private::new("private key", identity.require_private_mode);
     let loader = move |files: &[FileContent]| {
-        let result = validate(files, &domains, &rules, |key| key_mode.check(key));
-        let credentials = result?;
+        let credentials = validate(files, &domains, &rules, |key| key_mode.check(key))?;
         let not_after = credentials.not_after_unix();
         let generation = store.publish(credentials);
         changed.announce();

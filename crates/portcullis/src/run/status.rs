@@ -57,13 +57,11 @@ pub(super) struct Parts<'a> {
 impl Status {
     pub(super) fn new(birth: Birth, parts: Parts<'_>) -> Self {
         let Parts { settings, workers, policies, credentials, metrics, drain, wishes, log } = parts;
-        let connections = settings.limits.connections;
-        let connections = connections.unwrap_or_else(|| limits::connections(limits::raise_open_files()));
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
             birth,
             started: AtomicBool::new(false),
-            derived: Derived { connections, workers },
+            derived: Derived { connections: limits::in_force(settings), workers },
             identity: credentials.configured(),
             reader: credentials.reader.clone(),
             effective: Arc::clone(&policies.effective),

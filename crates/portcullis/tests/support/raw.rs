@@ -1,7 +1,7 @@
 //! Sidecars whose peers and apps are in the test's own hands: certificates of the test kit, TLS by rustls, plain sockets.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -157,6 +157,12 @@ pub fn expect(mut stream: impl Read, bytes: &[u8]) {
     let mut got = vec![0; bytes.len()];
     stream.read_exact(&mut got).unwrap();
     assert_eq!(got.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+}
+
+/// What goes out to an app that echoes comes back.
+pub fn alive(stream: &mut (impl Read + Write)) {
+    stream.write_all(b"ping").unwrap();
+    expect(stream, b"ping");
 }
 
 /// Closes with a reset.
