@@ -85,6 +85,13 @@ def ending(connect, payload=b"hello\n"):
     return f"answered with {answer[:100]!r}" if answer else "closed", payload
 
 
+def healthy(connect):
+    """The status line of a sidecar's readiness."""
+    with connect() as connection:
+        connection.sendall(b"GET /healthz/ready HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n")
+        return connection.recv(65536).split(b"\r\n")[0].removeprefix(b"HTTP/1.1 ").decode()
+
+
 def _read(connection, size):
     seen = b""
     while len(seen) < size and (data := connection.recv(size - len(seen))):

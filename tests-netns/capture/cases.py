@@ -5,8 +5,9 @@ import time
 from rig.certificates import CLIENT, SERVER
 from rig.processes import RigError, until
 
+from . import rules
 from . import world as w
-from .apps import ending, greeted, upload
+from .apps import ending, greeted, healthy, upload
 from .namespaces import DIRECT, EVEN_LOOPBACK, FAMILIES, INBOUND, OUTBOUND, address, endpoint, loopback
 
 POLICY = "shop/modes"
@@ -169,24 +170,23 @@ class Cases:
     def own_ports(self):
         """R42: whoever comes to a port of the proxy itself is not forwarded, and never goes round."""
         group = "Ports of the proxy itself"
-        ports = (INBOUND, OUTBOUND, w.ADMIN, w.HEALTH)
-        for port in ports:
+        for port in (INBOUND, OUTBOUND, w.ADMIN):
             to = self.to(w.MTLS, port)
             self.expect(group, f"redirected, to the server's {port}", lambda: self.refused(
                 self.world.without_sidecar(to)), "refused", inbound=denied("loop", **self.both_ends(to)))
-        for port in ports:
+        to = self.to(w.MTLS, w.HEALTH)
+        self.expect(group, "not redirected, to the server's health", lambda: (
+            healthy(self.world.without_sidecar(to)), b""), "200 OK")
+        for port in (INBOUND, OUTBOUND, w.ADMIN, w.HEALTH):
             # The sidecar listens there itself, so it would reach itself, and be redirected no more.
-            to = self.to(1, port)
-            self.expect(group, f"redirected, to the client's own {port}", lambda: self.refused(
-                self.world.through(to)), "refused", outbound=denied("loop", **self.both_ends(to)))
             to = (loopback(self.family), port)
             self.expect(group, f"redirected, to {endpoint(*to)}", lambda: self.refused(
                 self.world.through(to, EVEN_LOOPBACK)), "refused",
                 outbound=denied("loop", **{"dst.addr": endpoint(*to), "port": port}))
         for port in (INBOUND, OUTBOUND):
-            for host in (self.own, loopback(self.family)):
+            for host, mark in ((self.own, DIRECT), (self.own, 0), (loopback(self.family), 0)):
                 self.expect(group, f"not redirected, to {endpoint(host, port)}", lambda: self.refused(
-                    self.world.through((host, port), DIRECT)), "refused",
+                    self.world.through((host, port), mark)), "refused",
                     outbound=denied("loop", **{"dst.addr": endpoint(host, port), "port": port}))
         self.expect("Ports of the proxy itself", "not redirected, to the server's own 15006", lambda: self.refused(
             lambda: self.world.server.connect(address(self.family, w.MTLS), INBOUND, DIRECT)), "refused",
@@ -351,8 +351,9 @@ def run(world):
 
     world.start_apps()
     each("without_rules")
+    rules.run(world)
     for namespace in (world.client, world.server):
-        namespace.redirect()
+        namespace.redirect(world.binary)
     world.start_sidecars("dual")
     for name in ("both_sidecars", "inbound_only", "whole_bodies", "server_first", "unreachable_apps", "own_ports",
                  "many_loops", "scanned", "names", "live_policy"):

@@ -1,4 +1,4 @@
-"""Two network namespaces joined by a cable, each with the redirect rules of a sidecar, written by hand.
+"""Two network namespaces joined by a cable, in which `portcullis intercept` makes its rules.
 
 Processes enter with `ip netns exec`, which also gives them the namespace's own hosts file; sockets of the tests are
 made by entering with the thread for a moment, and stay in the namespace where they were made.
@@ -26,23 +26,10 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def rules(link):
-    """What an operator writes today; loopback is not redirected, but for the tests that ask for it."""
-    return f"""\
-table inet portcullis_test {{
-    chain inbound {{
-        type nat hook prerouting priority dstnat
-        iifname "{link}" meta l4proto tcp redirect to :{INBOUND}
-    }}
-    chain outbound {{
-        type nat hook output priority -100
-        meta skuid {SIDECAR_UID} return
-        meta mark {DIRECT} return
-        meta mark != {EVEN_LOOPBACK} ip daddr 127.0.0.0/8 return
-        meta mark != {EVEN_LOOPBACK} ip6 daddr ::1 return
-        meta l4proto tcp redirect to :{OUTBOUND}
-    }}
-}}
+# For the sockets of the tests, in front of the rules that are tested.
+MARKS = f"""\
+insert rule inet portcullis outbound meta mark {DIRECT} return
+insert rule inet portcullis outbound meta mark {EVEN_LOOPBACK} meta l4proto tcp redirect to :{OUTBOUND}
 """
 
 
@@ -127,8 +114,16 @@ class Namespace:
     def route(self, there, via):
         run(["ip", "-n", self.name, "route", "replace", there, "via", via])
 
-    def redirect(self):
-        run(["ip", "netns", "exec", self.name, "nft", "-f", "-"], given=rules(self.link))
+    def run(self, *command, given=""):
+        """Runs a tool in here; returns what it printed."""
+        return run(["ip", "netns", "exec", self.name, *map(str, command)], given=given)
+
+    def intercept(self, binary, *arguments):
+        return self.run(binary, "intercept", *arguments)
+
+    def redirect(self, binary):
+        self.intercept(binary, "install")
+        self.run("nft", "-f", "-", given=MARKS)
 
     def create(self):
         self.etc.mkdir(parents=True)
@@ -137,7 +132,7 @@ class Namespace:
         run(["ip", "netns", "add", self.name])
         # A sidecar must not depend on what the host has set.
         for key in ("all", "default"):
-            run(["ip", "netns", "exec", self.name, "sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=0"])
+            self.run("sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=0")
 
     def plug_in(self):
         run(["ip", "-n", self.name, "link", "set", "lo", "up"])

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::{certs, config, demo, explain, healthcheck, identity, proxy, validate, version};
+use crate::commands::{certs, config, demo, explain, healthcheck, identity, intercept, proxy, validate, version};
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
 
@@ -38,6 +38,8 @@ enum Command {
     Explain(explain::Args),
     Identity(identity::Args),
     Certs(certs::Args),
+    // By far the most arguments.
+    Intercept(Box<intercept::Args>),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
     Version(version::Args),
@@ -59,6 +61,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
+        Some(Command::Intercept(args)) => intercept::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
         Some(Command::Version(args)) => version::run(args),

@@ -16,7 +16,7 @@ mod value;
 
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-pub use outbound::{Cidr, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
+pub use outbound::{Cidr, CidrError, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
 pub use read::{NAME_RULE, is_name, read};
 
 #[cfg(test)]

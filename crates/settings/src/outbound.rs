@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use portcullis_identity::ExpectedIds;
 use portcullis_yaml::{Cursor, Fields, Problems};
@@ -109,6 +110,18 @@ impl Cidr {
         (prefix <= width && bits(network) == cidr.mask(network)).then_some(cidr)
     }
 
+    /// Its first address.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// How many bits from the left all its addresses share.
+    #[must_use]
+    pub const fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether the range holds the address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -121,6 +134,30 @@ impl Cidr {
         bits(address).checked_shr(host_bits).and_then(|kept| kept.checked_shl(host_bits)).unwrap_or(0)
     }
 }
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        Self::parse(text).ok_or_else(|| CidrError(text.to_owned()))
+    }
+}
+
+/// A text that is no address range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CidrError(String);
+
+impl fmt::Display for CidrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is not an address range such as 10.0.0.0/8 (with no bits behind the prefix) or an address",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for CidrError {}
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

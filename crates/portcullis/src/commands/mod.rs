@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod healthcheck;
 pub(crate) mod identity;
+pub(crate) mod intercept;
 pub(crate) mod proxy;
 pub(crate) mod validate;
 pub(crate) mod version;

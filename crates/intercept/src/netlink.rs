@@ -1,0 +1,228 @@
+//! A netlink socket for netfilter: messages out, answers in, each wait with a deadline.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with, sockopt,
+};
+
+use crate::attributes::Attribute;
+
+/// The kernel answers at once; whatever takes longer has gone wrong.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// For the largest datagram that the kernel makes of a dump.
+const BUFFER: usize = 64 * 1024;
+/// Length of `nlmsghdr` and of `nfgenmsg` behind it.
+const HEADER: usize = 16;
+const GENERAL: usize = 4;
+/// `NFPROTO_UNSPEC`, `NFPROTO_INET`.
+pub(crate) const UNSPECIFIED: u8 = 0;
+pub(crate) const INET: u8 = 1;
+/// `NFNL_SUBSYS_NFTABLES`.
+const NFTABLES: u16 = 10;
+/// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// `NLMSG_ERROR`, `NLMSG_DONE`.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// `NLM_F_*`.
+const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
+const DUMP: u16 = 0x300;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const APPEND: u16 = 0x800;
+
+/// One message about a table, chain or rule.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// `NFT_MSG_*`.
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) attributes: Vec<Attribute>,
+}
+
+/// What the kernel said.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Which message of the batch, counted from 0; `None` if it did not say or the socket failed.
+    pub(crate) message: Option<usize>,
+    pub(crate) error: io::Error,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self { message: None, error }
+    }
+}
+
+impl From<rustix::io::Errno> for Refusal {
+    fn from(errno: rustix::io::Errno) -> Self {
+        io::Error::from(errno).into()
+    }
+}
+
+pub(crate) struct Netlink(OwnedFd);
+
+impl Netlink {
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(DEADLINE))?;
+        Ok(Self(socket))
+    }
+
+    /// Sends all messages as one transaction: either all hold or none.
+    pub(crate) fn transact(&self, messages: &[Message]) -> Result<(), Refusal> {
+        // The sequence number tells which message an answer is about: 1 is the first within the batch.
+        let mut batch = Vec::new();
+        write(&mut batch, BATCH_BEGIN, REQUEST, 0, (UNSPECIFIED, NFTABLES), &[]);
+        let mut last = 0;
+        for (message, sequence) in messages.iter().zip(1..) {
+            last = sequence;
+            // Errors are always told. An acknowledgement of each message could overflow the socket, so the last one's
+            // stands for all: the kernel answers in order, after the whole transaction.
+            let acknowledge = if usize::try_from(sequence) == Ok(messages.len()) { ACKNOWLEDGE } else { 0 };
+            let flags = REQUEST | acknowledge | message.flags;
+            write(&mut batch, nftables(message.kind), flags, sequence, (INET, 0), &message.attributes);
+        }
+        write(&mut batch, BATCH_END, REQUEST, last + 1, (UNSPECIFIED, NFTABLES), &[]);
+        self.send(&batch)?;
+        self.answers(|kind, sequence, body| {
+            if kind != ERROR {
+                return Ok(false);
+            }
+            refusal(body).map_err(|error| Refusal {
+                message: usize::try_from(sequence).ok().and_then(|sequence| sequence.checked_sub(1)),
+                error,
+            })?;
+            Ok(sequence == last)
+        })
+    }
+
+    /// All tables, chains or rules that match: the attributes of each.
+    pub(crate) fn dump(&self, kind: u16, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
+        let mut request = Vec::new();
+        write(&mut request, nftables(kind), REQUEST | DUMP, 1, (INET, 0), attributes);
+        self.send(&request)?;
+        let mut found = Vec::new();
+        self.answers(|kind, _, body| match kind {
+            DONE => Ok(true),
+            ERROR => Ok(refusal(body).map(|()| true)?),
+            _ => {
+                found.extend(body.get(GENERAL..).map(<[u8]>::to_vec));
+                Ok(false)
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let sent = sendto(&self.0, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero).into()) }
+    }
+
+    /// Reads messages until `done` says that one of them was the last: its arguments are type, sequence number, body.
+    fn answers(&self, mut done: impl FnMut(u16, u32, &[u8]) -> Result<bool, Refusal>) -> Result<(), Refusal> {
+        let mut buffer = vec![0; BUFFER];
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
+            let (_, length) = recv(&self.0, &mut buffer[..], RecvFlags::empty()).map_err(late)?;
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some((kind, sequence, body, next)) = message(rest) {
+                if done(kind, sequence, body)? {
+                    return Ok(());
+                }
+                rest = next;
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::TimedOut).into())
+    }
+}
+
+fn late(errno: rustix::io::Errno) -> Refusal {
+    // That is how the end of a socket's own deadline looks.
+    if errno == rustix::io::Errno::AGAIN { io::Error::from(io::ErrorKind::TimedOut).into() } else { errno.into() }
+}
+
+const fn nftables(kind: u16) -> u16 {
+    NFTABLES << 8 | kind
+}
+
+fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: (u8, u16), attributes: &[Attribute]) {
+    let start = out.len();
+    let (family, resource) = about;
+    out.extend(0_u32.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    // The kernel fills in who we are.
+    out.extend(0_u32.to_ne_bytes());
+    out.extend([family, 0]);
+    out.extend(resource.to_be_bytes());
+    attributes.iter().for_each(|attribute| attribute.write(out));
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// Type, sequence number and body of the first message, and what follows it.
+fn message(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (kind, rest) = rest.split_first_chunk()?;
+    let (_flags, rest) = rest.split_first_chunk::<2>()?;
+    let (sequence, _) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
+    let body = bytes.get(HEADER..length)?;
+    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((u16::from_ne_bytes(*kind), u32::from_ne_bytes(*sequence), body, next))
+}
+
+/// An error of 0 is an acknowledgement.
+fn refusal(body: &[u8]) -> io::Result<()> {
+    let code = body.first_chunk().map_or(i32::MIN, |code| i32::from_ne_bytes(*code));
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, nftables(6), REQUEST, 7, (INET, 0), &[Attribute::text(1, "abc")]);
+        write(&mut bytes, BATCH_END, REQUEST, 8, (UNSPECIFIED, NFTABLES), &[]);
+        let (kind, sequence, body, rest) = message(&bytes).unwrap();
+        assert_eq!((kind, sequence, body.len()), (0x0a06, 7, GENERAL + 8));
+        let (kind, sequence, body, rest) = message(rest).unwrap();
+        assert_eq!((kind, sequence, body), (BATCH_END, 8, &[0, 0, 0, 10][..]));
+        assert!(message(rest).is_none());
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_negative_number() {
+        assert!(refusal(&0_i32.to_ne_bytes()).is_ok());
+        assert_eq!(refusal(&(-1_i32).to_ne_bytes()).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert!(refusal(&[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_too_strange(bytes: Vec<u8>) {
+            let mut rest = &bytes[..];
+            while let Some((_, _, _, next)) = message(rest) {
+                prop_assert!(next.len() < rest.len());
+                rest = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! `portcullis intercept`: the redirect rules of transparent capture, in the network namespace that it runs in.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use portcullis_intercept::probe::{self, Outcome as Probed, Version};
+use portcullis_intercept::{
+    Capture, InstallError, Installed, Interface, Port, Selection, Table, install, installed, list, remove,
+};
+use portcullis_settings::Cidr;
+
+use super::{Outcome, config};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Capture TCP for the sidecar: redirect rules in this network namespace
+///
+/// What comes in goes to the sidecar's transparent inbound listener, what goes out to the outbound one, over IPv4 and IPv6.
+/// Loopback, this host's own addresses and what the sidecar itself sends (--proxy-uid) are left alone. While no sidecar
+/// listens, captured connections are reset.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis intercept plan --config cart.yaml
+  portcullis intercept install --config cart.yaml --exclude-outbound-ports 5432
+  portcullis intercept verify --config cart.yaml
+  portcullis intercept remove")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Plan(Plan),
+    Install(Install),
+    Verify(Verify),
+    Remove(Remove),
+}
+
+/// Print the rules that install would make, as nft prints them; changes nothing, needs no privilege
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis intercept plan
+  portcullis intercept plan --config cart.yaml --exclude-inbound-ports 22,9100
+  portcullis intercept plan --include-outbound-ip-ranges 10.0.0.0/8 --include-outbound-ports 443 | nft --check --file -")]
+struct Plan {
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// Install the rules; needs CAP_NET_ADMIN
+///
+/// Rules of an earlier run are replaced in one step, so it can be repeated at any time. Connections that are open already
+/// are not captured: install before the app starts.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis intercept install
+  portcullis intercept install --config cart.yaml --exclude-outbound-ip-ranges 169.254.169.254
+  portcullis intercept install --drop-outbound-udp-ports 443      # no QUIC around the sidecar")]
+struct Install {
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// Prove that the rules are in force; needs CAP_NET_ADMIN
+///
+/// Reads the rules back and compares them, then opens a connection to an address that nobody has, over IPv4 and over
+/// IPv6, and looks where it arrives. Exit code 0: all as planned. 1: not so.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  portcullis intercept verify --config cart.yaml")]
+struct Verify {
+    #[command(flatten)]
+    wanted: Wanted,
+}
+
+/// Remove the rules, if there are any; needs CAP_NET_ADMIN
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  portcullis intercept remove")]
+struct Remove {}
+
+/// What to capture. Lists have commas; `*` is all, an empty list nothing.
+#[derive(Debug, clap::Args)]
+struct Wanted {
+    /// The proxy's own file: captures what it has transparent listeners for, and leaves its health, metrics and explicit ports
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Port of the transparent inbound listener [default: 15006, or that of the file]
+    #[arg(long, value_name = "PORT")]
+    inbound_capture_port: Option<Port>,
+    /// Port of the transparent outbound listener [default: 15001, or that of the file]
+    #[arg(long, value_name = "PORT")]
+    outbound_capture_port: Option<Port>,
+    /// User that the sidecar runs as; what this user sends is not captured, so no app may run as it
+    #[arg(long, value_name = "UID", default_value_t = Capture::PROXY_UID)]
+    proxy_uid: u32,
+    /// Ports of this host that are captured
+    #[arg(long, value_name = "PORTS", default_value_t = Selection::All)]
+    include_inbound_ports: Selection<Port>,
+    /// Ports of this host that go straight to the app, whatever the policy says
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    exclude_inbound_ports: List<Port>,
+    /// Clients whose connections are captured
+    #[arg(long, value_name = "CIDRS", default_value_t = Selection::All)]
+    include_inbound_ip_ranges: Selection<Cidr>,
+    /// Clients whose connections go straight to the app, whatever the policy says
+    #[arg(long, value_name = "CIDRS", default_value = "")]
+    exclude_inbound_ip_ranges: List<Cidr>,
+    /// Destination ports that are captured whatever --include-outbound-ip-ranges says
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    include_outbound_ports: List<Port>,
+    /// Destination ports that are not captured
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    exclude_outbound_ports: List<Port>,
+    /// Destinations that are captured
+    #[arg(long, value_name = "CIDRS", default_value_t = Selection::All)]
+    include_outbound_ip_ranges: Selection<Cidr>,
+    /// Destinations that are not captured
+    #[arg(long, value_name = "CIDRS", default_value = "")]
+    exclude_outbound_ip_ranges: List<Cidr>,
+    /// Network interfaces on which nothing is captured
+    #[arg(long, value_name = "NAMES", default_value = "")]
+    exclude_interfaces: List<Interface>,
+    /// Drop UDP from outside to these ports; UDP is never captured, and no mode protects it
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    drop_inbound_udp_ports: List<Port>,
+    /// Drop UDP to these ports outside, unless the sidecar sends it
+    #[arg(long, value_name = "PORTS", default_value = "")]
+    drop_outbound_udp_ports: List<Port>,
+}
+
+/// One argument with commas. (clap takes a plain `Vec` for an argument that may be repeated.)
+#[derive(Clone, Debug)]
+struct List<T>(Vec<T>);
+
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        list(text).map(Self)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Plan(Plan { wanted }) => Ok(output::text(&wanted.capture()?.table().to_string()).map(|()| Exit::Ok)?),
+        Command::Install(Install { wanted }) => install_rules(&wanted.capture()?),
+        Command::Verify(Verify { wanted }) => verify(&wanted.capture()?),
+        Command::Remove(Remove {}) => {
+            remove().map_err(refused)?;
+            output::text("removed: no rule of ours is left\n")?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+impl Wanted {
+    fn capture(&self) -> Result<Capture, Failure> {
+        let mut capture = match &self.config {
+            Some(file) => captured_by(file)?,
+            None => Capture::istio(),
+        };
+        if let Some(inbound) = &mut capture.inbound {
+            inbound.port = self.inbound_capture_port.unwrap_or(inbound.port);
+            inbound.include_ports = self.include_inbound_ports.clone();
+            inbound.exclude_ports.extend(&self.exclude_inbound_ports.0);
+            inbound.include_ranges = self.include_inbound_ip_ranges.clone();
+            inbound.exclude_ranges.extend(&self.exclude_inbound_ip_ranges.0);
+        }
+        if let Some(outbound) = &mut capture.outbound {
+            outbound.port = self.outbound_capture_port.unwrap_or(outbound.port);
+            outbound.include_ports.extend(&self.include_outbound_ports.0);
+            outbound.exclude_ports.extend(&self.exclude_outbound_ports.0);
+            outbound.include_ranges = self.include_outbound_ip_ranges.clone();
+            outbound.exclude_ranges.extend(&self.exclude_outbound_ip_ranges.0);
+        }
+        capture.proxy_uid = self.proxy_uid;
+        capture.exclude_interfaces.extend(self.exclude_interfaces.0.iter().cloned());
+        capture.drop_inbound_udp.extend(&self.drop_inbound_udp_ports.0);
+        capture.drop_outbound_udp.extend(&self.drop_outbound_udp_ports.0);
+        Ok(capture)
+    }
+}
+
+fn captured_by(file: &Path) -> Result<Capture, Failure> {
+    let bad = |message: String| Failure::message(Exit::BadConfig, message);
+    let settings = config::load(file)
+        .map_err(|error| Failure::new(Exit::BadConfig, error))?
+        .map_err(|problems| bad(format!("bad configuration\n{}", config::lines(file, &problems).trim_end())))?;
+    let capture = Capture::of(&settings);
+    if capture.inbound.is_none() && capture.outbound.is_none() {
+        return Err(bad(format!(
+            "{}: there is nothing to capture for: neither inbound.transparent nor outbound.transparent is set",
+            file.display()
+        )));
+    }
+    Ok(capture)
+}
+
+fn install_rules(capture: &Capture) -> Outcome {
+    let table = capture.table();
+    if capture.proxy_uid == 0 {
+        output::note("warning: nothing that root sends is captured; let the sidecar run as a user of its own");
+    }
+    let done = if installed(&table).map_err(refused)? == Installed::AsPlanned {
+        "unchanged"
+    } else {
+        install(&table).map_err(refused)?;
+        "installed"
+    };
+    output::text(&format!("{done}: {}\n", summary(&table)))?;
+    Ok(Exit::Ok)
+}
+
+fn summary(table: &Table) -> String {
+    let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
+    format!("table inet {}, {} chains, {rules} rules", table.name, table.chains.len())
+}
+
+fn verify(capture: &Capture) -> Outcome {
+    let mut report = Report { text: String::new(), exit: Exit::Ok };
+    let table = capture.table();
+    match installed(&table).map_err(refused)? {
+        Installed::AsPlanned => report.good("rules", format!("as planned: {}", summary(&table))),
+        Installed::Missing => report.bad("rules", "there are none: run portcullis intercept install"),
+        Installed::Different(what) => report.bad("rules", format!("not as planned: {what}")),
+    }
+    for (version, name) in [(Version::V4, "IPv4 outbound"), (Version::V6, "IPv6 outbound")] {
+        let outcome = probe::outbound(capture, version).map_err(|error| anyhow::Error::new(error).context(name))?;
+        report.probe(name, outcome);
+    }
+    output::text(&report.text)?;
+    Ok(report.exit)
+}
+
+struct Report {
+    text: String,
+    exit: Exit,
+}
+
+impl Report {
+    fn line(&mut self, mark: &str, what: &str, message: impl Display) {
+        self.text.push_str(&format!("{mark:6}  {what:13}  {message}\n"));
+    }
+
+    fn good(&mut self, what: &str, message: impl Display) {
+        self.line("ok", what, message);
+    }
+
+    fn bad(&mut self, what: &str, message: impl Display) {
+        self.exit = Exit::Failure;
+        self.line("FAILED", what, message);
+    }
+
+    fn probe(&mut self, what: &str, outcome: Probed) {
+        match outcome {
+            Probed::Captured(to) => self.good(what, format!("captured: a connection to {to} arrived here")),
+            Probed::Answered(to) => self.good(what, format!("captured: the sidecar took a connection to {to}")),
+            Probed::NoRoute => {
+                self.line("-", what, "there is no route out of this network namespace: nothing to capture")
+            }
+            Probed::NothingToProbe => self.line("-", what, "nothing is captured that could be probed"),
+            Probed::Exempt => {
+                self.bad(what, "cannot be probed by the user that is not captured; run it as another one")
+            }
+            Probed::NotCaptured(to, error) => self.bad(what, format!("a connection to {to} was not captured: {error}")),
+            Probed::Changed(to, found) => {
+                let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+                self.bad(what, format!("a connection to {to} arrived here with another destination: {found}"));
+            }
+        }
+    }
+}
+
+fn refused(error: InstallError) -> Failure {
+    let exit = match error {
+        InstallError::NotPermitted { .. } => Exit::NoPermission,
+        InstallError::NotSupported { .. } | InstallError::Refused { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error)
+}
