@@ -3,9 +3,9 @@
 import time
 
 from rig.certificates import CLIENT, SERVER
-from rig.processes import RigError, until
+from rig.processes import until
 
-from . import rules
+from . import rules, servers
 from . import world as w
 from .apps import ending, greeted, healthy, upload
 from .namespaces import DIRECT, EVEN_LOOPBACK, FAMILIES, INBOUND, OUTBOUND, address, endpoint, loopback
@@ -287,15 +287,7 @@ class Cases:
         to = self.to(w.MTLS, w.STRICT)
 
         def change(text, mode):
-            known = len(world.inbound.events())
-            world.inbound.policy = text
-            world.inbound.write_policy()
-
-            def told():
-                return any(event.get("message") == "inbound port" and event.get("port") == w.STRICT
-                           and event.get("mode") == mode for event in world.inbound.events()[known:])
-            if not until(told, 10):
-                raise RigError(f"the change to {mode} was not noticed: see {world.inbound.process.log}")
+            world.change_policy(text, w.STRICT, mode)
 
         def refused(case):
             self.expect(group, case, w.echo(world.without_sidecar(to)), "closed",
@@ -358,6 +350,7 @@ def run(world):
     for name in ("both_sidecars", "inbound_only", "whole_bodies", "server_first", "unreachable_apps", "own_ports",
                  "many_loops", "scanned", "names", "live_policy"):
         each(name)
+    servers.run_cases(world)
     _stop(world, "Listeners on [::]")
     world.start_sidecars("v4", listen="0.0.0.0", otherwise="refuse")
     each("refuse_otherwise")

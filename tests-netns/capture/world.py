@@ -159,6 +159,18 @@ class World:
         for sidecar in (self.outbound, self.inbound):
             sidecar.start(self.processes)
 
+    def change_policy(self, text, port, mode):
+        """Writes the server's policy and waits until this mode of this port is in force."""
+        known = len(self.inbound.events())
+        self.inbound.policy = text
+        self.inbound.write_policy()
+
+        def told():
+            return any(event.get("message") == "inbound port" and event.get("port") == port
+                       and event.get("mode") == mode for event in self.inbound.events()[known:])
+        if not until(told, 10):
+            raise RigError(f"the change to {mode} was not noticed: see {self.inbound.process.log}")
+
     # What clients do. `to` is (host, port).
 
     def through(self, to, mark=0):
@@ -238,4 +250,6 @@ def _same(seen, wanted):
 
 
 ALL_PORTS = (STRICT, PERMISSIVE, DISABLE, WORKLOAD, DIGEST_STRICT, DIGEST_PERMISSIVE, DIGEST_DISABLE,
-             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED)
+             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED,
+             # The real servers, see there.
+             8101, 6379, 5432, 25)
