@@ -7,6 +7,7 @@
 //!
 //! This crate does no IO: the caller reads the file and passes its text.
 
+mod checks;
 pub mod defaults;
 mod inbound;
 mod model;

@@ -1,7 +1,7 @@
 //! The whole file: its text in, [`Settings`] or every problem out.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use portcullis_identity::leaf::Compat;
@@ -10,7 +10,7 @@ use portcullis_policy::{MeshSettings, Mode, Workload};
 use portcullis_yaml::{Cursor, Fields, Problem, Problems};
 
 use crate::model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-use crate::{Inbound, Outbound, defaults, inbound, outbound, value};
+use crate::{Inbound, Outbound, checks, defaults, inbound, outbound, value};
 
 const TOP: &[&str] = &[
     "workload",
@@ -129,8 +129,8 @@ impl Reader<'_> {
             sandbox: sandbox?,
             workers: workers?,
         };
-        check_listeners(&settings, root, problems);
-        check_upstreams(&settings, root, problems);
+        checks::listeners(&settings, root, problems);
+        checks::upstreams(&settings, root, problems);
         Some(settings)
     }
 
@@ -362,41 +362,4 @@ fn sandbox(at: &Cursor<'_>, problems: &mut Problems) -> Option<Sandbox> {
     let [landlock, seccomp] =
         ["landlock", "seccomp"].map(|name| section(&fields, name, true, problems, |at, p| at.boolean(p)));
     Some(Sandbox { landlock: landlock?, seccomp: seccomp? })
-}
-
-/// Two listeners on one address, or an app that is one of our own ports, can only be a mistake.
-fn check_listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
-    let listeners = settings.listeners();
-    for (index, (field, addr)) in listeners.iter().enumerate() {
-        let earlier = listeners.iter().take(index).find(|(_, other)| addr.port() != 0 && clash(*addr, *other));
-        if let Some((other, _)) = earlier {
-            root.report("address-in-use", format!("{field} and {other} both listen on {addr}"), problems);
-        }
-    }
-    let explicit = settings.inbound.ports.iter().map(|port| (format!("the app of port {}", port.port), port.app));
-    let mapped = settings.inbound.apps.iter().map(|(port, app)| (format!("inbound.apps[{port}]"), *app));
-    for (what, app) in explicit.chain(mapped) {
-        if let Some((field, _)) = listeners.iter().find(|(_, listener)| clash(app, *listener)) {
-            root.report("loop", format!("{what} ({app}) is this proxy's own {field}"), problems);
-        }
-    }
-}
-
-/// An upstream that leads to an outbound listener of this very proxy goes round for ever. Inbound listeners may be dialled.
-fn check_upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
-    let listeners = settings.listeners();
-    for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
-        let Ok(ip) = upstream.address.host.parse::<IpAddr>() else { continue };
-        let address = SocketAddr::new(ip, upstream.address.port);
-        let mut outbound = listeners.iter().filter(|(field, _)| field.starts_with("outbound."));
-        if let Some((field, _)) = outbound.find(|(_, listener)| clash(address, *listener)) {
-            let message = format!("outbound.upstreams[{index}].address ({address}) is this proxy's own {field}");
-            root.report("loop", message, problems);
-        }
-    }
-}
-
-fn clash(one: SocketAddr, other: SocketAddr) -> bool {
-    let any = |ip: IpAddr| ip.is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || any(one.ip()) || any(other.ip()))
 }

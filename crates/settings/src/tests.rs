@@ -82,12 +82,44 @@ fn mtls_without_identities_and_plaintext_with_them_are_errors() {
     );
 }
 
+/// Where a text stands in another, as editors count.
+fn place(text: &str, piece: &str) -> (u32, u32) {
+    let before = text.split(piece).next().unwrap();
+    (before.lines().count().try_into().unwrap(), (before.lines().last().unwrap().len() + 1).try_into().unwrap())
+}
+
 #[test]
-fn loops_and_double_listeners_are_found() {
-    let looped = with(r#"app: "127.0.0.1:8080""#, r#"app: "127.0.0.1:19080""#);
-    assert_eq!(problems_of(&looped), [(String::new(), "loop")]);
-    let double = with(r#"admin: {listen: "127.0.0.1:15000"}"#, r#"admin: {listen: "0.0.0.0:18080"}"#);
-    assert_eq!(problems_of(&double), [(String::new(), "address-in-use")]);
+fn loops_and_double_listeners_are_found_where_they_are_written() {
+    let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
+    let address = r#"address: "127.0.0.1:18080""#;
+    for (text, field, reason, piece) in [
+        (
+            with(r#"app: "127.0.0.1:8080""#, r#"app: "127.0.0.1:19080""#),
+            "inbound.ports[0].app",
+            "loop",
+            "\"127.0.0.1:19080\"}]",
+        ),
+        (with(admin, r#"admin: {listen: "0.0.0.0:18080"}"#), "admin.listen", "address-in-use", "\"0.0.0.0:18080\""),
+        (
+            with("inbound:", "inbound:\n  apps: {80: \"127.0.0.1:15000\"}"),
+            "inbound.apps[80]",
+            "loop",
+            "\"127.0.0.1:15000\"",
+        ),
+        (
+            with(address, r#"address: "127.0.0.1:19080" "#),
+            "outbound.upstreams[0].address",
+            "loop",
+            "\"127.0.0.1:19080\" ",
+        ),
+    ] {
+        let problems = read(text.as_bytes(), Path::new("/")).unwrap_err();
+        let found: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.field.as_str(), problem.reason, (problem.position.line, problem.position.column)))
+            .collect();
+        assert_eq!(found, [(field, reason, place(&text, piece))]);
+    }
 }
 
 #[test]
@@ -142,9 +174,9 @@ fn a_number_without_a_unit_is_told_what_to_write() {
 #[test]
 fn an_upstream_that_leads_back_is_a_loop_and_the_own_inbound_port_is_none() {
     let back = with("address: \"127.0.0.1:18080\"", "address: \"127.0.0.1:19080\"");
-    assert_eq!(problems_of(&back), [(String::new(), "loop")]);
+    assert_eq!(problems_of(&back), [("outbound.upstreams[0].address".into(), "loop")]);
     let wildcard = back.replace("listen: \"127.0.0.1:19080\"", "listen: \"0.0.0.0:19080\"");
-    assert_eq!(problems_of(&wildcard), [(String::new(), "loop")]);
+    assert_eq!(problems_of(&wildcard), [("outbound.upstreams[0].address".into(), "loop")]);
 }
 
 #[test]
