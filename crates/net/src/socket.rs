@@ -1,6 +1,7 @@
 //! Options of a connected TCP socket, the same for accepted and dialled ones.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +40,27 @@ pub fn configure(stream: &TcpStream) -> io::Result<()> {
 /// If the socket is in no state to take options.
 pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// A second handle to a connection, for whoever may have to reset it while it is in somebody else's hands. It is a descriptor
+/// of its own, and as long as it lives the connection is not closed.
+#[derive(Debug)]
+pub struct SecondHandle(OwnedFd);
+
+impl SecondHandle {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn of(stream: &TcpStream) -> io::Result<Self> {
+        stream.as_fd().try_clone_to_owned().map(Self)
+    }
+
+    /// Closes it, which resets the connection if the other handle is closed already.
+    pub fn reset(self) {
+        // A socket that takes no options any more is closed, which is what was wanted.
+        let _closed = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// Whether the kernel has put everything on the wire that was written. Meant for the end of a connection: it changes
@@ -105,6 +127,16 @@ mod tests {
         let (stream, mut peer) = pair().await;
         reset_on_close(&stream).unwrap();
         drop(stream);
+        let error = peer.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn the_second_handle_resets_what_the_first_one_has_left() {
+        let (stream, mut peer) = pair().await;
+        let second = SecondHandle::of(&stream).unwrap();
+        drop(stream);
+        second.reset();
         let error = peer.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }

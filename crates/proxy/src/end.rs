@@ -66,6 +66,11 @@ const fn flag(reason: Reason) -> ResponseFlag {
     }
 }
 
+/// The forced end of a drain, for a connection that nobody has let through yet.
+pub(crate) fn forced_early() -> Ending {
+    Ending { decision: Decision::Deny, ..because(Reason::DrainForced, None) }
+}
+
 pub(crate) fn no_identity(why: Unavailable) -> Ending {
     because(Reason::NoIdentity, Some(why.to_string()))
 }

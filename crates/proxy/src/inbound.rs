@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_net::accept::Accepted;
+use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
 use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::captured;
 use crate::changes::Changes;
-use crate::drain::LiveGuard;
+use crate::drain::{LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::handshakes::Heard;
 use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
@@ -95,9 +96,18 @@ async fn admit(
         Ok(place) => {
             let mut slot = world.handshakes.enter(record.src_addr.ip());
             let (heard, mut lost) = slot.split();
+            // Whoever judges owns the stream. Without a descriptor for this, the forced end is a FIN.
+            let second = SecondHandle::of(&stream).ok();
             tokio::select! {
                 biased;
                 () = lost.wait() => Err(end::because(Reason::TooManyHandshakes, None)),
+                () = world.drain.reached(Phase::Forced) => {
+                    // The judge, and with it the stream, is gone by now.
+                    if let Some(second) = second {
+                        second.reset();
+                    }
+                    Err(end::forced_early())
+                }
                 judged = judge(&world, stream, &place, deadline, &heard, &mut record) => judged,
             }
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::captured;
 use crate::changes::Changes;
-use crate::drain::LiveGuard;
+use crate::drain::{LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::route::Verdict;
@@ -106,9 +106,14 @@ async fn admit(
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
     let snapshot = world.snapshot();
-    let reached = match destination(&world, &stream, target, &mut record).await {
-        Ok(destination) => reach(&world, &destination, snapshot.credentials, &mut record).await,
-        Err(ending) => Err(ending),
+    let reach = async {
+        let destination = destination(&world, &stream, target, &mut record).await?;
+        reach(&world, &destination, snapshot.credentials, &mut record).await
+    };
+    let reached = tokio::select! {
+        biased;
+        () = world.drain.reached(Phase::Forced) => Err(end::forced_early()),
+        reached = reach => reached,
     };
     let admitted = match reached {
         Ok((server, path)) => {

@@ -1,0 +1,89 @@
+//! What happens without anybody's doing, or at the very end: certificates that end, and a drain that takes force.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use support::raw::{Mesh, dial, read_all, tls_client};
+use support::{Sidecar, eventually, free_address};
+
+/// An address where a dial hangs: its backlog is full.
+fn unresponsive() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
+    let tcp = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = tcp();
+    listener.bind(&free_address().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let waiting = (0..3)
+        .map(|_| {
+            let one = tcp();
+            one.set_nonblocking(true).unwrap();
+            let _in_progress = one.connect(&address.into());
+            one
+        })
+        .collect();
+    (listener, address, waiting)
+}
+
+/// The exit code, and how long it took from the signal.
+fn ended(sidecar: &mut Sidecar, since: Instant) -> (Option<i32>, Duration) {
+    let status = eventually("the end", || sidecar.child.try_wait().unwrap());
+    (status.code(), since.elapsed())
+}
+
+/// In detection, in a handshake, in a dial: all are reset when the grace is over, and none delays the end.
+#[test]
+fn a_forced_drain_resets_what_is_still_being_judged() {
+    let mesh = Mesh::new("STRICT");
+    let (_listener, stuck, _waiting) = unresponsive();
+    let more = "drain: {grace: 2s}\ntimeouts: {connect: 60s, handshake: 60s}\n";
+    let (mut cart, listen) = mesh.cart_with(stuck, more, |_| ());
+    let silent = dial(listen);
+    let mut half = dial(listen);
+    half.write_all(&[0x16, 3, 1, 1, 0, 1]).unwrap();
+    let mut hello = tls_client(dial(listen), mesh.client().client());
+    // The hello is out; its answer is not looked at, so the handshake stays where it is.
+    hello.conn.write_tls(&mut hello.sock).unwrap();
+    let mut dialling = tls_client(dial(listen), mesh.client().client());
+    while dialling.conn.is_handshaking() {
+        dialling.conn.complete_io(&mut dialling.sock).unwrap();
+    }
+    eventually("four connections", || {
+        cart.get("/stats/prometheus")?.contains("istio_tcp_sockets_open{reporter=\"destination\"} 4").then_some(())
+    });
+    let since = Instant::now();
+    cart.signal("TERM");
+    let (code, took) = ended(&mut cart, since);
+    assert_eq!(code, Some(3));
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_millis(2450), "{took:?}");
+    for (which, stream) in [("silent", &silent), ("half", &half), ("hello", &hello.sock), ("dialling", &dialling.sock)] {
+        assert_eq!(read_all(stream).1, Some(ErrorKind::ConnectionReset), "{which}");
+    }
+    let lines = cart.access();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for line in lines {
+        assert_eq!((&line["reason"], &line["decision"]), (&"drain_forced".into(), &"deny".into()), "{line}");
+    }
+}
+
+#[test]
+fn a_second_signal_resets_an_outbound_dial() {
+    let mesh = Mesh::new("STRICT");
+    let silent_peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut web, listen) = mesh.web(silent_peer.local_addr().unwrap(), |_| ());
+    let client = dial(listen);
+    let mut peer = support::raw::accept(&silent_peer);
+    peer.read_exact(&mut [0; 1]).unwrap();
+    let since = Instant::now();
+    web.signal("TERM");
+    web.logged(&["draining"]);
+    web.signal("TERM");
+    let (code, took) = ended(&mut web, since);
+    assert_eq!(code, Some(3));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(read_all(&client).1, Some(ErrorKind::ConnectionReset));
+    assert_eq!(web.access()[0]["reason"], "drain_forced");
+}
