@@ -3,12 +3,16 @@
 
 mod support;
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use support::raw::{Mesh, dial, read_all, tls_client};
-use support::{Sidecar, eventually, free_address};
+use portcullis_testkit::RawPeer;
+use portcullis_testkit::apps::echo;
+use portcullis_testkit::certs::{Authority, Profile, now};
+use support::raw::{Mesh, alive, dial, read_all, tls_client};
+use support::{Sidecar, WEB, eventually, free_address};
 
 /// An address where a dial hangs: its backlog is full.
 fn unresponsive() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
@@ -86,4 +90,28 @@ fn a_second_signal_resets_an_outbound_dial() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(read_all(&client).1, Some(ErrorKind::ConnectionReset));
     assert_eq!(web.access()[0]["reason"], "drain_forced");
+}
+
+/// A root that ends while a connection lives takes it along, with no reload and no other change.
+#[test]
+fn a_root_that_ends_closes_what_rests_on_it() {
+    let mesh = Mesh::new("STRICT");
+    let ends = now() + 6;
+    let subject = "CN=short-lived root";
+    let passing = Authority::self_signed(&Profile::authority("cluster.local", subject).valid(now() - 60, ends));
+    let bundle = format!("{}{}", mesh.authority.bundle_pem(), passing.bundle_pem());
+    fs::write(mesh.path().join("cart/ca.pem"), bundle).unwrap();
+    let (cart, listen) = mesh.cart(echo(), |_| ());
+    let mut stays = tls_client(dial(listen), mesh.client().client());
+    alive(&mut stays);
+    let doomed = RawPeer::presenting(&passing.workload(WEB)).with_alpn(&[b"istio"]);
+    let mut doomed = tls_client(dial(listen), doomed.client());
+    alive(&mut doomed);
+    assert_eq!(read_all(&mut doomed).1, Some(ErrorKind::ConnectionReset));
+    let late = now() - ends;
+    assert!((0..=3).contains(&late), "{late} s after its end");
+    let line = eventually("its line", || cart.access().pop());
+    assert_eq!((&line["reason"], &line["src.identity"]), (&"trust_changed".into(), &WEB.into()), "{line}");
+    alive(&mut stays);
+    assert!(cart.get("/stats/prometheus").unwrap().contains("portcullis_credentials_generation 1\n"), "no reload");
 }

@@ -114,8 +114,9 @@ impl Engine {
 
 async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: usize) {
     if number == 0 {
-        let world = Arc::clone(&world);
-        tokio::spawn(async move { world.routes.keep_resolved().await });
+        let (routes, expiries) = (Arc::clone(&world), Arc::clone(&world));
+        tokio::spawn(async move { routes.routes.keep_resolved().await });
+        tokio::spawn(async move { expiries.keep_expiring().await });
     }
     for (role, listener) in listeners {
         match Acceptor::new(listener, Arc::clone(&world.permits)) {

@@ -12,6 +12,7 @@ pub mod changes;
 pub mod drain;
 mod end;
 pub mod engine;
+mod expiry;
 mod handshakes;
 mod inbound;
 pub mod limits;

@@ -155,6 +155,7 @@ pub(crate) fn distrusted(world: &World, record: &ConnRecord, path: &PathSummary)
 pub(crate) fn authenticated(world: &World, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
     let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher };
     record.secured(peer.id.clone(), facts, began.elapsed());
+    world.expiries.note(peer.path.not_after_unix());
     for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {
         if used {
             world.metrics.compat_used.with(&[check]).add(1);

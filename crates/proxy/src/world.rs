@@ -12,8 +12,9 @@ use portcullis_telemetry::Metrics;
 use portcullis_tls::{CredentialReader, Credentials, Unavailable};
 use tokio::sync::Semaphore;
 
-use crate::changes::Changes;
+use crate::changes::{Announcer, Changes};
 use crate::drain::DrainToken;
+use crate::expiry::Expiries;
 use crate::handshakes::Handshakes;
 use crate::route::Routes;
 use crate::way::Way;
@@ -33,6 +34,8 @@ pub struct World {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) changes: Changes,
+    pub(crate) expiries: Expiries,
+    announcer: Announcer,
     pub(crate) routes: Routes,
     pub(crate) upstreams: Vec<Upstream>,
     own_ports: HashSet<u16>,
@@ -57,13 +60,13 @@ pub(crate) struct Upstream {
 }
 
 impl World {
-    /// Puts the parts together.
+    /// Puts the parts together. `changes` are both ends of what whoever reloads announces by.
     #[must_use]
     pub fn new(
         settings: Settings,
         policy: Arc<ArcSwap<EffectivePolicy>>,
         credentials: CredentialReader,
-        changes: Changes,
+        (announcer, changes): (Announcer, Changes),
         metrics: Metrics,
         drain: DrainToken,
     ) -> Self {
@@ -92,6 +95,8 @@ impl World {
             permits,
             handshakes,
             changes,
+            expiries: Expiries::default(),
+            announcer,
             routes,
             upstreams,
             own_ports,
@@ -103,6 +108,13 @@ impl World {
         // Before the rest, so that a change while this is put together is told.
         let changes = self.changes.view();
         Snapshot { policy: self.policy.load_full(), credentials: self.credentials.current(), changes }
+    }
+
+    /// Has every connection judged again when a chain that one of them rests on ends. Never returns.
+    pub(crate) async fn keep_expiring(&self) {
+        // The clock that chains are judged by; without credentials there is none to judge.
+        let now = || self.credentials.latest().map_or(i64::MIN, |credentials| credentials.now_unix());
+        self.expiries.keep(now, &self.announcer).await;
     }
 
     /// Whether a captured connection would come back to this proxy itself: one of its own ports, on an address of this

@@ -63,11 +63,11 @@ impl Rig {
         let (mesh, labels) = (settings.mesh.policy.clone(), settings.workload.labels.clone());
         let policy = EffectivePolicy::resolve(&PolicySet::default(), &mesh, "shop", &labels);
         let (announcer, changes) = changes();
-        let (trigger, token) = drain(announcer);
+        let (trigger, token) = drain(announcer.clone());
         let bound = engine::bind(&settings, NonZeroUsize::MIN).unwrap();
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let reader = CredentialStore::new().1;
-        let world = Arc::new(World::new(settings, policy, reader, changes, metrics.clone(), token));
+        let world = Arc::new(World::new(settings, policy, reader, (announcer, changes), metrics.clone(), token));
         let engine = Some(bound.start(&world).unwrap());
         Self { inbound, outbound, metrics, trigger, engine }
     }

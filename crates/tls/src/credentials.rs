@@ -170,6 +170,12 @@ impl Credentials {
         self.svid.root_not_after_unix
     }
 
+    /// The time by the clock that certificates are judged by, in Unix time.
+    #[must_use]
+    pub fn now_unix(&self) -> i64 {
+        self.clock.now_unix()
+    }
+
     /// Whether our chain has expired by now.
     #[must_use]
     pub fn is_expired(&self) -> bool {

@@ -86,7 +86,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
 
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
     let credentials = credentials::watch(&settings, announcer.clone())?;
-    let (trigger, token) = drain(announcer);
+    let (trigger, token) = drain(announcer.clone());
     let (trigger, wishes) = (Arc::new(trigger), Arc::<Wishes>::default());
 
     let parts = Parts {
@@ -103,8 +103,14 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     let monitors = [policies.monitor(), credentials.monitor()];
     admin::serve(admin, Arc::<Status>::clone(&status)).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
-    let world =
-        Arc::new(World::new(settings, policies.effective.clone(), credentials.reader.clone(), changes, metrics, token));
+    let world = Arc::new(World::new(
+        settings,
+        policies.effective.clone(),
+        credentials.reader.clone(),
+        (announcer, changes),
+        metrics,
+        token,
+    ));
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
 
     status.started();
