@@ -9,11 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use portcullis_net::Duplex;
-use portcullis_net::accept::{AcceptError, Accepted, Acceptor};
+use portcullis_net::accept::{AcceptError, Accepted, Acceptor, MAX_PAUSE, MIN_PAUSE};
 use portcullis_net::listen::{ListenError, listen};
 use portcullis_policy::Reason;
 use portcullis_settings::Settings;
 use portcullis_telemetry::{ConnRecord, Direction};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 use crate::drain::Phase;
 use crate::world::World;
@@ -120,7 +122,7 @@ async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: 
     }
     for (role, listener) in listeners {
         match Acceptor::new(listener, Arc::clone(&world.permits)) {
-            Ok(acceptor) => drop(tokio::spawn(accept_loop(Arc::clone(&world), acceptor, role))),
+            Ok(acceptor) => drop(tokio::spawn(keep_accepting(Arc::clone(&world), acceptor, role))),
             Err(error) => tracing::error!(%error, ?role, "cannot serve a listener"),
         }
     }
@@ -128,7 +130,43 @@ async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: 
     let _cut_off = tokio::time::timeout(LAST_WORDS, world.drain.empty()).await;
 }
 
-async fn accept_loop(world: Arc<World>, mut acceptor: Acceptor, role: Role) {
+/// One listener, whose loop begins again where a mistake of ours ends it: the socket stays open meanwhile, so that nobody
+/// is refused.
+async fn keep_accepting(world: Arc<World>, acceptor: Acceptor, role: Role) {
+    let (metrics, acceptor) = (world.metrics.clone(), Arc::new(Mutex::new(acceptor)));
+    let accepting = || {
+        let (world, acceptor) = (Arc::clone(&world), Arc::clone(&acceptor));
+        // Held by this one task until it ends or unwinds; a lock of tokio's is not poisoned by that.
+        async move { accept_loop(world, &mut *acceptor.lock().await, role).await }
+    };
+    supervise(accepting, |pause| {
+        metrics.accept_errors.with(&["panic"]).add(1);
+        tracing::error!(?role, ?pause, "a panic ended an accept loop; it begins again");
+    })
+    .await;
+}
+
+/// Runs a task again for as long as it panics, with pauses that grow, and tells of each.
+async fn supervise<F>(mut task: impl FnMut() -> F, panicked: impl Fn(Duration))
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut pause = MIN_PAUSE;
+    loop {
+        let began = Instant::now();
+        // A task of its own, since only its edge stops a panic.
+        match tokio::spawn(task()).await {
+            Err(error) if error.is_panic() => {}
+            Ok(()) | Err(_) => return,
+        }
+        // After a while of peace the next panic is another story.
+        pause = if began.elapsed() > MAX_PAUSE { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
+        panicked(pause);
+        sleep(pause).await;
+    }
+}
+
+async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, role: Role) {
     let closing = match role {
         Role::Inbound(_) => Phase::InboundClosed,
         Role::Outbound(_) => Phase::Forced,
@@ -176,7 +214,30 @@ fn refuse(world: &World, accepted: &Accepted, role: Role) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_does_not_end_an_accept_loop_and_does_not_spin() {
+        let (runs, told) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        let listener = Arc::new(Mutex::new(()));
+        let task = || {
+            let (runs, listener) = (Arc::clone(&runs), Arc::clone(&listener));
+            async move {
+                let _held = listener.lock().await;
+                assert!(runs.fetch_add(1, Ordering::Relaxed) == 20, "on purpose");
+            }
+        };
+        let began = Instant::now();
+        supervise(task, |pause| {
+            told.fetch_add(1, Ordering::Relaxed);
+            assert!(pause <= MAX_PAUSE);
+        })
+        .await;
+        assert_eq!((runs.load(Ordering::Relaxed), told.into_inner()), (21, 20));
+        assert!(began.elapsed() > 10 * MAX_PAUSE, "{:?}", began.elapsed());
+    }
 
     /// It is held as long as the connection lives, thousands of times; its parts add up unseen, each await at a time.
     #[test]
