@@ -63,7 +63,8 @@ fn a_forced_drain_resets_what_is_still_being_judged() {
     let (code, took) = ended(&mut cart, since);
     assert_eq!(code, Some(3));
     assert!(took >= Duration::from_secs(2) && took < Duration::from_millis(2450), "{took:?}");
-    for (which, stream) in [("silent", &silent), ("half", &half), ("hello", &hello.sock), ("dialling", &dialling.sock)] {
+    for (which, stream) in [("silent", &silent), ("half", &half), ("hello", &hello.sock), ("dialling", &dialling.sock)]
+    {
         assert_eq!(read_all(stream).1, Some(ErrorKind::ConnectionReset), "{which}");
     }
     let lines = cart.access();
@@ -114,4 +115,33 @@ fn a_root_that_ends_closes_what_rests_on_it() {
     assert_eq!((&line["reason"], &line["src.identity"]), (&"trust_changed".into(), &WEB.into()), "{line}");
     alive(&mut stays);
     assert!(cart.get("/stats/prometheus").unwrap().contains("portcullis_credentials_generation 1\n"), "no reload");
+}
+
+#[test]
+fn a_changed_configuration_is_told_and_not_taken() {
+    let mesh = Mesh::new("STRICT");
+    let (cart, _listen) = mesh.cart(echo(), |_| ());
+    let needed = |state: &str| cart.get("/server_info").unwrap().contains(&format!("\"restartNeeded\": {state}"));
+    cart.signal("HUP");
+    cart.logged(&["reload requested"]);
+    assert!(needed("false"));
+    let file = mesh.path().join("cart.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    // As an editor does, so that it is another file.
+    let replace = |text: &str| {
+        fs::write(mesh.path().join(".draft"), text).unwrap();
+        fs::rename(mesh.path().join(".draft"), &file).unwrap();
+    };
+    replace(&format!("{text}timeouts: {{idle: 1s}}\n"));
+    assert!(needed("true"));
+    assert!(!cart.read_log().contains("restart needed"), "only when a reload is asked for");
+    cart.signal("HUP");
+    let told = cart.logged(&["\"level\":\"WARN\"", "restart needed"]);
+    assert!(told.contains("cart.yaml"), "{told}");
+    replace(&text);
+    assert!(needed("false"));
+    fs::remove_file(&file).unwrap();
+    assert!(needed("null"));
+    cart.signal("HUP");
+    cart.logged(&["nobody knows whether a restart is needed"]);
 }

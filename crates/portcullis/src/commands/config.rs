@@ -37,7 +37,8 @@ struct Check {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Command::Check(Check { file }) = &args.command;
-    match load(file).map_err(|error| Failure::new(Exit::BadConfig, error))? {
+    let text = read(file).map_err(|error| Failure::new(Exit::BadConfig, error))?;
+    match parse(file, &text) {
         Ok(_settings) => {
             output::text(&format!("{}: ok\n", file.display()))?;
             Ok(Exit::Ok)
@@ -49,14 +50,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Reads a configuration: the settings, or every mistake in it. The outer error is a file that cannot be read at all.
-pub(crate) fn load(file: &Path) -> anyhow::Result<Result<Settings, Vec<Problem>>> {
-    let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    Ok(portcullis_settings::read(&read(file)?, folder))
+/// What the text of a configuration means: the settings, or every mistake in it. `file` is where it was read.
+pub(crate) fn parse(file: &Path, text: &[u8]) -> Result<Settings, Vec<Problem>> {
+    portcullis_settings::read(text, file.parent().unwrap_or_else(|| Path::new("")))
 }
 
-/// At most one byte more than is allowed: enough for the reader to say that it is too large.
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+/// The text of a configuration. At most one byte more than is allowed: enough for the reader to say that it is too large.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let named = || file.display().to_string();
     let opened = File::open(file).with_context(named)?;
     anyhow::ensure!(opened.metadata().with_context(named)?.is_file(), "{}: not a regular file", file.display());

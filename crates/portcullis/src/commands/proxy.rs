@@ -7,7 +7,8 @@ use portcullis_telemetry::{AccessLog, log};
 
 use crate::run;
 
-/// Run the sidecar until SIGTERM; SIGHUP reloads policies and credentials
+/// Run the sidecar until SIGTERM; SIGHUP reloads policies and credentials,
+/// and says whether the configuration has changed, which takes a restart
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis proxy --config /etc/portcullis/config.yaml

@@ -1,4 +1,4 @@
-//! How it ends: SIGTERM, SIGINT or the admin address drain, a second one ends at once, SIGHUP reloads.
+//! How it ends: SIGTERM, SIGINT or the admin address drain, a second one ends at once, SIGHUP reloads, and says if a restart is needed.
 //!
 //! The proxy starts no processes, but as PID 1 of a container it becomes the parent of those that others leave behind there,
 //! and the process table of the container would fill with what they leave. They are reaped, whoever we are.
@@ -13,6 +13,8 @@ use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
+
+use super::own_file::OwnFile;
 
 /// What the admin address wants. A wish is kept until it is seen.
 #[derive(Default)]
@@ -33,14 +35,21 @@ impl Wishes {
     }
 }
 
+/// What requests come from besides signals, and what they act upon.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) trigger: &'a Arc<DrainTrigger>,
+    pub(super) wishes: &'a Wishes,
+    pub(super) monitors: &'a [Option<Monitor>],
+    pub(super) own_file: &'a OwnFile,
+}
+
 struct Requests<'a> {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
     child: Signal,
-    wishes: &'a Wishes,
-    monitors: &'a [Option<Monitor>],
-    trigger: &'a Arc<DrainTrigger>,
+    sources: Sources<'a>,
 }
 
 /// Takes note of every child that has ended.
@@ -51,20 +60,22 @@ fn reap() {
 impl Requests<'_> {
     /// Waits for a request to end; does meanwhile what else is asked for.
     async fn end(&mut self) {
+        let Sources { trigger, wishes, monitors, own_file } = self.sources;
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                () = self.wishes.quit.notified() => return,
-                () = self.wishes.drain_listeners.notified() => {
-                    tracing::info!(connections = self.trigger.live(), "draining the inbound listeners");
-                    let trigger = Arc::clone(self.trigger);
+                () = wishes.quit.notified() => return,
+                () = wishes.drain_listeners.notified() => {
+                    tracing::info!(connections = trigger.live(), "draining the inbound listeners");
+                    let trigger = Arc::clone(trigger);
                     tokio::spawn(async move { close_inbound(&trigger).await });
                 }
                 _ = self.child.recv() => reap(),
                 _ = self.hangup.recv() => {
                     tracing::info!("reload requested by signal");
-                    self.monitors.iter().flatten().for_each(Monitor::reload_now);
+                    monitors.iter().flatten().for_each(Monitor::reload_now);
+                    own_file.tell();
                 }
             }
         }
@@ -79,20 +90,14 @@ async fn close_inbound(trigger: &DrainTrigger) {
 }
 
 /// Returns when everything has ended: `true` if connections had to be cut.
-pub(super) async fn until_ended(
-    grace: Duration,
-    trigger: &Arc<DrainTrigger>,
-    wishes: &Wishes,
-    monitors: &[Option<Monitor>],
-) -> anyhow::Result<bool> {
+pub(super) async fn until_ended(grace: Duration, sources: Sources<'_>) -> anyhow::Result<bool> {
+    let trigger = sources.trigger;
     let mut requests = Requests {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,
         child: signal(SignalKind::child())?,
-        wishes,
-        monitors,
-        trigger,
+        sources,
     };
     // Those that ended before anybody listened.
     reap();

@@ -3,6 +3,7 @@
 mod admin;
 mod credentials;
 mod ends;
+mod own_file;
 mod pages;
 mod policies;
 mod private;
@@ -19,12 +20,13 @@ use std::thread;
 
 use anyhow::Context;
 use portcullis_proxy::changes::changes;
-use portcullis_proxy::drain::{DrainTrigger, drain};
+use portcullis_proxy::drain::drain;
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
 use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
 
-use self::ends::Wishes;
+use self::ends::{Sources, Wishes};
+use self::own_file::OwnFile;
 use self::pages::process::Birth;
 use self::status::{Parts, Status};
 use crate::commands::config;
@@ -69,13 +71,14 @@ pub(crate) fn run(config: &Path, logging: &Logging) -> ExitCode {
 fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     portcullis_sandbox::dumps::forbid()
         .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
-    let (birth, settings) = (Birth::now(), read_settings(config)?);
+    let (birth, (settings, own_file)) = (Birth::now(), read_settings(config)?);
+    let own_file = Arc::new(own_file);
     let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
     // Everything is bound before the sandbox, in which nothing can be, and the sandbox is entered before the first thread.
     let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
     let admin = admin::bind(&settings).map_err(failed)?;
-    let sandbox = sandbox::enter(&settings);
+    let sandbox = sandbox::enter(&settings, config);
     let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     panics::log();
     sandbox.tell();
@@ -91,6 +94,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
 
     let parts = Parts {
         settings: &settings,
+        own_file: &own_file,
         workers: workers.get(),
         policies: &policies,
         credentials: &credentials,
@@ -114,7 +118,8 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
 
     status.started();
-    let forced = wait_for_the_end(&world.settings, &trigger, &wishes, &monitors).map_err(failed)?;
+    let requests = Sources { trigger: &trigger, wishes: &wishes, monitors: &monitors, own_file: &own_file };
+    let forced = wait_for_the_end(&world.settings, requests).map_err(failed)?;
     engine.join();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
@@ -142,13 +147,13 @@ fn processors() -> NonZeroUsize {
 }
 
 /// Reads the configuration; every mistake of it is told in one run.
-fn read_settings(path: &Path) -> Result<Settings, Refusal> {
-    match config::load(path) {
-        Ok(Ok(settings)) => Ok(settings),
-        Ok(Err(problems)) => {
+fn read_settings(path: &Path) -> Result<(Settings, OwnFile), Refusal> {
+    let text = config::read(path).map_err(|error| Refusal::new(BAD_CONFIG, format!("{error:#}")))?;
+    match config::parse(path, &text) {
+        Ok(settings) => Ok((settings, OwnFile::new(path.to_owned(), text))),
+        Err(problems) => {
             Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", config::lines(path, &problems))))
         }
-        Err(error) => Err(Refusal::new(BAD_CONFIG, format!("{error:#}"))),
     }
 }
 
@@ -174,12 +179,7 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
 }
 
 /// Waits for a signal, drains, and says whether it took force.
-fn wait_for_the_end(
-    settings: &Settings,
-    trigger: &Arc<DrainTrigger>,
-    wishes: &Wishes,
-    monitors: &[Option<portcullis_watch::Monitor>; 2],
-) -> anyhow::Result<bool> {
+fn wait_for_the_end(settings: &Settings, sources: Sources<'_>) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ends::until_ended(settings.drain_grace, trigger, wishes, monitors))
+    runtime.block_on(ends::until_ended(settings.drain_grace, sources))
 }

@@ -29,10 +29,10 @@ pub(super) struct Sandbox {
     whole: bool,
 }
 
-/// Enters the sandbox.
-pub(super) fn enter(settings: &Settings) -> Sandbox {
+/// Enters the sandbox. `config` is the configuration, which stays readable: whether it has changed is told.
+pub(super) fn enter(settings: &Settings, config: &Path) -> Sandbox {
     let alone = fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1);
-    let landlock = settings.sandbox.landlock.then(|| restrict(settings));
+    let landlock = settings.sandbox.landlock.then(|| restrict(settings, config));
     let seccomp = settings.sandbox.seccomp.then(calls::deny);
     let known = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
     let whole = known && (alone || landlock.is_none());
@@ -59,15 +59,16 @@ impl Sandbox {
     }
 }
 
-fn restrict(settings: &Settings) -> Outcome {
-    access::restrict(&Access { read: readable(settings), connect: dialled(settings) })
+fn restrict(settings: &Settings, config: &Path) -> Outcome {
+    access::restrict(&Access { read: readable(settings, config), connect: dialled(settings) })
 }
 
-fn readable(settings: &Settings) -> BTreeSet<PathBuf> {
+fn readable(settings: &Settings, config: &Path) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
     let files = settings.identity_files().into_iter().flatten().chain(settings.admin_token.clone());
     sources.push(Source::Files(files.collect()));
+    read.extend(own_file(config));
     for reach in sources.iter().map(Source::reach) {
         read.extend(reach.within);
         read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
@@ -78,6 +79,17 @@ fn readable(settings: &Settings) -> BTreeSet<PathBuf> {
         read.extend(holder.filter(|holder| is_deep(holder)));
         read.insert(file);
     }
+    read
+}
+
+/// Where the configuration is, and where a new one would be put. Nothing more: that a restart is needed is worth less than
+/// what may lie around, so in a folder such as `/etc` it is the file alone, as it is now.
+fn own_file(config: &Path) -> BTreeSet<PathBuf> {
+    let folder = config.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+    let mut read: BTreeSet<PathBuf> = folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().collect();
+    read.extend(Source::Files(vec![config.to_owned()]).reach().within);
+    read.retain(|folder| is_deep(folder));
+    read.extend(fs::canonicalize(config));
     read
 }
 
@@ -128,6 +140,13 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_does_not_open_what_lies_around_it() {
+        let of = |path: &str| own_file(Path::new(path));
+        assert_eq!(of("/etc/hosts"), BTreeSet::from([fs::canonicalize("/etc/hosts").unwrap()]));
+        assert_eq!(of("/srv/app/conf/cart.yaml"), BTreeSet::from(["/srv/app/conf".into()]));
+    }
+
+    #[test]
     fn what_holds_more_than_ours_is_not_readable() {
         let files = |folder: &str| {
             format!(
@@ -135,7 +154,7 @@ mod tests {
                  mesh: {{trustBundles: {{partner.test: /srv/partner/roots/p}}}}\npolicies: policies\n"
             )
         };
-        let read = readable(&settings(&files("/etc/certs")));
+        let read = readable(&settings(&files("/etc/certs")), Path::new("/srv/app/conf/cart.yaml"));
         for yes in ["/srv/app/conf", "/srv/app/conf/policies", "/etc/certs", "/srv/partner/roots", "/srv/partner"] {
             assert!(read.contains(Path::new(yes)), "{yes} in {read:?}");
         }
@@ -143,7 +162,7 @@ mod tests {
             assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
         }
         // Files in the root itself: they alone, and no renames.
-        let read = readable(&settings(&files("")));
+        let read = readable(&settings(&files("")), Path::new("/srv/app/conf/cart.yaml"));
         assert!(read.contains(Path::new("/k")) && !read.contains(Path::new("/")), "{read:?}");
     }
 }

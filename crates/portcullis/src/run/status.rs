@@ -17,6 +17,7 @@ use portcullis_watch::Monitor;
 
 use super::credentials::Source;
 use super::ends::Wishes;
+use super::own_file::OwnFile;
 use super::pages::config::Derived;
 use super::pages::process::{self, Birth};
 use super::pages::{body, certs, config, connections, policies};
@@ -28,6 +29,7 @@ pub(super) struct Status {
     birth: Birth,
     started: AtomicBool,
     settings: Settings,
+    own_file: Arc<OwnFile>,
     derived: Derived,
     identity: bool,
     reader: CredentialReader,
@@ -45,6 +47,7 @@ pub(super) struct Status {
 /// What the pages show, by who knows it.
 pub(super) struct Parts<'a> {
     pub(super) settings: &'a Settings,
+    pub(super) own_file: &'a Arc<OwnFile>,
     pub(super) workers: usize,
     pub(super) policies: &'a Policies,
     pub(super) credentials: &'a Source,
@@ -56,10 +59,11 @@ pub(super) struct Parts<'a> {
 
 impl Status {
     pub(super) fn new(birth: Birth, parts: Parts<'_>) -> Self {
-        let Parts { settings, workers, policies, credentials, metrics, drain, wishes, log } = parts;
+        let Parts { settings, own_file, workers, policies, credentials, metrics, drain, wishes, log } = parts;
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
             birth,
+            own_file: Arc::clone(own_file),
             started: AtomicBool::new(false),
             derived: Derived { connections: limits::in_force(settings), workers },
             identity: credentials.configured(),
@@ -104,7 +108,7 @@ impl Status {
     }
 
     fn server_info(&self) -> serde_json::Value {
-        process::server_info(self.birth, process::state(self.is_started(), self.drain.phase()))
+        process::server_info(self.birth, process::state(self.is_started(), self.drain.phase()), &self.own_file)
     }
 }
 

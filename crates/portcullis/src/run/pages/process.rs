@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{duration, system_time};
 use crate::commands::version::COMMIT;
+use crate::run::own_file::{Now, OwnFile};
 
 /// When it all began, by both clocks.
 #[derive(Clone, Copy)]
@@ -32,8 +33,15 @@ pub(in crate::run) const fn state(started: bool, phase: Phase) -> &'static str {
 }
 
 /// The page `/server_info`.
-pub(in crate::run) fn server_info(birth: Birth, state: &str) -> Value {
+pub(in crate::run) fn server_info(birth: Birth, state: &str, own_file: &OwnFile) -> Value {
+    let restart_needed = match own_file.now() {
+        Now::Same => Value::Bool(false),
+        Now::Changed => Value::Bool(true),
+        Now::Unreadable(_) => Value::Null,
+    };
     json!({
+        "configFile": own_file.path().display().to_string(),
+        "restartNeeded": restart_needed,
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
         "state": state,
