@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::{Authority, Profile, now};
-use support::raw::{Mesh, alive, dial, read_all, tls_client};
-use support::{Sidecar, WEB, eventually, free_address};
+use support::raw::{Mesh, alive, dial, identity_files, read_all, tls_client};
+use support::{CART, Sidecar, WEB, eventually, free_address};
 
 /// An address where a dial hangs: its backlog is full.
 fn unresponsive() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
@@ -115,6 +115,26 @@ fn a_root_that_ends_closes_what_rests_on_it() {
     assert_eq!((&line["reason"], &line["src.identity"]), (&"trust_changed".into(), &WEB.into()), "{line}");
     alive(&mut stays);
     assert!(cart.get("/stats/prometheus").unwrap().contains("portcullis_credentials_generation 1\n"), "no reload");
+}
+
+/// A word before the end and one at the end, each once; readiness and metrics say the same.
+#[test]
+fn an_own_certificate_that_ends_is_announced_and_told() {
+    let mesh = Mesh::new("STRICT");
+    let issued = mesh.authority.issue(&Profile::leaf(CART).valid(now() - 6, now() + 6));
+    mesh.set_identity("cart", identity_files(&mesh.authority, &issued));
+    let (cart, _listen) = mesh.cart(echo(), |_| ());
+    let soon = cart.logged(&["\"level\":\"WARN\"", "ends soon"]);
+    assert!(soon.contains("\"until\":\"20") && soon.contains("seconds_left"), "{soon}");
+    assert!(!cart.read_log().contains("has expired"));
+    cart.logged(&["\"level\":\"ERROR\"", "the own certificate has expired"]);
+    assert!(cart.get("/healthz/ready").unwrap().starts_with("HTTP/1.1 503"));
+    mesh.set_identity("cart", identity_files(&mesh.authority, &mesh.authority.workload(CART)));
+    cart.ready();
+    let log = cart.read_log();
+    for word in ["ends soon", "has expired"] {
+        assert_eq!(log.matches(word).count(), 1, "{log}");
+    }
 }
 
 #[test]

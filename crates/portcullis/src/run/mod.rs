@@ -3,6 +3,7 @@
 mod admin;
 mod credentials;
 mod ends;
+mod expiry;
 mod own_file;
 mod pages;
 mod policies;
@@ -24,6 +25,7 @@ use portcullis_proxy::drain::drain;
 use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
 use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
+use portcullis_tls::CredentialReader;
 
 use self::ends::{Sources, Wishes};
 use self::own_file::OwnFile;
@@ -119,7 +121,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
 
     status.started();
     let requests = Sources { trigger: &trigger, wishes: &wishes, monitors: &monitors, own_file: &own_file };
-    let forced = wait_for_the_end(&world.settings, requests).map_err(failed)?;
+    let forced = wait_for_the_end(&world.settings, credentials.reader.clone(), requests).map_err(failed)?;
     engine.join();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
@@ -179,7 +181,10 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
 }
 
 /// Waits for a signal, drains, and says whether it took force.
-fn wait_for_the_end(settings: &Settings, sources: Sources<'_>) -> anyhow::Result<bool> {
+fn wait_for_the_end(settings: &Settings, reader: CredentialReader, sources: Sources<'_>) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ends::until_ended(settings.drain_grace, sources))
+    runtime.block_on(async {
+        tokio::spawn(expiry::tell(reader));
+        ends::until_ended(settings.drain_grace, sources).await
+    })
 }
