@@ -199,7 +199,8 @@ fn log_reader_stalls() {
     let (reader, writer) = std::io::pipe().unwrap();
     let app = App::start();
     let (mut cart, inbound) = mesh.cart(app.address, |command| {
-        command.stdout(writer);
+        // At this level no line is held back.
+        command.args(["--log-level", "info,access=debug"]).stdout(writer);
     });
     // Each is refused, with a line of half a kilobyte: more than the pipe and the queue hold together.
     for _ in 0..6000 {
@@ -221,4 +222,33 @@ fn log_reader_stalls() {
     let status = eventually("exit", || cart.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     drop(reader);
+}
+
+/// Who is refused often does not choose how much is written; what was held back is told, and everything is counted.
+#[test]
+fn a_flood_of_refusals_is_told_in_few_lines() {
+    const FLOOD: usize = 400;
+    for (level, all) in [("info", false), ("info,access=debug", true)] {
+        let mesh = Mesh::new("STRICT");
+        let (cart, inbound) = mesh.cart(App::start().address, |command: &mut Command| {
+            command.args(["--log-level", level]);
+        });
+        assert!(!passed(inbound, b"plaintext"));
+        let began = std::time::Instant::now();
+        for _ in 1..FLOOD {
+            assert!(!passed(inbound, b"plaintext"));
+        }
+        let seconds = began.elapsed().as_secs() + 2;
+        let (mut written, mut held_back) = (0, 0);
+        eventually("every refusal is accounted for", || {
+            let lines = cart.access();
+            held_back = lines.iter().filter_map(|line| line["suppressed"].as_u64()).sum();
+            written = lines.iter().filter(|line| line["message"] == "connection refused").count();
+            (u64::try_from(written).unwrap() + held_back == u64::try_from(FLOOD).unwrap()).then_some(())
+        });
+        assert_eq!(all, held_back == 0, "{written} written, {held_back} held back in {seconds} s");
+        assert!(all || written <= 20 * usize::try_from(seconds).unwrap(), "{written} written in {seconds} s");
+        let counted = format!("portcullis_no_mtls_reason_total{{reason=\"plaintext_in_strict\"}} {FLOOD}\n");
+        assert!(cart.get("/stats/prometheus").unwrap().contains(&counted));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tracing::Level;
 
@@ -31,13 +32,21 @@ impl AccessLog {
 
 /// Writes the line of a connection that has ended.
 pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
-    match record.metrics.access {
+    let form = record.metrics.access;
+    if form == AccessLog::Off || !passes_filter(ending) || is_held_back(record, ending, admitted) {
+        return;
+    }
+    match form {
         AccessLog::Off => {}
         AccessLog::Ztunnel => ztunnel(record, ending, admitted),
-        AccessLog::Envoy | AccessLog::EnvoyJson if !passes_filter(ending) => {}
         AccessLog::Envoy => print(record, envoy::Line::new(record, ending, admitted).text()),
         AccessLog::EnvoyJson => print(record, envoy::Line::new(record, ending, admitted).json()),
     }
+}
+
+/// Whether there are more refusals than are logged. What was let through is always told.
+fn is_held_back(record: &ConnRecord, ending: &Ending, admitted: bool) -> bool {
+    !admitted && ending.decision == Decision::Deny && !record.metrics.flood.admits(ending.reason, Instant::now())
 }
 
 /// Whether the line would be written in ztunnel's form, with the level that it has there.

@@ -1,13 +1,15 @@
 //! What operators see: one record for each connection, which becomes one access-log line and a few counters.
 //!
 //! A [`ConnRecord`] opens with the connection and ends exactly once: by [`ConnRecord::finish`], which consumes it, or by
-//! its `Drop`, which writes that the connection ended with the process. So no connection leaves without a line.
+//! its `Drop`, which writes that the connection ended with the process. So no connection leaves without a line, unless more are refused
+//! than are logged one by one; then one line says how many.
 //! Label values are closed sets or configured names, never text that a peer chose.
 
 mod access;
 mod envoy;
 mod family;
 mod filter;
+mod flood;
 pub mod log;
 mod metrics;
 mod names;

@@ -7,6 +7,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 
 use crate::CounterFamily;
 use crate::access::AccessLog;
+use crate::flood::Flood;
 use crate::log::Output;
 use crate::names::Own;
 use crate::open::OpenConnection;
@@ -23,6 +24,7 @@ pub struct Families {
     registry: Registry,
     pub(crate) access: AccessLog,
     pub(crate) output: Output,
+    pub(crate) flood: Flood,
     dropped_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
     pub(crate) ports: KnownPorts,
@@ -108,6 +110,7 @@ impl Metrics {
         Ok(Self(Arc::new(Families {
             access,
             output,
+            flood: Flood::default(),
             dropped_lines: new.family(
                 "portcullis_log_lines_dropped_total",
                 "Log lines that were dropped because nobody read them in time.",
@@ -174,6 +177,12 @@ impl Metrics {
             family.with_label_values(&["default"]).set(certificate);
             family.with_label_values(&["ROOTCA"]).set(root);
         }
+    }
+
+    /// Tells in the log how many lines about refused connections were held back since the last call. To be called about once
+    /// a second, and at the end.
+    pub fn tell_held_back(&self) {
+        self.flood.tell();
     }
 
     /// The connections that are open now, the oldest first.

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use portcullis_proxy::changes::changes;
@@ -26,6 +27,7 @@ use portcullis_proxy::{World, engine};
 use portcullis_settings::Settings;
 use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
 use portcullis_tls::CredentialReader;
+use tokio::time::sleep;
 
 use self::ends::{Sources, Wishes};
 use self::own_file::OwnFile;
@@ -121,8 +123,9 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
 
     status.started();
     let requests = Sources { trigger: &trigger, wishes: &wishes, monitors: &monitors, own_file: &own_file };
-    let forced = wait_for_the_end(&world.settings, credentials.reader.clone(), requests).map_err(failed)?;
+    let forced = wait_for_the_end(&world, credentials.reader.clone(), requests).map_err(failed)?;
     engine.join();
+    world.metrics.tell_held_back();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
     Ok(ExitCode::from(if forced { 3 } else { 0 }))
@@ -181,10 +184,19 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
 }
 
 /// Waits for a signal, drains, and says whether it took force.
-fn wait_for_the_end(settings: &Settings, reader: CredentialReader, sources: Sources<'_>) -> anyhow::Result<bool> {
+fn wait_for_the_end(world: &Arc<World>, reader: CredentialReader, sources: Sources<'_>) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::spawn(expiry::tell(reader));
-        ends::until_ended(settings.drain_grace, sources).await
+        tokio::spawn(tell_held_back(world.metrics.clone()));
+        ends::until_ended(world.settings.drain_grace, sources).await
     })
+}
+
+/// Says each second how many lines of refused connections were not written.
+async fn tell_held_back(metrics: Metrics) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        metrics.tell_held_back();
+    }
 }

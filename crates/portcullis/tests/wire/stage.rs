@@ -175,7 +175,8 @@ pub fn play(mesh: &Mesh, cases: &[Case]) -> Vec<String> {
     let listeners: Vec<_> = cases.iter().map(|_| free_address()).collect();
     write_files(folder.path(), mesh, cases);
     let cart = Sidecar::start_with(folder.path(), "cart", &configuration(cases, &apps, &listeners), |command| {
-        command.args(["--log-format", "json"]);
+        // Many cases are refused for one reason, and each is looked for in the log.
+        command.args(["--log-format", "json", "--log-level", "info,access=debug"]);
     });
     let mut failures: Vec<String> = thread::scope(|scope| {
         let played: Vec<_> = cases
