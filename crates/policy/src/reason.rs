@@ -95,6 +95,10 @@ pub enum Reason {
     RouteConflict,
     /// As many connections as are allowed are open.
     TooManyConnections,
+    /// As many connections of one listener as are allowed are open.
+    TooManyOnListener,
+    /// As many connections of one peer as are allowed are open.
+    TooManyOfPeer,
     /// As many handshakes as are allowed were under way, and this was the oldest without a whole hello.
     TooManyHandshakes,
     /// An open connection that the policy in force now would refuse.
@@ -121,7 +125,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::PlaintextInStrict,
         Self::SilentClient,
         Self::IncompleteHello,
@@ -152,6 +156,8 @@ impl Reason {
         Self::NameUnresolved,
         Self::RouteConflict,
         Self::TooManyConnections,
+        Self::TooManyOnListener,
+        Self::TooManyOfPeer,
         Self::TooManyHandshakes,
         Self::PolicyChanged,
         Self::TrustChanged,
@@ -274,6 +280,13 @@ impl Reason {
             Self::TooManyConnections => {
                 deny("too_many_connections", "raise limits.connections, or find out who opens so many")
             }
+            Self::TooManyOnListener => {
+                deny("too_many_on_listener", "raise the limit of this listener, or find out who opens so many")
+            }
+            Self::TooManyOfPeer => deny(
+                "too_many_of_peer",
+                "this peer has as many connections as limits.perIdentity allows; raise that, or find out why it opens so many",
+            ),
             Self::TooManyHandshakes => deny(
                 "too_many_handshakes",
                 "raise limits.handshakes, or find out who opens connections and stays silent",

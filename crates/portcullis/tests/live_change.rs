@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::Authority;
 use support::raw::{Mesh, accept, alive, dial, expect, identity_files, read_all, tls_client};
-use support::{CART, Sidecar, WEB, eventually};
+use support::{CART, Sidecar, WEB, eventually, free_address};
 
 /// R41: what is refused by a change is closed within a second.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -189,6 +190,61 @@ fn cap_rejects_then_recovers() {
     drop(two);
     eventually("room again", || {
         let mut next = dial(listen);
+        let answered = next.write_all(b"ping").and_then(|()| next.read_exact(&mut [0; 4]));
+        answered.is_ok().then_some(())
+    });
+}
+
+/// R78: the same for one listener, while another one goes on.
+#[test]
+fn the_cap_of_a_listener_rejects_then_recovers() {
+    let (mesh, app, other) = (Mesh::new("PERMISSIVE"), echo(), free_address());
+    let more =
+        format!("outbound: {{upstreams: [{{listen: \"{other}\", address: \"{app}\", mode: plaintext, limit: 1}}]}}\n");
+    let (cart, listen) = mesh.cart_with(app, &more, |_| ());
+    let mut one = dial(other);
+    alive(&mut one);
+    for _ in 0..3 {
+        assert_eq!(read_all(&dial(other)).1, Some(ErrorKind::ConnectionReset));
+        alive(&mut dial(listen));
+    }
+    let refused = line(&cart, "too_many_on_listener");
+    assert_eq!((&refused["direction"], &refused["decision"]), (&"outbound".into(), &"deny".into()), "{refused}");
+    alive(&mut one);
+    drop(one);
+    eventually("room again", || {
+        let mut next = dial(other);
+        let answered = next.write_all(b"ping").and_then(|()| next.read_exact(&mut [0; 4]));
+        answered.is_ok().then_some(())
+    });
+}
+
+/// R78: the same for one peer, while another one and plaintext go on.
+#[test]
+fn the_cap_of_a_peer_rejects_then_recovers() {
+    let mesh = Mesh::new("PERMISSIVE");
+    let (cart, listen) = mesh.cart_with(echo(), "limits: {perIdentity: 2}\n", |_| ());
+    let (web, shop) = (mesh.client(), mesh.server().with_alpn(&[b"istio"]));
+    let open = |peer: &RawPeer| tls_client(dial(listen), peer.client());
+    let (mut one, mut two) = (open(&web), open(&web));
+    alive(&mut one);
+    alive(&mut two);
+    for _ in 0..3 {
+        let mut over = open(&web);
+        // The kernel tells of a reset once; that may be at the end of the handshake.
+        let handshake = over.conn.complete_io(&mut over.sock).err().map(|error| error.kind());
+        assert_eq!(handshake.or_else(|| read_all(&mut over).1), Some(ErrorKind::ConnectionReset));
+        alive(&mut open(&shop));
+        alive(&mut dial(listen));
+    }
+    let refused = line(&cart, "too_many_of_peer");
+    assert_eq!((&refused["src.identity"], &refused["decision"]), (&WEB.into(), &"deny".into()), "{refused}");
+    let page = cart.get("/stats/prometheus").unwrap();
+    assert!(page.lines().any(|line| line.contains("reason=\"too_many_of_peer\"") && line.ends_with("} 3")), "{page}");
+    alive(&mut one);
+    drop(two);
+    eventually("room again", || {
+        let mut next = open(&web);
         let answered = next.write_all(b"ping").and_then(|()| next.read_exact(&mut [0; 4]));
         answered.is_ok().then_some(())
     });

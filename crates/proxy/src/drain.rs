@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::changes::Announcer;
 
@@ -41,9 +41,12 @@ struct Live {
     changed: Notify,
 }
 
-/// Counts one connection until it is dropped.
+/// Counts one connection until it is dropped, and keeps its place on its listener where that has a limit.
 #[derive(Debug)]
-pub(crate) struct LiveGuard(Arc<Live>);
+pub(crate) struct LiveGuard {
+    live: Arc<Live>,
+    listener: Option<Arc<Semaphore>>,
+}
 
 /// A trigger and a token for it. Live connections learn of the end as they learn of any change, from `announcer`: they wait
 /// for one thing only.
@@ -119,16 +122,24 @@ impl DrainToken {
         self.live.empty().await;
     }
 
-    pub(crate) fn enter(&self) -> LiveGuard {
+    /// Counts one more; `None` if `listener`, which has a permit for each of its connections, has none left.
+    pub(crate) fn enter(&self, listener: Option<&Arc<Semaphore>>) -> Option<LiveGuard> {
+        if let Some(places) = listener {
+            // Given back by the guard: kept as a permit it would take twice the room, as long as the connection lives.
+            places.try_acquire().ok()?.forget();
+        }
         self.live.count.fetch_add(1, Ordering::AcqRel);
-        LiveGuard(Arc::clone(&self.live))
+        Some(LiveGuard { live: Arc::clone(&self.live), listener: listener.cloned() })
     }
 }
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.changed.notify_waiters();
+        if let Some(places) = &self.listener {
+            places.add_permits(1);
+        }
+        if self.live.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.live.changed.notify_waiters();
         }
     }
 }
@@ -147,11 +158,23 @@ mod tests {
         token.reached(Phase::Unready).await;
     }
 
+    #[test]
+    fn a_listener_with_a_limit_gets_its_place_back() {
+        let (trigger, token) = drain(changes().0);
+        let places = Arc::new(Semaphore::new(1));
+        for _ in 0..3 {
+            let one = token.enter(Some(&places));
+            assert!(one.is_some() && token.enter(Some(&places)).is_none());
+            assert_eq!(trigger.live(), 1, "who is refused is not counted");
+        }
+        assert_eq!((places.available_permits(), trigger.live()), (1, 0));
+    }
+
     #[tokio::test]
     async fn empty_waits_for_the_last_connection() {
         let (trigger, token) = drain(changes().0);
         trigger.empty().await;
-        let (one, two) = (token.enter(), token.enter());
+        let (one, two) = (token.enter(None).unwrap(), token.enter(None).unwrap());
         let waiting = tokio::spawn(async move { trigger.empty().await });
         drop(one);
         tokio::task::yield_now().await;

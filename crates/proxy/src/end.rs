@@ -33,6 +33,8 @@ const fn flag(reason: Reason) -> ResponseFlag {
         | Reason::ForeignDestination
         | Reason::NameUnresolved
         | Reason::TooManyConnections
+        | Reason::TooManyOnListener
+        | Reason::TooManyOfPeer
         | Reason::TooManyHandshakes
         | Reason::PolicyChanged
         | Reason::TrustChanged => ResponseFlag::Deny,

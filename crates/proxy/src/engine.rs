@@ -14,7 +14,7 @@ use portcullis_net::listen::{ListenError, listen};
 use portcullis_policy::Reason;
 use portcullis_settings::Settings;
 use portcullis_telemetry::{ConnRecord, Direction};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use crate::drain::Phase;
@@ -30,9 +30,22 @@ enum Role {
     Outbound(outbound::Target),
 }
 
+/// What a listener serves, and how many connections at once over all workers; `None` is as many as there may be in all.
+#[derive(Clone, Debug)]
+struct Duty {
+    role: Role,
+    places: Option<Arc<Semaphore>>,
+}
+
+impl Duty {
+    fn new(role: Role, limit: Option<usize>) -> Self {
+        Self { role, places: limit.map(|limit| Arc::new(Semaphore::new(limit))) }
+    }
+}
+
 /// Listening sockets, bound but not served yet.
 pub struct Bound {
-    workers: Vec<Vec<(Role, TcpListener)>>,
+    workers: Vec<Vec<(Duty, TcpListener)>>,
 }
 
 /// Which listener cannot be had, and why.
@@ -63,26 +76,30 @@ pub struct Engine {
 /// # Errors
 /// The first address that cannot be listened on.
 pub fn bind(settings: &Settings, workers: NonZeroUsize) -> Result<Bound, BindError> {
-    let mut all: Vec<Vec<(Role, TcpListener)>> = (0..workers.get()).map(|_| Vec::new()).collect();
-    let mut add = |role: Role, address, field: String| {
+    let mut all: Vec<Vec<(Duty, TcpListener)>> = (0..workers.get()).map(|_| Vec::new()).collect();
+    let mut add = |role: Role, limit, address, field: String| {
+        let duty = Duty::new(role, limit);
         let listeners = listen(address, workers).map_err(|source| BindError { field, source })?;
         for (worker, listener) in all.iter_mut().zip(listeners) {
-            worker.push((role, listener));
+            worker.push((duty.clone(), listener));
         }
         Ok(())
     };
     for (index, port) in settings.inbound.ports.iter().enumerate() {
-        add(Role::Inbound(inbound::Target::Port(index)), port.listen, format!("inbound.ports[{index}].listen"))?;
+        let field = format!("inbound.ports[{index}].listen");
+        add(Role::Inbound(inbound::Target::Port(index)), port.limit, port.listen, field)?;
     }
     if let Some(address) = settings.inbound.transparent {
-        add(Role::Inbound(inbound::Target::Captured), address, "inbound.transparent".to_owned())?;
+        let limit = settings.inbound.transparent_limit;
+        add(Role::Inbound(inbound::Target::Captured), limit, address, "inbound.transparent".to_owned())?;
     }
     for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
         let field = format!("outbound.upstreams[{index}].listen");
-        add(Role::Outbound(outbound::Target::Upstream(index)), upstream.listen, field)?;
+        add(Role::Outbound(outbound::Target::Upstream(index)), upstream.limit, upstream.listen, field)?;
     }
     if let Some(address) = settings.outbound.transparent {
-        add(Role::Outbound(outbound::Target::Captured), address, "outbound.transparent".to_owned())?;
+        let limit = settings.outbound.transparent_limit;
+        add(Role::Outbound(outbound::Target::Captured), limit, address, "outbound.transparent".to_owned())?;
     }
     Ok(Bound { workers: all })
 }
@@ -114,16 +131,16 @@ impl Engine {
     }
 }
 
-async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: usize) {
+async fn worker(world: Arc<World>, listeners: Vec<(Duty, TcpListener)>, number: usize) {
     if number == 0 {
         let (routes, expiries) = (Arc::clone(&world), Arc::clone(&world));
         tokio::spawn(async move { routes.routes.keep_resolved().await });
         tokio::spawn(async move { expiries.keep_expiring().await });
     }
-    for (role, listener) in listeners {
+    for (duty, listener) in listeners {
         match Acceptor::new(listener, Arc::clone(&world.permits)) {
-            Ok(acceptor) => drop(tokio::spawn(keep_accepting(Arc::clone(&world), acceptor, role))),
-            Err(error) => tracing::error!(%error, ?role, "cannot serve a listener"),
+            Ok(acceptor) => drop(tokio::spawn(keep_accepting(Arc::clone(&world), acceptor, duty))),
+            Err(error) => tracing::error!(%error, role = ?duty.role, "cannot serve a listener"),
         }
     }
     world.drain.reached(Phase::Forced).await;
@@ -132,12 +149,13 @@ async fn worker(world: Arc<World>, listeners: Vec<(Role, TcpListener)>, number: 
 
 /// One listener, whose loop begins again where a mistake of ours ends it: the socket stays open meanwhile, so that nobody
 /// is refused.
-async fn keep_accepting(world: Arc<World>, acceptor: Acceptor, role: Role) {
+async fn keep_accepting(world: Arc<World>, acceptor: Acceptor, duty: Duty) {
+    let role = duty.role;
     let (metrics, acceptor) = (world.metrics.clone(), Arc::new(Mutex::new(acceptor)));
     let accepting = || {
-        let (world, acceptor) = (Arc::clone(&world), Arc::clone(&acceptor));
+        let (world, acceptor, duty) = (Arc::clone(&world), Arc::clone(&acceptor), duty.clone());
         // Held by this one task until it ends or unwinds; a lock of tokio's is not poisoned by that.
-        async move { accept_loop(world, &mut *acceptor.lock().await, role).await }
+        async move { accept_loop(world, &mut *acceptor.lock().await, &duty).await }
     };
     supervise(accepting, |pause| {
         metrics.accept_errors.with(&["panic"]).add(1);
@@ -166,7 +184,8 @@ where
     }
 }
 
-async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, role: Role) {
+async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, duty: &Duty) {
+    let role = duty.role;
     let closing = match role {
         Role::Inbound(_) => Phase::InboundClosed,
         Role::Outbound(_) => Phase::Forced,
@@ -188,11 +207,14 @@ async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, role: Role) {
             }
         };
         if accepted.permit.is_none() {
-            refuse(&world, &accepted, role);
+            refuse(&world, &accepted, role, Reason::TooManyConnections);
             continue;
         }
+        let Some(live) = world.drain.enter(duty.places.as_ref()) else {
+            refuse(&world, &accepted, role, Reason::TooManyOnListener);
+            continue;
+        };
         let world = Arc::clone(&world);
-        let live = world.drain.enter();
         // Each is spawned as it is, since a future around them would be as large as the larger one, and more.
         match role {
             Role::Inbound(target) => drop(tokio::spawn(inbound::serve(world, accepted, live, target))),
@@ -201,15 +223,15 @@ async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, role: Role) {
     }
 }
 
-/// Over the limit: reset, and told why.
-fn refuse(world: &World, accepted: &Accepted, role: Role) {
+/// Over a limit: reset, and told why.
+fn refuse(world: &World, accepted: &Accepted, role: Role, reason: Reason) {
     let direction = match role {
         Role::Inbound(_) => Direction::Inbound,
         Role::Outbound(_) => Direction::Outbound,
     };
     let record = ConnRecord::open(&world.metrics, direction, accepted.client.get());
     let _closed = accepted.stream.reset_on_close();
-    record.finish(&end::because(Reason::TooManyConnections, None));
+    record.finish(&end::because(reason, None));
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::changes::Changes;
 use crate::drain::{LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::handshakes::Heard;
+use crate::peers;
 use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::world::{Snapshot, World};
 
@@ -53,7 +54,7 @@ pub(crate) fn serve(
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut ends, path, port, changes }) => {
+            Ok(Admitted { mut ends, path, place: _place, port, changes }) => {
                 let withdrawn = |world: &World, record: &mut ConnRecord| withdrawn(world, record, port, path.as_ref());
                 relay(&world, &mut ends, &mut record, changes, withdrawn).await
             }
@@ -68,6 +69,7 @@ pub(crate) fn serve(
 struct Admitted {
     ends: Ends<MeshEnd<Replay<TcpStream>>, TcpStream>,
     path: Option<PathSummary>,
+    place: peers::Place,
     port: u16,
     changes: Changes,
 }
@@ -188,9 +190,9 @@ async fn judge(
     match decide(mode, opening) {
         Action::Terminate => {
             let client = Replay::new(seen, stream);
-            let (client, path) = terminate(world, client, credentials, deadline, record).await?;
+            let (client, path, peer) = terminate(world, client, credentials, deadline, record).await?;
             let admitted = forward(world, client, place, app, changes).await?;
-            Ok(Admitted { path: Some(path), ..admitted })
+            Ok(Admitted { path: Some(path), place: peer, ..admitted })
         }
         Action::PassThrough(no_tls) => {
             record.transport = no_tls.transport();
@@ -255,7 +257,7 @@ async fn terminate(
     credentials: Result<Arc<Credentials>, Unavailable>,
     deadline: Instant,
     record: &mut ConnRecord,
-) -> Result<(MeshEnd<Replay<TcpStream>>, PathSummary), Ending> {
+) -> Result<(MeshEnd<Replay<TcpStream>>, PathSummary, peers::Place), Ending> {
     record.transport = "tls";
     let credentials = credentials.map_err(end::no_identity)?;
     let began = Instant::now();
@@ -265,7 +267,12 @@ async fn terminate(
         Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
     };
     authenticated(world, record, &peer, began);
-    Ok((MeshEnd::Secured(stream), peer.path))
+    let client = MeshEnd::Secured(stream);
+    let Some(place) = world.peers.enter(&peer.id) else {
+        let _closed = client.reset_on_close();
+        return Err(end::because(Reason::TooManyOfPeer, None));
+    };
+    Ok((client, peer.path, place))
 }
 
 /// Step 4: the app, unless it was dialled already.
@@ -281,7 +288,13 @@ async fn forward(
         None => dial_app(world, place).await,
     };
     match dialled {
-        Ok(app) => Ok(Admitted { ends: Ends { client, server: app }, path: None, port: place.port, changes }),
+        Ok(app) => Ok(Admitted {
+            ends: Ends { client, server: app },
+            path: None,
+            place: peers::Place::default(),
+            port: place.port,
+            changes,
+        }),
         Err(ending) => {
             // The peer must not take the end of our connection for the app's answer.
             let _closed = client.reset_on_close();

@@ -17,6 +17,7 @@ mod handshakes;
 mod inbound;
 pub mod limits;
 mod outbound;
+mod peers;
 mod relay;
 mod route;
 mod way;

@@ -16,6 +16,7 @@ use crate::changes::{Announcer, Changes};
 use crate::drain::DrainToken;
 use crate::expiry::Expiries;
 use crate::handshakes::Handshakes;
+use crate::peers::Peers;
 use crate::route::Routes;
 use crate::way::Way;
 
@@ -33,6 +34,7 @@ pub struct World {
     pub drain: DrainToken,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) changes: Changes,
     pub(crate) expiries: Expiries,
     announcer: Announcer,
@@ -77,6 +79,7 @@ impl World {
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
         let permits = Arc::new(Semaphore::new(crate::limits::in_force(&settings)));
         let handshakes = Handshakes::new(settings.limits.handshakes);
+        let peers = Peers::new(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
             way: Way::new(upstream.mode.clone(), upstream.service.as_deref()),
             host: Arc::from(upstream.address.host.as_str()),
@@ -94,6 +97,7 @@ impl World {
             drain,
             permits,
             handshakes,
+            peers,
             changes,
             expiries: Expiries::default(),
             announcer,

@@ -14,6 +14,8 @@ pub struct Inbound {
     pub ports: Vec<InboundPort>,
     /// `transparent`: a listener that redirected connections reach; their original destination names the port.
     pub transparent: Option<SocketAddr>,
+    /// `transparentLimit`: connections that the transparent listener has at once; `None`: as many as there may be in all.
+    pub transparent_limit: Option<usize>,
     /// `serverFirstPorts`: ports whose server speaks first.
     pub server_first_ports: BTreeSet<u16>,
     /// `apps`: where to dial instead of the original destination, by port (an app that listens on loopback only).
@@ -25,6 +27,7 @@ impl Default for Inbound {
         Self {
             ports: Vec::new(),
             transparent: None,
+            transparent_limit: None,
             server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
             apps: BTreeMap::new(),
         }
@@ -42,6 +45,8 @@ pub struct InboundPort {
     pub app: SocketAddr,
     /// `protocol`.
     pub protocol: Protocol,
+    /// `limit`: connections at once; `None`: as many as there may be in all.
+    pub limit: Option<usize>,
 }
 
 /// Who speaks first on a port.
@@ -54,7 +59,7 @@ pub enum Protocol {
 }
 
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> {
-    let fields = at.fields(&["ports", "transparent", "serverFirstPorts", "apps"], problems)?;
+    let fields = at.fields(&["ports", "transparent", "transparentLimit", "serverFirstPorts", "apps"], problems)?;
     let mut inbound = Inbound::default();
     if let Some(list) = fields.get("ports") {
         for item in list.items(problems)? {
@@ -62,6 +67,12 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
         }
     }
     inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
+    if let Some(at) = fields.get("transparentLimit") {
+        inbound.transparent_limit = value::limit(&at, problems);
+        if inbound.transparent.is_none() {
+            value::invalid(&at, "has no effect without inbound.transparent; ports have a limit of their own", problems);
+        }
+    }
     if let Some(at) = fields.get("serverFirstPorts") {
         inbound.server_first_ports = value::ports(&at, problems)?.into_iter().collect();
         // A list that somebody wrote holds for explicit ports too. The default one does not: there the entry has a
@@ -92,7 +103,7 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn read_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<InboundPort> {
-    let fields = at.fields(&["listen", "port", "app", "protocol"], problems)?;
+    let fields = at.fields(&["listen", "port", "app", "protocol", "limit"], problems)?;
     let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
     let port = fields.require("port", problems).and_then(|at| value::port(&at, problems));
     let app_at = fields.require("app", problems);
@@ -101,10 +112,11 @@ fn read_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<InboundPort> {
         None => Some(Protocol::Auto),
         Some(at) => value::word(&at, &[("auto", Protocol::Auto), ("server-first", Protocol::ServerFirst)], problems),
     };
+    let limit = fields.get("limit").and_then(|at| value::limit(&at, problems));
     let (listen, port, app, protocol) = (listen?, port?, app?, protocol?);
     if let (true, Some(app_at)) = (listen == app, app_at) {
         value::invalid(&app_at, format!("is the listener itself ({listen}), which would be a loop"), problems);
         return None;
     }
-    Some(InboundPort { listen, port, app, protocol })
+    Some(InboundPort { listen, port, app, protocol, limit })
 }

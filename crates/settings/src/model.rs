@@ -128,6 +128,8 @@ pub struct Sandbox {
 pub struct Limits {
     /// `connections`: held at once over all listeners; derived from the descriptor limit unless given.
     pub connections: Option<usize>,
+    /// `perIdentity`: inbound ones that an authenticated peer may have at once; `None`: as many as there may be in all.
+    pub per_identity: Option<usize>,
     /// `handshakes`: in detection or handshake at once.
     pub handshakes: usize,
 }

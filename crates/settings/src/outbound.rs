@@ -16,6 +16,8 @@ pub struct Outbound {
     pub upstreams: Vec<Upstream>,
     /// `transparent`: a listener that redirected connections reach.
     pub transparent: Option<SocketAddr>,
+    /// `transparentLimit`: connections that the transparent listener has at once; `None`: as many as there may be in all.
+    pub transparent_limit: Option<usize>,
     /// `routes`: what to do with a captured connection, by its original destination.
     pub routes: Vec<Route>,
     /// `otherwise`: a captured destination that no route names.
@@ -33,6 +35,8 @@ pub struct Upstream {
     pub mode: RouteMode,
     /// `service`: the destination's service name in metrics and logs.
     pub service: Option<String>,
+    /// `limit`: connections at once; `None`: as many as there may be in all.
+    pub limit: Option<usize>,
 }
 
 /// One rule for captured connections.
@@ -179,7 +183,7 @@ enum ModeWord {
 }
 
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
-    let fields = at.fields(&["upstreams", "transparent", "routes", "otherwise"], problems)?;
+    let fields = at.fields(&["upstreams", "transparent", "transparentLimit", "routes", "otherwise"], problems)?;
     let mut outbound = Outbound::default();
     if let Some(list) = fields.get("upstreams") {
         for item in list.items(problems)? {
@@ -187,6 +191,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound>
         }
     }
     outbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
+    outbound.transparent_limit = fields.get("transparentLimit").and_then(|at| value::limit(&at, problems));
     if let Some(list) = fields.get("routes") {
         for item in list.items(problems)? {
             outbound.routes.extend(read_route(&item, problems));
@@ -197,7 +202,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound>
         outbound.otherwise = value::word(&at, &words, problems).unwrap_or_default();
     }
     if outbound.transparent.is_none() {
-        for unused in ["routes", "otherwise"].into_iter().filter_map(|name| fields.get(name)) {
+        for unused in ["transparentLimit", "routes", "otherwise"].into_iter().filter_map(|name| fields.get(name)) {
             value::invalid(&unused, "has no effect without outbound.transparent; add it, or use upstreams", problems);
         }
     }
@@ -205,12 +210,13 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound>
 }
 
 fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
-    let fields = at.fields(&["listen", "address", "mode", "identities", "service"], problems)?;
+    let fields = at.fields(&["listen", "address", "mode", "identities", "service", "limit"], problems)?;
     let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
     let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
     let mode = read_mode(&fields, problems);
     let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
-    Some(Upstream { listen: listen?, address: address?, mode: mode?, service })
+    let limit = fields.get("limit").and_then(|at| value::limit(&at, problems));
+    Some(Upstream { listen: listen?, address: address?, mode: mode?, service, limit })
 }
 
 fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {

@@ -284,7 +284,7 @@ fn default_tls() -> Tls {
 }
 
 fn default_limits() -> Limits {
-    Limits { connections: None, handshakes: defaults::HANDSHAKES }
+    Limits { connections: None, per_identity: None, handshakes: defaults::HANDSHAKES }
 }
 
 fn default_timeouts() -> Timeouts {
@@ -331,10 +331,11 @@ fn count(at: &Cursor<'_>, max: i64, problems: &mut Problems) -> Option<usize> {
 }
 
 fn limits(at: &Cursor<'_>, problems: &mut Problems) -> Option<Limits> {
-    let fields = at.fields(&["connections", "handshakes"], problems)?;
-    let connections = section(&fields, "connections", None, problems, |at, p| count(at, 10_000_000, p).map(Some));
+    let fields = at.fields(&["connections", "perIdentity", "handshakes"], problems)?;
+    let [connections, per_identity] = ["connections", "perIdentity"]
+        .map(|name| section(&fields, name, None, problems, |at, p| value::limit(at, p).map(Some)));
     let handshakes = section(&fields, "handshakes", defaults::HANDSHAKES, problems, |at, p| count(at, 1_000_000, p));
-    Some(Limits { connections: connections?, handshakes: handshakes? })
+    Some(Limits { connections: connections?, per_identity: per_identity?, handshakes: handshakes? })
 }
 
 fn timeouts(at: &Cursor<'_>, problems: &mut Problems) -> Option<Timeouts> {

@@ -191,6 +191,27 @@ fn a_list_of_server_first_ports_holds_for_explicit_ports_unless_they_say_otherwi
 }
 
 #[test]
+fn limits_are_none_unless_they_are_written() {
+    let settings = read(ISSUE.as_bytes(), Path::new("/")).unwrap();
+    assert_eq!((settings.limits.per_identity, settings.inbound.ports[0].limit), (None, None));
+    assert_eq!(settings.outbound.upstreams[0].limit, None);
+    let text = format!("{}limits: {{perIdentity: 7}}\n", with("port: 8080", "port: 8080, limit: 5"))
+        .replace("mode: mtls", "mode: mtls, limit: 6");
+    let settings = read(text.as_bytes(), Path::new("/")).unwrap();
+    assert_eq!((settings.limits.per_identity, settings.inbound.ports[0].limit), (Some(7), Some(5)));
+    assert_eq!(settings.outbound.upstreams[0].limit, Some(6));
+    // None at all would refuse everybody.
+    for wrong in ["0", "-1", "lots"] {
+        let text = with("port: 8080", &format!("port: 8080, limit: {wrong}"));
+        assert_eq!(problems_of(&text).first().unwrap().0, "inbound.ports[0].limit", "{wrong}");
+    }
+    for (section, field) in [("inbound:", "inbound.transparentLimit"), ("outbound:", "outbound.transparentLimit")] {
+        let text = with(&format!("\n{section}"), &format!("\n{section}\n  transparentLimit: 5"));
+        assert_eq!(problems_of(&text), [(field.to_owned(), "invalid-value")]);
+    }
+}
+
+#[test]
 fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
     let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
     let text = with(admin, r#"admin: {listen: "0.0.0.0:15000", tokenFile: secrets/token}"#);

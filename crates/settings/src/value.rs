@@ -78,6 +78,11 @@ pub(crate) fn ports(at: &Cursor<'_>, problems: &mut Problems) -> Option<Vec<u16>
     Some(at.items(problems)?.iter().filter_map(|item| port(item, problems)).collect())
 }
 
+/// How many connections there may be at once.
+pub(crate) fn limit(at: &Cursor<'_>, problems: &mut Problems) -> Option<usize> {
+    at.integer(1, 10_000_000, problems).and_then(|number| usize::try_from(number).ok())
+}
+
 pub(crate) fn trust_domain(at: &Cursor<'_>, problems: &mut Problems) -> Option<TrustDomain> {
     let text = at.string(problems)?;
     match TrustDomain::parse(text) {

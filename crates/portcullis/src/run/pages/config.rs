@@ -40,7 +40,11 @@ pub(in crate::run) fn config(
             "minVersion": if settings.tls.allow_tls12 { "1.2" } else { "1.3" },
             "compat": { "eku": settings.tls.compat.eku, "kuCritical": settings.tls.compat.ku_critical },
         },
-        "limits": { "connections": derived.connections, "handshakes": settings.limits.handshakes },
+        "limits": {
+            "connections": derived.connections,
+            "perIdentity": settings.limits.per_identity,
+            "handshakes": settings.limits.handshakes,
+        },
         "timeouts": {
             "handshake": duration(settings.timeouts.handshake),
             "connect": duration(settings.timeouts.connect),
@@ -117,12 +121,14 @@ fn inbound(inbound: &Inbound) -> Value {
                 Protocol::Auto => "auto",
                 Protocol::ServerFirst => "server-first",
             },
+            "limit": port.limit,
         })
     };
     let apps: Map<_, _> = inbound.apps.iter().map(|(port, app)| (port.to_string(), json!(app.to_string()))).collect();
     json!({
         "ports": inbound.ports.iter().map(port).collect::<Vec<_>>(),
         "transparent": shown(inbound.transparent),
+        "transparentLimit": inbound.transparent_limit,
         "serverFirstPorts": inbound.server_first_ports,
         "apps": apps,
     })
@@ -130,7 +136,11 @@ fn inbound(inbound: &Inbound) -> Value {
 
 fn outbound(outbound: &Outbound) -> Value {
     let upstreams = outbound.upstreams.iter().map(|upstream| {
-        let fields = json!({ "listen": upstream.listen.to_string(), "address": upstream.address.to_string() });
+        let fields = json!({
+            "listen": upstream.listen.to_string(),
+            "address": upstream.address.to_string(),
+            "limit": upstream.limit,
+        });
         way(fields, &upstream.mode, upstream.service.as_deref())
     });
     let routes = outbound.routes.iter().map(|route| {
@@ -144,6 +154,7 @@ fn outbound(outbound: &Outbound) -> Value {
     json!({
         "upstreams": upstreams.collect::<Vec<_>>(),
         "transparent": shown(outbound.transparent),
+        "transparentLimit": outbound.transparent_limit,
         "routes": routes.collect::<Vec<_>>(),
         "otherwise": match outbound.otherwise {
             Otherwise::Plaintext => "plaintext",
