@@ -1,5 +1,6 @@
 //! The story of one inbound connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
 use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
-use portcullis_wire::Opening;
+use portcullis_wire::{Opening, proxy_v2};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -38,6 +40,8 @@ struct Place {
     port: u16,
     app: SocketAddr,
     server_first: bool,
+    /// Whether it wants to be told who its client is.
+    told: bool,
 }
 
 /// The future is what an idle connection holds, so it is kept small: a test has its size.
@@ -129,7 +133,8 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
         record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         record.name_app(port.app);
-        return Ok(Place { port: port.port, app: port.app, server_first: port.protocol == Protocol::ServerFirst });
+        let server_first = port.protocol == Protocol::ServerFirst;
+        return Ok(Place { port: port.port, app: port.app, server_first, told: port.proxy_protocol });
     }
     let destination = captured::destination(stream, record)?;
     let port = destination.port();
@@ -142,7 +147,8 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
     record.name_app(app);
-    Ok(Place { port, app, server_first: inbound.server_first_ports.contains(&port) })
+    let server_first = inbound.server_first_ports.contains(&port);
+    Ok(Place { port, app, server_first, told: inbound.proxy_protocol_ports.contains(&port) })
 }
 
 /// Step 2: one snapshot, the mode of the port, and what the client's first bytes are.
@@ -163,7 +169,7 @@ async fn judge(
         // "Do not look": no identity, whatever the client says.
         heard.tell();
         record.no_mtls = Some(NoTls::Disabled.label());
-        return forward(world, raw(Vec::new(), stream), place, None, changes).await;
+        return forward(world, raw(Vec::new(), stream), place, None, changes, record).await;
     }
     let mut app = None;
     // Under STRICT rustls judges whatever begins like TLS, and sends the alert.
@@ -174,7 +180,7 @@ async fn judge(
                 heard.tell();
                 record.transport = NoTls::ServerFirst.transport();
                 record.no_mtls = Some(NoTls::ServerFirst.label());
-                return forward(world, raw(detector.finish().seen, stream), place, Some(app), changes).await;
+                return forward(world, raw(detector.finish().seen, stream), place, Some(app), changes, record).await;
             }
             FirstWord::Client(dialled) => app = dialled,
         }
@@ -191,13 +197,13 @@ async fn judge(
         Action::Terminate => {
             let client = Replay::new(seen, stream);
             let (client, path, peer) = terminate(world, client, credentials, deadline, record).await?;
-            let admitted = forward(world, client, place, app, changes).await?;
+            let admitted = forward(world, client, place, app, changes, record).await?;
             Ok(Admitted { path: Some(path), place: peer, ..admitted })
         }
         Action::PassThrough(no_tls) => {
             record.transport = no_tls.transport();
             record.no_mtls = Some(no_tls.label());
-            forward(world, raw(seen, stream), place, app, changes).await
+            forward(world, raw(seen, stream), place, app, changes, record).await
         }
         Action::Refuse(reason) => {
             record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
@@ -282,10 +288,15 @@ async fn forward(
     place: &Place,
     app: Option<TcpStream>,
     changes: Changes,
+    record: &ConnRecord,
 ) -> Result<Admitted, Ending> {
     let dialled = match app {
         Some(app) => Ok(app),
         None => dial_app(world, place).await,
+    };
+    let dialled = match dialled {
+        Ok(app) if place.told => introduce(world, place, app, record).await,
+        dialled => dialled,
     };
     match dialled {
         Ok(app) => Ok(Admitted {
@@ -301,6 +312,21 @@ async fn forward(
             Err(ending)
         }
     }
+}
+
+/// Tells the app who its client is, before any byte of the client's.
+async fn introduce(world: &World, place: &Place, mut app: TcpStream, record: &ConnRecord) -> Result<TcpStream, Ending> {
+    let peer = record.peer.as_ref().zip(record.tls_version());
+    let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), tls_version });
+    let destination = record.dst_addr.ok_or_else(|| end::no_original_destination(None))?;
+    let unwritable = |error: &io::Error| end::unreachable(Dialled::App, place.app, error);
+    let header = proxy_v2::header(record.src_addr, destination, peer)
+        .ok_or_else(|| unwritable(&io::Error::from(io::ErrorKind::InvalidData)))?;
+    match timeout(world.settings.timeouts.connect, app.write_all(&header)).await {
+        Ok(written) => written.map_err(|error| unwritable(&error))?,
+        Err(_elapsed) => return Err(unwritable(&io::Error::from(io::ErrorKind::TimedOut))),
+    }
+    Ok(app)
 }
 
 async fn dial_app(world: &World, place: &Place) -> Result<TcpStream, Ending> {

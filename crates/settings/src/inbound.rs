@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use portcullis_yaml::{Cursor, Problems};
+use portcullis_yaml::{Cursor, Fields, Problems};
 
 use crate::{defaults, value};
 
@@ -16,6 +16,8 @@ pub struct Inbound {
     pub transparent: Option<SocketAddr>,
     /// `transparentLimit`: connections that the transparent listener has at once; `None`: as many as there may be in all.
     pub transparent_limit: Option<usize>,
+    /// `proxyProtocolPorts`: captured ports whose app is told of its client by a PROXY header.
+    pub proxy_protocol_ports: BTreeSet<u16>,
     /// `serverFirstPorts`: ports whose server speaks first.
     pub server_first_ports: BTreeSet<u16>,
     /// `apps`: where to dial instead of the original destination, by port (an app that listens on loopback only).
@@ -28,6 +30,7 @@ impl Default for Inbound {
             ports: Vec::new(),
             transparent: None,
             transparent_limit: None,
+            proxy_protocol_ports: BTreeSet::new(),
             server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
             apps: BTreeMap::new(),
         }
@@ -45,6 +48,8 @@ pub struct InboundPort {
     pub app: SocketAddr,
     /// `protocol`.
     pub protocol: Protocol,
+    /// `proxyProtocol: v2`: the app is told of its client by a PROXY header.
+    pub proxy_protocol: bool,
     /// `limit`: connections at once; `None`: as many as there may be in all.
     pub limit: Option<usize>,
 }
@@ -59,7 +64,8 @@ pub enum Protocol {
 }
 
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> {
-    let fields = at.fields(&["ports", "transparent", "transparentLimit", "serverFirstPorts", "apps"], problems)?;
+    let known = ["ports", "transparent", "transparentLimit", "proxyProtocolPorts", "serverFirstPorts", "apps"];
+    let fields = at.fields(&known, problems)?;
     let mut inbound = Inbound::default();
     if let Some(list) = fields.get("ports") {
         for item in list.items(problems)? {
@@ -67,10 +73,13 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
         }
     }
     inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
-    if let Some(at) = fields.get("transparentLimit") {
-        inbound.transparent_limit = value::limit(&at, problems);
-        if inbound.transparent.is_none() {
-            value::invalid(&at, "has no effect without inbound.transparent; ports have a limit of their own", problems);
+    inbound.transparent_limit = fields.get("transparentLimit").and_then(|at| value::limit(&at, problems));
+    if let Some(at) = fields.get("proxyProtocolPorts") {
+        inbound.proxy_protocol_ports = value::ports(&at, problems)?.into_iter().collect();
+    }
+    if inbound.transparent.is_none() {
+        for unused in ["transparentLimit", "proxyProtocolPorts"].into_iter().filter_map(|name| fields.get(name)) {
+            value::invalid(&unused, "has no effect without inbound.transparent; see the keys of ports", problems);
         }
     }
     if let Some(at) = fields.get("serverFirstPorts") {
@@ -83,6 +92,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
             }
         }
     }
+    check_who_speaks_first(&inbound, &fields, problems);
     if let Some(at) = fields.get("apps") {
         for (key, target) in at.entries(problems)? {
             let Some(port) = parse_port(key.text()) else {
@@ -97,13 +107,39 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     Some(inbound)
 }
 
+/// Where the server speaks first the app is dialled before it is known who the peer is; where it has to be told, it waits
+/// for that. Together they would wait for each other.
+fn check_who_speaks_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut Problems) {
+    if let Some(both) = inbound.proxy_protocol_ports.intersection(&inbound.server_first_ports).next()
+        && let Some(at) = fields.get("proxyProtocolPorts")
+    {
+        let message = format!(
+            "{both} is in serverFirstPorts too: its app would have to speak before it is told of its client; {SPEAKS}"
+        );
+        value::invalid(&at, message, problems);
+    }
+    // What could not be read is reported already; the others are found by their number only if all were.
+    let items = fields.get("ports").and_then(|at| at.items(&mut Problems::new())).unwrap_or_default();
+    for (port, at) in inbound.ports.iter().zip(&items).filter(|_| items.len() == inbound.ports.len()) {
+        if port.proxy_protocol && port.protocol == Protocol::ServerFirst {
+            let message = format!(
+                "port {} is server-first: its app would have to speak before it is told of its client; {SPEAKS}",
+                port.port
+            );
+            value::invalid(&at.peek("proxyProtocol").unwrap_or_else(|| at.clone()), message, problems);
+        }
+    }
+}
+
+const SPEAKS: &str = "take it out of the one or the other (a list of serverFirstPorts replaces the default one)";
+
 fn parse_port(text: &str) -> Option<u16> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     plain.then(|| text.parse().ok()).flatten()
 }
 
 fn read_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<InboundPort> {
-    let fields = at.fields(&["listen", "port", "app", "protocol", "limit"], problems)?;
+    let fields = at.fields(&["listen", "port", "app", "protocol", "proxyProtocol", "limit"], problems)?;
     let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
     let port = fields.require("port", problems).and_then(|at| value::port(&at, problems));
     let app_at = fields.require("app", problems);
@@ -112,11 +148,15 @@ fn read_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<InboundPort> {
         None => Some(Protocol::Auto),
         Some(at) => value::word(&at, &[("auto", Protocol::Auto), ("server-first", Protocol::ServerFirst)], problems),
     };
+    let proxy_protocol = match fields.get("proxyProtocol") {
+        None => Some(false),
+        Some(at) => value::word(&at, &[("v2", true)], problems),
+    };
     let limit = fields.get("limit").and_then(|at| value::limit(&at, problems));
-    let (listen, port, app, protocol) = (listen?, port?, app?, protocol?);
+    let (listen, port, app, protocol, proxy_protocol) = (listen?, port?, app?, protocol?, proxy_protocol?);
     if let (true, Some(app_at)) = (listen == app, app_at) {
         value::invalid(&app_at, format!("is the listener itself ({listen}), which would be a loop"), problems);
         return None;
     }
-    Some(InboundPort { listen, port, app, protocol, limit })
+    Some(InboundPort { listen, port, app, protocol, proxy_protocol, limit })
 }

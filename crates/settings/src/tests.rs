@@ -212,6 +212,29 @@ fn limits_are_none_unless_they_are_written() {
 }
 
 #[test]
+fn who_is_told_of_its_client_is_named_and_does_not_speak_first() {
+    let told = |text: &str| read(text.as_bytes(), Path::new("/")).unwrap().inbound;
+    assert!(!told(ISSUE).ports[0].proxy_protocol && told(ISSUE).proxy_protocol_ports.is_empty());
+    assert!(told(&with("port: 8080", "port: 8080, proxyProtocol: v2")).ports[0].proxy_protocol);
+    let captured = |more: &str| with("inbound:", &format!("inbound:\n  transparent: \"127.0.0.1:15006\"\n  {more}"));
+    assert_eq!(told(&captured("proxyProtocolPorts: [80]")).proxy_protocol_ports.first(), Some(&80));
+    for (text, field, reason) in [
+        (with("port: 8080", "port: 8080, proxyProtocol: v1"), "inbound.ports[0].proxyProtocol", "invalid-value"),
+        (with("port: 8080", "port: 8080, proxyProtocol: true"), "inbound.ports[0].proxyProtocol", "wrong-type"),
+        (
+            with("port: 8080", "port: 8080, proxyProtocol: v2, protocol: server-first"),
+            "inbound.ports[0].proxyProtocol",
+            "invalid-value",
+        ),
+        (with("inbound:", "inbound:\n  proxyProtocolPorts: [80]"), "inbound.proxyProtocolPorts", "invalid-value"),
+        (captured("proxyProtocolPorts: [25]"), "inbound.proxyProtocolPorts", "invalid-value"),
+        (captured("proxyProtocolPorts: [0]"), "inbound.proxyProtocolPorts[0]", "out-of-range"),
+    ] {
+        assert_eq!(problems_of(&text), [(field.to_owned(), reason)], "{text}");
+    }
+}
+
+#[test]
 fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
     let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
     let text = with(admin, r#"admin: {listen: "0.0.0.0:15000", tokenFile: secrets/token}"#);

@@ -191,6 +191,12 @@ impl ConnRecord {
         self.tls = Some(tls);
     }
 
+    /// The version of TLS that the handshake agreed on.
+    #[must_use]
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.tls.as_ref().map(|tls| tls.version)
+    }
+
     /// The connection goes on to the other side: it counts as opened, and is listed until it ends.
     pub fn admit(&mut self) {
         if let Some(port) = self.port {

@@ -121,6 +121,7 @@ fn inbound(inbound: &Inbound) -> Value {
                 Protocol::Auto => "auto",
                 Protocol::ServerFirst => "server-first",
             },
+            "proxyProtocol": port.proxy_protocol.then_some("v2"),
             "limit": port.limit,
         })
     };
@@ -129,6 +130,7 @@ fn inbound(inbound: &Inbound) -> Value {
         "ports": inbound.ports.iter().map(port).collect::<Vec<_>>(),
         "transparent": shown(inbound.transparent),
         "transparentLimit": inbound.transparent_limit,
+        "proxyProtocolPorts": inbound.proxy_protocol_ports,
         "serverFirstPorts": inbound.server_first_ports,
         "apps": apps,
     })
