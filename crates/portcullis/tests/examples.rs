@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{App, BIN, Sidecar, eventually, free_port, passed, portcullis};
+use support::{App, BIN, Sidecar, ask, eventually, free_port, passed, portcullis};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -89,6 +89,8 @@ fn the_quick_start_of_config_runs_as_its_readme_says() {
 
     assert!(passed(ports.address(19080), b"through both"), "{}{}", web.read_log(), cart.read_log());
     assert!(!passed(ports.address(18080), b"plaintext to a STRICT port"));
+    let told = ask(ports.address(18080), b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(told.starts_with(b"HTTP/1.1 403 ") && told.ends_with(b"through a sidecar.\n"), "{}", told.escape_ascii());
     assert!(passed(ports.address(19090), b"plaintext to the excepted port"));
 
     let policies = quickstart.join("policies");

@@ -22,6 +22,7 @@ use crate::changes::Changes;
 use crate::drain::{LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::handshakes::Heard;
+use crate::hint;
 use crate::peers;
 use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::world::{Snapshot, World};
@@ -190,10 +191,13 @@ async fn judge(
         // Whatever has come so far is judged as it is.
         Err(_elapsed) => {}
     }
-    heard.tell();
     let Detected { opening, seen, hello, eof } = detector.finish();
     record.sni = hello.and_then(|hello| hello.sni);
-    match decide(mode, opening) {
+    let action = decide(mode, opening);
+    if !matches!(action, Action::Refuse(_)) {
+        heard.tell();
+    }
+    match action {
         Action::Terminate => {
             let client = Replay::new(seen, stream);
             let (client, path, peer) = terminate(world, client, credentials, deadline, record).await?;
@@ -207,6 +211,10 @@ async fn judge(
         }
         Action::Refuse(reason) => {
             record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
+            if world.settings.inbound.http_hint && reason == Reason::PlaintextInStrict {
+                // Whether the client was told changes nothing about it.
+                let _told = hint::answer(&mut stream, seen, deadline).await;
+            }
             // Load balancers and health checks connect and go; that is no silence.
             let gone = opening == Opening::Silent && eof;
             Err(end::because(if gone { Reason::ClientGone } else { reason }, None))

@@ -14,6 +14,7 @@ mod end;
 pub mod engine;
 mod expiry;
 mod handshakes;
+mod hint;
 mod inbound;
 pub mod limits;
 mod outbound;

@@ -16,6 +16,8 @@ pub struct Inbound {
     pub transparent: Option<SocketAddr>,
     /// `transparentLimit`: connections that the transparent listener has at once; `None`: as many as there may be in all.
     pub transparent_limit: Option<usize>,
+    /// `httpHint`: a plaintext request of HTTP/1 that is refused is answered, instead of only closed.
+    pub http_hint: bool,
     /// `proxyProtocolPorts`: captured ports whose app is told of its client by a PROXY header.
     pub proxy_protocol_ports: BTreeSet<u16>,
     /// `serverFirstPorts`: ports whose server speaks first.
@@ -30,6 +32,7 @@ impl Default for Inbound {
             ports: Vec::new(),
             transparent: None,
             transparent_limit: None,
+            http_hint: false,
             proxy_protocol_ports: BTreeSet::new(),
             server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
             apps: BTreeMap::new(),
@@ -64,7 +67,8 @@ pub enum Protocol {
 }
 
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> {
-    let known = ["ports", "transparent", "transparentLimit", "proxyProtocolPorts", "serverFirstPorts", "apps"];
+    let known =
+        ["ports", "transparent", "transparentLimit", "proxyProtocolPorts", "serverFirstPorts", "apps", "httpHint"];
     let fields = at.fields(&known, problems)?;
     let mut inbound = Inbound::default();
     if let Some(list) = fields.get("ports") {
@@ -74,6 +78,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     }
     inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
     inbound.transparent_limit = fields.get("transparentLimit").and_then(|at| value::limit(&at, problems));
+    inbound.http_hint = fields.get("httpHint").and_then(|at| at.boolean(problems)).unwrap_or_default();
     if let Some(at) = fields.get("proxyProtocolPorts") {
         inbound.proxy_protocol_ports = value::ports(&at, problems)?.into_iter().collect();
     }

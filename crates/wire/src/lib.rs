@@ -8,6 +8,7 @@
 mod alpn;
 mod body;
 mod hello;
+pub mod http1;
 mod opening;
 pub mod proxy_v2;
 

@@ -130,6 +130,7 @@ fn inbound(inbound: &Inbound) -> Value {
         "ports": inbound.ports.iter().map(port).collect::<Vec<_>>(),
         "transparent": shown(inbound.transparent),
         "transparentLimit": inbound.transparent_limit,
+        "httpHint": inbound.http_hint,
         "proxyProtocolPorts": inbound.proxy_protocol_ports,
         "serverFirstPorts": inbound.server_first_ports,
         "apps": apps,
