@@ -184,8 +184,8 @@ impl Wanted {
 
 fn captured_by(file: &Path) -> Result<Capture, Failure> {
     let bad = |message: String| Failure::message(Exit::BadConfig, message);
-    let settings = config::load(file)
-        .map_err(|error| Failure::new(Exit::BadConfig, error))?
+    let text = config::read(file).map_err(|error| Failure::new(Exit::BadConfig, error))?;
+    let settings = config::parse(file, &text)
         .map_err(|problems| bad(format!("bad configuration\n{}", config::lines(file, &problems).trim_end())))?;
     let capture = Capture::of(&settings);
     if capture.inbound.is_none() && capture.outbound.is_none() {
