@@ -1,0 +1,82 @@
+"""`portcullis compose add` for a compose file that has never heard of us, with apps that are none of ours."""
+
+from .docker import APPS, IMAGE, eventually, get
+
+PROJECT = "portcullis-test-added"
+GROUP = "compose add"
+API_ID, DB_ID = "spiffe://cluster.local/ns/default/sa/api", "spiffe://cluster.local/ns/default/sa/db"
+
+# With what people write: an anchor, a short list of dependencies, a restart policy, an alias, a published port.
+COMPOSE = f"""\
+version: "3.7"
+x-app: &app
+  image: {APPS}
+  restart: always
+services:
+  api:
+    <<: *app
+    command: [sh, -c, "mkdir /www && echo 'from api: $$HOME' > /www/index.html && exec httpd -f -p 8000 -h /www"]
+    environment: {{HOME: /nowhere}}
+    ports: ["8091:8000"]
+    depends_on: [db]
+  db:
+    <<: *app
+    command: [sh, -c, "mkdir /www && echo 'from db' > /www/index.html && exec httpd -f -p 8000 -h /www"]
+    networks: {{default: {{aliases: [database]}}}}
+  other:
+    <<: *app
+    command: [sleep, "1000"]
+"""
+STRICT = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+def run(engine, report):
+    folder = engine.folder / "added"
+    policies = folder / "policies"
+    policies.mkdir(parents=True)
+    original = folder / "compose.yaml"
+    original.write_text(COMPOSE)
+
+    def check(case, expected, problem):
+        report.add(GROUP, case, expected, problem)
+
+    def asks(service, url):
+        code, text = engine.attempt("exec", engine.container(PROJECT, service), "wget", "-T", "3", "-qO-", url)
+        return code == 0, text
+
+    mesh = folder / "compose.mesh.yaml"
+    mesh.write_text(engine.docker("run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE,
+                                  "compose", "add", "api", "db", "-f", "/w/compose.yaml", "--image", IMAGE))
+    check("the original", "stays as it is", None if original.read_text() == COMPOSE else original.read_text())
+    engine.up(PROJECT, mesh)
+
+    for name in ("db", "database"):
+        good, text = eventually(lambda name=name: asks("api", f"http://{name}:8000/"), 20)
+        check(f"api asks {name}", "is answered", None if good and text == "from db\n" else text)
+    lines = engine.access(engine.container(PROJECT, "db-proxy"))
+    both = [line for line in lines if "transport=mtls" in line and API_ID in line and DB_ID in line]
+    check("both, as db's sidecar saw it", "mTLS, both identities", None if len(both) == 2 else str(lines))
+    status, body = get("http://localhost:8091/")
+    check("the published port, no policy yet", "is answered", None if body == "from api: /nowhere\n" else f"{status}: {body}")
+    good, text = asks("other", "http://db:8000/")
+    check("a service that was not added, no policy yet", "is answered", None if good else text)
+
+    (policies / "mesh.yaml").write_text(STRICT)
+    good, text = eventually(lambda: (not asks("other", "http://db:8000/")[0], "it is still answered"))
+    check("a service that was not added, STRICT", "is refused", None if good else text)
+    good, text = asks("api", "http://db:8000/")
+    check("api asks db, STRICT", "is answered", None if good else text)
+    status, body = get("http://localhost:8091/")
+    check("the published port, STRICT", "is refused with a hint", None if "mTLS" in body and "from api" not in body else
+          f"{status}: {body}")
+
+    code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "nobody", "-f",
+                                "/w/compose.yaml")
+    check("a service that does not exist", "exit code 65, and which there are",
+          None if code == 65 and "nobody" in text and "other" in text else f"{code}: {text}")
+    engine.compose(PROJECT, "down", "--volumes", "--timeout", "3")

@@ -1,0 +1,186 @@
+"""`docker/compose.yaml`, as a newcomer runs it, and then everything that happens to it in its life."""
+
+import concurrent.futures
+import pathlib
+import shutil
+import time
+
+from .docker import ROOT, eventually, get
+
+PROJECT = "portcullis-test-quickstart"
+WEB, CART = "http://localhost:8088", "http://localhost:8089"
+WEB_ID, CART_ID = "spiffe://cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/cart"
+STRICT_HINT = "mTLS"
+
+
+class QuickStart:
+    def __init__(self, engine, report):
+        self.engine, self.report = engine, report
+        self.files = engine.folder / "docker"
+        shutil.copytree(ROOT / "docker", self.files)
+        self.policy = self.files / "policies" / "istio-system" / "mesh.yaml"
+
+    def check(self, group, case, expected, problem):
+        self.report.add(f"Quick start: {group}", case, expected, problem)
+
+    def id(self, service):
+        return self.engine.container(PROJECT, service)
+
+    def start(self):
+        begun = time.monotonic()
+        self.engine.up(PROJECT, self.files / "compose.yaml")
+        self.check("start", f"docker-compose up --detach, {time.monotonic() - begun:.0f} s", "exit code 0", None)
+        self.works("start", "the first request")
+        for service, identity in (("web", WEB_ID), ("cart", CART_ID)):
+            said = self.engine.docker("logs", self.id(f"{service}-certs"))
+            self.check("start", f"certificate of {service}", "issued for its own ID", None if identity in said else said)
+
+    def works(self, group, case, seconds=10):
+        """web answers the host, and what cart answered it came over mTLS."""
+        cart, web = self.id("cart-proxy"), self.id("web-proxy")
+        before = [len(self.engine.access(container)) for container in (web, cart)]
+
+        def called():
+            status, body = get(WEB)
+            return status == 200 and "cart" in body, status, body
+        good, status, body = eventually(called, seconds)
+        self.check(group, case, "web answers with what cart said", None if good else f"{status}: {body}")
+
+        def logged():
+            new = [self.engine.access(container)[known:] for container, known in zip((web, cart), before)]
+            out = [line for line in new[0] if "transport=mtls" in line and CART_ID in line]
+            into = [line for line in new[1] if "transport=mtls" in line and WEB_ID in line and "decision=allow" in line]
+            return bool(out and into), new
+        good, new = eventually(logged, 5)
+        self.check(group, f"{case}, as the sidecars saw it", "mTLS, both identities", None if good else str(new)[-600:])
+
+    def refuses(self, group):
+        """Plaintext from outside the mesh is told that mTLS is required, and no more."""
+        def hinted(status, body):
+            return status in (403, 421, 426) and STRICT_HINT in body and "istio-system" not in body and "cart" not in body
+        before = len(self.engine.access(self.id("cart-proxy")))
+        status, body = get(CART)
+        self.check(group, "curl localhost:8089, a published port", "refused with a hint",
+                   None if hinted(status, body) else f"{status}: {body}")
+        code, text = self.engine.outsider(PROJECT, "demo", "get", "http://cart:8080/")
+        self.check(group, "another container in the same network", "refused with a hint",
+                   None if code == 1 and STRICT_HINT in text else f"{code}: {text}")
+        good, lines = eventually(lambda: (len(self.engine.access(self.id("cart-proxy"))) >= before + 2,
+                                          self.engine.access(self.id("cart-proxy"))[before:]), 5)
+        good = good and all("reason=plaintext_in_strict" in line for line in lines)
+        self.check(group, "both, in the log of cart's sidecar", "plaintext_in_strict", None if good else str(lines))
+
+    def least_privilege(self):
+        for service, user in (("web-proxy", "1337"), ("cart-proxy", "1337"), ("web", "1000"), ("web-net", "1337")):
+            facts = self.engine.inspect(self.id(service))
+            status = pathlib.Path(f"/proc/{facts['State']['Pid']}/status").read_text()
+            seen = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines()}
+            capabilities = {seen[name][0].strip("0") for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
+            problem = []
+            if seen["Uid"][0] != user:
+                problem.append(f"user {seen['Uid'][0]}")
+            if service != "web":
+                problem += [f"{name}={seen[name]}" for name in ("CapBnd",) if seen[name][0].strip("0")]
+                problem += [] if seen["NoNewPrivs"] == ["1"] else ["may gain privileges"]
+                problem += [] if facts["HostConfig"]["ReadonlyRootfs"] else ["may write to its root"]
+            if capabilities != {""}:
+                problem.append(f"capabilities {capabilities}")
+            self.check("least privilege", service, f"user {user}, no capability", "; ".join(problem) or None)
+        for service in ("web-intercept", "cart-intercept"):
+            state = self.engine.state(self.id(service))
+            self.check("least privilege", f"{service}, the only one with NET_ADMIN", "has ended, with 0",
+                       None if (state["Status"], state["ExitCode"]) == ("exited", 0) else str(state))
+
+    def live_policy(self):
+        strict = self.policy.read_text()
+
+        def outsider():
+            code, text = self.engine.outsider(PROJECT, "demo", "get", "http://cart:8080/")
+            return code == 0, code, text
+        self.policy.write_text(strict.replace("mode: STRICT", "mode: PERMISSIVE"))
+        good, *seen = eventually(outsider, 10)
+        self.check("a policy is edited", "STRICT to PERMISSIVE", "the outsider is let in", None if good else str(seen))
+        self.works("a policy is edited", "the mesh meanwhile")
+        self.policy.write_text(strict)
+        good, *seen = eventually(lambda: (not outsider()[0],), 10)
+        self.check("a policy is edited", "and back", "the outsider is refused", None if good else str(seen))
+
+    def restarts(self):
+        for service in ("cart", "web", "cart-proxy", "web-proxy"):
+            self.engine.docker("restart", self.id(service))
+            if service.endswith("proxy") and not self.engine.healthy(self.id(service)):
+                self.check("restarts", service, "healthy again", str(self.engine.state(self.id(service))))
+            self.works("restarts", f"after {service}", 20)
+
+    def dead_sidecar(self):
+        """R43: without a sidecar nothing gets in or out."""
+        for service in ("cart-proxy", "web-proxy"):
+            self.engine.docker("kill", self.id(service))
+        status, body = get(CART)
+        self.check("the sidecars are dead", "from the host to cart", "no answer", None if not body else f"{status}: {body}")
+        code, text = self.engine.outsider(PROJECT, "demo", "get", "http://cart:8080/")
+        self.check("the sidecars are dead", "from the network to cart", "no connection", None if code == 69 else f"{code}: {text}")
+        code, text = self.engine.attempt("exec", self.id("web"), "/portcullis", "demo", "get", "http://cart:8080/")
+        self.check("the sidecars are dead", "from web to cart, captured", "no connection", None if code == 69 else f"{code}: {text}")
+        self.engine.docker("start", self.id("cart-proxy"))
+        code, text = self.engine.attempt("exec", self.id("web"), "/portcullis", "demo", "get", "http://cart:8080/")
+        self.check("the sidecars are dead", "from web, when cart's is back", "no connection, and no plaintext",
+                   None if code == 69 else f"{code}: {text}")
+        self.engine.docker("start", self.id("web-proxy"))
+        for service in ("cart-proxy", "web-proxy"):
+            self.engine.healthy(self.id(service))
+        self.works("the sidecars are dead", "and alive again")
+
+    def in_flight(self):
+        """What is under way when something is stopped arrives."""
+        def during(case, url, act):
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                request = pool.submit(get, url, 30)
+                time.sleep(1)
+                act()
+                status, body = request.result()
+            self.check("in flight", case, "the answer arrives", None if status == 200 else f"{status}: {body}")
+        slow = f"{WEB}/slow?seconds=4"
+        during("web's sidecar is restarted", slow, lambda: self.engine.docker("restart", "--time", "30", self.id("web-proxy")))
+        self.engine.healthy(self.id("web-proxy"))
+        # The request must have passed both sidecars: web's own clients do not reach cart's slow page, so ask from its side.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            request = pool.submit(self.engine.attempt, "exec", self.id("web"), "/portcullis", "demo", "get", "--timeout", "30s",
+                                  "http://cart:8080/slow?seconds=4")
+            time.sleep(1)
+            self.engine.docker("restart", "--time", "30", self.id("cart-proxy"))
+            code, text = request.result()
+        self.check("in flight", "cart's sidecar is restarted, over mTLS", "the answer arrives", None if code == 0 else f"{code}: {text}")
+        self.engine.healthy(self.id("cart-proxy"))
+        during("docker-compose stop", slow, lambda: self.engine.compose(PROJECT, "stop"))
+        for service, code in (("web-proxy", 0), ("cart-proxy", 0), ("web", 0), ("cart", 0), ("web-net", 0), ("cart-net", 0)):
+            state = self.engine.state(self.id(service))
+            self.check("docker-compose stop", f"{service} ends", "exit code 0",
+                       None if state["Status"] == "exited" and state["ExitCode"] == code else str(state))
+
+    def after_a_reboot(self):
+        """What an engine starts again by itself must not run without its rules."""
+        for service in ("web", "web-proxy"):
+            code, text = self.engine.attempt("start", self.id(service))
+            self.check("after a reboot", f"{service} is started without the holder of its network", "does not start",
+                       None if code != 0 else "it runs")
+        self.engine.compose(PROJECT, "up", "--detach")
+        self.works("after a reboot", "docker-compose up again", 30)
+        said = self.engine.docker("logs", "--tail", "1", self.id("web-certs"))
+        self.check("after a reboot", "the certificate of web", "unchanged", None if "unchanged" in said else said)
+
+
+def run(engine, report):
+    start = QuickStart(engine, report)
+    start.start()
+    start.refuses("plaintext from outside")
+    start.least_privilege()
+    start.live_policy()
+    start.restarts()
+    start.dead_sidecar()
+    start.in_flight()
+    start.after_a_reboot()
+    start.refuses("plaintext from outside, again")
+    engine.compose(PROJECT, "down", "--volumes", "--timeout", "5")
+    left = engine.docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}")
+    report.add("Quick start: end", "docker-compose down --volumes", "nothing is left", left or None)
