@@ -77,8 +77,10 @@ class Sidecar(Portcullis):
     """One sidecar in a namespace, both of its transparent listeners on."""
 
     def __init__(self, name, world, namespace, spiffe_id, leaf, listen):
+        # At this level each of many refusals has its line.
         super().__init__(name, world.folder, world.binary, spiffe_id, leaf, admin=ADMIN, policy=policy(),
-                         wrapper=namespace.wrapper(), arguments=("--log-format", "json"))
+                         wrapper=namespace.wrapper(),
+                         arguments=("--log-format", "json", "--log-level", "info,access=debug"))
         self.namespace = namespace
         self.config["health"] = {"listen": f"{listen}:{HEALTH}"}
         self.config["inbound"] = {"transparent": f"{listen}:{INBOUND}"}
