@@ -30,6 +30,38 @@ class GreetingApp(EchoApp):
         super().converse(connection, received)
 
 
+class ToldApp(EchoApp):
+    """Reads a PROXY header of version 2, says what is in it in one line, then echoes."""
+
+    SPIFFE_ID = 0xE5
+
+    def converse(self, connection, received):
+        fixed = _read(connection, 16)
+        rest = _read(connection, int.from_bytes(fixed[14:]))
+        family, width = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}[fixed[13]]
+        source, destination = (socket.inet_ntop(family, rest[at:at + width]) for at in (0, width))
+        port = int.from_bytes(rest[2 * width + 2:2 * width + 4])
+        tlvs, at = {}, 2 * width + 4
+        while at < len(rest):
+            end = at + 3 + int.from_bytes(rest[at + 1:at + 3])
+            tlvs[rest[at]] = rest[at + 3:end]
+            at = end
+        peer = tlvs.get(self.SPIFFE_ID, b"-").decode()
+        connection.sendall(f"{source} {destination} {port} {peer}\n".encode())
+        super().converse(connection, received)
+
+
+def told(connect, payload=b"who am I?"):
+    """What a `ToldApp` was told, after the payload has been echoed."""
+    with connect() as connection:
+        connection.settimeout(5)
+        connection.sendall(payload)
+        seen = b""
+        while not seen.endswith(payload) and (data := connection.recv(4096)):
+            seen += data
+    return seen.removesuffix(b"\n" + payload).decode(errors="replace"), payload
+
+
 def upload(connect, size=8 << 20):
     """Half-closes after `size` bytes and reads the answer of a `DigestApp`."""
     payload = os.urandom(size)

@@ -7,7 +7,7 @@ from rig.processes import until
 
 from . import rules, servers
 from . import world as w
-from .apps import ending, greeted, healthy, upload
+from .apps import ending, greeted, healthy, told, upload
 from .namespaces import DIRECT, EVEN_LOOPBACK, FAMILIES, INBOUND, OUTBOUND, address, endpoint, loopback
 
 POLICY = "shop/modes"
@@ -148,6 +148,16 @@ class Cases:
         self.expect(group, "plaintext through both sidecars, DISABLE", lambda: greeted(self.world.through(to)),
                     "greeted", outbound=allowed(**self.out_plain(to)),
                     inbound=allowed(**self.in_plain(to, "DISABLE", "-")), app=w.GREETING_DISABLE)
+
+    def told_apps(self):
+        """The app learns the client's address and the original destination, not the sidecar's."""
+        group = "The app is told who its client is"
+        to = self.to(w.MTLS, w.TOLD)
+        self.expect(group, "mTLS", lambda: told(self.world.through(to)), f"{self.own} {to[0]} {w.TOLD} {CLIENT}",
+                    outbound=allowed(**self.out_mtls(to)), inbound=allowed(**self.in_mtls(to, "PERMISSIVE")),
+                    app=w.TOLD)
+        self.expect(group, "no sidecar, PERMISSIVE", lambda: told(self.world.without_sidecar(to)),
+                    f"{self.own} {to[0]} {w.TOLD} -", inbound=allowed(**self.in_plain(to, "PERMISSIVE")), app=w.TOLD)
 
     def unreachable_apps(self):
         group = "Where the app listens"
@@ -347,7 +357,7 @@ def run(world):
     for namespace in (world.client, world.server):
         namespace.redirect(world.binary)
     world.start_sidecars("dual")
-    for name in ("both_sidecars", "inbound_only", "whole_bodies", "server_first", "unreachable_apps", "own_ports",
+    for name in ("both_sidecars", "inbound_only", "whole_bodies", "server_first", "told_apps", "unreachable_apps", "own_ports",
                  "many_loops", "scanned", "names", "live_policy"):
         each(name)
     servers.run_cases(world)

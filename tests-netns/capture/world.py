@@ -13,7 +13,7 @@ from rig.certificates import CLIENT, SERVER, Authority
 from rig.portcullis import Portcullis
 from rig.processes import RigError, until
 
-from .apps import DigestApp, EchoApp, GreetingApp
+from .apps import DigestApp, EchoApp, GreetingApp, ToldApp
 from .namespaces import DIRECT, INBOUND, OUTBOUND, SIDECAR_UID, Namespace
 
 ADMIN, HEALTH = 15000, 15021
@@ -26,11 +26,13 @@ MYSQL, GREETING_STRICT, GREETING_DISABLE = 3306, 8021, 8023
 DOWN_STRICT, DOWN_PERMISSIVE = 8031, 8032
 # The app listens on loopback only; the second is not in `inbound.apps`.
 MAPPED, UNMAPPED = 8041, 8042
+# In `inbound.proxyProtocolPorts`.
+TOLD = 8051
 
 _MODES = {
     STRICT: "STRICT", PERMISSIVE: "PERMISSIVE", DISABLE: "DISABLE",
     DIGEST_PERMISSIVE: "PERMISSIVE", DIGEST_DISABLE: "DISABLE",
-    MYSQL: "PERMISSIVE", GREETING_DISABLE: "DISABLE", DOWN_PERMISSIVE: "PERMISSIVE",
+    MYSQL: "PERMISSIVE", GREETING_DISABLE: "DISABLE", DOWN_PERMISSIVE: "PERMISSIVE", TOLD: "PERMISSIVE",
 }
 
 # The server's address for each thing that a route of the client can say, by its last number.
@@ -149,6 +151,7 @@ class World:
             serve(DigestApp, port)
         for port in (MYSQL, GREETING_STRICT, GREETING_DISABLE):
             serve(GreetingApp, port)
+        serve(ToldApp, TOLD)
         for port in (MAPPED, UNMAPPED):
             serve(EchoApp, port, "127.0.0.1")
 
@@ -158,6 +161,7 @@ class World:
         self.outbound.config["outbound"].update(routes=routes(), otherwise=otherwise)
         self.inbound = Sidecar(f"in-{suffix}", self, self.server, SERVER, self.leaves[SERVER], listen)
         self.inbound.config["inbound"]["apps"] = {str(MAPPED): f"127.0.0.1:{MAPPED}"}
+        self.inbound.config["inbound"]["proxyProtocolPorts"] = [TOLD]
         for sidecar in (self.outbound, self.inbound):
             sidecar.start(self.processes)
 
@@ -252,6 +256,6 @@ def _same(seen, wanted):
 
 
 ALL_PORTS = (STRICT, PERMISSIVE, DISABLE, WORKLOAD, DIGEST_STRICT, DIGEST_PERMISSIVE, DIGEST_DISABLE,
-             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED,
+             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED, TOLD,
              # The real servers, see there.
              8101, 6379, 5432, 25)
