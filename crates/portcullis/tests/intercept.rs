@@ -65,3 +65,33 @@ fn a_wrong_argument_is_named_with_what_it_should_be() {
         assert!(err.contains(argument) && err.contains(wanted), "{err}");
     }
 }
+
+#[test]
+fn the_text_in_the_environment_is_read_where_no_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cart.yaml"), format!("{HEAD}inbound: {{transparent: '[::]:16006'}}\n")).unwrap();
+    let run = |text: &str, arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .current_dir(folder.path())
+            .env("PORTCULLIS_CONFIG", text)
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let text = format!("{HEAD}inbound: {{transparent: '[::]:17006'}}\n");
+    let (code, out, _) = run(&text, &["intercept", "plan"]);
+    assert!(code == Some(0) && out.contains("redirect to :17006"), "{out}");
+    let (code, out, _) = run(&text, &["intercept", "plan", "--config", "cart.yaml"]);
+    assert!(code == Some(0) && out.contains("redirect to :16006"), "{out}");
+    let (code, out, _) = run(&text, &["config", "check"]);
+    assert_eq!((code, out.as_str()), (Some(0), "PORTCULLIS_CONFIG: ok\n"));
+    for command in [&["intercept", "plan"][..], &["proxy"], &["config", "check"]] {
+        let (code, out, err) = run("workload: {name: cart}\n", command);
+        assert_eq!(code, Some(78), "{command:?}: {err}");
+        assert!(format!("{out}{err}").contains("PORTCULLIS_CONFIG:1:"), "{command:?}: {out}{err}");
+    }
+    let (code, _, err) = run("", &["proxy"]);
+    assert_eq!(code, Some(78));
+    assert!(err.contains("$PORTCULLIS_CONFIG") && err.contains("/etc/portcullis/config.yaml"), "{err}");
+}

@@ -1,5 +1,7 @@
-//! `portcullis config check`: is the proxy's own file right, before it is started with it?
+//! `portcullis config check`: is the proxy's own file right, before it is started with it? And where that file is.
 
+use std::env;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -29,43 +31,102 @@ enum Command {
 ///
 /// The files that it names are not looked at: policies are checked by `validate`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  portcullis config check /etc/portcullis/config.yaml")]
+#[command(after_long_help = "Examples:\n  portcullis config check cart.yaml")]
 struct Check {
-    /// The file
-    file: PathBuf,
+    /// The file [default: the text in $PORTCULLIS_CONFIG, or else /etc/portcullis/config.yaml]
+    file: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Command::Check(Check { file }) = &args.command;
-    let text = read(file).map_err(|error| Failure::new(Exit::BadConfig, error))?;
-    match parse(file, &text) {
+    let bad = |error| Failure::new(Exit::BadConfig, error);
+    let place = Place::required(file.as_deref()).map_err(bad)?;
+    let text = place.read().map_err(bad)?;
+    match place.parse(&text) {
         Ok(_settings) => {
-            output::text(&format!("{}: ok\n", file.display()))?;
+            output::text(&format!("{place}: ok\n"))?;
             Ok(Exit::Ok)
         }
         Err(problems) => {
-            output::text(&lines(file, &problems))?;
+            output::text(&place.lines(&problems))?;
             Ok(Exit::BadConfig)
         }
     }
 }
 
-/// What the text of a configuration means: the settings, or every mistake in it. `file` is where it was read.
-pub(crate) fn parse(file: &Path, text: &[u8]) -> Result<Settings, Vec<Problem>> {
-    portcullis_settings::read(text, file.parent().unwrap_or_else(|| Path::new("")))
+/// The variable that may hold the text of a configuration: a compose file then needs no other.
+const VARIABLE: &str = "PORTCULLIS_CONFIG";
+/// Where a configuration is looked for last.
+const DEFAULT: &str = "/etc/portcullis/config.yaml";
+
+/// Where a configuration is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Variable,
 }
 
-/// The text of a configuration. At most one byte more than is allowed: enough for the reader to say that it is too large.
-pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+impl Place {
+    /// The file that was named, else the variable, else the default file if it is there.
+    pub(crate) fn find(named: Option<&Path>) -> Option<Self> {
+        if let Some(file) = named {
+            return Some(Self::File(file.to_owned()));
+        }
+        if env::var_os(VARIABLE).is_some_and(|text| !text.is_empty()) {
+            return Some(Self::Variable);
+        }
+        Path::new(DEFAULT).exists().then(|| Self::File(DEFAULT.into()))
+    }
+
+    /// As [`find`](Self::find), where there must be one.
+    pub(crate) fn required(named: Option<&Path>) -> anyhow::Result<Self> {
+        Self::find(named).with_context(|| {
+            format!("there is no configuration: name a file, put its text into ${VARIABLE}, or a file at {DEFAULT}")
+        })
+    }
+
+    /// The text. At most one byte more than is allowed: enough for the reader to say that it is too large.
+    pub(crate) fn read(&self) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::File(file) => read(file),
+            Self::Variable => Ok(env::var_os(VARIABLE).unwrap_or_default().into_encoded_bytes()),
+        }
+    }
+
+    /// What the text means: the settings, or every mistake in it. Paths in it are relative to the folder of the file, or to
+    /// the working directory.
+    pub(crate) fn parse(&self, text: &[u8]) -> Result<Settings, Vec<Problem>> {
+        portcullis_settings::read(text, self.file().and_then(Path::parent).unwrap_or_else(|| Path::new("")))
+    }
+
+    /// One line for each mistake, `file:line:column: ...`.
+    pub(crate) fn lines(&self, problems: &[Problem]) -> String {
+        problems.iter().map(|problem| format!("{self}:{problem}\n")).collect()
+    }
+
+    /// `None` for the variable.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Variable => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => file.display().fmt(f),
+            Self::Variable => f.write_str(VARIABLE),
+        }
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let named = || file.display().to_string();
     let opened = File::open(file).with_context(named)?;
     anyhow::ensure!(opened.metadata().with_context(named)?.is_file(), "{}: not a regular file", file.display());
     let mut text = Vec::new();
     opened.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text).with_context(named)?;
     Ok(text)
-}
-
-/// One line for each mistake, `file:line:column: ...`.
-pub(crate) fn lines(file: &Path, problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("{}:{problem}\n", file.display())).collect()
 }

@@ -1,7 +1,7 @@
 //! `portcullis intercept`: the redirect rules of transparent capture, in the network namespace that it runs in.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use portcullis_intercept::probe::{self, Outcome as Probed, Version};
@@ -10,7 +10,8 @@ use portcullis_intercept::{
 };
 use portcullis_settings::Cidr;
 
-use super::{Outcome, config};
+use super::Outcome;
+use super::config::Place;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -83,6 +84,7 @@ struct Remove {}
 #[derive(Debug, clap::Args)]
 struct Wanted {
     /// The proxy's own file: captures what it has transparent listeners for, and leaves its health, metrics and explicit ports
+    /// [default: the text in $PORTCULLIS_CONFIG, /etc/portcullis/config.yaml, or Istio's ports]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of the transparent inbound listener [default: 15006, or that of the file]
@@ -156,8 +158,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 impl Wanted {
     fn capture(&self) -> Result<Capture, Failure> {
-        let mut capture = match &self.config {
-            Some(file) => captured_by(file)?,
+        let mut capture = match Place::find(self.config.as_deref()) {
+            Some(place) => captured_by(&place)?,
             None => Capture::istio(),
         };
         if let Some(inbound) = &mut capture.inbound {
@@ -182,16 +184,16 @@ impl Wanted {
     }
 }
 
-fn captured_by(file: &Path) -> Result<Capture, Failure> {
+fn captured_by(place: &Place) -> Result<Capture, Failure> {
     let bad = |message: String| Failure::message(Exit::BadConfig, message);
-    let text = config::read(file).map_err(|error| Failure::new(Exit::BadConfig, error))?;
-    let settings = config::parse(file, &text)
-        .map_err(|problems| bad(format!("bad configuration\n{}", config::lines(file, &problems).trim_end())))?;
+    let text = place.read().map_err(|error| Failure::new(Exit::BadConfig, error))?;
+    let settings = place
+        .parse(&text)
+        .map_err(|problems| bad(format!("bad configuration\n{}", place.lines(&problems).trim_end())))?;
     let capture = Capture::of(&settings);
     if capture.inbound.is_none() && capture.outbound.is_none() {
         return Err(bad(format!(
-            "{}: there is nothing to capture for: neither inbound.transparent nor outbound.transparent is set",
-            file.display()
+            "{place}: there is nothing to capture for: neither inbound.transparent nor outbound.transparent is set"
         )));
     }
     Ok(capture)

@@ -15,9 +15,10 @@ use crate::run;
   PORTCULLIS_LOG=debug portcullis proxy --config cart.yaml --log-format json
   portcullis proxy --config cart.yaml --access-log envoy")]
 pub(crate) struct Args {
-    /// The configuration; paths in it are relative to it
+    /// The configuration; paths in it are relative to it [default: the text in $PORTCULLIS_CONFIG, with paths relative to the
+    /// working directory, or else /etc/portcullis/config.yaml]
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// Form of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -64,5 +65,5 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         AccessLogFormat::EnvoyJson => AccessLog::EnvoyJson,
         AccessLogFormat::Off => AccessLog::Off,
     };
-    run::run(&args.config, &run::Logging { format, level, access })
+    run::run(args.config.as_deref(), &run::Logging { format, level, access })
 }

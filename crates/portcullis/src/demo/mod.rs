@@ -7,6 +7,7 @@
 mod app;
 mod client;
 mod log;
+pub(crate) mod server;
 mod stage;
 mod table;
 

@@ -33,7 +33,7 @@ use self::ends::{Sources, Wishes};
 use self::own_file::OwnFile;
 use self::pages::process::Birth;
 use self::status::{Parts, Status};
-use crate::commands::config;
+use crate::commands::config::Place;
 
 /// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
 const BAD_INPUT: u8 = 65;
@@ -62,7 +62,7 @@ pub(crate) struct Logging {
 }
 
 /// Runs the proxy until it is told to end.
-pub(crate) fn run(config: &Path, logging: &Logging) -> ExitCode {
+pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> ExitCode {
     match start(config, logging) {
         Ok(code) => code,
         Err(refusal) => {
@@ -72,7 +72,7 @@ pub(crate) fn run(config: &Path, logging: &Logging) -> ExitCode {
     }
 }
 
-fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
+fn start(config: Option<&Path>, logging: &Logging) -> Result<ExitCode, Refusal> {
     portcullis_sandbox::dumps::forbid()
         .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
     let (birth, (settings, own_file)) = (Birth::now(), read_settings(config)?);
@@ -82,7 +82,7 @@ fn start(config: &Path, logging: &Logging) -> Result<ExitCode, Refusal> {
     // Everything is bound before the sandbox, in which nothing can be, and the sandbox is entered before the first thread.
     let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
     let admin = admin::bind(&settings).map_err(failed)?;
-    let sandbox = sandbox::enter(&settings, config);
+    let sandbox = sandbox::enter(&settings, own_file.place().file());
     let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
     panics::log();
     sandbox.tell();
@@ -152,13 +152,13 @@ fn processors() -> NonZeroUsize {
 }
 
 /// Reads the configuration; every mistake of it is told in one run.
-fn read_settings(path: &Path) -> Result<(Settings, OwnFile), Refusal> {
-    let text = config::read(path).map_err(|error| Refusal::new(BAD_CONFIG, format!("{error:#}")))?;
-    match config::parse(path, &text) {
-        Ok(settings) => Ok((settings, OwnFile::new(path.to_owned(), text))),
-        Err(problems) => {
-            Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", config::lines(path, &problems))))
-        }
+fn read_settings(named: Option<&Path>) -> Result<(Settings, OwnFile), Refusal> {
+    let unreadable = |error: anyhow::Error| Refusal::new(BAD_CONFIG, format!("{error:#}"));
+    let place = Place::required(named).map_err(unreadable)?;
+    let text = place.read().map_err(unreadable)?;
+    match place.parse(&text) {
+        Ok(settings) => Ok((settings, OwnFile::new(place, text))),
+        Err(problems) => Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", place.lines(&problems)))),
     }
 }
 

@@ -1,12 +1,10 @@
 //! The proxy's own configuration file: read once, at the start. That it has changed since is said, and not acted upon.
 
-use std::path::{Path, PathBuf};
-
-use crate::commands::config;
+use crate::commands::config::Place;
 
 /// The file as it was when the proxy started.
 pub(super) struct OwnFile {
-    path: PathBuf,
+    place: Place,
     text: Vec<u8>,
 }
 
@@ -19,17 +17,17 @@ pub(super) enum Now {
 }
 
 impl OwnFile {
-    pub(super) const fn new(path: PathBuf, text: Vec<u8>) -> Self {
-        Self { path, text }
+    pub(super) const fn new(place: Place, text: Vec<u8>) -> Self {
+        Self { place, text }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Compares the bytes: what they mean is not looked at before the next start.
     pub(super) fn now(&self) -> Now {
-        match config::read(&self.path) {
+        match self.place.read() {
             Ok(text) if text == self.text => Now::Same,
             Ok(_) => Now::Changed,
             Err(error) => Now::Unreadable(format!("{error:#}")),
@@ -38,7 +36,7 @@ impl OwnFile {
 
     /// Says in the log what a reload does not do.
     pub(super) fn tell(&self) {
-        let file = self.path.display();
+        let file = &self.place;
         match self.now() {
             Now::Same => {}
             Now::Changed => tracing::warn!(%file, "restart needed: the configuration has changed since the start"),

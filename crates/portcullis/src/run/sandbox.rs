@@ -30,7 +30,7 @@ pub(super) struct Sandbox {
 }
 
 /// Enters the sandbox. `config` is the configuration, which stays readable: whether it has changed is told.
-pub(super) fn enter(settings: &Settings, config: &Path) -> Sandbox {
+pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
     let alone = fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1);
     let landlock = settings.sandbox.landlock.then(|| restrict(settings, config));
     let seccomp = settings.sandbox.seccomp.then(calls::deny);
@@ -59,16 +59,16 @@ impl Sandbox {
     }
 }
 
-fn restrict(settings: &Settings, config: &Path) -> Outcome {
+fn restrict(settings: &Settings, config: Option<&Path>) -> Outcome {
     access::restrict(&Access { read: readable(settings, config), connect: dialled(settings) })
 }
 
-fn readable(settings: &Settings, config: &Path) -> BTreeSet<PathBuf> {
+fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
     let files = settings.identity_files().into_iter().flatten().chain(settings.admin_token.clone());
     sources.push(Source::Files(files.collect()));
-    read.extend(own_file(config));
+    read.extend(config.map(own_file).unwrap_or_default());
     for reach in sources.iter().map(Source::reach) {
         read.extend(reach.within);
         read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
@@ -154,7 +154,7 @@ mod tests {
                  mesh: {{trustBundles: {{partner.test: /srv/partner/roots/p}}}}\npolicies: policies\n"
             )
         };
-        let read = readable(&settings(&files("/etc/certs")), Path::new("/srv/app/conf/cart.yaml"));
+        let read = readable(&settings(&files("/etc/certs")), Some(Path::new("/srv/app/conf/cart.yaml")));
         for yes in ["/srv/app/conf", "/srv/app/conf/policies", "/etc/certs", "/srv/partner/roots", "/srv/partner"] {
             assert!(read.contains(Path::new(yes)), "{yes} in {read:?}");
         }
@@ -162,7 +162,7 @@ mod tests {
             assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
         }
         // Files in the root itself: they alone, and no renames.
-        let read = readable(&settings(&files("")), Path::new("/srv/app/conf/cart.yaml"));
+        let read = readable(&settings(&files("")), Some(Path::new("/srv/app/conf/cart.yaml")));
         assert!(read.contains(Path::new("/k")) && !read.contains(Path::new("/")), "{read:?}");
     }
 }

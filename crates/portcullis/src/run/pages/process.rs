@@ -40,7 +40,7 @@ pub(in crate::run) fn server_info(birth: Birth, state: &str, own_file: &OwnFile)
         Now::Unreadable(_) => Value::Null,
     };
     json!({
-        "configFile": own_file.path().display().to_string(),
+        "configFile": own_file.place().to_string(),
         "restartNeeded": restart_needed,
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
