@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::{certs, config, demo, explain, healthcheck, identity, intercept, proxy, validate, version};
+use crate::commands::{certs, config, demo, explain, healthcheck, hold, identity, intercept, proxy, validate, version};
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
 
@@ -42,6 +42,7 @@ enum Command {
     Intercept(Box<intercept::Args>),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
+    Hold(hold::Args),
     Version(version::Args),
 }
 
@@ -64,6 +65,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Intercept(args)) => intercept::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
+        Some(Command::Hold(args)) => hold::run(args),
         Some(Command::Version(args)) => version::run(args),
     };
     outcome

@@ -10,6 +10,7 @@ mod files;
 mod http;
 mod output;
 mod run;
+mod signals;
 
 fn main() -> std::process::ExitCode {
     cli::run(std::env::args_os())

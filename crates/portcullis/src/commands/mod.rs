@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod healthcheck;
+pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
 pub(crate) mod proxy;

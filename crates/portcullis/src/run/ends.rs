@@ -9,12 +9,12 @@ use std::time::Duration;
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_settings::defaults;
 use portcullis_watch::Monitor;
-use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::own_file::OwnFile;
+use crate::signals::reap;
 
 /// What the admin address wants. A wish is kept until it is seen.
 #[derive(Default)]
@@ -50,11 +50,6 @@ struct Requests<'a> {
     hangup: Signal,
     child: Signal,
     sources: Sources<'a>,
-}
-
-/// Takes note of every child that has ended.
-fn reap() {
-    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 impl Requests<'_> {
