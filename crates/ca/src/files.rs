@@ -42,7 +42,7 @@ pub fn write(path: &Path, content: &[u8], private: Private, replace: bool) -> Re
     let failed = |source| WriteError::Io { path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = folder.join(format!(".{name}.{}", std::process::id()));
+    let draft = folder.join(format!(".{name}.{}", distinct().map_err(failed)?));
     let result = write_draft(&draft, content, private)
         .and_then(|()| fs::rename(&draft, path))
         .and_then(|()| fs::File::open(folder)?.sync_all());
@@ -51,6 +51,14 @@ pub fn write(path: &Path, content: &[u8], private: Private, replace: bool) -> Re
         let _gone = fs::remove_file(&draft);
     }
     result.map_err(failed)
+}
+
+/// A name that nobody else takes. The process id would not do: in every container it is 1, and a draft that one left
+/// behind when it was killed would be in the way of the next.
+fn distinct() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 fn write_draft(draft: &Path, content: &[u8], private: Private) -> io::Result<()> {

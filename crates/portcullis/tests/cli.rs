@@ -414,6 +414,106 @@ mod certs {
         assert_eq!(issue(&["--ca", &ca, "--id", ID]).code, Some(65));
         assert!(!Path::new(&out).exists(), "nothing was written");
     }
+
+    fn ensure(ca: &Path, id: &str, out: &Path, more: &[&str]) -> Ran {
+        run(&[&["certs", "ensure", "--ca", path(ca), "--id", id, "--out", path(out)], more].concat())
+    }
+
+    fn word(ran: &Ran) -> &str {
+        ran.out.split(':').next().unwrap()
+    }
+
+    #[test]
+    fn a_first_start_makes_ca_and_leaf_and_a_second_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, out) = (folder.path().join("new/ca"), folder.path().join("certs/cart"));
+        let first = ensure(&ca, ID, &out, &[]);
+        assert_eq!((first.code, word(&first)), (Some(0), "issued"), "{}", first.err);
+        assert_eq!(names(&ca), ["ca-cert.pem", "ca-key.pem", "root-cert.pem"]);
+        assert_eq!(names(&out), ["ca.pem", "cert.pem", "key.pem"]);
+        assert_eq!((mode(&ca.join("ca-key.pem")), mode(&out.join("key.pem"))), (0o600, 0o600));
+        let leaf = fs::read(out.join("cert.pem")).unwrap();
+        let second = ensure(&ca, ID, &out, &["--ttl", "90d", "--key", "rsa-2048"]);
+        assert_eq!((second.code, word(&second)), (Some(0), "unchanged"), "{}", second.err);
+        assert_eq!(fs::read(out.join("cert.pem")).unwrap(), leaf);
+    }
+
+    #[test]
+    fn a_leaf_that_is_not_good_is_issued_anew_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        let (out, other) = (folder.path().join("out"), folder.path().join("other"));
+        ensure(&one, ID, &out, &[]);
+        ensure(&two, ID, &other, &[]);
+        let anew = |what: &str| {
+            let ran = ensure(&one, ID, &out, &[]);
+            assert_eq!((ran.code, word(&ran)), (Some(0), "issued"), "{what}: {}", ran.err);
+            assert_eq!(word(&ensure(&one, ID, &out, &[])), "unchanged", "{what}");
+        };
+        fs::remove_file(out.join("key.pem")).unwrap();
+        anew("missing");
+        fs::copy(other.join("key.pem"), out.join("key.pem")).unwrap();
+        anew("a key that does not fit");
+        fs::write(out.join("cert.pem"), "no PEM").unwrap();
+        anew("unreadable");
+        assert_eq!(word(&ensure(&one, "spiffe://example.org/ns/shop/sa/web", &out, &[])), "issued");
+        anew("another ID");
+        for name in ["cert.pem", "key.pem"] {
+            fs::copy(other.join(name), out.join(name)).unwrap();
+        }
+        anew("another CA");
+        fs::copy(other.join("ca.pem"), out.join("ca.pem")).unwrap();
+        anew("another root beside it");
+        // Valid from a minute before: with a minute to live it is past the half.
+        run(&["certs", "issue", "--ca", path(&one), "--id", ID, "--out", path(&out), "--ttl", "60s", "--force"]);
+        anew("half of its life");
+    }
+
+    #[test]
+    fn a_ca_that_is_there_is_used_or_refused_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, out) = (ca(folder.path()), folder.path().join("out"));
+        let ca = Path::new(&ca);
+        let key = fs::read(ca.join("ca-key.pem")).unwrap();
+        assert_eq!(ensure(ca, ID, &out, &[]).code, Some(0));
+        for id in ["spiffe://other.org/ns/a/sa/b", "spiffe://example.org", "example.org/x"] {
+            assert_eq!(ensure(ca, id, &out, &[]).code, Some(65), "{id}");
+        }
+        assert_eq!(ensure(ca, ID, &folder.path().join("short"), &["--ttl", "30s"]).code, Some(65));
+        assert_eq!(ensure(ca, ID, &out, &["--ttl", "24"]).code, Some(64));
+        fs::remove_file(ca.join("root-cert.pem")).unwrap();
+        let half = ensure(ca, ID, &out, &[]);
+        assert!(half.code == Some(1) && half.err.contains("root-cert.pem"), "{}", half.err);
+        assert_eq!(fs::read(ca.join("ca-key.pem")).unwrap(), key);
+    }
+
+    /// Containers that start at once on an empty volume: one CA, and every leaf is of it.
+    #[test]
+    fn many_processes_at_once_make_one_ca() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca");
+        let workload = |number: usize| format!("spiffe://example.org/ns/shop/sa/w{}", number % 8);
+        let out = |number: usize| folder.path().join(format!("w{}", number % 8));
+        // Two for each workload: they share a folder too.
+        let started: Vec<_> = (0..16)
+            .map(|number| {
+                let (id, out) = (workload(number), out(number));
+                let arguments = ["certs", "ensure", "--ca", path(&ca), "--id", &id, "--out", path(&out)];
+                Command::new(BIN).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let ended: Vec<_> = started.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        let count = |word: &str, pick: fn(&std::process::Output) -> &[u8]| {
+            ended.iter().filter(|ended| pick(ended).starts_with(word.as_bytes())).count()
+        };
+        assert!(ended.iter().all(|ended| ended.status.success()), "{ended:?}");
+        assert_eq!(count("made a CA", |ended| &ended.stderr), 1);
+        assert_eq!((count("issued", |ended| &ended.stdout), count("unchanged", |ended| &ended.stdout)), (8, 8));
+        assert_eq!(names(&ca), ["ca-cert.pem", "ca-key.pem", "root-cert.pem"]);
+        for number in 0..8 {
+            assert_eq!(word(&ensure(&ca, &workload(number), &out(number), &[])), "unchanged");
+        }
+    }
 }
 
 mod config {

@@ -3,6 +3,8 @@
 //! For development and for meshes small enough to be run by hand. Nothing is replaced unless asked: a CA key that is
 //! overwritten takes every certificate it ever signed out of the mesh.
 
+mod ensure;
+
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -26,11 +28,17 @@ const CA_CERT: &str = "ca-cert.pem";
 const CA_KEY: &str = "ca-key.pem";
 const ROOT_CERT: &str = "root-cert.pem";
 
+/// The files of a workload.
+const LEAF_CERT: &str = "cert.pem";
+const LEAF_KEY: &str = "key.pem";
+const LEAF_TRUST: &str = "ca.pem";
+
 /// Make a certificate authority, and certificates from it
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis certs init --out ca
-  portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart")]
+  portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart
+  portcullis certs ensure --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -40,6 +48,7 @@ pub(crate) struct Args {
 enum Command {
     Init(Init),
     Issue(Issue),
+    Ensure(ensure::Args),
 }
 
 /// Make a new root: writes ca-cert.pem, ca-key.pem (mode 0600) and root-cert.pem
@@ -86,40 +95,74 @@ pub(crate) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Init(args) => init(args),
         Command::Issue(args) => issue(args),
+        Command::Ensure(args) => ensure::run(args),
     }
 }
 
 fn init(args: &Init) -> Outcome {
-    let root = Root::generate(&args.trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
-    let key = root.key_pem();
-    let files = [
-        (CA_KEY, key.as_str(), Private::Yes),
-        (CA_CERT, root.cert_pem(), Private::No),
-        (ROOT_CERT, root.cert_pem(), Private::No),
-    ];
-    write_all(&args.out, &files, Existing::Precious)?;
+    // Others may be about to make one.
+    let _lock = ensure::lock(&args.out)?;
+    write_all(&args.out, &new_ca(&args.trust_domain)?, Existing::Precious)?;
     output::note(&format!("wrote {CA_CERT}, {CA_KEY} and {ROOT_CERT} to {}", args.out.display()));
     Ok(Exit::Ok)
 }
 
 fn issue(args: &Issue) -> Outcome {
-    let bad_input = |error: anyhow::Error| Failure::new(Exit::BadInput, error);
-    let id = SpiffeId::parse(&args.id).with_context(|| args.id.escape_debug().to_string()).map_err(bad_input)?;
-    let read = |name: &str| read(&args.ca.join(name));
-    let (cert, key, trust) = (read(CA_CERT)?, read(CA_KEY)?, read(ROOT_CERT)?);
-    let root = Root::from_pem(&cert, &key)
-        .with_context(|| format!("{} and {CA_KEY}", args.ca.join(CA_CERT).display()))
-        .map_err(bad_input)?;
-    let issued = root.issue(&id, args.ttl, args.key).map_err(|error| bad_input(error.into()))?;
-    let files = [
-        ("key.pem", issued.key_pem.as_str(), Private::Yes),
-        ("cert.pem", issued.cert_chain_pem.as_str(), Private::No),
-        ("ca.pem", trust.as_str(), Private::No),
-    ];
+    let id = parse_id(&args.id)?;
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
-    write_all(&args.out, &files, existing)?;
-    output::note(&format!("wrote cert.pem, key.pem and ca.pem for {id} to {}", args.out.display()));
+    Ca::read(&args.ca)?.issue(&id, args.ttl, args.key, &args.out, existing)?;
+    output::note(&format!("wrote {LEAF_CERT}, {LEAF_KEY} and {LEAF_TRUST} for {id} to {}", args.out.display()));
     Ok(Exit::Ok)
+}
+
+/// A file to be written: its name, what is in it, who may read it.
+type NewFile = (&'static str, String, Private);
+
+/// A new CA, as the files that it is made of.
+fn new_ca(trust_domain: &TrustDomain) -> Result<[NewFile; 3], Failure> {
+    let root = Root::generate(trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    Ok([
+        (CA_KEY, root.key_pem(), Private::Yes),
+        (CA_CERT, root.cert_pem().to_owned(), Private::No),
+        (ROOT_CERT, root.cert_pem().to_owned(), Private::No),
+    ])
+}
+
+fn bad_input(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::BadInput, error)
+}
+
+fn parse_id(text: &str) -> Result<SpiffeId, Failure> {
+    SpiffeId::parse(text).with_context(|| text.escape_debug().to_string()).map_err(bad_input)
+}
+
+/// A CA, read from its folder.
+struct Ca {
+    root: Root,
+    cert: String,
+    trust: String,
+}
+
+impl Ca {
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let read = |name: &str| read(&folder.join(name));
+        let (cert, key, trust) = (read(CA_CERT)?, read(CA_KEY)?, read(ROOT_CERT)?);
+        let root = Root::from_pem(&cert, &key)
+            .with_context(|| format!("{} and {CA_KEY}", folder.join(CA_CERT).display()))
+            .map_err(bad_input)?;
+        Ok(Self { root, cert, trust })
+    }
+
+    /// Issues a leaf into a folder.
+    fn issue(&self, id: &SpiffeId, ttl: Duration, key: KeyType, out: &Path, existing: Existing) -> Result<(), Failure> {
+        let issued = self.root.issue(id, ttl, key).map_err(bad_input)?;
+        let files = [
+            (LEAF_KEY, issued.key_pem, Private::Yes),
+            (LEAF_CERT, issued.cert_chain_pem, Private::No),
+            (LEAF_TRUST, self.trust.clone(), Private::No),
+        ];
+        write_all(out, &files, existing)
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -140,7 +183,7 @@ enum Existing {
 }
 
 /// Writes all files or, if one of them is in the way, none.
-fn write_all(folder: &Path, files: &[(&str, &str, Private)], existing: Existing) -> Result<(), Failure> {
+fn write_all(folder: &Path, files: &[NewFile], existing: Existing) -> Result<(), Failure> {
     DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| folder.display().to_string())?;
     let in_the_way = files.iter().map(|(name, ..)| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
     match (existing, in_the_way) {
