@@ -72,7 +72,7 @@ def run(engine, report):
     good, text = asks("api", "http://db:8000/")
     check("api asks db, STRICT", "is answered", None if good else text)
     status, body = get("http://localhost:8091/")
-    check("the published port, STRICT", "is refused with a hint", None if "mTLS" in body and "from api" not in body else
+    check("the published port, STRICT", "is refused with a hint", None if "Mutual TLS is required" in body and "from api" not in body else
           f"{status}: {body}")
 
     code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "nobody", "-f",

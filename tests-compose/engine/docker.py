@@ -91,9 +91,9 @@ class Engine:
         return until(lambda: self.state(container).get("Health", {}).get("Status") == "healthy", seconds)
 
     def access(self, container):
-        """The lines of its access log, as it is: text."""
-        lines = self.attempt("logs", container)[1].splitlines()
-        return [line for line in lines if " access" in line and "decision=" in line]
+        """The lines of its access log: text, without quotes around the values."""
+        lines = self.attempt("logs", container)[1].replace('"', "").splitlines()
+        return [line for line in lines if " access: " in line and "decision=" in line]
 
     def outsider(self, project, *arguments):
         """Runs our image in the project's network, without a sidecar: exit code, and what it printed."""
