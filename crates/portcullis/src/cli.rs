@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::{certs, config, demo, explain, healthcheck, hold, identity, intercept, proxy, validate, version};
+use crate::commands::{
+    certs, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run, validate, version, wait,
+};
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
 
@@ -42,6 +44,8 @@ enum Command {
     Intercept(Box<intercept::Args>),
     Config(config::Args),
     Healthcheck(healthcheck::Args),
+    Wait(wait::Args),
+    Run(run::Args),
     Hold(hold::Args),
     Version(version::Args),
 }
@@ -65,6 +69,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Intercept(args)) => intercept::run(args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Healthcheck(args)) => healthcheck::run(args),
+        Some(Command::Wait(args)) => wait::run(args),
+        Some(Command::Run(args)) => run::run(args),
         Some(Command::Hold(args)) => hold::run(args),
         Some(Command::Version(args)) => version::run(args),
     };

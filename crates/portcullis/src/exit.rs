@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     NoPermission,
     /// The proxy's own configuration is wrong.
     BadConfig,
+    /// As a shell has it for a program that it ran: its own code, or how it ended.
+    Program(u8),
 }
 
 impl Exit {
@@ -34,7 +36,13 @@ impl Exit {
             Self::Unreachable => 69,
             Self::NoPermission => 77,
             Self::BadConfig => 78,
+            Self::Program(code) => code,
         }
+    }
+
+    /// Ended by a signal, as shells say it.
+    pub(crate) fn killed_by(signal: i32) -> Self {
+        Self::Program(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX))
     }
 }
 
@@ -48,13 +56,15 @@ impl From<Exit> for ExitCode {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0   as asked
-  1   failure; demo --check: a cell is not as it must be; healthcheck: not ready
+  1   failure; demo --check: a cell is not as it must be; healthcheck, wait, run: not ready
   3   proxy: connections had to be cut at the end of the drain
   64  wrong usage of the command line
   65  bad input: policy, certificate or SPIFFE ID
   69  the proxy cannot be reached
   77  permission denied
-  78  bad configuration of the proxy";
+  78  bad configuration of the proxy
+run ends with the code of what it ran; 126 if that cannot be executed, 127 if it is not there.
+wait and run: 128 and the number of the signal that ended them, or what run ran.";
 
 /// Why a command did not do what was asked: what to say on standard error, and the code.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! One plain HTTP/1.1 GET with a deadline, for readiness and metrics on an admin address.
+//! One plain HTTP/1.1 GET or POST with a deadline, for readiness and changes on an admin address.
 //!
 //! A client of 80 lines instead of a dependency: the other end is this program, the answer is small, and an image
 //! without a shell needs `healthcheck` to have no needs of its own. It refuses https, redirects and anything large.
@@ -51,16 +51,33 @@ impl Url {
         Self { authority: address.to_string(), path: path.to_owned() }
     }
 
+    /// Another path of the same server.
+    pub(crate) fn with_path(&self, path: &str) -> Self {
+        Self { authority: self.authority.clone(), path: path.to_owned() }
+    }
+
     /// Asks, and waits at most `within` for the whole answer.
     ///
     /// # Errors
     /// If nobody answers in time, or not in HTTP.
     pub(crate) fn get(&self, within: Duration) -> io::Result<Answer> {
+        self.request("GET", "", within)
+    }
+
+    /// Asks for a change; nothing is sent along.
+    ///
+    /// # Errors
+    /// If nobody answers in time, or not in HTTP.
+    pub(crate) fn post(&self, within: Duration) -> io::Result<Answer> {
+        self.request("POST", "Content-Length: 0\r\n", within)
+    }
+
+    fn request(&self, method: &str, headers: &str, within: Duration) -> io::Result<Answer> {
         let deadline = Instant::now() + within;
         let mut stream = self.connect(deadline)?;
         stream.set_write_timeout(Some(left(deadline)?))?;
         let Self { authority, path } = self;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         let mut chunk = [0; 16 * 1024];

@@ -9,6 +9,7 @@ mod exit;
 mod files;
 mod http;
 mod output;
+mod ready;
 mod run;
 mod signals;
 

@@ -9,8 +9,12 @@ pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
 pub(crate) mod proxy;
+pub(crate) mod run;
 pub(crate) mod validate;
 pub(crate) mod version;
+pub(crate) mod wait;
+
+use std::time::Duration;
 
 use std::time::Duration;
 
