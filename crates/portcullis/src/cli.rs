@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
-    certs, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run, validate, version, wait,
+    certs, completion, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run, validate, version,
+    wait,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -47,6 +48,7 @@ enum Command {
     Wait(wait::Args),
     Run(run::Args),
     Hold(hold::Args),
+    Completion(completion::Args),
     Version(version::Args),
 }
 
@@ -72,6 +74,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Wait(args)) => wait::run(args),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Hold(args)) => hold::run(args),
+        Some(Command::Completion(args)) => completion::run::<Cli>(args),
         Some(Command::Version(args)) => version::run(args),
     };
     outcome

@@ -16,7 +16,9 @@ use crate::output;
 
 /// Work with the proxy's own configuration
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  portcullis config check /etc/portcullis/config.yaml")]
+#[command(after_long_help = "Examples:
+  portcullis config check /etc/portcullis/config.yaml
+  portcullis config schema > portcullis.schema.json")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +27,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Check(Check),
+    Schema(Schema),
 }
 
 /// Check a configuration file and list every mistake in it: 0 right, 78 wrong
@@ -37,10 +40,27 @@ struct Check {
     file: Option<PathBuf>,
 }
 
+/// Print the JSON Schema of the configuration, by which editors complete and check it
+///
+/// An editor with a YAML language server takes it from the first line of the file:
+/// `# yaml-language-server: $schema=portcullis.schema.json`
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  portcullis config schema > portcullis.schema.json")]
+struct Schema {}
+
+/// A test compares it with what the reader knows.
+const SCHEMA: &str = include_str!("../../../../config/portcullis.schema.json");
+
 pub(crate) fn run(args: &Args) -> Outcome {
-    let Command::Check(Check { file }) = &args.command;
+    match &args.command {
+        Command::Check(Check { file }) => check(file.as_deref()),
+        Command::Schema(Schema {}) => Ok(output::text(SCHEMA).map(|()| Exit::Ok)?),
+    }
+}
+
+fn check(file: Option<&Path>) -> Outcome {
     let bad = |error| Failure::new(Exit::BadConfig, error);
-    let place = Place::required(file.as_deref()).map_err(bad)?;
+    let place = Place::required(file).map_err(bad)?;
     let text = place.read().map_err(bad)?;
     match place.parse(&text) {
         Ok(_settings) => {

@@ -1,6 +1,7 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
 pub(crate) mod certs;
+pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod explain;
@@ -13,8 +14,6 @@ pub(crate) mod run;
 pub(crate) mod validate;
 pub(crate) mod version;
 pub(crate) mod wait;
-
-use std::time::Duration;
 
 use std::time::Duration;
 
