@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod compose;
 mod demo;
 mod exit;
 mod files;

@@ -2,6 +2,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod completion;
+pub(crate) mod compose;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod explain;

@@ -1,0 +1,141 @@
+//! `portcullis compose`: sidecars for the services of a compose file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use portcullis_identity::TrustDomain;
+use portcullis_settings::{NAME_RULE, is_name};
+
+use super::Outcome;
+use crate::compose::{self, Request};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Far more than a compose file has.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// Work with compose files
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  portcullis compose add web cart -f compose.yaml > compose.mesh.yaml")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Add(Add),
+}
+
+/// Give services of a compose file a sidecar: writes the whole file to standard output
+///
+/// The original is not touched. Each SERVICE keeps its name, image and volumes; beside it there are four more: NAME-net holds
+/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and ends, NAME-certs
+/// makes the certificate and ends, NAME-proxy is the sidecar, which the app waits for. The named services reach each other over
+/// mTLS; put all of them into one run. Keep the output in the folder of the original, since paths in it are relative.
+///
+/// The folder of the policies must exist; while it is empty the mode is PERMISSIVE. After a reboot run `docker compose up -d`
+/// again: nothing comes back by itself, since it would without its rules.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis compose add web cart -f compose.yaml > compose.mesh.yaml
+  docker compose -f compose.mesh.yaml up -d
+  portcullis compose add web cart -f compose.yaml --namespace shop --policies ./mesh/policies > compose.mesh.yaml
+  portcullis compose add web -f compose.yaml --override > compose.override.yaml      # Compose v2.24 or newer
+  docker compose config | portcullis compose add web -f - > compose.mesh.yaml")]
+struct Add {
+    /// Services that get a sidecar
+    #[arg(value_name = "SERVICE", required = true)]
+    services: Vec<String>,
+    /// The compose file; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Namespace of the services, as policies name it
+    #[arg(long, value_name = "NS", value_parser = namespace, default_value = "default")]
+    namespace: String,
+    /// Trust domain of the mesh
+    #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// Image of the sidecar
+    #[arg(long, value_name = "IMAGE", default_value = "portcullis:latest")]
+    image: String,
+    /// Folder of the PeerAuthentication files, absolute or relative to the compose file
+    #[arg(long, value_name = "DIR", default_value = "./policies")]
+    policies: String,
+    /// Write only what differs, as an override file for Compose v2 (with !reset tags)
+    #[arg(long = "override")]
+    overlay: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let Command::Add(args) = &args.command;
+    let name = if is_stdin(&args.file) { "standard input".to_owned() } else { args.file.display().to_string() };
+    let bad = |text: String| Failure::message(Exit::BadInput, text);
+    let document = compose::read(&read(&args.file)?).map_err(|error| bad(format!("{name}: {error}")))?;
+    let request = Request {
+        services: args.services.clone(),
+        namespace: args.namespace.clone(),
+        trust_domain: args.trust_domain.clone(),
+        image: args.image.clone(),
+        policies: relative(&args.policies),
+    };
+    let plan = compose::plan(&document, &request).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("{name}: {problem}")).collect();
+        bad(lines.join("\n"))
+    })?;
+    for warning in &plan.warnings {
+        output::note(&format!("warning: {name}: {warning}"));
+    }
+    let body = if args.overlay { plan.overlay() } else { plan.whole(&document) };
+    output::text(&format!("{}{body}", header(args, &name)))?;
+    Ok(Exit::Ok)
+}
+
+fn header(args: &Add, name: &str) -> String {
+    let use_it = if args.overlay {
+        "Only what differs: for `docker compose -f ORIGINAL -f THIS`, Compose v2.24 or newer.".to_owned()
+    } else {
+        "Comments of the original are not kept, its anchors are written out.".to_owned()
+    };
+    format!(
+        "# Made by `portcullis compose add {}` ({}) from {}.\n\
+         # Change the original and run it again. {use_it}\n\
+         # Keep this file in the folder of the original: paths are relative. The folder of the policies must exist.\n",
+        args.services.join(" "),
+        env!("CARGO_PKG_VERSION"),
+        name.escape_debug(),
+    )
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    if is_stdin(file) {
+        return limited(io::stdin().lock()).context("standard input");
+    }
+    limited(File::open(file).with_context(|| file.display().to_string())?).with_context(|| file.display().to_string())
+}
+
+fn limited(from: impl Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    from.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= MAX_BYTES, "is larger than {MAX_BYTES} bytes");
+    Ok(text)
+}
+
+/// What is no path at first sight would be the name of a volume to some versions.
+fn relative(folder: &str) -> String {
+    if folder.starts_with(['/', '.', '~']) { folder.to_owned() } else { format!("./{folder}") }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(NAME_RULE.to_owned()) }
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| error.to_string())
+}

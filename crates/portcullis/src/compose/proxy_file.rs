@@ -1,0 +1,54 @@
+//! The proxy's own file for a service of a compose file.
+
+use serde_yaml::Value;
+
+use super::Request;
+use super::network::Meshed;
+use super::yaml::{list, map, write};
+
+pub(super) const POLICIES: &str = "/etc/portcullis/policies";
+pub(super) const CERTS: &str = "/var/lib/portcullis/certs";
+
+/// The text for `service`, which reaches each of `peers` over mTLS.
+pub(super) fn text<'a>(service: &Meshed, peers: impl Iterator<Item = &'a Meshed>, request: &Request) -> String {
+    let routes = peers.map(|peer| route(peer, request)).collect();
+    let file = |name: &str| Value::from(format!("{CERTS}/{name}"));
+    write(&map([
+        (
+            "workload",
+            map([
+                ("name", Value::from(service.name.as_str())),
+                ("namespace", Value::from(request.namespace.as_str())),
+                ("serviceAccount", Value::from(service.name.as_str())),
+                ("labels", map([("app", Value::from(service.name.as_str()))])),
+            ]),
+        ),
+        ("mesh", map([("trustDomain", Value::from(request.trust_domain.to_string()))])),
+        ("policies", Value::from(POLICIES)),
+        (
+            "identity",
+            map([(
+                "files",
+                map([
+                    ("certificate", file("cert.pem")),
+                    ("privateKey", file("key.pem")),
+                    ("trustBundle", file("ca.pem")),
+                ]),
+            )]),
+        ),
+        ("inbound", map([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))])),
+        ("outbound", map([("transparent", Value::from("[::]:15001")), ("routes", Value::Sequence(routes))])),
+        ("admin", map([("listen", Value::from("127.0.0.1:15000"))])),
+        ("health", map([("listen", Value::from("[::]:15021"))])),
+        ("metrics", map([("listen", Value::from("[::]:15090"))])),
+    ]))
+}
+
+fn route(peer: &Meshed, request: &Request) -> Value {
+    map([
+        ("hosts", list(peer.hosts.iter().cloned())),
+        ("mode", Value::from("mtls")),
+        ("identities", list([request.spiffe_id(&peer.name)])),
+        ("service", Value::from(peer.name.as_str())),
+    ])
+}

@@ -1,0 +1,210 @@
+//! Building YAML values, and writing them for every reader of compose files.
+//!
+//! docker-compose reads YAML 1.1, Compose v2 something between 1.1 and 1.2: `22:22` and `on` are a number and a truth
+//! value to one and texts to the other. What could be either is therefore quoted here, which a general writer does not do.
+
+use std::fmt::Write as _;
+
+use serde_yaml::{Mapping, Value};
+
+/// A mapping in the order that is given.
+pub(super) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    Value::Mapping(entries.into_iter().map(|(key, value)| (Value::from(key), value)).collect())
+}
+
+/// A list of texts.
+pub(super) fn list<T: Into<String>>(items: impl IntoIterator<Item = T>) -> Value {
+    Value::Sequence(items.into_iter().map(|item| Value::String(item.into())).collect())
+}
+
+/// A text or a number as it would be written; compose takes either in many places.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The whole document.
+pub(super) fn write(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Mapping(entries) if !entries.is_empty() => mapping(&mut out, entries, 0),
+        Value::Sequence(items) if !items.is_empty() => sequence(&mut out, items, 0),
+        other => {
+            inline(&mut out, other, 0);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+fn indent(out: &mut String, depth: usize) {
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+fn mapping(out: &mut String, entries: &Mapping, depth: usize) {
+    for (key, value) in entries {
+        indent(out, depth);
+        entry(out, key, value, depth);
+    }
+}
+
+fn entry(out: &mut String, key: &Value, value: &Value, depth: usize) {
+    inline(out, key, depth);
+    out.push(':');
+    nested(out, value, depth);
+}
+
+/// What stands behind a key: on the same line, or in a block below it.
+fn nested(out: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Mapping(entries) if !entries.is_empty() => {
+            out.push('\n');
+            mapping(out, entries, depth + 1);
+        }
+        Value::Sequence(items) if !items.is_empty() => {
+            out.push('\n');
+            sequence(out, items, depth + 1);
+        }
+        Value::Tagged(tagged) => {
+            let _infallible = write!(out, " {}", tagged.tag);
+            nested(out, &tagged.value, depth);
+        }
+        other => {
+            out.push(' ');
+            inline(out, other, depth);
+            out.push('\n');
+        }
+    }
+}
+
+fn sequence(out: &mut String, items: &[Value], depth: usize) {
+    for item in items {
+        indent(out, depth);
+        out.push('-');
+        match item {
+            // The first entry beside the dash, the others below it.
+            Value::Mapping(entries) if !entries.is_empty() => {
+                for (index, (key, value)) in entries.iter().enumerate() {
+                    if index == 0 {
+                        out.push(' ');
+                    } else {
+                        indent(out, depth + 1);
+                    }
+                    entry(out, key, value, depth + 1);
+                }
+            }
+            other => nested(out, other, depth),
+        }
+    }
+}
+
+fn inline(out: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        Value::Number(number) => {
+            let _infallible = write!(out, "{number}");
+        }
+        Value::String(text) if is_plain(text) => out.push_str(text),
+        Value::String(text) if is_block(text) => {
+            out.push('|');
+            for line in text.lines() {
+                out.push('\n');
+                if !line.is_empty() {
+                    indent(out, depth + 1);
+                    out.push_str(line);
+                }
+            }
+        }
+        Value::String(text) => quoted(out, text),
+        // A collection that is a key, or empty. Compose knows no such key; it is written so that it says so itself.
+        Value::Sequence(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                inline(out, item, depth);
+            }
+            out.push(']');
+        }
+        Value::Mapping(entries) => {
+            out.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                inline(out, key, depth);
+                out.push_str(": ");
+                inline(out, value, depth);
+            }
+            out.push('}');
+        }
+        Value::Tagged(tagged) => {
+            let _infallible = write!(out, "{} ", tagged.tag);
+            inline(out, &tagged.value, depth);
+        }
+    }
+}
+
+/// Whether every reader takes it for this very text when it stands there bare.
+fn is_plain(text: &str) -> bool {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let start = text.strip_prefix("./").unwrap_or(text);
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_./-:".contains(&byte);
+    start.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || b"/_".contains(&first))
+        && text.bytes().all(inner)
+        && !text.ends_with(':')
+        && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Whether it can be shown line by line: several lines, of which the last one is ended and the first not indented.
+fn is_block(text: &str) -> bool {
+    let visible = |character: char| character == '\n' || matches!(character, ' '..='~');
+    text.ends_with('\n')
+        && !text.ends_with("\n\n")
+        && text.lines().count() > 1
+        && !text.starts_with([' ', '\n'])
+        && text.chars().all(visible)
+}
+
+fn quoted(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                let _infallible = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let text = r#"
+a: [x, 1, 1.5, true, null, "true", "22:22", "0440", on, "", "~", "a: b", "a #b", "- x", "\e\u2028é", "${X:-y}"]
+"yes": {b: {}, c: [], d: [[1, [2]], {e: f, g: [h]}, [{i: j}]]}
+tag: !reset null
+tags: !override {k: [l]}
+block: "one\n  two\n\nthree\n"
+folded: "  one\ntwo\n\n"
+list: [!reset [1], "several\nlines\n"]
+1: number
+"#;
+        let value: Value = serde_yaml::from_str(text).unwrap();
+        let written = write(&value);
+        assert_eq!(serde_yaml::from_str::<Value>(&written).unwrap(), value, "{written}");
+        for needle in ["\"22:22\"", "\"on\"", "\"0440\"", "tag: !reset null", "block: |\n  one\n    two\n\n  three\n"] {
+            assert!(written.contains(needle), "{needle} in {written}");
+        }
+    }
+}
