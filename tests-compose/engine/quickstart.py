@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import time
 
-from .docker import ROOT, eventually, get
+from .docker import IMAGE, ROOT, eventually, get
 
 PROJECT = "portcullis-test-quickstart"
 WEB, CART = "http://localhost:8088", "http://localhost:8089"
@@ -91,6 +91,19 @@ class QuickStart:
             self.check("least privilege", f"{service}, the only one with NET_ADMIN", "has ended, with 0",
                        None if (state["Status"], state["ExitCode"]) == ("exited", 0) else str(state))
 
+    def beside_a_sidecar(self):
+        """What runs in the network namespace of web: a proof of the rules, and a job that waits for the sidecar."""
+        def beside(*arguments):
+            return self.engine.attempt("run", "--rm", "--network", f"container:{self.id('web-net')}", *arguments)
+        code, text = beside("--user", "0:0", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN", IMAGE, "intercept", "verify")
+        self.check("beside a sidecar", "intercept verify", "as planned, and a probe is taken",
+                   None if code == 0 and "as planned" in text and "the sidecar took" in text else f"{code}: {text}")
+        code, text = beside("--user", "1000:1000", IMAGE, "run", "--", "/portcullis", "demo", "get", "http://cart:8080/")
+        self.check("beside a sidecar", "run -- a job, as PID 1", "reaches cart, ends with 0",
+                   None if code == 0 and "hello from cart" in text else f"{code}: {text}")
+        code, text = beside("--user", "1000:1000", IMAGE, "run", "--", "/portcullis", "demo", "get", "http://cart:8080/nothing")
+        self.check("beside a sidecar", "run -- a job that fails", "ends with its exit code", None if code == 1 else f"{code}: {text}")
+
     def live_policy(self):
         strict = self.policy.read_text()
 
@@ -175,6 +188,7 @@ def run(engine, report):
     start.start()
     start.refuses("plaintext from outside")
     start.least_privilege()
+    start.beside_a_sidecar()
     start.live_policy()
     start.restarts()
     start.dead_sidecar()
