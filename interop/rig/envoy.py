@@ -104,6 +104,7 @@ class Envoy:
             "--file-flush-interval-msec", "50",
         ])
         processes.wait_until_ready(process, f"http://127.0.0.1:{self.admin}/ready")
+        return process
 
     def log(self):
         """What the access log says so far: `LISTENER|PEER'S ID|OWN PEER UPSTREAM'S ID|...` a line."""

@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
 
+from rig import packages
 from rig.processes import Processes, RigError, run, until
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -28,12 +28,7 @@ class Engine:
         self.processes = Processes(folder)
 
     def __enter__(self):
-        missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
-        if missing:
-            print(f"installing {', '.join(missing)}", flush=True)
-            run(["apt-get", "update", "-qq"])
-            run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        packages.install(TOOLS)
         self.processes.__enter__()
         if not self._answers():
             print("starting dockerd", flush=True)

@@ -5,9 +5,7 @@ None of them knows anything of TLS here, and none is configured for a proxy."""
 import glob
 import hashlib
 import os
-import pathlib
 import pwd
-import shutil
 import socketserver
 import subprocess
 import threading
@@ -23,32 +21,12 @@ PAGE_BYTES = 3 << 20
 
 # What has to be found, and the package that brings it.
 PACKAGES = {
-    "nginx": lambda: shutil.which("nginx"),
-    "redis-server": lambda: shutil.which("redis-server"),
-    "postgresql": lambda: _postgres("postgres"),
-    "postgresql-client": lambda: shutil.which("psql"),
-    "curl": lambda: shutil.which("curl"),
+    "nginx": "nginx-light",
+    "redis-server": "redis-server",
+    (lambda: _postgres("postgres")): "postgresql",
+    "psql": "postgresql-client",
+    "curl": "curl",
 }
-# Debian starts what it installs, unless this file says no.
-_POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
-
-
-def install():
-    missing = [{"nginx": "nginx-light"}.get(name, name) for name, found in PACKAGES.items() if not found()]
-    if not missing:
-        return
-    print(f"installing {', '.join(missing)}", flush=True)
-    made = not _POLICY.exists()
-    if made:
-        _POLICY.write_text("#!/bin/sh\nexit 101\n")
-        _POLICY.chmod(0o755)
-    try:
-        run(["apt-get", "update", "-qq"])
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-    finally:
-        if made:
-            _POLICY.unlink()
 
 
 class Servers:
