@@ -19,6 +19,8 @@ const NEWRULE: u16 = 6;
 const GETRULE: u16 = 7;
 /// `NFTA_TABLE_NAME`; also `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
 const TABLE: u16 = 1;
+/// `NFTA_TABLE_FLAGS`; a table may be dormant, for one.
+const TABLE_FLAGS: u16 = 2;
 /// `NFTA_CHAIN_NAME`, `..HOOK`, `..POLICY`, `..TYPE`.
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -111,8 +113,12 @@ pub fn installed(table: &Table) -> Result<Installed, InstallError> {
     let netlink = Netlink::open().map_err(|error| told(error, "a netlink socket".to_owned()))?;
     let ours = |attributes: &Vec<u8>| holds(attributes, &[named(table.name)]);
     let tables = netlink.dump(GETTABLE, &[]).map_err(|refusal| asked(refusal, "tables"))?;
-    if !tables.iter().any(ours) {
-        return Ok(Installed::Missing);
+    match tables.iter().find(|attributes| ours(attributes)) {
+        None => return Ok(Installed::Missing),
+        Some(there) if !holds(there, &[Attribute::number(TABLE_FLAGS, 0)]) => {
+            return Ok(Installed::Different(format!("table inet {} has flags, such as dormant", table.name)));
+        }
+        Some(_) => {}
     }
     let chains = netlink.dump(GETCHAIN, &[]).map_err(|refusal| asked(refusal, "chains"))?;
     let rules = netlink.dump(GETRULE, &[named(table.name)]).map_err(|refusal| asked(refusal, "rules"))?;

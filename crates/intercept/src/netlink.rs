@@ -29,6 +29,12 @@ const BATCH_END: u16 = 17;
 /// `NLMSG_ERROR`, `NLMSG_DONE`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+/// `NLM_F_DUMP_INTR`: what is listed has changed meanwhile.
+const INTERRUPTED: u16 = 0x10;
+/// How often a listing is begun anew.
+const ATTEMPTS: usize = 10;
+/// Room for a thousand rules in one transaction; the usual buffer has some for seven hundred.
+const SEND_BUFFER: usize = 4 << 20;
 /// `NLM_F_*`.
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
@@ -74,6 +80,8 @@ impl Netlink {
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(DEADLINE))?;
+        // Who may change rules may have more than the usual limit; who may not is told so later.
+        let _usual = sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER);
         Ok(Self(socket))
     }
 
@@ -93,7 +101,7 @@ impl Netlink {
         }
         write(&mut batch, BATCH_END, REQUEST, last + 1, (UNSPECIFIED, NFTABLES), &[]);
         self.send(&batch)?;
-        self.answers(|kind, sequence, body| {
+        self.answers(|Header { kind, sequence, .. }, body| {
             if kind != ERROR {
                 return Ok(false);
             }
@@ -107,19 +115,31 @@ impl Netlink {
 
     /// All tables, chains or rules that match: the attributes of each.
     pub(crate) fn dump(&self, kind: u16, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.dump_once(kind, attributes)? {
+                return Ok(found);
+            }
+        }
+        Err(io::Error::other("the rules change faster than they can be listed").into())
+    }
+
+    /// `None` if something changed meanwhile.
+    fn dump_once(&self, kind: u16, attributes: &[Attribute]) -> Result<Option<Vec<Vec<u8>>>, Refusal> {
         let mut request = Vec::new();
         write(&mut request, nftables(kind), REQUEST | DUMP, 1, (INET, 0), attributes);
         self.send(&request)?;
-        let mut found = Vec::new();
-        self.answers(|kind, _, body| match kind {
-            DONE => Ok(true),
-            ERROR => Ok(refusal(body).map(|()| true)?),
-            _ => {
-                found.extend(body.get(GENERAL..).map(<[u8]>::to_vec));
-                Ok(false)
+        let (mut found, mut whole) = (Vec::new(), true);
+        self.answers(|Header { kind, flags, .. }, body| {
+            whole &= flags & INTERRUPTED == 0;
+            match kind {
+                DONE | ERROR => Ok(refusal(body).map(|()| true)?),
+                _ => {
+                    found.extend(body.get(GENERAL..).map(<[u8]>::to_vec));
+                    Ok(false)
+                }
             }
         })?;
-        Ok(found)
+        Ok(whole.then_some(found))
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -127,15 +147,15 @@ impl Netlink {
         if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero).into()) }
     }
 
-    /// Reads messages until `done` says that one of them was the last: its arguments are type, sequence number, body.
-    fn answers(&self, mut done: impl FnMut(u16, u32, &[u8]) -> Result<bool, Refusal>) -> Result<(), Refusal> {
+    /// Reads messages until `done` says that one of them was the last.
+    fn answers(&self, mut done: impl FnMut(Header, &[u8]) -> Result<bool, Refusal>) -> Result<(), Refusal> {
         let mut buffer = vec![0; BUFFER];
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
             let (_, length) = recv(&self.0, &mut buffer[..], RecvFlags::empty()).map_err(late)?;
             let mut rest = buffer.get(..length).unwrap_or_default();
-            while let Some((kind, sequence, body, next)) = message(rest) {
-                if done(kind, sequence, body)? {
+            while let Some((header, body, next)) = message(rest) {
+                if done(header, body)? {
                     return Ok(());
                 }
                 rest = next;
@@ -172,16 +192,25 @@ fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: (u8, u1
     }
 }
 
-/// Type, sequence number and body of the first message, and what follows it.
-fn message(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+/// What stands before each message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Header {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+}
+
+/// The first message, and what follows it.
+fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (kind, rest) = rest.split_first_chunk()?;
-    let (_flags, rest) = rest.split_first_chunk::<2>()?;
+    let (flags, rest) = rest.split_first_chunk()?;
     let (sequence, _) = rest.split_first_chunk()?;
     let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
     let body = bytes.get(HEADER..length)?;
     let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((u16::from_ne_bytes(*kind), u32::from_ne_bytes(*sequence), body, next))
+    let (kind, flags) = (u16::from_ne_bytes(*kind), u16::from_ne_bytes(*flags));
+    Some((Header { kind, flags, sequence: u32::from_ne_bytes(*sequence) }, body, next))
 }
 
 /// An error of 0 is an acknowledgement.
@@ -201,10 +230,10 @@ mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, nftables(6), REQUEST, 7, (INET, 0), &[Attribute::text(1, "abc")]);
         write(&mut bytes, BATCH_END, REQUEST, 8, (UNSPECIFIED, NFTABLES), &[]);
-        let (kind, sequence, body, rest) = message(&bytes).unwrap();
-        assert_eq!((kind, sequence, body.len()), (0x0a06, 7, GENERAL + 8));
-        let (kind, sequence, body, rest) = message(rest).unwrap();
-        assert_eq!((kind, sequence, body), (BATCH_END, 8, &[0, 0, 0, 10][..]));
+        let (header, body, rest) = message(&bytes).unwrap();
+        assert_eq!((header, body.len()), (Header { kind: 0x0a06, flags: REQUEST, sequence: 7 }, GENERAL + 8));
+        let (header, body, rest) = message(rest).unwrap();
+        assert_eq!((header.kind, header.sequence, body), (BATCH_END, 8, &[0, 0, 0, 10][..]));
         assert!(message(rest).is_none());
     }
 
@@ -219,7 +248,7 @@ mod tests {
         #[test]
         fn no_answer_is_too_strange(bytes: Vec<u8>) {
             let mut rest = &bytes[..];
-            while let Some((_, _, _, next)) = message(rest) {
+            while let Some((_, _, next)) = message(rest) {
                 prop_assert!(next.len() < rest.len());
                 rest = next;
             }

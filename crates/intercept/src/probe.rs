@@ -37,7 +37,8 @@ pub enum Version {
 pub enum Outcome {
     /// It arrived at the capture port, with its original destination.
     Captured(SocketAddr),
-    /// The sidecar took it: something listens on the capture port, and answered for an address that nobody has.
+    /// Something listens on the capture port, and something answered for an address that nobody has. That is the sidecar,
+    /// unless the network outside answers for everybody.
     Answered(SocketAddr),
     /// It is refused, as it must be while there is no sidecar and the port cannot be used by the probe.
     NotCaptured(SocketAddr, io::Error),
@@ -75,11 +76,26 @@ pub fn outbound(capture: &Capture, version: Version) -> io::Result<Outcome> {
         Err(error) if no_such_network(&error) => return Ok(Outcome::NoRoute),
         Err(error) => return Err(error),
     };
+    // This host is asked, since a router on the way may say so as well.
+    if !has_route(target)? {
+        return Ok(Outcome::NoRoute);
+    }
     match (TcpStream::connect_timeout(&target, DEADLINE), listener) {
         (Ok(_connected), Some(listener)) => arrived(&listener, target),
         (Ok(_connected), None) => Ok(Outcome::Answered(target)),
-        (Err(error), _) if no_such_network(&error) => Ok(Outcome::NoRoute),
+        // A sidecar that has no route for it resets what it took.
+        (Err(error), None) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Outcome::Answered(target)),
         (Err(error), _) => Ok(Outcome::NotCaptured(target, error)),
+    }
+}
+
+/// A datagram socket that is connected asks for the route, and sends nothing.
+fn has_route(target: SocketAddr) -> io::Result<bool> {
+    let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    match UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(target)) {
+        Ok(()) => Ok(true),
+        Err(error) if no_such_network(&error) || error.kind() == io::ErrorKind::HostUnreachable => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -89,10 +89,11 @@ impl Hook {
         }
     }
 
-    /// Where the chain stands among others of its hook: that of destination NAT, that of a filter.
+    /// Where the chain stands among others of its hook: right before destination NAT, where the first chain that translates a
+    /// connection wins, so that ours does; that of a filter.
     pub(crate) const fn priority(self) -> i32 {
         match self {
-            Self::NatPrerouting | Self::NatOutput => -100,
+            Self::NatPrerouting | Self::NatOutput => -101,
             Self::FilterInput | Self::FilterOutput => 0,
         }
     }
@@ -110,8 +111,8 @@ impl Hook {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NatPrerouting => "type nat hook prerouting priority dstnat; policy accept;",
-            Self::NatOutput => "type nat hook output priority -100; policy accept;",
+            Self::NatPrerouting => "type nat hook prerouting priority dstnat - 1; policy accept;",
+            Self::NatOutput => "type nat hook output priority -101; policy accept;",
             Self::FilterInput => "type filter hook input priority filter; policy accept;",
             Self::FilterOutput => "type filter hook output priority filter; policy accept;",
         })

@@ -92,6 +92,6 @@ fn the_text_in_the_environment_is_read_where_no_file_is_named() {
         assert!(format!("{out}{err}").contains("PORTCULLIS_CONFIG:1:"), "{command:?}: {out}{err}");
     }
     let (code, _, err) = run("", &["proxy"]);
-    assert_eq!(code, Some(78));
+    assert_eq!(code, Some(64));
     assert!(err.contains("$PORTCULLIS_CONFIG") && err.contains("/etc/portcullis/config.yaml"), "{err}");
 }

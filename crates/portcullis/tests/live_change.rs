@@ -250,6 +250,26 @@ fn the_cap_of_a_peer_rejects_then_recovers() {
     });
 }
 
+/// R76, R78: who is silent can take neither all places of a cap nor those of a listener.
+#[test]
+fn silent_clients_do_not_fill_a_cap() {
+    let (app, listen) = (echo(), free_address());
+    for (limit, limits) in [("", "{connections: 16}"), (", limit: 2", "{handshakes: 4}")] {
+        let mesh = Mesh::new("STRICT");
+        let body = format!(
+            "workload: {{name: cart, namespace: shop, serviceAccount: cart}}\npolicies: policies\n\
+             identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
+             inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{app}\"{limit}}}]}}\nlimits: {limits}\n"
+        );
+        let cart = mesh.start("cart", &body, |_| ());
+        let silent: Vec<TcpStream> = (0..40).map(|_| dial(listen)).collect();
+        for _ in 0..10 {
+            alive(&mut tls_client(dial(listen), mesh.client().client()));
+        }
+        drop((silent, cart));
+    }
+}
+
 /// R76: who is silent does not keep out who is not.
 #[test]
 fn silent_clients_lose_their_places_to_honest_ones() {

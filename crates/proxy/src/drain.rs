@@ -41,11 +41,35 @@ struct Live {
     changed: Notify,
 }
 
-/// Counts one connection until it is dropped, and keeps its place on its listener where that has a limit.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
-pub(crate) struct LiveGuard {
-    live: Arc<Live>,
-    listener: Option<Arc<Semaphore>>,
+pub(crate) struct LiveGuard(Arc<Live>);
+
+/// One of the places of a listener that has a limit, free again when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerPlace(Option<Arc<Semaphore>>);
+
+impl ListenerPlace {
+    /// `None` if there is none left. Without a limit there always is.
+    pub(crate) fn take(places: Option<&Arc<Semaphore>>) -> Option<Self> {
+        if let Some(places) = places {
+            // Given back by the guard: kept as a permit it would take twice the room, as long as the connection lives.
+            places.try_acquire().ok()?.forget();
+        }
+        Some(Self(places.cloned()))
+    }
+
+    pub(crate) const fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for ListenerPlace {
+    fn drop(&mut self) {
+        if let Some(places) = &self.0 {
+            places.add_permits(1);
+        }
+    }
 }
 
 /// A trigger and a token for it. Live connections learn of the end as they learn of any change, from `announcer`: they wait
@@ -122,24 +146,16 @@ impl DrainToken {
         self.live.empty().await;
     }
 
-    /// Counts one more; `None` if `listener`, which has a permit for each of its connections, has none left.
-    pub(crate) fn enter(&self, listener: Option<&Arc<Semaphore>>) -> Option<LiveGuard> {
-        if let Some(places) = listener {
-            // Given back by the guard: kept as a permit it would take twice the room, as long as the connection lives.
-            places.try_acquire().ok()?.forget();
-        }
+    pub(crate) fn enter(&self) -> LiveGuard {
         self.live.count.fetch_add(1, Ordering::AcqRel);
-        Some(LiveGuard { live: Arc::clone(&self.live), listener: listener.cloned() })
+        LiveGuard(Arc::clone(&self.live))
     }
 }
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
-        if let Some(places) = &self.listener {
-            places.add_permits(1);
-        }
-        if self.live.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.live.changed.notify_waiters();
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.changed.notify_waiters();
         }
     }
 }
@@ -160,21 +176,20 @@ mod tests {
 
     #[test]
     fn a_listener_with_a_limit_gets_its_place_back() {
-        let (trigger, token) = drain(changes().0);
         let places = Arc::new(Semaphore::new(1));
         for _ in 0..3 {
-            let one = token.enter(Some(&places));
-            assert!(one.is_some() && token.enter(Some(&places)).is_none());
-            assert_eq!(trigger.live(), 1, "who is refused is not counted");
+            let one = ListenerPlace::take(Some(&places));
+            assert!(one.is_some() && ListenerPlace::take(Some(&places)).is_none());
         }
-        assert_eq!((places.available_permits(), trigger.live()), (1, 0));
+        assert_eq!(places.available_permits(), 1);
+        assert!(ListenerPlace::take(None).is_some());
     }
 
     #[tokio::test]
     async fn empty_waits_for_the_last_connection() {
         let (trigger, token) = drain(changes().0);
         trigger.empty().await;
-        let (one, two) = (token.enter(None).unwrap(), token.enter(None).unwrap());
+        let (one, two) = (token.enter(), token.enter());
         let waiting = tokio::spawn(async move { trigger.empty().await });
         drop(one);
         tokio::task::yield_now().await;

@@ -17,7 +17,7 @@ use portcullis_telemetry::{ConnRecord, Direction};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use crate::drain::Phase;
+use crate::drain::{ListenerPlace, Phase};
 use crate::world::World;
 use crate::{end, inbound, outbound};
 
@@ -196,7 +196,7 @@ async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, duty: &Duty) {
             () = world.drain.reached(closing) => return,
             accepted = acceptor.accept() => accepted,
         };
-        let accepted = match accepted {
+        let mut accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 world.metrics.accept_errors.with(&[error.label()]).add(1);
@@ -207,21 +207,41 @@ async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, duty: &Duty) {
             }
         };
         if accepted.permit.is_none() {
+            // Who has said nothing yet makes room for who comes, and needs a turn to go.
+            for _ in 0..TURNS {
+                world.handshakes.drop_silent();
+                tokio::task::yield_now().await;
+                accepted.permit = Arc::clone(&world.permits).try_acquire_owned().ok();
+                if accepted.permit.is_some() {
+                    break;
+                }
+            }
+        }
+        if accepted.permit.is_none() {
             refuse(&world, &accepted, role, Reason::TooManyConnections);
             continue;
         }
-        let Some(live) = world.drain.enter(duty.places.as_ref()) else {
-            refuse(&world, &accepted, role, Reason::TooManyOnListener);
-            continue;
-        };
-        let world = Arc::clone(&world);
+        let live = world.drain.enter();
         // Each is spawned as it is, since a future around them would be as large as the larger one, and more.
         match role {
-            Role::Inbound(target) => drop(tokio::spawn(inbound::serve(world, accepted, live, target))),
-            Role::Outbound(target) => drop(tokio::spawn(outbound::serve(world, accepted, live, target))),
+            Role::Inbound(target) => {
+                let duty = (target, duty.places.clone());
+                drop(tokio::spawn(inbound::serve(Arc::clone(&world), accepted, live, duty)));
+            }
+            Role::Outbound(target) => {
+                // The app of this host is not silent for long: it is waited for by nobody but itself.
+                let Some(listener) = ListenerPlace::take(duty.places.as_ref()) else {
+                    refuse(&world, &accepted, role, Reason::TooManyOnListener);
+                    continue;
+                };
+                drop(tokio::spawn(outbound::serve(Arc::clone(&world), accepted, (live, listener), target)));
+            }
         }
     }
 }
+
+/// How long a connection over the cap waits for one that was dropped for it: turns of the other tasks.
+const TURNS: usize = 3;
 
 /// Over a limit: reset, and told why.
 fn refuse(world: &World, accepted: &Accepted, role: Role, reason: Reason) {

@@ -62,6 +62,14 @@ impl Handshakes {
         Slot { handshakes: Arc::clone(self), age, evicted }
     }
 
+    /// Drops the oldest without a whole hello, if there is one.
+    pub(crate) fn drop_silent(&self) {
+        let mut table = self.lock();
+        if !table.silent.is_empty() {
+            table.drop_one(None);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing in here panics halfway; what a bug left behind is still a table.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

@@ -15,11 +15,12 @@ use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
 use portcullis_wire::{Opening, proxy_v2};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::captured;
 use crate::changes::Changes;
-use crate::drain::{LiveGuard, Phase};
+use crate::drain::{ListenerPlace, LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::handshakes::Heard;
 use crate::hint;
@@ -43,6 +44,8 @@ struct Place {
     server_first: bool,
     /// Whether it wants to be told who its client is.
     told: bool,
+    /// How many the listener may have, if it has a limit.
+    limit: Option<Arc<Semaphore>>,
 }
 
 /// The future is what an idle connection holds, so it is kept small: a test has its size.
@@ -50,12 +53,12 @@ pub(crate) fn serve(
     world: Arc<World>,
     accepted: Accepted,
     live: LiveGuard,
-    target: Target,
+    duty: (Target, Option<Arc<Semaphore>>),
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client, permit } = accepted;
     let record = ConnRecord::open(&world.metrics, Direction::Inbound, client.get());
     // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
-    let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
+    let admitted = Box::pin(admit(Arc::clone(&world), stream, duty, record));
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
@@ -95,12 +98,13 @@ fn withdrawn(world: &World, record: &mut ConnRecord, port: u16, path: Option<&Pa
 async fn admit(
     world: Arc<World>,
     stream: TcpStream,
-    target: Target,
+    (target, limit): (Target, Option<Arc<Semaphore>>),
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
     let deadline = Instant::now() + world.settings.timeouts.handshake;
     let admitted = match place(&world, &stream, target, &mut record) {
         Ok(place) => {
+            let place = Place { limit, ..place };
             let mut slot = world.handshakes.enter(record.src_addr.ip());
             let (heard, mut lost) = slot.split();
             // Whoever judges owns the stream. Without a descriptor for this, the forced end is a FIN.
@@ -135,21 +139,24 @@ fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRec
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         record.name_app(port.app);
         let server_first = port.protocol == Protocol::ServerFirst;
-        return Ok(Place { port: port.port, app: port.app, server_first, told: port.proxy_protocol });
+        return Ok(Place { port: port.port, app: port.app, server_first, told: port.proxy_protocol, limit: None });
     }
     let destination = captured::destination(stream, record)?;
     let port = destination.port();
     if world.is_own_port(port) {
         return Err(end::because(Reason::Loop, None));
     }
-    // A neighbour can route what is meant for others to us, and a redirect takes it before forwarding is decided.
-    if !is_own_address(destination).unwrap_or(false) {
+    // A neighbour can route to us what is meant for others, and what is meant for loopback. A redirect takes it before the
+    // kernel would drop it, and a dial of ours would reach what listens for this host alone.
+    let local_only = destination.ip().is_loopback() || destination.ip().is_unspecified();
+    if local_only || !is_own_address(destination).unwrap_or(false) {
         return Err(end::because(Reason::ForeignDestination, Some(destination.to_string())));
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
     record.name_app(app);
     let server_first = inbound.server_first_ports.contains(&port);
-    Ok(Place { port, app, server_first, told: inbound.proxy_protocol_ports.contains(&port) })
+    let told = inbound.proxy_protocol_ports.contains(&port);
+    Ok(Place { port, app, server_first, told, limit: None })
 }
 
 /// Step 2: one snapshot, the mode of the port, and what the client's first bytes are.
@@ -170,7 +177,7 @@ async fn judge(
         // "Do not look": no identity, whatever the client says.
         heard.tell();
         record.no_mtls = Some(NoTls::Disabled.label());
-        return forward(world, raw(Vec::new(), stream), place, None, changes, record).await;
+        return forward(world, (raw(Vec::new(), stream), peers::Place::default()), place, None, changes, record).await;
     }
     let mut app = None;
     // Under STRICT rustls judges whatever begins like TLS, and sends the alert.
@@ -181,7 +188,15 @@ async fn judge(
                 heard.tell();
                 record.transport = NoTls::ServerFirst.transport();
                 record.no_mtls = Some(NoTls::ServerFirst.label());
-                return forward(world, raw(detector.finish().seen, stream), place, Some(app), changes, record).await;
+                return forward(
+                    world,
+                    (raw(detector.finish().seen, stream), peers::Place::default()),
+                    place,
+                    Some(app),
+                    changes,
+                    record,
+                )
+                .await;
             }
             FirstWord::Client(dialled) => app = dialled,
         }
@@ -201,13 +216,13 @@ async fn judge(
         Action::Terminate => {
             let client = Replay::new(seen, stream);
             let (client, path, peer) = terminate(world, client, credentials, deadline, record).await?;
-            let admitted = forward(world, client, place, app, changes, record).await?;
-            Ok(Admitted { path: Some(path), place: peer, ..admitted })
+            let admitted = forward(world, (client, peer), place, app, changes, record).await?;
+            Ok(Admitted { path: Some(path), ..admitted })
         }
         Action::PassThrough(no_tls) => {
             record.transport = no_tls.transport();
             record.no_mtls = Some(no_tls.label());
-            forward(world, raw(seen, stream), place, app, changes, record).await
+            forward(world, (raw(seen, stream), peers::Place::default()), place, app, changes, record).await
         }
         Action::Refuse(reason) => {
             record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
@@ -292,12 +307,17 @@ async fn terminate(
 /// Step 4: the app, unless it was dialled already.
 async fn forward(
     world: &World,
-    client: MeshEnd<Replay<TcpStream>>,
+    (client, peer): (MeshEnd<Replay<TcpStream>>, peers::Place),
     place: &Place,
     app: Option<TcpStream>,
     changes: Changes,
     record: &ConnRecord,
 ) -> Result<Admitted, Ending> {
+    // Only now: places of a listener are for those that may pass, or whoever is silent could take them all.
+    let Some(listener) = ListenerPlace::take(place.limit.as_ref()) else {
+        let _closed = client.reset_on_close();
+        return Err(end::because(Reason::TooManyOnListener, None));
+    };
     let dialled = match app {
         Some(app) => Ok(app),
         None => dial_app(world, place).await,
@@ -310,7 +330,7 @@ async fn forward(
         Ok(app) => Ok(Admitted {
             ends: Ends { client, server: app },
             path: None,
-            place: peers::Place::default(),
+            place: peer.with(listener),
             port: place.port,
             changes,
         }),

@@ -10,6 +10,15 @@ pub fn in_force(settings: &Settings) -> usize {
     settings.limits.connections.unwrap_or_else(|| connections(open_files))
 }
 
+/// How many may be undecided at once. Whoever is silent must not take all places of a small cap either: they leave half of it
+/// to those that are admitted.
+#[must_use]
+pub(crate) fn handshakes(settings: &Settings, connections: usize) -> usize {
+    /// Below that there is no telling a flood from a few clients at once.
+    const LEAST: usize = 4;
+    settings.limits.handshakes.min((connections / 2).max(LEAST))
+}
+
 /// Raises the soft limit of open files to the hard one and says how many that is; `None` without a limit.
 fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);

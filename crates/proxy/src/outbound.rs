@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::captured;
 use crate::changes::Changes;
-use crate::drain::{LiveGuard, Phase};
+use crate::drain::{ListenerPlace, LiveGuard, Phase};
 use crate::end::{self, Dialled};
 use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
 use crate::route::Verdict;
@@ -70,7 +70,7 @@ impl fmt::Display for Host {
 pub(crate) fn serve(
     world: Arc<World>,
     accepted: Accepted,
-    live: LiveGuard,
+    live: (LiveGuard, ListenerPlace),
     target: Target,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client, permit } = accepted;

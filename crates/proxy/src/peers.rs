@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portcullis_identity::SpiffeId;
 
+use crate::drain::ListenerPlace;
+
 /// The places of every peer, shared by all workers.
 pub(crate) struct Peers {
     /// For each of them; `None` where only the other limits hold.
@@ -14,9 +16,25 @@ pub(crate) struct Peers {
     held: Mutex<HashMap<SpiffeId, usize>>,
 }
 
-/// One connection's place. A pointer, since it is held as long as the connection; empty where there is no limit, or no peer.
+/// One connection's places. A pointer, since it is held as long as the connection; empty where nothing has a limit.
 #[derive(Default)]
-pub(crate) struct Place(Option<Box<(Arc<Peers>, SpiffeId)>>);
+pub(crate) struct Place(Option<Box<Held>>);
+
+#[derive(Default)]
+struct Held {
+    peer: Option<(Arc<Peers>, SpiffeId)>,
+    listener: ListenerPlace,
+}
+
+impl Place {
+    /// With the place on its listener.
+    pub(crate) fn with(mut self, listener: ListenerPlace) -> Self {
+        if listener.is_limited() {
+            self.0.get_or_insert_default().listener = listener;
+        }
+        self
+    }
+}
 
 impl Peers {
     pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
@@ -33,7 +51,7 @@ impl Peers {
         }
         *count += 1;
         drop(held);
-        Some(Place(Some(Box::new((Arc::clone(self), peer.clone())))))
+        Some(Place(Some(Box::new(Held { peer: Some((Arc::clone(self), peer.clone())), ..Held::default() }))))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SpiffeId, usize>> {
@@ -44,8 +62,7 @@ impl Peers {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(place) = self.0.take() else { return };
-        let (peers, peer) = *place;
+        let Some((peers, peer)) = self.0.take().and_then(|held| held.peer) else { return };
         let mut held = peers.lock();
         if let Some(count) = held.get_mut(&peer) {
             *count -= 1;

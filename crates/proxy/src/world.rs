@@ -77,8 +77,9 @@ impl World {
         let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
         let outbound_ports = outbound_ports.map(|address| address.port()).collect();
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
-        let permits = Arc::new(Semaphore::new(crate::limits::in_force(&settings)));
-        let handshakes = Handshakes::new(settings.limits.handshakes);
+        let connections = crate::limits::in_force(&settings);
+        let permits = Arc::new(Semaphore::new(connections));
+        let handshakes = Handshakes::new(crate::limits::handshakes(&settings, connections));
         let peers = Peers::new(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
             way: Way::new(upstream.mode.clone(), upstream.service.as_deref()),

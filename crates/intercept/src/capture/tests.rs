@@ -15,7 +15,7 @@ fn everything_is_captured_but_the_sidecar_loopback_and_what_asks_for_health_and_
         "\
 table inet portcullis {
 \tchain inbound {
-\t\ttype nat hook prerouting priority dstnat; policy accept;
+\t\ttype nat hook prerouting priority dstnat - 1; policy accept;
 \t\ttcp dport 15020 return
 \t\ttcp dport 15021 return
 \t\ttcp dport 15090 return
@@ -23,7 +23,7 @@ table inet portcullis {
 \t}
 
 \tchain outbound {
-\t\ttype nat hook output priority -100; policy accept;
+\t\ttype nat hook output priority -101; policy accept;
 \t\tmeta skuid 1337 return
 \t\toifname \"lo\" return
 \t\tmeta l4proto tcp redirect to :15001

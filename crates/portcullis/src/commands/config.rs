@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 fn check(file: Option<&Path>) -> Outcome {
     let bad = |error| Failure::new(Exit::BadConfig, error);
-    let place = Place::required(file).map_err(bad)?;
+    let place = Place::required(file).map_err(|error| Failure::new(Exit::Usage, error))?;
     let text = place.read().map_err(bad)?;
     match place.parse(&text) {
         Ok(_settings) => {

@@ -102,7 +102,8 @@ async fn request(stream: &mut TcpStream) -> io::Result<Option<String>> {
     }
     let head = String::from_utf8_lossy(&head);
     let mut words = head.lines().next().unwrap_or_default().split(' ');
-    Ok(words.next().filter(|method| *method == "GET").and(words.next()).map(str::to_owned))
+    let (method, target) = (words.next(), words.next());
+    Ok(target.filter(|_| method == Some("GET")).map(str::to_owned))
 }
 
 async fn respond(target: &str, options: &Options) -> Response {

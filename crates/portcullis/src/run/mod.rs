@@ -35,6 +35,8 @@ use self::pages::process::Birth;
 use self::status::{Parts, Status};
 use crate::commands::config::Place;
 
+/// `sysexits.h` EX_USAGE: nobody said what to run with.
+const USAGE: u8 = 64;
 /// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
 const BAD_INPUT: u8 = 65;
 /// `sysexits.h` EX_NOPERM: the system does not let us.
@@ -154,7 +156,7 @@ fn processors() -> NonZeroUsize {
 /// Reads the configuration; every mistake of it is told in one run.
 fn read_settings(named: Option<&Path>) -> Result<(Settings, OwnFile), Refusal> {
     let unreadable = |error: anyhow::Error| Refusal::new(BAD_CONFIG, format!("{error:#}"));
-    let place = Place::required(named).map_err(unreadable)?;
+    let place = Place::required(named).map_err(|error| Refusal::new(USAGE, format!("{error:#}")))?;
     let text = place.read().map_err(unreadable)?;
     match place.parse(&text) {
         Ok(settings) => Ok((settings, OwnFile::new(place, text))),

@@ -85,7 +85,8 @@ impl Mesh {
         (self.start("web", &body, change), listen)
     }
 
-    fn start(&self, name: &str, body: &str, change: impl FnOnce(&mut Command)) -> Sidecar {
+    /// Any sidecar, by its whole configuration.
+    pub fn start(&self, name: &str, body: &str, change: impl FnOnce(&mut Command)) -> Sidecar {
         Sidecar::start_with(self.path(), name, body, |command| {
             change(command);
             if !command.get_args().any(|argument| argument == "--log-format") {
