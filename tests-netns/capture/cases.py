@@ -208,6 +208,13 @@ class Cases:
         self.expect("No way through the sidecar to others", "routed to the server, for another address",
                     lambda: self.refused(self.world.without_sidecar(to)), "refused",
                     inbound=denied("foreign_destination", **self.both_ends(to)))
+        if self.family == "IPv4":
+            # He routes even loopback to the server: whoever listens there for the server alone must not be reached.
+            with self.world.client.loopback_through(self.to(w.MTLS, 0)[0]):
+                to = ("127.0.0.1", w.UNMAPPED)
+                self.expect("No way through the sidecar to others", "routed to the server, for its loopback",
+                            lambda: self.refused(self.world.through(to, DIRECT, self.own)), "refused",
+                            inbound=denied("foreign_destination", **self.both_ends(to)))
 
     @staticmethod
     def refused(connect):

@@ -83,7 +83,7 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups",
                 "--no-new-privs", "--pdeathsig", "KILL"]
 
-    def connect(self, host, port, mark=0, timeout=5):
+    def connect(self, host, port, mark=0, timeout=5, source=None):
         """A connection from here. Raises what `connect` raises."""
         with self:
             connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -91,6 +91,8 @@ class Namespace:
             connection.settimeout(timeout)
             if mark:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            if source:
+                connection.bind((source, 0))
             connection.connect((host, port))
         except BaseException:
             connection.close()
@@ -117,6 +119,22 @@ class Namespace:
     def run(self, *command, given=""):
         """Runs a tool in here; returns what it printed."""
         return run(["ip", "netns", "exec", self.name, *map(str, command)], given=given)
+
+    @contextlib.contextmanager
+    def loopback_through(self, gateway):
+        """As long as this lasts, 127.0.0.1 is behind a neighbour."""
+        for command in (
+            f"sysctl -qw net.ipv4.conf.{self.link}.route_localnet=1", "ip rule add pref 100 lookup local",
+            "ip rule add pref 50 to 127.0.0.1 lookup 200", f"ip route add 127.0.0.1 via {gateway} table 200",
+            "ip rule del pref 0",
+        ):
+            self.run(*command.split())
+        try:
+            yield
+        finally:
+            for command in ("ip rule add pref 0 lookup local", "ip rule del pref 50", "ip rule del pref 100",
+                            "ip route flush table 200"):
+                self.run(*command.split())
 
     def intercept(self, binary, *arguments):
         return self.run(binary, "intercept", *arguments)

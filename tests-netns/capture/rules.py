@@ -31,6 +31,7 @@ PLANS = {
     "every kind of rule": EVERYTHING,
     "nothing outbound": ("--include-outbound-ip-ranges", ""),
     "no port inbound": ("--include-inbound-ports", ""),
+    "a thousand rules": ("--exclude-inbound-ports", ",".join(map(str, range(20000, 21000)))),
 }
 
 
@@ -41,6 +42,7 @@ def run(world):
         for case, side, arguments, to, outcome in _table(family):
             _judge(world, f"Rules at work, {family}", case, side, arguments, to, outcome)
         _datagrams(world, family)
+        _overtaken(world, family)
     _replaced(world)
     _verified(world)
     for side in (world.client, world.server):
@@ -61,9 +63,13 @@ def _listed(world):
                    None if again == said.replace("installed", "unchanged") else again)
         side.run("nft", "--check", "--file", "-", given=plan)
     side.run("nft", "add", "rule", "inet", "portcullis", "inbound", "tcp", "dport", "1", "return")
-    code, text = _command(world, side, "verify", *PLANS["no port inbound"])
+    code, text = _command(world, side, "verify", *PLANS["a thousand rules"])
     report.add(GROUP, "verify, after somebody added a rule", "exit code 1, and names the chain",
                None if code == 1 and "inbound has more rules" in text else f"{code}: {text}")
+    side.run("nft", "add", "table", "inet", "portcullis", "{ flags dormant; }")
+    code, text = _command(world, side, "verify", *PLANS["a thousand rules"])
+    report.add(GROUP, "verify, after somebody put our table to sleep", "exit code 1, and says so",
+               None if code == 1 and "dormant" in text else f"{code}: {text}")
     side.run("nft", "add", "table", "inet", "others")
     said = side.intercept(world.binary, "install")
     listed = side.run("nft", "list", "ruleset")
@@ -179,6 +185,20 @@ def _datagrams(world, family):
                 seen = False
         side.intercept(world.binary, "remove")
         world.report.add(group, case, "arrives" if arrives else "is dropped", None if seen == arrives else str(seen))
+
+
+def _overtaken(world, family):
+    """Somebody else translates the same connections, later: ours come first."""
+    side, to = world.server, (address(family, w.MTLS), PORT)
+    side.intercept(world.binary, "install")
+    side.run("nft", "-f", "-", given="add table inet others\n"
+             "add chain inet others prerouting { type nat hook prerouting priority dstnat; }\n"
+             f"add rule inet others prerouting tcp dport {PORT} redirect to :{PORT}\n")
+    seen = _dial(world, to)
+    side.run("nft", "delete", "table", "inet", "others")
+    side.intercept(world.binary, "remove")
+    world.report.add(f"Rules at work, {family}", "inbound: somebody else translates it as well", "refused",
+                     None if seen == "refused" else seen)
 
 
 def _replaced(world):

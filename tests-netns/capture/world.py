@@ -179,9 +179,9 @@ class World:
 
     # What clients do. `to` is (host, port).
 
-    def through(self, to, mark=0):
+    def through(self, to, mark=0, source=None):
         """Connects from the client's side: redirected to its sidecar, unless marked otherwise."""
-        return lambda *_: self.client.connect(*to, mark)
+        return lambda *_: self.client.connect(*to, mark, source=source)
 
     def without_sidecar(self, to):
         return self.through(to, DIRECT)

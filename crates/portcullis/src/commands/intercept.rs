@@ -257,7 +257,7 @@ impl Report {
     fn probe(&mut self, what: &str, outcome: Probed) {
         match outcome {
             Probed::Captured(to) => self.good(what, format!("captured: a connection to {to} arrived here")),
-            Probed::Answered(to) => self.good(what, format!("captured: the sidecar took a connection to {to}")),
+            Probed::Answered(to) => self.good(what, format!("the sidecar took a connection to {to} (unless the network outside answers for everybody)")),
             Probed::NoRoute => {
                 self.line("-", what, "there is no route out of this network namespace: nothing to capture")
             }
