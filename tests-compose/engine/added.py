@@ -1,12 +1,15 @@
 """`portcullis compose add` for a compose file that has never heard of us, with apps that are none of ours."""
 
+import threading
+import time
+
 from .docker import APPS, IMAGE, eventually, get
 
 PROJECT = "portcullis-test-added"
 GROUP = "compose add"
 API_ID, DB_ID = "spiffe://cluster.local/ns/default/sa/api", "spiffe://cluster.local/ns/default/sa/db"
 
-# With what people write: an anchor, a short list of dependencies, a restart policy, an alias, a published port.
+# With what people write: an app that takes no notice of SIGTERM (a shell as PID 1), an anchor, a short list of dependencies, a restart policy, an alias, a published port.
 COMPOSE = f"""\
 version: "3.7"
 x-app: &app
@@ -15,13 +18,13 @@ x-app: &app
 services:
   api:
     <<: *app
-    command: [sh, -c, "mkdir /www && echo from api: $$HOME > /www/index.html && exec httpd -f -p 8000 -h /www"]
+    command: [sh, -c, "mkdir -p /www && echo from api: $$HOME > /www/index.html && httpd -p 8000 -h /www && while :; do sleep 1; done"]
     environment: {{HOME: /nowhere}}
     ports: ["8091:8000"]
     depends_on: [db]
   db:
     <<: *app
-    command: [sh, -c, "mkdir /www && echo 'from db' > /www/index.html && exec httpd -f -p 8000 -h /www"]
+    command: [sh, -c, "mkdir -p /www && echo 'from db' > /www/index.html && httpd -p 8000 -h /www && while :; do sleep 1; done"]
     networks: {{default: {{aliases: [database]}}}}
   other:
     <<: *app
@@ -35,6 +38,48 @@ spec: {mtls: {mode: STRICT}}
 """
 
 
+def _restarted(engine, check):
+    """An engine that restarts everything keeps no order: these apps take no notice of SIGTERM, so they come last, and the
+    rules may not have been made again. Nobody may get past the sidecar then."""
+    restarting = threading.Thread(target=lambda: engine.attempt_compose(PROJECT, "restart", "--timeout", "2"))
+    restarting.start()
+    answered, end = [], None
+    while end is None or time.monotonic() < end:
+        if end is None and not restarting.is_alive():
+            end = time.monotonic() + 4
+        status, body = get("http://localhost:8091/", 1)
+        if "from api" in body:
+            answered.append(time.monotonic())
+        time.sleep(0.02)
+    spent = answered[-1] - answered[0] if answered else 0
+    check(f"docker-compose restart, STRICT: plaintext answered {len(answered)} times in {spent:.1f} s", "for less than a second",
+          None if spent < 1 else f"{spent} s")
+    seen = {}
+    for name in ("api", "db"):
+        state = engine.state(engine.container(PROJECT, f"{name}-net"))
+        # Whether the engine got to the rules before the app is luck; that the app is not there without them is not.
+        rules = engine.state(engine.container(PROJECT, f"{name}-intercept"))
+        began = state["StartedAt"] < rules["StartedAt"] and rules["ExitCode"] == 0
+        ended = state["Status"] == "exited" and state["ExitCode"] == 1
+        seen[name] = "it has rules" if began else "its holder has ended" if ended else f"{state}, {rules}"
+    check(f"after that: {seen['api'][:30]}, {seen['db'][:30]}", "rules, or no network",
+          None if all(each.startswith("it") for each in seen.values()) else str(seen))
+    engine.compose(PROJECT, "up", "--detach", "--force-recreate")
+    good, text = eventually(lambda: _asks(engine, "api", "db"), 20)
+    check("docker-compose up --force-recreate", "api asks db, and is answered", None if good else text)
+    status, body = get("http://localhost:8091/")
+    check("docker-compose up --force-recreate", "the published port is refused with a hint",
+          None if "Mutual TLS is required" in body else f"{status}: {body}")
+
+
+def _asks(engine, service, host):
+    """Whether it is answered, and with what. (The wget of this busybox does not survive a static build.)"""
+    code, text = engine.attempt("exec", engine.container(PROJECT, service), "sh", "-c",
+                                f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {host} 8000")
+    body = text.replace("\r\n", "\n").split("\n\n", 1)[-1]
+    return code == 0 and " 200 OK" in text, body
+
+
 def run(engine, report):
     folder = engine.folder / "added"
     policies = folder / "policies"
@@ -46,11 +91,7 @@ def run(engine, report):
         report.add(GROUP, case, expected, problem)
 
     def asks(service, host):
-        """Whether it is answered, and with what. (The wget of this busybox does not survive a static build.)"""
-        code, text = engine.attempt("exec", engine.container(PROJECT, service), "sh", "-c",
-                                    f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {host} 8000")
-        body = text.replace("\r\n", "\n").split("\n\n", 1)[-1]
-        return code == 0 and " 200 OK" in text, body
+        return _asks(engine, service, host)
 
     mesh = folder / "compose.mesh.yaml"
     mesh.write_text(engine.docker("run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE,
@@ -77,6 +118,8 @@ def run(engine, report):
     status, body = get("http://localhost:8091/")
     check("the published port, STRICT", "is refused with a hint", None if "Mutual TLS is required" in body and "from api" not in body else
           f"{status}: {body}")
+
+    _restarted(engine, check)
 
     code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "nobody", "-f",
                                 "/w/compose.yaml")

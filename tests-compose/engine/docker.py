@@ -67,6 +67,11 @@ class Engine:
         return run(["docker-compose", "--project-name", project, "--file", str(self.projects[project]), *arguments],
                    env={**os.environ, "PORTCULLIS_IMAGE": IMAGE, "COMPOSE_HTTP_TIMEOUT": "120"}, cwd=self.folder)
 
+    def attempt_compose(self, project, *arguments):
+        """As `compose`, where it is of no interest whether it succeeds."""
+        with contextlib.suppress(RigError):
+            self.compose(project, *arguments)
+
     def container(self, project, service):
         """Its id, running or not."""
         found = self.docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={project}",

@@ -13,6 +13,7 @@ mod output;
 mod ready;
 mod run;
 mod signals;
+mod uncaptured;
 
 fn main() -> std::process::ExitCode {
     cli::run(std::env::args_os())

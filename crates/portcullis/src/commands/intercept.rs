@@ -14,6 +14,7 @@ use super::Outcome;
 use super::config::Place;
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::uncaptured;
 
 /// Capture TCP for the sidecar: redirect rules in this network namespace
 ///
@@ -210,6 +211,7 @@ fn install_rules(capture: &Capture) -> Outcome {
         install(&table).map_err(refused)?;
         "installed"
     };
+    uncaptured::tell();
     output::text(&format!("{done}: {}\n", summary(&table)))?;
     Ok(Exit::Ok)
 }
@@ -257,7 +259,10 @@ impl Report {
     fn probe(&mut self, what: &str, outcome: Probed) {
         match outcome {
             Probed::Captured(to) => self.good(what, format!("captured: a connection to {to} arrived here")),
-            Probed::Answered(to) => self.good(what, format!("the sidecar took a connection to {to} (unless the network outside answers for everybody)")),
+            Probed::Answered(to) => self.good(
+                what,
+                format!("the sidecar took a connection to {to} (unless the network outside answers for everybody)"),
+            ),
             Probed::NoRoute => {
                 self.line("-", what, "there is no route out of this network namespace: nothing to capture")
             }

@@ -55,7 +55,7 @@ fn part<const N: usize>(entries: [(&str, Value); N]) -> Mapping {
 /// Holds the network namespace, and everything that belongs to it, so that the app may be replaced without losing it.
 fn holder(service: &Meshed, original: &Mapping) -> Mapping {
     let mut holder = part([
-        ("command", list(["hold"])),
+        ("command", list(["hold", "--await-intercept"])),
         // Came it back by itself after a reboot, the app would run in it without the rules, which nobody makes again.
         ("restart", Value::from("no")),
         ("healthcheck", no_healthcheck()),

@@ -219,5 +219,5 @@ fn an_override_takes_away_what_the_whole_file_leaves_out() {
     }
     assert_eq!(at(&overlay, "services/api/network_mode"), "service:api-net");
     assert!(at(&overlay, "services/db").is_null() && at(&overlay, "services/api/image").is_null());
-    assert_eq!(at(&overlay, "services/api-net/command"), &yaml("[hold]"));
+    assert_eq!(at(&overlay, "services/api-net/command"), &yaml("[hold, --await-intercept]"));
 }

@@ -1,0 +1,120 @@
+//! Who is in a network namespace before its redirect rules are: then nobody judges what reaches it.
+//!
+//! The sockets are read from `/proc/net`, which needs no privilege. That the rules are there is told by who made them, over
+//! an abstract Unix socket: those belong to the network namespace, whatever else its processes share.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr as InternetAddr};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+/// Not captured, and not to be: the sidecar.
+const PROXY_UID: u32 = 1337;
+const NAME: &[u8] = b"portcullis-rules-installed";
+/// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: whatever is over does not count.
+const ALIVE: [&str; 3] = ["01", "02", "0A"];
+
+/// A socket that is reached, or reaches others, past the sidecar.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Uncaptured {
+    local: InternetAddr,
+    uid: u32,
+}
+
+impl fmt::Display for Uncaptured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {} has a socket on {}", self.uid, self.local)
+    }
+}
+
+/// Where it is told that the rules are there.
+///
+/// # Errors
+/// If another holder of this namespace waits already.
+pub(crate) fn listen() -> io::Result<UnixListener> {
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Tells whoever waits that the rules are there.
+pub(crate) fn tell() {
+    let _nobody_waits = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixStream::connect_addr(&name));
+}
+
+/// The first TCP socket here that is neither on loopback nor the sidecar's.
+pub(crate) fn find() -> Option<Uncaptured> {
+    // A kernel without IPv6 has no second file.
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|file| first(&fs::read_to_string(file).ok()?))
+}
+
+fn first(table: &str) -> Option<Uncaptured> {
+    table.lines().skip(1).filter_map(socket).find(|socket| !socket.local.ip().is_loopback() && socket.uid != PROXY_UID)
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; `None` for what is over.
+fn socket(line: &str) -> Option<Uncaptured> {
+    let mut words = line.split_ascii_whitespace();
+    let (local, state) = (words.nth(1)?, words.nth(1)?);
+    let uid = words.nth(3)?.parse().ok()?;
+    let (address, port) = local.split_once(':')?;
+    let local = InternetAddr::new(address_of(address)?, u16::from_str_radix(port, 16).ok()?);
+    ALIVE.contains(&state).then_some(Uncaptured { local, uid })
+}
+
+/// The kernel writes each 32 bits of an address as a number of the host.
+fn address_of(hex: &str) -> Option<IpAddr> {
+    let word = |index: usize| Some(u32::from_str_radix(hex.get(8 * index..8 * index + 8)?, 16).ok()?.to_ne_bytes());
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+            let bytes: [u8; 16] = words.concat().try_into().ok()?;
+            Some(Ipv6Addr::from(bytes).to_canonical())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+
+    fn line(local: &str, state: &str, uid: u32) -> String {
+        format!(
+            "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  {uid}        0 1 1 0 100 0 0 10 0\n"
+        )
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn only_what_is_alive_and_reached_from_elsewhere_counts_and_the_sidecar_does_not() {
+        let found = |lines: &[String]| first(&format!("{HEAD}{}", lines.concat())).map(|socket| socket.to_string());
+        let quiet = [
+            line("0B00007F:8F11", "0A", 0),                         // Docker's DNS
+            line("00000000:3A9E", "0A", 1337),                      // the sidecar
+            line("020012AC:1F90", "06", 0),                         // over
+            line("0000000000000000FFFF00000100007F:1F90", "0A", 0), // loopback, as IPv6 has it
+            line("00000000000000000000000001000000:1F90", "0A", 0),
+        ];
+        assert_eq!(found(&quiet), None);
+        let app = line("00000000000000000000000000000000:1F90", "0A", 1000);
+        assert_eq!(found(&[&quiet[..], &[app]].concat()).unwrap(), "user 1000 has a socket on [::]:8080");
+        assert_eq!(found(&[line("020012AC:A001", "02", 0)]).unwrap(), "user 0 has a socket on 172.18.0.2:40961");
+        assert_eq!(first("nonsense\nnonsense\n"), None);
+    }
+
+    #[test]
+    fn a_real_socket_is_found() {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let ours = table.lines().filter_map(socket).find(|socket| socket.local.port() == port).unwrap();
+        assert!(ours.local.ip().is_unspecified());
+    }
+}
