@@ -124,7 +124,7 @@ def haproxy(stage, name):
         file.write_text(f"""\
 global
     nbthread 1
-    maxconn 10000
+    maxconn 5000
     ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
 defaults
     mode tcp
