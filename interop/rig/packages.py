@@ -15,7 +15,7 @@ def install(packages):
     missing = sorted({package for tool, package in packages.items() if not (tool() if callable(tool) else shutil.which(tool))})
     if not missing:
         return
-    if not shutil.which("apt-get"):
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise RigError(f"missing: {', '.join(missing)}")
     print(f"installing {', '.join(missing)}", flush=True)
     made = not _POLICY.exists()

@@ -45,7 +45,7 @@ def measure(key, pair, generator, scale):
         if kind == "hold":
             _expect(load, "held")
             time.sleep(1)
-            return_value = {"kib_each": (pair.resident() - resident) / 1024 / IDLE}
+            held = {"kib_each": (pair.resident() - resident) / 1024 / IDLE}
             _go(load)
         result = json.loads(load.stdout.readline())
         time.sleep(SETTLE)
@@ -58,7 +58,7 @@ def measure(key, pair, generator, scale):
         load.kill()
     units = result["units"]
     if kind == "hold":
-        return return_value
+        return held
     if kind == "bytes":
         return {"cpu_s_per_gb": spent / units * 1000, "mb_per_s": units / result["seconds"]}
     if kind == "requests":

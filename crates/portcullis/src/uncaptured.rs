@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr as InternetAddr};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-/// Not captured, and not to be: the sidecar.
-const PROXY_UID: u32 = 1337;
+use portcullis_intercept::Capture;
+
 const NAME: &[u8] = b"portcullis-rules-installed";
 /// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: whatever is over does not count.
 const ALIVE: [&str; 3] = ["01", "02", "0A"];
@@ -51,7 +51,11 @@ pub(crate) fn find() -> Option<Uncaptured> {
 }
 
 fn first(table: &str) -> Option<Uncaptured> {
-    table.lines().skip(1).filter_map(socket).find(|socket| !socket.local.ip().is_loopback() && socket.uid != PROXY_UID)
+    table
+        .lines()
+        .skip(1)
+        .filter_map(socket)
+        .find(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID)
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; `None` for what is over.

@@ -207,9 +207,9 @@ async fn accept_loop(world: Arc<World>, acceptor: &mut Acceptor, duty: &Duty) {
             }
         };
         if accepted.permit.is_none() {
-            // Who has said nothing yet makes room for who comes, and needs a turn to go.
+            // One who has said nothing yet makes room for who comes, and needs a turn to go.
+            world.handshakes.drop_silent();
             for _ in 0..TURNS {
-                world.handshakes.drop_silent();
                 tokio::task::yield_now().await;
                 accepted.permit = Arc::clone(&world.permits).try_acquire_owned().ok();
                 if accepted.permit.is_some() {

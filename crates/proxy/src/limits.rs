@@ -13,7 +13,7 @@ pub fn in_force(settings: &Settings) -> usize {
 /// How many may be undecided at once. Whoever is silent must not take all places of a small cap either: they leave half of it
 /// to those that are admitted.
 #[must_use]
-pub(crate) fn handshakes(settings: &Settings, connections: usize) -> usize {
+pub fn handshakes(settings: &Settings, connections: usize) -> usize {
     /// Below that there is no telling a flood from a few clients at once.
     const LEAST: usize = 4;
     settings.limits.handshakes.min((connections / 2).max(LEAST))

@@ -222,13 +222,8 @@ fn key_type(text: &str) -> Result<KeyType, String> {
 
 /// A whole number and a unit. Written out, since `24` alone would leave open whether hours or seconds were meant.
 fn ttl(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)];
-    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, seconds)| *seconds);
     // A century is enough, and keeps the end of a certificate within what a date can hold.
-    let total = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds));
-    match total {
+    match super::with_unit(text, &[("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)]) {
         Some(total @ 1..) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),
         _ => Err("write a whole number and s, m, h or d, such as 24h; at most 100 years".to_owned()),
     }

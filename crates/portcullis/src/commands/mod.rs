@@ -25,15 +25,19 @@ pub(crate) type Outcome = Result<Exit, Failure>;
 
 /// A whole number and a unit: how long to wait. Written out, since `5` alone would leave open what was meant.
 fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let milliseconds = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, milliseconds)| *milliseconds);
     // A day is enough for anybody who waits.
-    match milliseconds.and_then(|milliseconds| number.parse::<u64>().ok()?.checked_mul(milliseconds)) {
+    match with_unit(text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]) {
         Some(total @ 1..=86_400_000) => Ok(Duration::from_millis(total)),
         _ => Err("write a whole number and ms, s, m or h, such as 60s; at most 24h".to_owned()),
     }
+}
+
+/// A whole number times its unit.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
 }
 
 #[cfg(test)]

@@ -60,12 +60,13 @@ pub(super) struct Parts<'a> {
 impl Status {
     pub(super) fn new(birth: Birth, parts: Parts<'_>) -> Self {
         let Parts { settings, own_file, workers, policies, credentials, metrics, drain, wishes, log } = parts;
+        let connections = limits::in_force(settings);
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
             birth,
             own_file: Arc::clone(own_file),
             started: AtomicBool::new(false),
-            derived: Derived { connections: limits::in_force(settings), workers },
+            derived: Derived { connections, handshakes: limits::handshakes(settings, connections), workers },
             identity: credentials.configured(),
             reader: credentials.reader.clone(),
             effective: Arc::clone(&policies.effective),

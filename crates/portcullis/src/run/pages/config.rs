@@ -16,6 +16,8 @@ use super::policies::modes;
 pub(in crate::run) struct Derived {
     /// The cap on connections.
     pub(in crate::run) connections: usize,
+    /// The bound on connections that are undecided.
+    pub(in crate::run) handshakes: usize,
     /// Data-plane threads.
     pub(in crate::run) workers: usize,
 }
@@ -43,7 +45,7 @@ pub(in crate::run) fn config(
         "limits": {
             "connections": derived.connections,
             "perIdentity": settings.limits.per_identity,
-            "handshakes": settings.limits.handshakes,
+            "handshakes": derived.handshakes,
         },
         "timeouts": {
             "handshake": duration(settings.timeouts.handshake),
