@@ -78,8 +78,9 @@ impl Acceptor {
     /// Registers a non-blocking listener with the runtime it is called in. Several acceptors may share `permits`.
     ///
     /// # Errors
-    /// If the runtime cannot watch the socket.
+    /// If the socket takes no options, or the runtime cannot watch it.
     pub fn new(listener: std::net::TcpListener, permits: Arc<Semaphore>) -> io::Result<Self> {
+        socket::configure(&listener)?;
         Ok(Self { listener: TcpListener::from_std(listener)?, permits, backoff: Backoff::default() })
     }
 
@@ -102,8 +103,6 @@ impl Acceptor {
             Ok((stream, address)) => {
                 self.backoff.reset();
                 let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
-                // An open socket takes these options; one that does not has been closed under us.
-                socket::configure(&stream).map_err(|source| AcceptError::Gone { source })?;
                 Ok(Accepted { stream, client: ClientAddr::new(address), permit })
             }
             Err(source) if is_gone(&source) => Err(AcceptError::Gone { source }),

@@ -20,13 +20,15 @@ pub const KEEPALIVE_PROBES: u32 = 5;
 /// waits there is memory.
 pub const UNSENT: u32 = 128 * 1024;
 
+/// For a connected socket, or for a listening one, whose connections are born with its options: six calls less for each.
+///
 /// Switches Nagle's algorithm off (we forward what we get, at once) and keepalive on (a peer that vanished must not hold
 /// descriptors for ever), and bounds what waits unsent.
 ///
 /// # Errors
 /// If the socket is in no state to take options.
-pub fn configure(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+pub fn configure(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);

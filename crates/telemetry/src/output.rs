@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 
 /// Lines that may wait for their reader; some 2 MB.
 const WAITING_LINES: usize = 4096;
+/// How long lines are gathered before they are written together. Woken for each line, this thread would take more time than
+/// the line itself.
+const GATHER: Duration = Duration::from_millis(2);
+/// What is written at once, at most, but for the line that exceeds it.
+const BATCH: usize = 64 * 1024;
 /// How long the end of the process waits for what has not been written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -54,7 +59,7 @@ impl Output {
         Ok((output.clone(), Flush(output)))
     }
 
-    /// One write for each line. That nobody reads it is no reason to do anything else differently.
+    /// That nobody reads it is no reason to do anything else differently.
     pub(crate) fn print(&self, line: &str) {
         let _unwritable = self.clone().write_all(line.as_bytes());
     }
@@ -67,13 +72,29 @@ impl Output {
 }
 
 fn write_all(lines: &Receiver<Message>, mut stdout: impl Write) {
-    while let Ok(message) = lines.recv() {
-        match message {
-            // A reader that is gone does not come back, but one day the disk may have room again.
-            Message::Line(line) => drop(stdout.write_all(&line)),
-            Message::End(done) => drop(done.send(())),
+    while let Ok(first) = lines.recv() {
+        if matches!(first, Message::Line(_)) {
+            thread::sleep(GATHER);
         }
+        let (mut batch, mut next) = (Vec::new(), Some(first));
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::End(done) => {
+                    write(&mut stdout, &mut batch);
+                    let _waiting = done.send(());
+                }
+            }
+            next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
+        }
+        write(&mut stdout, &mut batch);
     }
+}
+
+fn write(stdout: &mut impl Write, batch: &mut Vec<u8>) {
+    // A reader that is gone does not come back, but one day the disk may have room again.
+    let _unwritable = stdout.write_all(batch);
+    batch.clear();
 }
 
 impl Write for Output {

@@ -9,17 +9,18 @@ use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, NoKeyLog, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::bundle::TrustBundle;
 use crate::clock::Clock;
 use crate::credential_error::{CredentialError, CredentialWarning, FileRole};
 use crate::pem;
+use crate::proven::Proven;
 use crate::provider::provider;
 use crate::trust::TrustBundles;
 use crate::verifier::PeerVerifier;
-use crate::verify::{VerifyError, recheck, verify};
+use crate::verify::{Verified, VerifyError, recheck, unix, verify};
 
 /// The contents of the files, before anything is known of them. The key is wiped when this is dropped.
 pub struct CredentialFiles {
@@ -106,6 +107,7 @@ pub struct Credentials {
     min_version: MinVersion,
     clock: Clock,
     warnings: Vec<CredentialWarning>,
+    proven: Proven,
     generation: u64,
 }
 
@@ -137,7 +139,7 @@ impl Credentials {
         let min_version = rules.min_version;
         let clock = clock.clone();
         let client = client_template(&key, min_version, &clock)?;
-        Ok(Self { svid, trust, key, client, min_version, clock, warnings, generation: 0 })
+        Ok(Self { svid, trust, key, client, min_version, clock, warnings, proven: Proven::default(), generation: 0 })
     }
 
     /// Our identity.
@@ -201,6 +203,19 @@ impl Credentials {
     /// Why it would not be.
     pub fn still_trusts(&self, peer: &SpiffeId, path: &crate::PathSummary) -> Result<(), VerifyError> {
         recheck(&self.trust, peer.domain_str(), path, self.clock.now())
+    }
+
+    /// Judges a peer's chain by our bundles; one that was accepted before is known.
+    pub(crate) fn verify_peer(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<Verified, VerifyError> {
+        self.proven.or_verify((end_entity, intermediates), role, unix(now), || {
+            verify(&self.trust, end_entity, intermediates, role, now)
+        })
     }
 
     pub(crate) const fn with_generation(mut self, generation: u64) -> Self {

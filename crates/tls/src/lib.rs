@@ -17,6 +17,7 @@ mod credential_error;
 mod credentials;
 mod handshake;
 mod pem;
+mod proven;
 mod provider;
 mod scratch;
 pub mod server;

@@ -5,12 +5,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::SignatureScheme;
+use rustls::crypto::aws_lc_rs::cipher_suite as suite;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::{SignatureScheme, SupportedCipherSuite};
 use webpki::aws_lc_rs as algorithm;
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
+        cipher_suites: CIPHER_SUITES.to_vec(),
         kx_groups: vec![
             aws_lc_rs::kx_group::X25519MLKEM768,
             aws_lc_rs::kx_group::X25519,
@@ -21,6 +23,20 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         ..aws_lc_rs::default_provider()
     })
 });
+
+/// AES-128 before AES-256, as Envoy offers them: it is a quarter faster, and its SHA-256 is done by the processor, which for
+/// SHA-384 most cannot. A peer that wants AES-256 gets it.
+const CIPHER_SUITES: &[SupportedCipherSuite] = &[
+    suite::TLS13_AES_128_GCM_SHA256,
+    suite::TLS13_AES_256_GCM_SHA384,
+    suite::TLS13_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// aws-lc-rs with groups X25519MLKEM768, X25519, P-256, P-384 in this order, and the signatures that an SVID may have.
 #[must_use]

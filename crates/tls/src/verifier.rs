@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credentials::Credentials;
 use crate::provider::SIGNATURES;
-use crate::verify::{Verified, VerifyError, verify};
+use crate::verify::{Verified, VerifyError};
 
 /// Why a peer's certificate was not accepted.
 #[derive(Clone, Debug)]
@@ -63,7 +63,9 @@ impl PeerVerifier {
             Expect::AnyWorkload => Role::Client,
             Expect::OneOf(_) => Role::Server,
         };
-        let verdict = verify(self.credentials.trust(), end_entity, intermediates, role, now)
+        let verdict = self
+            .credentials
+            .verify_peer(end_entity, intermediates, role, now)
             .map_err(Refusal::Verify)
             .and_then(|verified| self.check_identity(verified));
         let result = match &verdict {

@@ -233,7 +233,7 @@ fn check_size(end_entity: &[u8], intermediates: &[CertificateDer<'_>]) -> Result
     Ok(())
 }
 
-fn unix(time: UnixTime) -> i64 {
+pub(crate) fn unix(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 

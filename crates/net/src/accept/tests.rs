@@ -30,7 +30,13 @@ async fn an_accepted_connection_is_configured_and_counted() {
     let client = TcpStream::connect(address).await.unwrap();
     let accepted = acceptor.accept().await.unwrap();
     assert_eq!(accepted.client.get(), client.local_addr().unwrap());
-    assert!(accepted.stream.nodelay().unwrap());
+    // Inherited from the listening socket.
+    let socket = socket2::SockRef::from(&accepted.stream);
+    assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), socket::KEEPALIVE_AFTER);
+    assert_eq!(socket.tcp_keepalive_interval().unwrap(), socket::KEEPALIVE_INTERVAL);
+    assert_eq!(socket.tcp_keepalive_retries().unwrap(), socket::KEEPALIVE_PROBES);
+    assert_eq!(socket.tcp_notsent_lowat().unwrap(), socket::UNSENT);
     assert_eq!(permits.available_permits(), 1);
     drop(accepted);
     assert_eq!(permits.available_permits(), 2);

@@ -106,7 +106,7 @@ fn a_verifier_gives_one_verdict() {
     let credentials = credentials(MinVersion::Tls13);
     let verifier = verifier(&credentials);
     let chain = own.chain.first().unwrap();
-    let now = rustls_pki_types::UnixTime::now();
+    let now = UnixTime::now();
     let first = verifier.verify_client_cert(chain, &[], now).unwrap_err();
     let second = verifier.verify_client_cert(chain, &[], now).unwrap_err();
     assert!(matches!(first, rustls::Error::InvalidCertificate(_)));
