@@ -21,6 +21,14 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
 
     /// Whether everything that was written and flushed is on the wire, so that a reset would not discard it.
     fn all_sent(&self) -> bool;
+
+    /// From now on the kernel may keep what is written until it is told of the end, to send both together. A stream without a
+    /// kernel behind it has nothing to keep.
+    fn cork(&self) {}
+
+    /// The next that is done is to shut down, and what that writes (close_notify, for one) may go with the FIN. Nothing to be
+    /// done for a stream that writes nothing then.
+    fn before_shutdown(&self) {}
 }
 
 impl Duplex for TcpStream {
@@ -31,6 +39,10 @@ impl Duplex for TcpStream {
     fn all_sent(&self) -> bool {
         socket::all_sent(self)
     }
+
+    fn cork(&self) {
+        socket::cork(self);
+    }
 }
 
 impl<IO: Duplex> Duplex for Replay<IO> {
@@ -40,6 +52,10 @@ impl<IO: Duplex> Duplex for Replay<IO> {
 
     fn all_sent(&self) -> bool {
         self.get_ref().all_sent()
+    }
+
+    fn cork(&self) {
+        self.get_ref().cork();
     }
 }
 

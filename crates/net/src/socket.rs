@@ -44,6 +44,12 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
+/// Lets the kernel keep a small segment, for 200 ms at most, until more or the end comes.
+pub(crate) fn cork(stream: &TcpStream) {
+    // Where it cannot be, the end takes one segment more.
+    let _uncorked = SockRef::from(stream).set_tcp_cork(true);
+}
+
 /// A second handle to a connection, for whoever may have to reset it while it is in somebody else's hands. It is a descriptor
 /// of its own, and as long as it lives the connection is not closed.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use portcullis_net::accept::Accepted;
 use portcullis_policy::Reason;
 use portcullis_settings::RouteMode;
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
-use portcullis_tls::client::connect;
+use portcullis_tls::client::connect_corked;
 use portcullis_tls::{Credentials, PathSummary, Unavailable};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -189,7 +189,8 @@ async fn reach(
     record.transport = "tls";
     let sni = way.sni(host.port());
     let began = Instant::now();
-    let handshake = connect(server, &credentials, expected, sni.as_ref());
+    // The relay writes or reads next.
+    let handshake = connect_corked(server, &credentials, expected, sni.as_ref());
     let (stream, peer) = match timeout(world.settings.timeouts.handshake, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(end::handshake(&error)),

@@ -73,6 +73,20 @@ impl<IO: Duplex> Duplex for MeshEnd<IO> {
             Self::Secured(stream) => stream.get_ref().all_sent(),
         }
     }
+
+    fn cork(&self) {
+        match self {
+            Self::Raw(io) => io.cork(),
+            Self::Secured(stream) => stream.get_ref().cork(),
+        }
+    }
+
+    fn before_shutdown(&self) {
+        match self {
+            Self::Raw(_) => {}
+            Self::Secured(stream) => stream.get_ref().cork(),
+        }
+    }
 }
 
 /// Dials, with names resolved now, under one deadline.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis_identity::ExpectedIds;
 use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::{DnsName, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
@@ -42,6 +42,27 @@ impl Sni {
 /// # Errors
 /// Why there is no connection.
 pub async fn connect<IO>(
+    io: IO,
+    credentials: &Arc<Credentials>,
+    expected: &ExpectedIds,
+    sni: Option<&Sni>,
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut stream, peer) = connect_corked(io, credentials, expected, sni).await?;
+    match stream.flush().await {
+        Ok(()) => Ok((stream, peer)),
+        Err(error) => Err(HandshakeError::of_socket(error)),
+    }
+}
+
+/// The same, but for the last words of the handshake: they go with the first bytes that are written, in one packet, or are sent
+/// by the first read or flush. Until then the server waits, so that is to come soon.
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn connect_corked<IO>(
     io: IO,
     credentials: &Arc<Credentials>,
     expected: &ExpectedIds,

@@ -191,16 +191,21 @@ impl HandshakeError {
         }
     }
 
+    /// What an error that is not about TLS means.
+    pub(crate) fn of_socket(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::PeerClosed,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+                Self::Reset
+            }
+            _ => Self::Io(error),
+        }
+    }
+
     /// Turns what tokio-rustls returned, and what the verifier decided, into the true reason.
     pub(crate) fn new(error: io::Error, verifier: &PeerVerifier) -> Self {
         let Some(tls) = tls_error(&error) else {
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof => Self::PeerClosed,
-                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-                    Self::Reset
-                }
-                _ => Self::Io(error),
-            };
+            return Self::of_socket(error);
         };
         match (tls, verifier.verdict()) {
             (Error::NoCertificatesPresented, _) => Self::Peer(VerifyError::NoCertificate),

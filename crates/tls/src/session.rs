@@ -9,6 +9,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{CommonState, Error};
 
+use crate::scratch::Outgoing;
+
 /// What a record is longer than what is in it, at most, in any version and suite that we speak.
 const RECORD_OVERHEAD: usize = 64;
 /// What fits into one record.
@@ -23,7 +25,7 @@ pub(crate) enum Session {
 /// Where everything that comes out goes.
 pub(crate) struct Output<'t> {
     /// To be sent, in order, and before whatever is encrypted later.
-    pub(crate) to_send: Vec<u8>,
+    pub(crate) to_send: Outgoing,
     /// Takes what was received and decrypted, and says how much of it.
     pub(crate) take: &'t mut dyn FnMut(&[u8]) -> usize,
     /// What was not taken.
@@ -33,7 +35,7 @@ pub(crate) struct Output<'t> {
 }
 
 impl<'t> Output<'t> {
-    pub(crate) const fn new(to_send: Vec<u8>, take: &'t mut dyn FnMut(&[u8]) -> usize) -> Self {
+    pub(crate) const fn new(to_send: Outgoing, take: &'t mut dyn FnMut(&[u8]) -> usize) -> Self {
         Self { to_send, take, received: Vec::new(), peer_closed: false }
     }
 
@@ -60,6 +62,10 @@ enum Next {
 }
 
 impl Session {
+    pub(crate) const fn is_client(&self) -> bool {
+        matches!(self, Self::Client(_))
+    }
+
     pub(crate) fn state(&self) -> &CommonState {
         match self {
             Self::Client(session) => session,
@@ -183,24 +189,16 @@ fn settle<Data>(
 
 /// Has `write` add to the end of `buffer`: first with room for what is expected, then for what it says it needs.
 fn append(
-    buffer: &mut Vec<u8>,
+    buffer: &mut Outgoing,
     expected: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<Result<usize, Error>, InsufficientSizeError>,
 ) -> Result<(), Error> {
-    let start = buffer.len();
     let mut room = expected;
     loop {
-        buffer.resize(start + room, 0);
-        match write(buffer.get_mut(start..).unwrap_or_default()) {
-            Ok(written) => {
-                buffer.truncate(start + written.clone().unwrap_or(0));
-                return written.map(drop);
-            }
+        match write(buffer.room(room)) {
+            Ok(written) => return written.map(|written| buffer.add(written)),
             Err(InsufficientSizeError { required_size }) if required_size > room => room = required_size,
-            Err(_) => {
-                buffer.truncate(start);
-                return Err(Error::General("no room is enough".to_owned()));
-            }
+            Err(_) => return Err(Error::General("no room is enough".to_owned())),
         }
     }
 }

@@ -10,11 +10,14 @@ use rustls::{AlertDescription, CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{alert_name, tls_error};
-use crate::scratch::Scratch;
+use crate::scratch::{Outgoing, Scratch};
 use crate::session::{Output, Session};
 
-/// How much one write encrypts at most: four records.
-const MAX_WRITE: usize = 64 * 1024;
+/// How much is sent and received at once: four records that make one packet on loopback and on networks whose packets the kernel
+/// cuts itself (`portcullis_net` has a copy buffer of what is in them).
+const MAX_SENT: usize = 64_000;
+/// How much one write encrypts at most.
+const MAX_WRITE: usize = MAX_SENT - 4 * 22;
 
 /// One encrypted connection.
 ///
@@ -34,6 +37,8 @@ struct Inner<IO> {
     incoming: Vec<u8>,
     received: Pending,
     to_send: Pending,
+    /// Nothing of `to_send` has been offered to the connection: it can go with what comes next.
+    fresh: bool,
     /// The peer's close_notify came.
     peer_closed: bool,
     /// The peer's bytes have ended, with or without it.
@@ -129,6 +134,7 @@ impl<IO> Stream<IO> {
             incoming: Vec::new(),
             received: Pending::default(),
             to_send: Pending::default(),
+            fresh: false,
             peer_closed: false,
             ended: false,
             closed: false,
@@ -159,7 +165,8 @@ impl<IO> fmt::Debug for Stream<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
-    /// Runs the handshake to its end. After an error the alert has been written, as far as the connection took it.
+    /// Runs the handshake to its end. A client's last words in it are kept, to go with the first bytes that are written; the
+    /// first read or flush sends them too. After an error the alert has been written, as far as the connection took it.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         // The client speaks first: what it says comes out of nothing.
         self.0.process(&mut [], &mut keep);
@@ -176,6 +183,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.check()?;
+            if self.fresh && !self.session.state().is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
             let sent = self.poll_send(cx)?;
             if !self.session.state().is_handshaking() {
                 ready!(sent);
@@ -202,7 +212,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8]) -> usize) -> Poll<io::Result<()>> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
-        let mut space = ReadBuf::new(scratch.incoming.get_mut(held..).unwrap_or_default());
+        // What is in it then fits into one buffer of the reader, and nothing is left for a small write of its own.
+        let most = if self.session.state().is_handshaking() { scratch.incoming.len() } else { MAX_SENT };
+        let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -218,7 +230,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         if let Some(front) = bytes.get_mut(..held) {
             front.copy_from_slice(&self.incoming);
         }
+        let (empty, handshaking) = (self.to_send.rest().is_empty(), self.session.state().is_handshaking());
         self.process(bytes, take);
+        // A client's last words in the handshake. Most often there are bytes of the app to go with them.
+        let done = handshaking && !self.session.state().is_handshaking() && self.failed.is_none();
+        self.fresh = empty && done && self.session.is_client() && !self.to_send.rest().is_empty();
+        if self.fresh {
+            return Poll::Ready(Ok(()));
+        }
         // An alert or an answer to a key update. If it cannot be sent now, it goes with what is written next; if it cannot
         // be sent at all, that shows there.
         let _tried = self.poll_send(cx);
@@ -227,18 +246,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
 
     /// Processes everything that has come and was not done with.
     fn process(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8]) -> usize) {
-        let mut output = Output::new(Vec::new(), take);
+        let mut output = Output::new(Outgoing::default(), take);
         let (done, result) = self.session.read(bytes, &mut output);
         let rest = bytes.get(done..).unwrap_or_default();
         let to_send = self.absorb(output);
         // What comes behind close_notify is nobody's.
         self.incoming = if self.peer_closed { Vec::new() } else { rest.to_vec() };
-        self.to_send.add(&to_send);
+        self.to_send.add(to_send.filled());
         self.failed = result.err();
     }
 
     /// Keeps what came out, but for what is to be sent, which is returned.
-    fn absorb(&mut self, output: Output<'_>) -> Vec<u8> {
+    fn absorb(&mut self, output: Output<'_>) -> Outgoing {
         self.received.add(&output.received);
         self.peer_closed |= output.peer_closed;
         output.to_send
@@ -252,6 +271,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fresh = false;
         while !self.to_send.rest().is_empty() {
             let sent = ready!(Pin::new(&mut self.io).poll_write(cx, self.to_send.rest()))?;
             if sent == 0 {
@@ -292,6 +312,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
             if inner.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
+            if inner.fresh {
+                // The peer may wait for it. If it cannot be sent, what the peer has said about that is to be read.
+                let _tried = inner.poll_send(cx);
+            }
             ready!(inner.poll_receive(cx, &mut |received| put(buf, received)))?;
         }
     }
@@ -307,7 +331,9 @@ fn put(buf: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let inner = &mut *self.0;
-        ready!(inner.poll_send(cx))?;
+        if !inner.fresh {
+            ready!(inner.poll_send(cx))?;
+        }
         inner.check()?;
         if inner.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -317,11 +343,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
             return Poll::Ready(Ok(0));
         }
         let mut scratch = Scratch::lend();
+        if std::mem::take(&mut inner.fresh) {
+            scratch.outgoing.extend(inner.to_send.rest());
+            inner.to_send = Pending::default();
+        }
         let mut nobody = keep;
         let mut output = Output::new(std::mem::take(&mut scratch.outgoing), &mut nobody);
         let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);
         scratch.outgoing = inner.absorb(output);
-        let sent = inner.send_now(cx, &scratch.outgoing);
+        let sent = inner.send_now(cx, scratch.outgoing.filled());
         inner.note(done, result)?;
         sent?;
         Poll::Ready(Ok(data.len()))
@@ -339,10 +369,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
             inner.closed = true;
             inner.check()?;
             let mut nobody = keep;
-            let mut output = Output::new(Vec::new(), &mut nobody);
+            let mut output = Output::new(Outgoing::default(), &mut nobody);
             let (done, result) = inner.session.close(&mut inner.incoming, &mut output);
             let to_send = inner.absorb(output);
-            inner.to_send.add(&to_send);
+            inner.to_send.add(to_send.filled());
             inner.note(done, result)?;
         }
         ready!(inner.poll_send(cx))?;

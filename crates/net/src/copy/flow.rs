@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{FlowEnd, Stage};
+use crate::duplex::Duplex;
 use crate::pool::Buffer;
 
 /// How many buffers one direction may move before others get a turn: half a megabyte, some hundred microseconds.
@@ -94,7 +95,7 @@ impl Flow {
 
     /// Moves what can be moved now. Ready when the direction is over.
     ///
-    pub(super) fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    pub(super) fn poll<R: AsyncRead + Unpin, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
@@ -109,7 +110,7 @@ impl Flow {
         result
     }
 
-    fn advance<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    fn advance<R: AsyncRead + Unpin, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
@@ -128,6 +129,7 @@ impl Flow {
                 }
                 State::Ending(_) if pass_on_end == PassOnEnd::No => self.state = State::Failed,
                 State::Ending(end) => {
+                    writer.before_shutdown();
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Fault::new(Stage::Shutdown))?;
                     self.moved = true;
                     self.state = State::Ended(end);

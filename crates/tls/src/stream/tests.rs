@@ -19,7 +19,11 @@ async fn pair(capacity: usize) -> (Stream<DuplexStream>, Stream<DuplexStream>) {
     let (near, far) = tokio::io::duplex(capacity);
     let mut client = Stream::new(near, Session::Client(client));
     let mut server = Stream::new(far, Session::Server(server));
-    let (one, other) = tokio::join!(client.handshake(), server.handshake());
+    let dial = async {
+        client.handshake().await?;
+        client.flush().await
+    };
+    let (one, other) = tokio::join!(dial, server.handshake());
     one.and(other).unwrap();
     (client, server)
 }
@@ -57,4 +61,68 @@ async fn a_slow_peer_makes_a_stream_keep_one_write_and_no_more() {
     read.unwrap();
     assert!(got.iter().all(|byte| *byte == 3));
     assert_eq!(held(&client), [0; 3]);
+}
+
+/// Counts the writes that reach the connection below.
+struct Counted(DuplexStream, usize);
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.1 += 1;
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// However the client goes on, the server gets the end of the handshake; with bytes it is one write.
+#[tokio::test]
+async fn the_end_of_a_handshake_goes_with_the_first_bytes_or_by_itself() {
+    for first in ["write", "read", "flush", "shutdown"] {
+        let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
+        let name = ServerName::try_from("anything.test").unwrap();
+        let client = UnbufferedClientConnection::new(Arc::new(peer.client()), name).unwrap();
+        let server = UnbufferedServerConnection::new(Arc::new(peer.server())).unwrap();
+        let (near, far) = tokio::io::duplex(100_000);
+        let mut client = Stream::new(Counted(near, 0), Session::Client(client));
+        let mut server = Stream::new(far, Session::Server(server));
+        let serve = async {
+            server.handshake().await?;
+            if first == "read" {
+                server.write_all(b"server first").await?;
+            }
+            let mut got = vec![0; 5];
+            let count = server.read(&mut got).await?;
+            got.truncate(count);
+            io::Result::Ok(got)
+        };
+        let dial = async {
+            client.handshake().await?;
+            let hello = client.get_ref().1;
+            match first {
+                "write" => client.write_all(b"first").await?,
+                "read" => drop(client.read(&mut [0; 20]).await?),
+                "flush" => client.flush().await?,
+                _ => client.shutdown().await?,
+            }
+            let writes = client.get_ref().1 - hello;
+            client.shutdown().await?;
+            io::Result::Ok(writes)
+        };
+        let both = async { tokio::try_join!(dial, serve).unwrap() };
+        let (writes, got) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+        assert_eq!((writes, got.as_slice()), (1, if first == "write" { &b"first"[..] } else { b"" }), "{first}");
+    }
 }
