@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import socket
+import subprocess
 
 from rig import packages, portcullis
 from rig import envoy as envoys
@@ -15,6 +16,13 @@ from rig.certificates import CLIENT, SERVER, Authority
 from rig.processes import RigError, free_port, until
 
 from . import work
+
+
+def generator(root):
+    """Builds the load generator, which is also the app and the floor, and says where it is."""
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--release", "-p", "portcullis-benches", "--bin", "compare"],
+                   cwd=root, check=True)
+    return str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release" / "compare")
 
 
 class Stage:
@@ -65,7 +73,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def _running(name, port, processes):
+def running(name, port, processes):
     pair = Pair(name, port, processes)
     host, port = pair.entry.split(":")
 
@@ -89,7 +97,7 @@ def _running(name, port, processes):
 def floor(stage, name):
     inbound, port = stage.listening(f"{name}-in", [stage.generator, "relay", f"127.0.0.1:{stage.app}"])
     outbound, port = stage.listening(f"{name}-out", [stage.generator, "relay", f"127.0.0.1:{port}"])
-    return _running(name, port, [outbound, inbound])
+    return running(name, port, [outbound, inbound])
 
 
 def ours(stage, name):
@@ -100,7 +108,7 @@ def ours(stage, name):
     for sidecar in (server, client):
         sidecar.config["workers"] = 1
         sidecar.start(stage.processes)
-    return _running(name, entry, [client.process, server.process])
+    return running(name, entry, [client.process, server.process])
 
 
 def envoy(stage, name):
@@ -108,7 +116,7 @@ def envoy(stage, name):
     server, client = (envoys.Envoy(f"{name}-{side}", stage.folder) for side in ("in", "out"))
     port = server.inbound("inbound", "STRICT", stage.app, stage.server, stage.server.trust)
     entry = client.outbound("outbound", port, stage.client, stage.client.trust)
-    return _running(name, entry, [each.start(binary, stage.processes) for each in (client, server)])
+    return running(name, entry, [each.start(binary, stage.processes) for each in (client, server)])
 
 
 def haproxy(stage, name):
@@ -140,7 +148,7 @@ listen all
     inbound = start("in", f"{port} ssl crt {pems['server']} ca-file {trust} verify required", stage.app)
     outbound = start("out", entry, f"{port} ssl crt {pems['client']} ca-file {trust} verify required no-ssl-reuse "
                      "force-tlsv13")
-    return _running(name, entry, [outbound, inbound])
+    return running(name, entry, [outbound, inbound])
 
 
 def nginx(stage, name):
@@ -167,7 +175,7 @@ stream {{ server {{ tcp_nodelay on; {server} }} }}
     outbound = start("out", f"listen 127.0.0.1:{entry}; proxy_pass 127.0.0.1:{port}; proxy_ssl on; proxy_ssl_protocols TLSv1.3; "
                      f"proxy_ssl_certificate {leaf.certificate}; proxy_ssl_certificate_key {leaf.key}; "
                      "proxy_ssl_session_reuse off;")
-    return _running(name, entry, [outbound, inbound])
+    return running(name, entry, [outbound, inbound])
 
 
 ALL = {"floor": floor, "portcullis": ours, "envoy": envoy, "haproxy": haproxy, "nginx": nginx}

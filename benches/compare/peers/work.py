@@ -38,15 +38,15 @@ def measure(key, pair, generator, scale):
     load = subprocess.Popen([generator, "load", pair.entry, kind, *map(str, numbers)], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True)
     try:
-        _expect(load, "ready")
+        expect(load, "ready")
         time.sleep(SETTLE)
         before, resident = pair.processor_seconds(), pair.resident()
-        _go(load)
+        go(load)
         if kind == "hold":
-            _expect(load, "held")
+            expect(load, "held")
             time.sleep(1)
             held = {"kib_each": (pair.resident() - resident) / 1024 / IDLE}
-            _go(load)
+            go(load)
         result = json.loads(load.stdout.readline())
         time.sleep(SETTLE)
         spent = pair.processor_seconds() - before
@@ -67,13 +67,13 @@ def measure(key, pair, generator, scale):
     return {"cpu_ms": spent / units * 1e3, "per_s": units / result["seconds"]}
 
 
-def _expect(load, word):
+def expect(load, word):
     line = load.stdout.readline().strip()
     if line != word:
         raise ValueError(line)
 
 
-def _go(load):
+def go(load):
     load.stdin.write("\n")
     load.stdin.flush()
 
