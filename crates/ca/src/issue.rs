@@ -1,55 +1,13 @@
-//! The leaf profile: an X.509-SVID for one workload.
+//! Issuing by hand: a key and an X.509-SVID for it, from a CA in a folder.
 
 use std::time::Duration;
 
 use portcullis_identity::SpiffeId;
-use rcgen::string::Ia5String;
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
-};
-use time::OffsetDateTime;
+use rcgen::PublicKeyData as _;
 
-use crate::root::{BACKDATE, CaError, Root, after, serial};
-
-/// Shortest lifetime of a leaf.
-const MIN_TTL: Duration = Duration::from_secs(60);
-
-/// Kind of a workload's key.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum KeyType {
-    /// ECDSA on P-256.
-    #[default]
-    EcdsaP256,
-    /// ECDSA on P-384.
-    EcdsaP384,
-    /// RSA, 2048 bits.
-    Rsa2048,
-    /// RSA, 4096 bits.
-    Rsa4096,
-    /// Ed25519; Istio's peers do not accept it.
-    Ed25519,
-}
-
-impl KeyType {
-    /// Every kind, by the name that the command line uses.
-    pub const ALL: [(&'static str, Self); 5] = [
-        ("ecdsa-p256", Self::EcdsaP256),
-        ("ecdsa-p384", Self::EcdsaP384),
-        ("rsa-2048", Self::Rsa2048),
-        ("rsa-4096", Self::Rsa4096),
-        ("ed25519", Self::Ed25519),
-    ];
-
-    fn generate(self) -> Result<KeyPair, rcgen::Error> {
-        match self {
-            Self::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            Self::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-            Self::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
-            Self::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096),
-            Self::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
-        }
-    }
-}
+use crate::key::KeyType;
+use crate::leaf::MIN_TTL;
+use crate::root::{CaError, Root};
 
 /// A leaf with its key.
 pub struct Issued {
@@ -83,21 +41,9 @@ impl Root {
             return Err(CaError::TooShort);
         }
         let key = key.generate()?;
-        let now = OffsetDateTime::now_utc();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(id.as_str())?)];
-        params.use_authority_key_identifier_extension = true;
-        params.serial_number = Some(serial()?);
-        params.not_before = now - BACKDATE;
-        params.not_after = after(now, ttl)?.min(self.not_after);
-        let not_after_unix = params.not_after.unix_timestamp();
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let cert_chain_pem = certificate.pem() + &self.behind_leaf;
-        Ok(Issued { cert_chain_pem, key_pem: key.serialize_pem(), not_after_unix })
+        let leaf = self.issuing.workload(id, &key.subject_public_key_info(), ttl)?;
+        let cert_chain_pem = leaf.pem() + &self.behind_leaf;
+        Ok(Issued { cert_chain_pem, key_pem: key.serialize_pem(), not_after_unix: leaf.not_after_unix })
     }
 }
 
@@ -149,7 +95,7 @@ mod tests {
     fn ttl_never_outlives_issuer() {
         let root = root();
         let issued = root.issue(&id(), Duration::from_secs(7200), KeyType::EcdsaP256).unwrap();
-        assert!(issued.not_after_unix <= root.not_after.unix_timestamp());
+        assert!(issued.not_after_unix <= root.issuing.not_after.unix_timestamp());
         assert!(matches!(root.issue(&id(), Duration::from_secs(59), KeyType::EcdsaP256), Err(CaError::TooShort)));
     }
 

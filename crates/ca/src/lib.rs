@@ -1,12 +1,25 @@
-//! The issuing core: makes roots and signs workload SVIDs.
+//! The issuing core: makes roots and intermediates, reads requests, signs workload SVIDs. No sockets, nothing asynchronous.
 //!
-//! Profiles are separate functions, so that a leaf can never come out as a CA. What a certificate says comes from the
-//! caller's registration alone; there is no request in here that could ask for more. A leaf never outlives its issuer.
+//! Profiles are separate types with separate functions, so that a leaf can never come out as a CA: a [`Root`] makes an
+//! [`Intermediate`], a [`Signer`] makes a [`Leaf`]. What a certificate names comes from the caller's registration alone; of
+//! a request nothing survives but its public key ([`CertifiedPublicKey`]). A leaf never outlives its issuer.
 
+mod csr;
+mod der;
 mod files;
+mod hex;
+mod intermediate;
 mod issue;
+mod key;
+mod leaf;
 mod root;
+mod signer;
 
+pub use csr::{CertifiedPublicKey, CsrError, KeyHash, MAX_CSR_LEN};
 pub use files::{Private, WriteError, write};
-pub use issue::{Issued, KeyType};
+pub use intermediate::Intermediate;
+pub use issue::Issued;
+pub use key::KeyType;
+pub use leaf::{Leaf, MIN_TTL, ServerName};
 pub use root::{CaError, Root};
+pub use signer::{ServerCertificate, Signer, SignerError, SignerFiles};

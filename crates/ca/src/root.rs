@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use portcullis_identity::{SpiffeId, TrustDomain};
 use rcgen::string::Ia5String;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
-};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::intermediate::name;
+use crate::leaf::Issuing;
 
 /// Certificates are valid from a little before they are made, for peers whose clock is behind.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
@@ -29,11 +29,17 @@ pub enum CaError {
     /// The key file is not a private key.
     #[error("the CA key cannot be read: {0}")]
     Key(rcgen::Error),
+    /// The key is of a kind that nobody here signs with.
+    #[error("the CA key is of a kind that is not accepted; use ECDSA P-256 or P-384, RSA, or Ed25519")]
+    KeyKind,
+    /// A root is needed, and this is a CA below one.
+    #[error("only a root may sign an intermediate, and this CA is one itself")]
+    NotRoot,
     /// Key and certificate do not belong together.
     #[error("the CA key is not the key of the CA certificate")]
     KeyMismatch,
     /// The CA's time is over.
-    #[error("the CA certificate has expired; make a new one with `portcullis certs init`")]
+    #[error("the CA certificate has expired; make a new one")]
     Expired,
     /// The ID is of another trust domain.
     #[error("{id} is not of this CA's trust domain {trust_domain}")]
@@ -46,6 +52,12 @@ pub enum CaError {
     /// A workload's ID has a path.
     #[error("{0} names a whole trust domain; a workload's ID has a path, such as /ns/NAMESPACE/sa/ACCOUNT")]
     NoPath(SpiffeId),
+    /// The CA's own ID.
+    #[error("{0} is the CA itself, and no workload's ID")]
+    OwnId(SpiffeId),
+    /// The trust domain's name is too long for an ID.
+    #[error("trust domain {0} is too long to name the CA in it")]
+    NoOwnId(TrustDomain),
     /// The lifetime is shorter than a minute.
     #[error("a certificate must live for a minute or more")]
     TooShort,
@@ -62,9 +74,8 @@ pub enum CaError {
 
 /// A root with its key; read back from files, it may also be a CA below one.
 pub struct Root {
-    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuing: Issuing,
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) not_after: OffsetDateTime,
     /// What goes behind a leaf: this certificate if another one vouches for it, nothing if it is a root.
     pub(crate) behind_leaf: String,
     cert_pem: String,
@@ -85,25 +96,19 @@ impl Root {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
-        let mut name = DistinguishedName::new();
-        name.push(DnType::OrganizationName, trust_domain.as_str());
-        // A name of its own: of two CAs with one name, a verifier that trusts the first calls the second's certificates
-        // forged instead of unknown.
         let serial = serial()?;
-        let distinct: String = serial.to_bytes().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        name.push(DnType::CommonName, format!("Portcullis root {distinct}"));
-        params.distinguished_name = name;
+        params.distinguished_name = name(trust_domain, "root", &serial);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{trust_domain}"))?)];
-        params.serial_number = Some(serial);
+        params.serial_number = Some(serial.to_vec().into());
         params.not_before = now - BACKDATE;
         params.not_after = after(now, ttl)?;
-        let not_after = params.not_after;
         let certificate = params.self_signed(&key)?;
+        let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| CaError::Certificate)?;
+        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime())?;
         let cert_pem = certificate.pem();
-        let issuer = Issuer::new(params, key);
-        Ok(Self { issuer, trust_domain: trust_domain.clone(), not_after, behind_leaf: String::new(), cert_pem })
+        Ok(Self { issuing, trust_domain: trust_domain.clone(), behind_leaf: String::new(), cert_pem })
     }
 
     /// Reads a CA back: certificate and key in PEM.
@@ -134,8 +139,8 @@ impl Root {
         let trust_domain = trust_domain_of(&parsed)?;
         let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
         let behind_leaf = if is_root { String::new() } else { cert_pem.to_owned() };
-        let issuer = Issuer::from_ca_cert_pem(cert_pem, key)?;
-        Ok(Self { issuer, trust_domain, not_after, behind_leaf, cert_pem: cert_pem.to_owned() })
+        let issuing = Issuing::new(&parsed, key, not_after)?;
+        Ok(Self { issuing, trust_domain, behind_leaf, cert_pem: cert_pem.to_owned() })
     }
 
     /// The certificate.
@@ -147,7 +152,7 @@ impl Root {
     /// The private key, for its file.
     #[must_use]
     pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+        self.issuing.key().serialize_pem()
     }
 
     /// Whom this CA may name.
@@ -157,7 +162,8 @@ impl Root {
     }
 }
 
-fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<TrustDomain, CaError> {
+/// The trust domain that a CA's certificate names.
+pub(crate) fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<TrustDomain, CaError> {
     let names = certificate.subject_alternative_name().ok().flatten().ok_or(CaError::NoTrustDomain)?;
     let mut uris = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
@@ -179,9 +185,9 @@ pub(crate) fn after(now: OffsetDateTime, ttl: Duration) -> Result<OffsetDateTime
 }
 
 /// 126 random bits, positive and never zero at the top, so that the number has the same length everywhere.
-pub(crate) fn serial() -> Result<SerialNumber, CaError> {
+pub(crate) fn serial() -> Result<[u8; 16], CaError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+    Ok(bytes)
 }

@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_ca::{CaError, Issued, KeyType, Root};
+use portcullis_ca::{CaError, CertifiedPublicKey, Issued, KeyType, Root, Signer, SignerFiles};
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain, signer};
 use portcullis_testkit::certs::{Authority, Profile};
-use portcullis_testkit::openssl;
+use portcullis_testkit::{Key, KeyKind, openssl};
 use portcullis_tls::{Clock, CredentialFiles, Credentials, IdentityRules, MinVersion};
 
 const ID: &str = "spiffe://example.org/ns/shop/sa/cart";
@@ -106,6 +106,52 @@ fn the_root_profile_as_openssl_reads_it() {
     let der = openssl(["x509", "-outform", "DER"], root.cert_pem().as_bytes());
     let signer = signer::check(&der).unwrap();
     assert!((now() - 62..=now() - 60).contains(&signer.not_before_unix), "backdated by a minute");
+}
+
+#[test]
+fn the_intermediate_profile_as_openssl_reads_it() {
+    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let text = text(root.intermediate(HOUR).unwrap().cert_pem());
+    for part in [
+        "Issuer: O = example.org, CN = Portcullis root ",
+        "Subject: O = example.org, CN = Portcullis intermediate ",
+        "X509v3 Subject Alternative Name: \n                URI:spiffe://example.org\n",
+        "X509v3 Key Usage: critical\n                Certificate Sign, CRL Sign\n",
+        "X509v3 Basic Constraints: critical\n                CA:TRUE, pathlen:0\n",
+        "X509v3 Subject Key Identifier: \n",
+        "X509v3 Authority Key Identifier: \n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
+    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let intermediate = root.intermediate(HOUR).unwrap();
+    let (cert, key) = (intermediate.cert_pem(), intermediate.key_pem());
+    let files = SignerFiles {
+        ca_cert: cert.as_bytes(),
+        ca_key: key.as_bytes(),
+        root_cert: root.cert_pem().as_bytes(),
+        cert_chain: None,
+    };
+    let signer = Signer::read(files, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
+    for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048] {
+        let workload = folder.path().join("key.pem");
+        std::fs::write(&workload, Key::new(kind).pem()).unwrap();
+        let csr = openssl(["req", "-new", "-key", workload.to_str().unwrap(), "-subj", "/CN=x"], b"");
+        let key = CertifiedPublicKey::from_csr(&csr).unwrap();
+        let leaf = signer.sign(&id(), HOUR, &key).unwrap();
+        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
+        for purpose in ["sslclient", "sslserver"] {
+            assert!(verify(folder.path(), purpose).contains(": OK"), "{kind:?}");
+        }
+        let serial = String::from_utf8(openssl(["x509", "-noout", "-serial"], leaf.pem().as_bytes())).unwrap();
+        assert_eq!(serial.trim(), format!("serial={}", leaf.serial_text().to_uppercase()));
+    }
 }
 
 #[test]

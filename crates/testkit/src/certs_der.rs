@@ -77,17 +77,18 @@ pub(crate) fn time(unix: i64) -> Vec<u8> {
     }
 }
 
-/// A distinguished name with one attribute, given as `CN=..` or `O=..`; the empty text is the empty name.
+/// A distinguished name, given as `CN=..` or `O=..`, several with commas between; the empty text is the empty name.
 pub(crate) fn name(text: &str) -> Vec<u8> {
-    let Some((attribute, value)) = text.split_once('=') else {
-        return sequence::<Vec<u8>>([]);
+    let attribute = |text: &str| {
+        let (attribute, value) = text.split_once('=').unwrap();
+        let attribute = match attribute {
+            "CN" => "2.5.4.3",
+            "O" => "2.5.4.10",
+            other => panic!("attribute {other} is not known here"),
+        };
+        tlv(tag::SET, sequence([oid(attribute), tlv(tag::UTF8_STRING, value)]))
     };
-    let attribute = match attribute {
-        "CN" => "2.5.4.3",
-        "O" => "2.5.4.10",
-        other => panic!("attribute {other} is not known here"),
-    };
-    sequence([tlv(tag::SET, sequence([oid(attribute), tlv(tag::UTF8_STRING, value)]))])
+    sequence(text.split(',').filter(|part| !part.is_empty()).map(attribute))
 }
 
 /// One block of PEM.

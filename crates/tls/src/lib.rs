@@ -33,7 +33,7 @@ pub use clock::{Clock, utc};
 pub use credential_error::{CredentialError, CredentialWarning, FileRole};
 pub use credentials::{CredentialFiles, Credentials, IdentityRules, MinVersion, Svid};
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};
-pub use pem::{MAX_FILE_LEN, PemError};
+pub use pem::{MAX_FILE_LEN, PemError, certificates, private_key};
 pub use provider::provider;
 pub use store::{CredentialReader, CredentialStore, Unavailable};
 pub use stream::{Stream, StreamFault};

@@ -70,7 +70,10 @@ impl PemError {
 }
 
 /// Every certificate of a file that must have nothing but certificates in it, and at least one.
-pub(crate) fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+///
+/// # Errors
+/// What else is in it, or that it is damaged.
+pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     const WANTED: &str = "CERTIFICATE";
     let labels = labels(file)?;
     for label in &labels {
@@ -97,7 +100,10 @@ pub(crate) fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The one private key of a file, as PKCS#8, SEC1 or PKCS#1. `EC PARAMETERS` before it is what openssl writes.
-pub(crate) fn private_key(file: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PemError> {
+///
+/// # Errors
+/// What else is in it, or that it is damaged.
+pub fn private_key(file: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PemError> {
     const WANTED: &str = "PRIVATE KEY";
     let labels = labels(file)?;
     let mut count: usize = 0;

@@ -83,7 +83,7 @@ struct Issue {
     /// How long the certificate is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-4096 or ed25519
+    /// Kind of key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519
     #[arg(long, value_parser = key_type, default_value = "ecdsa-p256")]
     key: KeyType,
     /// Replace files that are there

@@ -53,7 +53,7 @@ pub(super) struct Args {
     /// How long a certificate that is issued is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = super::ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key of a certificate that is issued: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-4096 or ed25519
+    /// Kind of key of a certificate that is issued: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519
     #[arg(long, value_parser = super::key_type, default_value = "ecdsa-p256")]
     key: KeyType,
 }

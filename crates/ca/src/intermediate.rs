@@ -1,0 +1,73 @@
+//! The intermediate: the CA that is online, below a root that is not.
+
+use std::time::Duration;
+
+use portcullis_identity::TrustDomain;
+use rcgen::string::Ia5String;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use time::OffsetDateTime;
+
+use crate::root::{BACKDATE, CaError, Root, after, serial};
+
+/// A new intermediate with its key, for its files. It can sign leaves and no further CA (pathLenConstraint 0).
+pub struct Intermediate {
+    cert_pem: String,
+    key: KeyPair,
+}
+
+impl std::fmt::Debug for Intermediate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intermediate").finish_non_exhaustive()
+    }
+}
+
+impl Intermediate {
+    /// The certificate.
+    #[must_use]
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// The private key, for its file.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+}
+
+impl Root {
+    /// Signs a new P-256 intermediate. It ends with the root at the latest.
+    ///
+    /// # Errors
+    /// If this is no root, or the certificate cannot be made.
+    pub fn intermediate(&self, ttl: Duration) -> Result<Intermediate, CaError> {
+        if !self.behind_leaf.is_empty() {
+            return Err(CaError::NotRoot);
+        }
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let now = OffsetDateTime::now_utc();
+        let mut params = CertificateParams::default();
+        let serial = serial()?;
+        params.distinguished_name = name(&self.trust_domain, "intermediate", &serial);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(format!("spiffe://{}", self.trust_domain))?)];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial.to_vec().into());
+        params.not_before = now - BACKDATE;
+        params.not_after = after(now, ttl)?.min(self.issuing.not_after);
+        let issuer = Issuer::from_ca_cert_pem(self.cert_pem(), self.issuing.key())?;
+        let certificate = params.signed_by(&key, &issuer)?;
+        Ok(Intermediate { cert_pem: certificate.pem(), key })
+    }
+}
+
+/// A name of its own for each CA: of two with one name, a verifier that trusts the first calls the second's certificates
+/// forged instead of unknown.
+pub(crate) fn name(trust_domain: &TrustDomain, what: &str, serial: &[u8; 16]) -> rcgen::DistinguishedName {
+    let mut name = rcgen::DistinguishedName::new();
+    name.push(rcgen::DnType::OrganizationName, trust_domain.as_str());
+    let distinct: String = serial.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    name.push(rcgen::DnType::CommonName, format!("Portcullis {what} {distinct}"));
+    name
+}

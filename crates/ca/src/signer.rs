@@ -1,0 +1,273 @@
+//! The CA that signs: read from a folder with Istio's four files, whoever made them.
+
+use std::time::Duration;
+
+use portcullis_identity::leaf::{Compat, Role};
+use portcullis_identity::{SpiffeId, SvidError, TrustDomain, signer};
+use portcullis_tls::{BundleError, Clock, PemError, TrustBundle, TrustBundles, TrustError, VerifyError};
+use rcgen::{KeyPair, PublicKeyData as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::csr::CertifiedPublicKey;
+use crate::key::KeyType;
+use crate::leaf::{Issuing, Leaf, MIN_TTL, ServerName, pem};
+use crate::root::{CaError, trust_domain_of};
+
+/// The contents of the four files, named as Istio names them when an operator plugs in a CA.
+#[derive(Clone, Copy)]
+pub struct SignerFiles<'a> {
+    /// `ca-cert.pem`: the certificate that signs, one.
+    pub ca_cert: &'a [u8],
+    /// `ca-key.pem`: its key.
+    pub ca_key: &'a [u8],
+    /// `root-cert.pem`: the roots that workloads are to trust. One of them is at the end of the chain.
+    pub root_cert: &'a [u8],
+    /// `cert-chain.pem`: from the certificate that signs up to its root, which may be left out. Nothing for a CA right below
+    /// its root.
+    pub cert_chain: Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for SignerFiles<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignerFiles").finish_non_exhaustive()
+    }
+}
+
+/// Why a folder holds no CA that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerError {
+    /// A file is not what it should be in PEM.
+    #[error("{file}: {error}")]
+    Pem {
+        /// Which file.
+        file: &'static str,
+        /// What is wrong with it.
+        error: PemError,
+    },
+    /// More than the certificate that signs.
+    #[error("ca-cert.pem: it has {0} certificates, and exactly one signs; those above it belong into cert-chain.pem")]
+    OneCertificate(usize),
+    /// The roots.
+    #[error("root-cert.pem: {0}")]
+    Roots(#[from] BundleError),
+    /// The certificate may not sign.
+    #[error("ca-cert.pem: {0}")]
+    Signing(#[from] SvidError),
+    /// The key cannot be used.
+    #[error("ca-key.pem: the key cannot be used: {0}")]
+    Key(rcgen::Error),
+    /// The key is another one's.
+    #[error("ca-key.pem: it is not the key of the certificate in ca-cert.pem")]
+    KeyMismatch,
+    /// Nobody says which trust domain this is.
+    #[error(
+        "neither ca-cert.pem nor identities.yaml names a trust domain; write `trustDomain: NAME` into identities.yaml"
+    )]
+    NoTrustDomain,
+    /// Two that say it differently.
+    #[error(
+        "ca-cert.pem is of trust domain {found}, and identities.yaml says `trustDomain: {configured}`; one is wrong"
+    )]
+    TrustDomain {
+        /// What the certificate says.
+        found: TrustDomain,
+        /// What the configuration says.
+        configured: TrustDomain,
+    },
+    /// A workload would not accept what it signs.
+    #[error("ca-cert.pem, cert-chain.pem and root-cert.pem: a workload would refuse what this CA signs: {0}")]
+    Chain(#[from] VerifyError),
+    /// It cannot sign.
+    #[error("{0}")]
+    Ca(#[from] CaError),
+    /// The roots make no set of bundles.
+    #[error("root-cert.pem: {0}")]
+    Trust(#[from] TrustError),
+}
+
+/// A CA that signs leaves. What it signs is accepted by workloads that trust its roots: that was tried when it was read.
+pub struct Signer {
+    issuing: Issuing,
+    trust_domain: TrustDomain,
+    own_id: SpiffeId,
+    behind_leaf: Vec<CertificateDer<'static>>,
+    behind_leaf_pem: Vec<String>,
+    roots: TrustBundle,
+    roots_pem: String,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+/// The CA's own server certificate, with a new key.
+pub struct ServerCertificate {
+    /// The chain, leaf first, without the root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key.
+    pub key: PrivateKeyDer<'static>,
+    /// Last second of its validity, in Unix time.
+    pub not_after_unix: i64,
+}
+
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCertificate").field("not_after_unix", &self.not_after_unix).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// Reads a CA, and has it sign a probe that is then judged as a workload would judge it: chain, key, purpose, time.
+    /// `configured` is the trust domain for a CA whose certificate names none.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read(files: SignerFiles<'_>, configured: Option<&TrustDomain>) -> Result<Self, SignerError> {
+        let certificates = |file, content: &[u8]| {
+            portcullis_tls::certificates(content).map_err(|error| SignerError::Pem { file, error })
+        };
+        let now = Clock::system().now_unix();
+        let own = match <[_; 1]>::try_from(certificates("ca-cert.pem", files.ca_cert)?) {
+            Ok([own]) => own,
+            Err(many) => return Err(SignerError::OneCertificate(many.len())),
+        };
+        signer::check(&own)?;
+        let key = portcullis_tls::private_key(files.ca_key)
+            .map_err(|error| SignerError::Pem { file: "ca-key.pem", error })?;
+        let key = KeyPair::try_from(&*key).map_err(SignerError::Key)?;
+        let roots = TrustBundle::from_pem(files.root_cert, now)?;
+        let above = files.cert_chain.map(|chain| certificates("cert-chain.pem", chain)).transpose()?;
+        // Some write the whole chain into cert-chain.pem, some without its ends.
+        let is_root = |der: &CertificateDer<'_>| roots.roots().any(|root| root.der() == der);
+        let mut behind_leaf = Vec::new();
+        for der in std::iter::once(own.clone()).chain(above.unwrap_or_default()) {
+            if !is_root(&der) && !behind_leaf.contains(&der) {
+                behind_leaf.push(der);
+            }
+        }
+        let (_, parsed) = X509Certificate::from_der(&own).map_err(|_| CaError::Certificate)?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(SignerError::KeyMismatch);
+        }
+        let trust_domain = match (trust_domain_of(&parsed).ok(), configured) {
+            (Some(found), Some(configured)) if found != *configured => {
+                return Err(SignerError::TrustDomain { found, configured: configured.clone() });
+            }
+            (Some(domain), _) => domain,
+            (None, Some(configured)) => configured.clone(),
+            (None, None) => return Err(SignerError::NoTrustDomain),
+        };
+        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime())?;
+        let mut signer = Self {
+            own_id: own_id(&trust_domain)?,
+            behind_leaf_pem: behind_leaf.iter().map(|der| pem(der)).collect(),
+            roots_pem: roots.roots().map(|root| pem(root.der())).collect(),
+            issuing,
+            trust_domain,
+            behind_leaf,
+            roots,
+        };
+        let ends = signer.probe()?;
+        signer.issuing.not_after = signer.issuing.not_after.min(ends);
+        Ok(signer)
+    }
+
+    /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid.
+    fn probe(&self) -> Result<OffsetDateTime, SignerError> {
+        let key = KeyType::EcdsaP256.generate().map_err(CaError::Make)?;
+        let leaf = self.issuing.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
+        let chain: Vec<_> =
+            std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
+        let trust = TrustBundles::new(self.trust_domain.clone(), [], self.roots.clone(), [], Compat::default())?;
+        let now = Clock::system().now();
+        trust.verify(&chain, Role::Client, now)?;
+        let (_, path) = trust.verify(&chain, Role::Server, now)?;
+        OffsetDateTime::from_unix_timestamp(path.not_after_unix()).map_err(|_| CaError::TooLong.into())
+    }
+
+    /// Signs an X.509-SVID for a key. The lifetime is at least a minute, and ends with this CA at the latest.
+    ///
+    /// # Errors
+    /// If the ID is not this CA's to give, or the CA has expired.
+    pub fn sign(&self, id: &SpiffeId, ttl: Duration, key: &CertifiedPublicKey) -> Result<Leaf, CaError> {
+        if id.domain_str() != self.trust_domain.as_str() {
+            return Err(CaError::ForeignId { id: id.clone(), trust_domain: self.trust_domain.clone() });
+        }
+        if id.path().is_empty() {
+            return Err(CaError::NoPath(id.clone()));
+        }
+        if *id == self.own_id {
+            return Err(CaError::OwnId(id.clone()));
+        }
+        self.issuing.workload(id, key.spki(), ttl)
+    }
+
+    /// Makes a server certificate for this CA itself, with a new key.
+    ///
+    /// # Errors
+    /// If the CA has expired, or no key can be made.
+    pub fn server_certificate(&self, names: &[ServerName], ttl: Duration) -> Result<ServerCertificate, CaError> {
+        let key = KeyType::EcdsaP256.generate()?;
+        let leaf = self.issuing.server(&self.own_id, names, &key.subject_public_key_info(), ttl)?;
+        let chain = std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
+        Ok(ServerCertificate {
+            chain,
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            not_after_unix: leaf.not_after_unix,
+        })
+    }
+
+    /// Whom this CA may name.
+    #[must_use]
+    pub const fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The CA's own identity, which no workload gets.
+    #[must_use]
+    pub const fn own_id(&self) -> &SpiffeId {
+        &self.own_id
+    }
+
+    /// What goes behind a leaf, each in PEM: this CA's certificate and those above it, without the root.
+    #[must_use]
+    pub fn behind_leaf_pem(&self) -> &[String] {
+        &self.behind_leaf_pem
+    }
+
+    /// The roots that workloads are to trust.
+    #[must_use]
+    pub const fn roots(&self) -> &TrustBundle {
+        &self.roots
+    }
+
+    /// The same in PEM, one after the other.
+    #[must_use]
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// Last second at which this CA can sign for, in Unix time: its own end, or that of a certificate above it.
+    #[must_use]
+    pub const fn not_after_unix(&self) -> i64 {
+        self.issuing.not_after.unix_timestamp()
+    }
+
+    /// Whether a root's key is online here: then whoever takes this machine can name anybody for as long as it is trusted.
+    #[must_use]
+    pub fn signs_as_root(&self) -> bool {
+        self.behind_leaf.is_empty()
+    }
+}
+
+/// `spiffe://TD/ns/portcullis-system/sa/ca`.
+fn own_id(trust_domain: &TrustDomain) -> Result<SpiffeId, CaError> {
+    SpiffeId::for_workload(trust_domain, "portcullis-system", "ca").map_err(|_| CaError::NoOwnId(trust_domain.clone()))
+}
+
+#[cfg(test)]
+mod tests;
