@@ -1,0 +1,172 @@
+//! The state itself, without files: what a record changes, and what it may not change.
+
+use std::collections::BTreeMap;
+
+use portcullis_identity::SpiffeId;
+use serde::{Deserialize, Serialize};
+
+use crate::csr::KeyHash;
+use crate::token::TokenNumber;
+
+/// Things are forgotten so long after their end, in seconds, since a clock may be set back.
+const FORGET_AFTER: i64 = 3600;
+
+/// A certificate that is about to be handed out.
+#[derive(Clone, Debug)]
+pub struct Issuance {
+    /// For whom.
+    pub id: SpiffeId,
+    /// With which key.
+    pub key: KeyHash,
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// Its last second, in Unix time.
+    pub not_after_unix: i64,
+    /// The single-use token that it was asked for with, and when that ends.
+    pub token: Option<(TokenNumber, i64)>,
+}
+
+/// Why a certificate is not handed out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The token has served already.
+    #[error("the token was used before")]
+    TokenUsed,
+    /// R51: one key, one identity.
+    #[error("the key is held by {0}")]
+    KeyHeld(SpiffeId),
+}
+
+/// What is known of one identity.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// Last second of the certificate that lasts longest, in Unix time; 0 if it never had one.
+    pub not_after_unix: i64,
+    /// The digest of the trust bundles that it was last known to use.
+    pub bundle: Option<String>,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) enum Record {
+    Issued { id: String, key: String, serial: String, not_after: i64, token: Option<(String, i64)> },
+    Bundle { id: String, digest: String },
+}
+
+/// The state as a snapshot writes it.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Image {
+    tokens: Vec<(String, i64)>,
+    keys: Vec<(String, String, i64)>,
+    identities: Vec<(String, i64, Option<String>)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    tokens: BTreeMap<TokenNumber, i64>,
+    keys: BTreeMap<KeyHash, (SpiffeId, i64)>,
+    identities: BTreeMap<SpiffeId, Identity>,
+}
+
+impl Memory {
+    pub(super) fn check(&self, issuance: &Issuance, now_unix: i64) -> Result<(), Refusal> {
+        if issuance.token.is_some_and(|(number, _)| self.is_used(number)) {
+            return Err(Refusal::TokenUsed);
+        }
+        match self.keys.get(&issuance.key) {
+            Some((holder, until)) if *holder != issuance.id && *until >= now_unix => {
+                Err(Refusal::KeyHeld(holder.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_used(&self, number: TokenNumber) -> bool {
+        self.tokens.contains_key(&number)
+    }
+
+    pub(super) fn issued(&mut self, issuance: &Issuance) -> Record {
+        let Issuance { id, key, serial, not_after_unix, token } = issuance;
+        if let Some((number, until)) = token {
+            self.tokens.insert(*number, *until);
+        }
+        let held = self.keys.entry(*key).or_insert_with(|| (id.clone(), *not_after_unix));
+        let until = if held.0 == *id { held.1.max(*not_after_unix) } else { *not_after_unix };
+        *held = (id.clone(), until);
+        let identity = self.identities.entry(id.clone()).or_default();
+        identity.not_after_unix = identity.not_after_unix.max(*not_after_unix);
+        Record::Issued {
+            id: id.to_string(),
+            key: key.to_string(),
+            serial: serial.clone(),
+            not_after: *not_after_unix,
+            token: token.map(|(number, until)| (number.to_string(), until)),
+        }
+    }
+
+    /// `None` if that is known already.
+    pub(super) fn bundle(&mut self, id: &SpiffeId, digest: &str) -> Option<Record> {
+        let identity = self.identities.entry(id.clone()).or_default();
+        if identity.bundle.as_deref() == Some(digest) {
+            return None;
+        }
+        identity.bundle = Some(digest.to_owned());
+        Some(Record::Bundle { id: id.to_string(), digest: digest.to_owned() })
+    }
+
+    pub(super) const fn identities(&self) -> &BTreeMap<SpiffeId, Identity> {
+        &self.identities
+    }
+
+    /// Repeats what was written down. Doing so twice does no harm. `None` if it makes no sense.
+    pub(super) fn replay(&mut self, record: Record) -> Option<()> {
+        match record {
+            Record::Issued { id, key, serial, not_after, token } => {
+                let token = match token {
+                    Some((number, until)) => Some((TokenNumber::parse(&number)?, until)),
+                    None => None,
+                };
+                let (id, key) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&key)?);
+                self.issued(&Issuance { id, key, serial, not_after_unix: not_after, token });
+            }
+            Record::Bundle { id, digest } => {
+                self.bundle(&SpiffeId::parse(&id).ok()?, &digest);
+            }
+        }
+        Some(())
+    }
+
+    pub(super) fn forget(&mut self, now_unix: i64) {
+        let kept = |until: i64| until.saturating_add(FORGET_AFTER) >= now_unix;
+        self.tokens.retain(|_, until| kept(*until));
+        self.keys.retain(|_, (_, until)| kept(*until));
+        self.identities.retain(|_, identity| kept(identity.not_after_unix));
+    }
+
+    pub(super) fn image(&self) -> Image {
+        let key = |(key, (id, until)): (&KeyHash, &(SpiffeId, i64))| (key.to_string(), id.to_string(), *until);
+        let identity =
+            |(id, known): (&SpiffeId, &Identity)| (id.to_string(), known.not_after_unix, known.bundle.clone());
+        Image {
+            tokens: self.tokens.iter().map(|(number, until)| (number.to_string(), *until)).collect(),
+            keys: self.keys.iter().map(key).collect(),
+            identities: self.identities.iter().map(identity).collect(),
+        }
+    }
+
+    pub(super) fn from_image(image: Image) -> Option<Self> {
+        let mut memory = Self::default();
+        for (number, until) in image.tokens {
+            memory.tokens.insert(TokenNumber::parse(&number)?, until);
+        }
+        for (key, id, until) in image.keys {
+            memory.keys.insert(KeyHash::parse(&key)?, (SpiffeId::parse(&id).ok()?, until));
+        }
+        for (id, not_after_unix, bundle) in image.identities {
+            memory.identities.insert(SpiffeId::parse(&id).ok()?, Identity { not_after_unix, bundle });
+        }
+        Some(memory)
+    }
+}

@@ -1,0 +1,73 @@
+//! One number for a whole set of trust bundles, so that two sides can tell whether they trust the same roots.
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use portcullis_identity::TrustDomain;
+use rustls_pki_types::CertificateDer;
+
+use crate::trust::TrustBundles;
+
+/// SHA-256 over a set of bundles: for every trust domain in the order of names its name, a NUL, the number of its roots as
+/// u32 big-endian, and the sorted SHA-256 digests of its roots' DER. Neither the order of domains nor that of roots counts;
+/// a root that is there twice counts once.
+#[must_use]
+pub fn bundle_digest<'a, R>(bundles: impl IntoIterator<Item = (&'a TrustDomain, R)>) -> [u8; 32]
+where
+    R: IntoIterator<Item = &'a CertificateDer<'a>>,
+{
+    let mut domains: Vec<(&TrustDomain, Vec<Vec<u8>>)> = bundles
+        .into_iter()
+        .map(|(domain, roots)| {
+            let mut roots: Vec<Vec<u8>> =
+                roots.into_iter().map(|root| digest(&SHA256, root.as_ref()).as_ref().to_vec()).collect();
+            roots.sort_unstable();
+            roots.dedup();
+            (domain, roots)
+        })
+        .collect();
+    domains.sort_unstable();
+    let mut whole = Context::new(&SHA256);
+    for (domain, roots) in domains {
+        whole.update(domain.as_str().as_bytes());
+        whole.update(&[0]);
+        whole.update(&u32::try_from(roots.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for root in roots {
+            whole.update(&root);
+        }
+    }
+    let mut sum = [0; 32];
+    sum.copy_from_slice(whole.finish().as_ref());
+    sum
+}
+
+impl TrustBundles {
+    /// [`bundle_digest`] of this set.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        bundle_digest(self.iter().map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_the_one_that_the_protocol_defines() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let root = CertificateDer::from(&b"root"[..]);
+        let sum = bundle_digest([(&domain, [&root])]);
+        let text: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        // printf 'cluster.local\0\0\0\0\1' with the SHA-256 of "root" behind it, through sha256sum.
+        assert_eq!(text, "d2fe18b20f17571ca926d3cd0260ea515eb3ee268d5715c298bd04adeb7bf5fe");
+    }
+
+    #[test]
+    fn order_does_not_count_and_content_does() {
+        let [a, b] = ["a.test", "b.test"].map(|name| TrustDomain::parse(name).unwrap());
+        let [one, two] = [&b"one"[..], &b"two"[..]].map(CertificateDer::from);
+        let sum = bundle_digest([(&a, vec![&one, &two]), (&b, vec![&one])]);
+        assert_eq!(sum, bundle_digest([(&b, vec![&one]), (&a, vec![&two, &one])]));
+        assert_ne!(sum, bundle_digest([(&b, vec![&two]), (&a, vec![&two, &one])]));
+        assert_ne!(sum, bundle_digest([(&a, vec![&one, &two])]));
+    }
+}
