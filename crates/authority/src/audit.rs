@@ -1,0 +1,117 @@
+//! `audit.jsonl`: a line for each certificate, and for each refusal (R61). Never a token, never a key.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// So many refusals are written in a second; the others are counted in the next line. Certificates are always written.
+const REFUSALS_PER_SECOND: u32 = 20;
+
+/// One line. Fields that do not apply are left out.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    /// RFC 3339, UTC.
+    pub(crate) time: String,
+    /// `issued` or `refused`.
+    pub(crate) event: &'static str,
+    /// The method that was called.
+    pub(crate) call: &'static str,
+    /// Address and port of the caller.
+    pub(crate) caller: String,
+    /// `token` or `svid`: what the caller proved its identity with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_after: Option<String>,
+    /// SHA-256 of the public key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_type: Option<&'static str>,
+    /// Stable class of why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) detail: Option<String>,
+    /// How many refusals before this line were not written.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) held_back: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Entry {
+    pub(crate) fn new(event: &'static str, call: &'static str, caller: SocketAddr, now_unix: i64) -> Self {
+        let (time, caller) = (portcullis_tls::utc(now_unix), caller.to_string());
+        Self { time, event, call, caller, ..Self::default() }
+    }
+}
+
+/// The open file.
+pub(crate) struct Audit {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    file: File,
+    window: Instant,
+    written: u32,
+    held_back: u64,
+}
+
+impl Audit {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
+    }
+
+    /// Writes a line about a certificate.
+    pub(crate) fn issued(&self, entry: &Entry) -> io::Result<()> {
+        self.lock().write(entry)
+    }
+
+    /// Writes a line about a refusal, unless there are too many. Says whether it did.
+    pub(crate) fn refused(&self, mut entry: Entry) -> bool {
+        let mut inner = self.lock();
+        if inner.window.elapsed() >= Duration::from_secs(1) {
+            (inner.window, inner.written) = (Instant::now(), 0);
+        }
+        if inner.written >= REFUSALS_PER_SECOND {
+            inner.held_back = inner.held_back.saturating_add(1);
+            return false;
+        }
+        inner.written = inner.written.saturating_add(1);
+        entry.held_back = std::mem::take(&mut inner.held_back);
+        if let Err(error) = inner.write(&entry) {
+            tracing::error!(%error, "the audit file cannot be written");
+        }
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// In one write, so that lines stay whole.
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+}

@@ -1,0 +1,116 @@
+//! Who a caller is: told by a token or by its certificate, judged anew at each request.
+
+use std::net::SocketAddr;
+
+use portcullis_ca::state::Store;
+use portcullis_ca::{Token, TokenError, TokenKey};
+use portcullis_identity::SpiffeId;
+use portcullis_identity::leaf::Role;
+use portcullis_tls::{Clock, TrustBundles, VerifyError};
+use rustls_pki_types::CertificateDer;
+use tonic::metadata::MetadataMap;
+
+/// The other side of a connection, as it came out of the handshake.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Empty if it has shown none. It holds the key of the first; nothing else is known of it.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+/// A caller whose identity is proved.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) id: SpiffeId,
+    pub(crate) proof: Proof,
+}
+
+/// What it was proved with.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    /// A bootstrap token, which may not have been used before if it is for one certificate.
+    Token(Token),
+    /// The certificate that it has now.
+    Svid,
+}
+
+impl Proof {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Svid => "svid",
+        }
+    }
+}
+
+/// Why a caller is nobody.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unknown {
+    #[error("neither a token nor a certificate was shown")]
+    Nothing,
+    #[error("the authorization is not one `Bearer TOKEN`")]
+    Header,
+    #[error("the token is refused: {0}")]
+    Token(#[from] TokenError),
+    #[error("the token was used before")]
+    TokenUsed,
+    #[error("the certificate is refused: {0}")]
+    Certificate(#[from] VerifyError),
+    #[error("the token is for {token}, the certificate for {certificate}")]
+    Two { token: SpiffeId, certificate: SpiffeId },
+}
+
+impl Unknown {
+    pub(crate) const fn class(&self) -> &'static str {
+        match self {
+            Self::Nothing => "no-credentials",
+            Self::Header => "authorization-header",
+            Self::Token(error) => error.class(),
+            Self::TokenUsed => "token-used",
+            Self::Certificate(error) => error.class(),
+            Self::Two { .. } => "two-identities",
+        }
+    }
+}
+
+/// Judges what a caller has shown. Whatever it shows must be good: a certificate that is refused is not made up for by a
+/// token.
+pub(crate) fn caller(
+    peer: &Peer,
+    metadata: &MetadataMap,
+    trust: &TrustBundles,
+    tokens: &TokenKey,
+    store: &Store,
+) -> Result<Caller, Unknown> {
+    let clock = Clock::system();
+    let certificate =
+        if peer.chain.is_empty() { None } else { Some(trust.verify(&peer.chain, Role::Client, clock.now())?.0.id) };
+    let token = match bearer(metadata)? {
+        Some(text) => Some(tokens.verify(text, clock.now_unix())?),
+        None => None,
+    };
+    match (token, certificate) {
+        (None, None) => Err(Unknown::Nothing),
+        (None, Some(id)) => Ok(Caller { id, proof: Proof::Svid }),
+        (Some(token), Some(certificate)) if token.id != certificate => {
+            Err(Unknown::Two { token: token.id, certificate })
+        }
+        // Authoritative is the commit; here it saves the work.
+        (Some(token), _) if !token.reusable && store.is_used(token.number) => Err(Unknown::TokenUsed),
+        (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token) }),
+    }
+}
+
+fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, Unknown> {
+    let mut values = metadata.get_all("authorization").iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().map_err(|_| Unknown::Header)?;
+            // Istio's agents write `Bearer`; the scheme's case does not count (RFC 9110 11.1).
+            let (scheme, token) = text.split_once(' ').ok_or(Unknown::Header)?;
+            if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(token)) } else { Err(Unknown::Header) }
+        }
+        (Some(_), Some(_)) => Err(Unknown::Header),
+    }
+}

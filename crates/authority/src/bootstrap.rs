@@ -1,0 +1,111 @@
+//! Fresh tokens lying ready: `DIR/NAMESPACE/ACCOUNT/token`, and beside it the roots that the CA is recognised by.
+//!
+//! A service mounts its folder and restarts as often as it likes: a token is replaced as soon as it has served, and at half of
+//! its life. Each is good for one certificate and for that identity alone.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_ca::{Private, Token, write};
+use portcullis_identity::SpiffeId;
+use portcullis_tls::Clock;
+use tokio::sync::Notify;
+
+use crate::service::Services;
+
+const TTL: Duration = Duration::from_secs(3600);
+const HALF: i64 = 1800;
+/// How often they are looked at when nothing has happened.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What lies in each folder.
+#[derive(Default)]
+struct Kept {
+    tokens: BTreeMap<SpiffeId, Token>,
+    roots: BTreeMap<SpiffeId, String>,
+    /// Identities that were complained about.
+    strange: Vec<SpiffeId>,
+}
+
+/// Keeps them fresh until it is dropped.
+pub(crate) async fn keep(folder: PathBuf, services: Arc<Services>, registered: Arc<Notify>) {
+    let mut used = services.used();
+    let mut kept = Kept::default();
+    loop {
+        let (place, shared) = (folder.clone(), Arc::clone(&services));
+        let round = tokio::task::spawn_blocking(move || {
+            kept.refresh(&place, &shared);
+            kept
+        });
+        match round.await {
+            Ok(back) => kept = back,
+            // Only if it panicked: everything is written anew then.
+            Err(error) => {
+                tracing::error!(%error, "tokens could not be refreshed");
+                kept = Kept::default();
+            }
+        }
+        tokio::select! {
+            _changed = used.changed() => {}
+            () = registered.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+impl Kept {
+    fn refresh(&mut self, folder: &Path, services: &Services) {
+        let registrations = services.live.registrations.load_full();
+        let gone: Vec<_> = self.tokens.keys().filter(|id| registrations.get(id).is_none()).cloned().collect();
+        for id in gone {
+            self.tokens.remove(&id);
+            self.roots.remove(&id);
+            if let Some(place) = place(folder, &id) {
+                // Useless already: who is not registered gets nothing.
+                let _gone = std::fs::remove_file(place.join("token"));
+            }
+        }
+        for (id, _) in registrations.iter() {
+            let Some(place) = place(folder, id) else {
+                if !self.strange.contains(id) {
+                    tracing::warn!(%id, "no token is kept for it: only IDs like spiffe://TD/ns/NAMESPACE/sa/ACCOUNT have a folder");
+                    self.strange.push(id.clone());
+                }
+                continue;
+            };
+            if let Err(error) = self.refresh_one(&place, id, services) {
+                tracing::error!(%id, place = %place.display(), error, "its token cannot be refreshed");
+            }
+        }
+    }
+
+    fn refresh_one(&mut self, place: &Path, id: &SpiffeId, services: &Services) -> Result<(), String> {
+        let now = Clock::system().now_unix();
+        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| error.to_string())?;
+        let roots = services.live.ca().signer.roots_pem().to_owned();
+        let file = place.join("root-cert.pem");
+        if self.roots.get(id) != Some(&roots) || !file.exists() {
+            write(&file, roots.as_bytes(), Private::No, true).map_err(|error| error.to_string())?;
+            self.roots.insert(id.clone(), roots);
+        }
+        let file = place.join("token");
+        let fresh = self.tokens.get(id).is_some_and(|token| {
+            !services.is_used(token.number) && token.expires_unix.saturating_sub(now) > HALF && file.exists()
+        });
+        if !fresh {
+            let (text, token) = services.tokens.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
+            write(&file, text.as_bytes(), Private::Yes, true).map_err(|error| error.to_string())?;
+            self.tokens.insert(id.clone(), token);
+        }
+        Ok(())
+    }
+}
+
+/// Segments of a SPIFFE ID have no slash and are not `.` or `..`, so they are names of folders.
+fn place(folder: &Path, id: &SpiffeId) -> Option<PathBuf> {
+    id.istio().map(|istio| folder.join(istio.namespace).join(istio.service_account))
+}

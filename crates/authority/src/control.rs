@@ -1,0 +1,133 @@
+//! `ca.sock`: how commands on this machine ask the running CA. One line with a question, one JSON value as the answer.
+//!
+//! Who may open the socket (mode 0600) may read the CA's key anyway, so nothing more is asked of a caller.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_tls::{Clock, utc};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::plain;
+use crate::service::Services;
+
+/// The name of the socket in the CA's folder.
+pub(crate) const SOCKET: &str = "ca.sock";
+const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// How a running CA stands.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Whether it can issue.
+    pub ready: bool,
+    /// Why not.
+    pub pending: Option<String>,
+    /// Whom it may name.
+    pub trust_domain: String,
+    /// Until when it can sign, RFC 3339.
+    pub signs_until: String,
+    /// The ends of the roots that are published, RFC 3339.
+    pub roots_until: Vec<String>,
+    /// Whether the root's key is online.
+    pub signs_as_root: bool,
+    /// How many identities are registered.
+    pub registered: usize,
+    /// How many identities have a certificate that is valid.
+    pub certified: usize,
+    /// How many of those have said that they use the bundles that are handed out now.
+    pub on_current_bundles: usize,
+    /// The other trust domains whose bundles are handed out.
+    pub federated: Vec<String>,
+    /// The digest of the bundles that are handed out now.
+    pub bundle_digest: String,
+    /// Certificates issued since the start.
+    pub issued: u64,
+}
+
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Nobody else is here: the lock on the state was taken before.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let services = Arc::clone(&services);
+        tokio::spawn(async move {
+            // Who asks and goes away is no event.
+            let _answered = tokio::time::timeout(PATIENCE, one(stream, &services)).await;
+        });
+    }
+}
+
+async fn one(stream: UnixStream, services: &Services) -> io::Result<()> {
+    let mut stream = tokio::io::BufReader::new(stream);
+    let mut question = String::new();
+    (&mut stream).take(256).read_line(&mut question).await?;
+    let answer = match question.trim_end() {
+        "status" => serde_json::to_string(&status(services))?,
+        _ => r#"{"error":"unknown question"}"#.to_owned(),
+    };
+    stream.get_mut().write_all(answer.as_bytes()).await?;
+    stream.get_mut().shutdown().await
+}
+
+fn status(services: &Services) -> Answer {
+    let (ca, now) = (services.live.ca(), Clock::system().now_unix());
+    let digest = services.live.bundle_digest();
+    let identities = services.store.identities();
+    let certified = || identities.values().filter(|identity| identity.not_after_unix >= now);
+    let pending = plain::ready(services).err();
+    Answer {
+        ready: pending.is_none(),
+        pending,
+        trust_domain: ca.signer.trust_domain().to_string(),
+        signs_until: utc(ca.signer.not_after_unix()),
+        roots_until: ca.signer.roots().roots().map(|root| utc(root.not_after_unix())).collect(),
+        signs_as_root: ca.signer.signs_as_root(),
+        registered: services.live.registrations.load().iter().count(),
+        certified: certified().count(),
+        on_current_bundles: certified().filter(|identity| identity.bundle.as_ref() == Some(&digest)).count(),
+        federated: services.live.foreign.load().keys().map(ToString::to_string).collect(),
+        bundle_digest: digest,
+        issued: services.metrics.issued.get(),
+    }
+}
+
+/// Asks the CA that runs on a folder how it stands.
+///
+/// # Errors
+/// If none does, or it does not answer.
+pub fn ask(dir: &Path) -> io::Result<Answer> {
+    let mut stream = StdUnixStream::connect(dir.join(SOCKET))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"status\n")?;
+    let mut text = String::new();
+    BufReader::new(stream).take(MAX_ANSWER).read_line(&mut text)?;
+    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+/// Whether a CA runs on a folder.
+#[must_use]
+pub fn online(dir: &Path) -> bool {
+    StdUnixStream::connect(dir.join(SOCKET)).is_ok()
+}

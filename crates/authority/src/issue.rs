@@ -1,0 +1,69 @@
+//! From a caller that is known to a certificate: one blocking piece of work, which is done to its end even if the caller is
+//! gone by then.
+
+use std::sync::Arc;
+
+use portcullis_ca::state::{CommitError, Issuance, Refusal, Store};
+use portcullis_ca::{CaError, CertifiedPublicKey};
+use portcullis_tls::{Clock, utc};
+
+use crate::audit::{Audit, Entry};
+use crate::authenticate::{Caller, Proof};
+use crate::live::Ca;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotIssued {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("{0}")]
+    State(CommitError),
+    #[error("{0}")]
+    Sign(#[from] CaError),
+    #[error("the audit file cannot be written: {0}")]
+    Audit(std::io::Error),
+}
+
+/// What is needed for one certificate.
+pub(crate) struct Work {
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) caller: Caller,
+    pub(crate) key: CertifiedPublicKey,
+    pub(crate) ttl: std::time::Duration,
+    pub(crate) entry: Entry,
+}
+
+/// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
+/// roots as one text, as Istio's agents expect them.
+pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
+    let Work { ca, store, audit, caller, key, ttl, mut entry } = work;
+    let leaf = ca.signer.sign(&caller.id, ttl, &key)?;
+    let token = match &caller.proof {
+        Proof::Token(token) if !token.reusable => Some((token.number, token.expires_unix)),
+        Proof::Token(_) | Proof::Svid => None,
+    };
+    let issuance = Issuance {
+        id: caller.id.clone(),
+        key: key.hash(),
+        serial: leaf.serial_text(),
+        not_after_unix: leaf.not_after_unix,
+        token,
+    };
+    store.commit(&issuance, Clock::system().now_unix()).map_err(|error| match error {
+        CommitError::Refused(refusal) => NotIssued::Refused(refusal),
+        broken @ CommitError::Broken(_) => NotIssued::State(broken),
+    })?;
+    entry.by = Some(caller.proof.name());
+    entry.id = Some(caller.id.to_string());
+    entry.serial = Some(issuance.serial);
+    entry.not_after = Some(utc(leaf.not_after_unix));
+    entry.key_sha256 = Some(issuance.key.to_string());
+    entry.key_type = Some(key.kind().name());
+    audit.issued(&entry).map_err(NotIssued::Audit)?;
+    let mut chain = vec![leaf.pem()];
+    chain.extend(ca.signer.behind_leaf_pem().iter().cloned());
+    chain.push(ca.signer.roots_pem().to_owned());
+    Ok(chain)
+}

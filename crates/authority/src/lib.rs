@@ -1,0 +1,30 @@
+//! The certificate authority as a server.
+//!
+//! It speaks Istio's `CreateCertificate` and our `GetTrustBundles` over TLS 1.3 and HTTP/2. What it promises:
+//! - A certificate names whom the caller has proved to be, with a bootstrap token or with its current SVID, and nobody else;
+//!   nothing of a request is used but its public key.
+//! - A single-use token gives one certificate, whatever happens in between: it is used up on disk before anything is answered.
+//! - Why a caller is refused is in the log and in `audit.jsonl`, and not in the answer.
+//! - Every wait has a deadline, every queue an end, and no source address or identity can take what the others need.
+//! - A CA, roots or registrations that cannot be used never replace those in force.
+//!
+//! The root's key is never read.
+
+mod audit;
+mod authenticate;
+mod bootstrap;
+mod connection;
+mod control;
+mod issue;
+mod limits;
+mod live;
+mod metrics;
+mod places;
+mod plain;
+mod reload;
+mod server;
+mod service;
+mod tls;
+
+pub use control::{Answer, ask, online};
+pub use server::{Authority, Config, StartError};

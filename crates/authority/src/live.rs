@@ -1,0 +1,100 @@
+//! What is in force: the CA that signs, the registrations, the bundles of other domains. Each is swapped as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis_ca::{Registrations, ServerName, Signer};
+use portcullis_identity::TrustDomain;
+use portcullis_identity::leaf::Compat;
+use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
+use rustls::ServerConfig;
+
+use crate::tls;
+
+/// Lifetime of the CA's own server certificate; it is renewed at half of it.
+pub(crate) const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// A CA with what follows from it.
+pub(crate) struct Ca {
+    pub(crate) signer: Arc<Signer>,
+    /// What callers' certificates are judged by: our own roots and no others.
+    pub(crate) trust: TrustBundles,
+    pub(crate) tls: Arc<ServerConfig>,
+    server_not_after: i64,
+}
+
+/// Bundles of the domains that we federate with.
+pub(crate) type Foreign = BTreeMap<TrustDomain, TrustBundle>;
+
+pub(crate) struct Live {
+    ca: ArcSwap<Ca>,
+    pub(crate) registrations: ArcSwap<Registrations>,
+    pub(crate) foreign: ArcSwap<Foreign>,
+    names: Vec<ServerName>,
+    /// One at a time makes a new [`Ca`].
+    making: Mutex<()>,
+}
+
+impl Ca {
+    pub(crate) fn new(signer: Arc<Signer>, names: &[ServerName]) -> Result<Self, String> {
+        let (tls, server_not_after) = tls::configuration(&signer, names)?;
+        let roots = signer.roots().clone();
+        let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
+        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, tls, server_not_after })
+    }
+}
+
+impl Live {
+    pub(crate) fn new(ca: Ca, registrations: Registrations, foreign: Foreign, names: Vec<ServerName>) -> Self {
+        Self {
+            ca: ArcSwap::from_pointee(ca),
+            registrations: ArcSwap::from_pointee(registrations),
+            foreign: ArcSwap::from_pointee(foreign),
+            names,
+            making: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn ca(&self) -> Arc<Ca> {
+        self.ca.load_full()
+    }
+
+    /// Puts another CA in force, with a server certificate from it.
+    pub(crate) fn replace(&self, signer: Signer) -> Result<(), String> {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.ca();
+        if signer.trust_domain() != current.signer.trust_domain() {
+            let (new, old) = (signer.trust_domain(), current.signer.trust_domain());
+            return Err(format!(
+                "the CA is of trust domain {new}, and this one serves {old}; another one takes a restart"
+            ));
+        }
+        self.ca.store(Arc::new(Ca::new(Arc::new(signer), &self.names)?));
+        Ok(())
+    }
+
+    /// Renews the server certificate if half of its life is over.
+    pub(crate) fn renew_server_certificate(&self) -> Result<bool, String> {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.ca();
+        let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
+        let ends = current.server_not_after;
+        // One that ends with its CA cannot be made to last longer.
+        if ends.saturating_sub(Clock::system().now_unix()) > half || ends >= current.signer.not_after_unix() {
+            return Ok(false);
+        }
+        self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), &self.names)?));
+        Ok(true)
+    }
+
+    /// The digest of what `GetTrustBundles` answers now.
+    pub(crate) fn bundle_digest(&self) -> String {
+        let (ca, foreign) = (self.ca(), self.foreign.load());
+        let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
+        let all = own.chain(foreign.iter());
+        let sum = bundle_digest(all.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))));
+        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! Reading the CA's folder, and reading it again when it changes. Two sets, each whole or not at all, each with its own last
+//! good one: the four files of the signer, and the registrations with the bundles that they name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portcullis_ca::{Registrations, Signer, SignerFiles};
+use portcullis_identity::TrustDomain;
+use portcullis_tls::{Clock, TrustBundle, utc};
+use portcullis_watch::{FileContent, Options, Source, Watcher};
+
+use crate::live::{Foreign, Live};
+
+const REGISTRATIONS: &str = "identities.yaml";
+
+/// The files of the signer; the last one may be missing.
+const SIGNER: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"];
+
+/// What keeps watching until it is dropped.
+pub(crate) struct Watchers {
+    _signer: Watcher,
+    _registrations: Watcher,
+}
+
+fn signer_files(dir: &Path) -> Vec<PathBuf> {
+    let [required @ .., chain] = SIGNER.map(|name| dir.join(name));
+    required.into_iter().chain(Some(chain).filter(|chain| chain.exists())).collect()
+}
+
+pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
+    let files = Source::Files(signer_files(dir)).read().complete().map_err(|error| error.to_string())?;
+    parse_signer(&files, configured).map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+fn parse_signer(files: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
+    let [cert, key, roots, chain @ ..] = files else {
+        return Err("ca-cert.pem, ca-key.pem and root-cert.pem are three files".to_owned());
+    };
+    if key.mode & 0o002 != 0 {
+        return Err("ca-key.pem: everybody may write it; chmod 0600".to_owned());
+    }
+    let files = SignerFiles {
+        ca_cert: &cert.content,
+        ca_key: &key.content,
+        root_cert: &roots.content,
+        cert_chain: chain.first().map(|file| &*file.content),
+    };
+    Signer::read(files, configured).map_err(|error| error.to_string())
+}
+
+pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
+    let path = dir.join(REGISTRATIONS);
+    let files = Source::Files(vec![path]).read().complete().map_err(|error| error.to_string())?;
+    let [file] = files.as_slice() else {
+        return Err("one file is read".to_owned());
+    };
+    parse_registrations(file, dir)
+}
+
+fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, String> {
+    Registrations::read(&file.content, dir).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", file.path.display())).collect();
+        lines.join("\n")
+    })
+}
+
+/// The bundles of other domains, read once.
+pub(crate) fn foreign(registrations: &Registrations) -> Result<Foreign, String> {
+    let paths = registrations.trust_bundles.values().cloned().collect();
+    let files = Source::Files(paths).read().complete().map_err(|error| error.to_string())?;
+    parse_foreign(&files, registrations.trust_bundles.keys())
+}
+
+fn parse_foreign<'a>(files: &[FileContent], domains: impl Iterator<Item = &'a TrustDomain>) -> Result<Foreign, String> {
+    let now = Clock::system().now_unix();
+    domains
+        .zip(files)
+        .map(|(domain, file)| match TrustBundle::from_pem(&file.content, now) {
+            Ok(bundle) => Ok((domain.clone(), bundle)),
+            Err(error) => Err(format!("{}: {error}", file.path.display())),
+        })
+        .collect()
+}
+
+/// Checks what only both together can be wrong about.
+pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
+    if let Some((id, _)) = registrations.iter().find(|(id, _)| id.domain_str() != trust_domain.as_str()) {
+        return Err(format!("{REGISTRATIONS}: {id} is not of this CA's trust domain {trust_domain}"));
+    }
+    if registrations.trust_bundles.contains_key(trust_domain) {
+        return Err(format!(
+            "{REGISTRATIONS}: trustBundles: {trust_domain} is this CA's own, whose roots are root-cert.pem"
+        ));
+    }
+    Ok(())
+}
+
+/// Watches both sets. Whoever is told of `changed` registrations may have something to do.
+pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watchers, String> {
+    let loader = {
+        let live = Arc::clone(live);
+        move |files: &[FileContent]| {
+            let configured = live.registrations.load().trust_domain.clone();
+            let signer = parse_signer(files, configured.as_ref())?;
+            let until = utc(signer.not_after_unix());
+            live.replace(signer)?;
+            Ok::<_, String>(format!("signs until {until}"))
+        }
+    };
+    let signer = Watcher::start(Source::Files(signer_files(dir)), Options::default(), loader);
+    let signer = signer.map_err(|error| error.to_string())?;
+
+    let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
+    let mut bundles = None;
+    let loader = move |files: &[FileContent]| {
+        let [file] = files else { return Err("one file is read".to_owned()) };
+        let read = parse_registrations(file, &own_dir)?;
+        fit(&read, live.ca().signer.trust_domain())?;
+        if bundles.is_none() || live.registrations.load().trust_bundles != read.trust_bundles {
+            // The watcher of the files that were named before ends here.
+            bundles = watch_foreign(&read, &live)?;
+        }
+        let count = read.iter().count();
+        live.registrations.store(Arc::new(read));
+        changed();
+        Ok(format!("{count} identities"))
+    };
+    let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
+    let registrations = registrations.map_err(|error| error.to_string())?;
+    Ok(Watchers { _signer: signer, _registrations: registrations })
+}
+
+fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {
+    if read.trust_bundles.is_empty() {
+        live.foreign.store(Arc::default());
+        return Ok(None);
+    }
+    let (live, domains) = (Arc::clone(live), read.trust_bundles.keys().cloned().collect::<Vec<_>>());
+    let loader = move |files: &[FileContent]| {
+        let foreign = parse_foreign(files, domains.iter())?;
+        let count = foreign.len();
+        live.foreign.store(Arc::new(foreign));
+        Ok::<_, String>(format!("bundles of {count} other trust domains"))
+    };
+    let paths = read.trust_bundles.values().cloned().collect();
+    Watcher::start(Source::Files(paths), Options::default(), loader).map(Some).map_err(|error| error.to_string())
+}

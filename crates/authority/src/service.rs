@@ -1,0 +1,319 @@
+//! The two services, and who may use them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_ca::state::{Refusal, Store};
+use portcullis_ca::{CertifiedPublicKey, KeyHash, TokenKey, TokenNumber};
+use portcullis_identity::SpiffeId;
+use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
+use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
+use portcullis_rpc::istio::istio_certificate_service_server::IstioCertificateService;
+use portcullis_rpc::istio::{IstioCertificateRequest, IstioCertificateResponse};
+use portcullis_tls::Clock;
+use tokio::sync::{Semaphore, watch};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Response, Status};
+
+use crate::audit::{Audit, Entry};
+use crate::authenticate::{self, Caller, Peer, Proof};
+use crate::issue::{self, NotIssued, Work};
+use crate::limits::{Buckets, InFlight, Rate, source};
+use crate::live::{Ca, Live};
+use crate::metrics::Metrics;
+
+/// Requests that are answered or wait at once; more are told to come again.
+const IN_FLIGHT: usize = 256;
+/// So many of them sign and wait for the disk at once.
+const WORKERS: usize = 32;
+/// A source that fails to authenticate so often is not listened to for a while: verifying costs more than asking.
+const FAILURES: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
+
+/// How often one identity may ask for bundles.
+const ASKING: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
+
+/// What both services share.
+pub(crate) struct Services {
+    pub(crate) live: Arc<Live>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) tokens: TokenKey,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) metrics: Metrics,
+    in_flight: Arc<InFlight>,
+    workers: Arc<Semaphore>,
+    identities: Buckets<SpiffeId>,
+    all: Buckets<()>,
+    failures: Buckets<IpAddr>,
+    asking: Buckets<SpiffeId>,
+    /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
+    used: watch::Sender<u64>,
+}
+
+/// A refusal: what the caller is told, and what is written down.
+struct No {
+    code: Code,
+    told: &'static str,
+    class: &'static str,
+    detail: String,
+    id: Option<SpiffeId>,
+    key: Option<KeyHash>,
+    wait: Option<Duration>,
+}
+
+impl No {
+    fn new(code: Code, told: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
+        Box::new(Self { code, told, class, detail: detail.into(), id: None, key: None, wait: None })
+    }
+
+    fn unauthenticated(class: &'static str, detail: impl Into<String>) -> Box<Self> {
+        Self::new(Code::Unauthenticated, "not authenticated; the log of the CA says why", class, detail)
+    }
+
+    fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
+        let told = "too many requests; come again after `retry-after` seconds";
+        let mut no = Self::new(Code::ResourceExhausted, told, class, detail);
+        no.wait = Some(wait);
+        no
+    }
+
+    fn of(mut self: Box<Self>, id: &SpiffeId) -> Box<Self> {
+        self.id = Some(id.clone());
+        self
+    }
+}
+
+impl Services {
+    pub(crate) fn new(
+        live: Arc<Live>,
+        store: Arc<Store>,
+        tokens: TokenKey,
+        audit: Arc<Audit>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            live,
+            store,
+            tokens,
+            audit,
+            metrics,
+            in_flight: InFlight::new(IN_FLIGHT),
+            workers: Arc::new(Semaphore::new(WORKERS)),
+            identities: Buckets::new(),
+            all: Buckets::new(),
+            failures: Buckets::new(),
+            asking: Buckets::new(),
+            used: watch::Sender::new(0),
+        }
+    }
+
+    /// Tells when a single-use token has served.
+    pub(crate) fn used(&self) -> watch::Receiver<u64> {
+        self.used.subscribe()
+    }
+
+    pub(crate) fn is_used(&self, number: TokenNumber) -> bool {
+        self.store.is_used(number)
+    }
+
+    fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<No>> {
+        let (from, now) = (source(peer.address.ip()), Instant::now());
+        self.failures
+            .has(&from, FAILURES, now)
+            .map_err(|wait| No::too_many("too-many-failures", "too many failed attempts from this address", wait))?;
+        authenticate::caller(peer, metadata, &ca.trust, &self.tokens, &self.store).map_err(|unknown| {
+            self.metrics.authentication_failure.inc();
+            // Full or not, this one has failed.
+            let _counted = self.failures.take(from, FAILURES, now);
+            No::unauthenticated(unknown.class(), unknown.to_string())
+        })
+    }
+
+    async fn create(
+        &self,
+        peer: &Peer,
+        metadata: &MetadataMap,
+        request: &IstioCertificateRequest,
+    ) -> Result<Vec<String>, Box<No>> {
+        let from = source(peer.address.ip());
+        let busy = || No::too_many("busy", "too many requests are under way", Duration::from_secs(1));
+        let _room = self.in_flight.enter(from).ok_or_else(busy)?;
+        let ca = self.live.ca();
+        let caller = self.authenticate(peer, metadata, &ca)?;
+        let id = caller.id.clone();
+        let registrations = self.live.registrations.load_full();
+        let Some(registration) = registrations.get(&id) else {
+            self.metrics.id_extraction.inc();
+            let detail = "the ID is not in identities.yaml";
+            let no = match caller.proof {
+                Proof::Token(_) => No::unauthenticated("not-registered", detail),
+                Proof::Svid => No::new(Code::PermissionDenied, "the ID is not registered", "not-registered", detail),
+            };
+            return Err(no.of(&id));
+        };
+        let limits = registrations.limits;
+        let now = Instant::now();
+        let own = Rate::per(limits.per_identity_per_minute, Duration::from_secs(60));
+        let limited = |wait| No::too_many("rate-identity", "this identity asks too often", wait).of(&id);
+        self.identities.take(id.clone(), own, now).map_err(limited)?;
+        let all = Rate::per(limits.total_per_second, Duration::from_secs(1));
+        let limited = |wait| No::too_many("rate-all", "all identities together ask too often", wait).of(&id);
+        self.all.take((), all, now).map_err(limited)?;
+
+        self.note_bundle(&id, metadata);
+        let key = CertifiedPublicKey::from_csr(request.csr.as_bytes()).map_err(|error| {
+            self.metrics.csr_parsing.inc();
+            No::new(Code::InvalidArgument, "the request is refused", error.class(), error.to_string()).of(&id)
+        })?;
+        if !registration.accepts(key.kind()) {
+            let detail = format!("keyTypes of this identity do not have {}", key.kind().name());
+            return Err(No::new(Code::InvalidArgument, "the kind of key is refused", "key-type", detail).of(&id));
+        }
+        if let Some(warning) = key.kind().warning() {
+            tracing::warn!(%id, key_type = key.kind().name(), warning, "a certificate that not every peer accepts");
+        }
+        let ttl = registration.lifetime(request.validity_duration);
+        let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
+        let uses_token = matches!(&caller.proof, Proof::Token(token) if !token.reusable);
+        let hash = key.hash();
+        let entry = Entry::new("issued", "CreateCertificate", peer.address, Clock::system().now_unix());
+        let work = Work { ca, store: Arc::clone(&self.store), audit: Arc::clone(&self.audit), caller, key, ttl, entry };
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            issue::issue(work)
+        });
+        let result = done.await.map_err(|error| unavailable("panic", error.to_string()))?;
+        if uses_token {
+            self.used.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        result.map_err(|error| {
+            let mut no = self.not_issued(&error).of(&id);
+            no.key = Some(hash);
+            no
+        })
+    }
+
+    fn not_issued(&self, error: &NotIssued) -> Box<No> {
+        let detail = error.to_string();
+        let (label, no) = match error {
+            NotIssued::Refused(Refusal::TokenUsed) => {
+                self.metrics.authentication_failure.inc();
+                return No::unauthenticated("token-used", detail);
+            }
+            NotIssued::Refused(Refusal::KeyHeld(_)) => {
+                let told = "the key is held by another identity; make a new one";
+                ("KEY_HELD", No::new(Code::AlreadyExists, told, "key-held", detail))
+            }
+            NotIssued::Sign(_) => ("CERT_GEN_ERROR", unavailable("sign", detail)),
+            NotIssued::State(_) => ("STATE_ERROR", unavailable("state", detail)),
+            NotIssued::Audit(_) => ("AUDIT_ERROR", unavailable("audit", detail)),
+        };
+        self.metrics.sign_error.with_label_values(&[label]).inc();
+        no
+    }
+
+    /// Writes a refusal down, and makes the answer of it.
+    fn refuse(&self, call: &'static str, peer: &Peer, no: &No) -> Status {
+        let mut entry = Entry::new("refused", call, peer.address, Clock::system().now_unix());
+        entry.id = no.id.as_ref().map(ToString::to_string);
+        entry.key_sha256 = no.key.map(|key| key.to_string());
+        entry.reason = Some(no.class);
+        entry.detail = Some(no.detail.clone());
+        if self.audit.refused(entry) {
+            let id = no.id.as_ref().map(tracing::field::display);
+            tracing::warn!(call, caller = %peer.address, id, reason = no.class, detail = %no.detail, "refused");
+        }
+        let mut metadata = MetadataMap::new();
+        if let Some(wait) = no.wait {
+            let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+            metadata.insert("retry-after", MetadataValue::from(seconds));
+        }
+        Status::with_metadata(no.code, no.told, metadata)
+    }
+
+    /// Notes which bundles a caller says it uses.
+    fn note_bundle(&self, id: &SpiffeId, metadata: &MetadataMap) {
+        let digest = metadata.get("x-portcullis-bundle").and_then(|value| value.to_str().ok());
+        let Some(digest) = digest.filter(|text| KeyHash::parse(text).is_some()).map(str::to_owned) else {
+            return;
+        };
+        let (store, id) = (Arc::clone(&self.store), id.clone());
+        // It waits for the disk, and nobody waits for it.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.bundle(&id, &digest, Clock::system().now_unix()) {
+                tracing::error!(%error, "the state cannot be written");
+            }
+        }));
+    }
+}
+
+fn unavailable(class: &'static str, detail: String) -> Box<No> {
+    tracing::error!(class, %detail, "cannot issue");
+    No::new(Code::Unavailable, "the CA cannot sign now; its log says why", class, detail)
+}
+
+/// What `connection` put beside the request.
+fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+    request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| Status::internal("no connection"))
+}
+
+/// A handle that the generated servers take.
+#[derive(Clone)]
+pub(crate) struct Shared(pub(crate) Arc<Services>);
+
+#[tonic::async_trait]
+impl IstioCertificateService for Shared {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let Self(services) = self;
+        let peer = peer_of(&request)?;
+        services.metrics.csr.inc();
+        let (metadata, _, message) = request.into_parts();
+        match services.create(&peer, &metadata, &message).await {
+            Ok(cert_chain) => {
+                services.metrics.issued.inc();
+                Ok(Response::new(IstioCertificateResponse { cert_chain }))
+            }
+            Err(no) => Err(services.refuse("CreateCertificate", &peer, &no)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TrustBundles for Shared {
+    async fn get_trust_bundles(
+        &self,
+        request: Request<GetTrustBundlesRequest>,
+    ) -> Result<Response<GetTrustBundlesResponse>, Status> {
+        let Self(services) = self;
+        let peer = peer_of(&request)?;
+        let ca = services.live.ca();
+        let caller = match services.authenticate(&peer, request.metadata(), &ca) {
+            Ok(caller) => caller,
+            Err(no) => return Err(services.refuse("GetTrustBundles", &peer, &no)),
+        };
+        let registrations = services.live.registrations.load_full();
+        if registrations.get(&caller.id).is_none() {
+            let detail = "the ID is not in identities.yaml";
+            let no = No::new(Code::PermissionDenied, "the ID is not registered", "not-registered", detail);
+            return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
+        }
+        if let Err(wait) = services.asking.take(caller.id.clone(), ASKING, Instant::now()) {
+            let no = No::too_many("rate-identity", "this identity asks too often", wait);
+            return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
+        }
+        services.note_bundle(&caller.id, request.metadata());
+        let foreign = services.live.foreign.load();
+        let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
+        let bundles = own.chain(foreign.iter()).map(|(domain, bundle)| TrustBundle {
+            trust_domain: domain.to_string(),
+            roots: bundle.roots().map(|root| root.der().to_vec()).collect(),
+        });
+        Ok(Response::new(GetTrustBundlesResponse {
+            bundles: bundles.collect(),
+            refresh_hint_seconds: u32::try_from(registrations.refresh_hint.as_secs()).unwrap_or(u32::MAX),
+        }))
+    }
+}
