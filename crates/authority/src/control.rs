@@ -125,9 +125,3 @@ pub fn ask(dir: &Path) -> io::Result<Answer> {
     BufReader::new(stream).take(MAX_ANSWER).read_line(&mut text)?;
     serde_json::from_str(&text).map_err(io::Error::other)
 }
-
-/// Whether a CA runs on a folder.
-#[must_use]
-pub fn online(dir: &Path) -> bool {
-    StdUnixStream::connect(dir.join(SOCKET)).is_ok()
-}

@@ -19,6 +19,7 @@ mod issue;
 mod limits;
 mod live;
 mod metrics;
+mod mint;
 mod places;
 mod plain;
 mod reload;
@@ -26,5 +27,6 @@ mod server;
 mod service;
 mod tls;
 
-pub use control::{Answer, ask, online};
+pub use control::{Answer, ask};
+pub use mint::mint;
 pub use server::{Authority, Config, StartError};

@@ -53,7 +53,7 @@ pub enum StartError {
     #[error("{0}")]
     Folder(String),
     /// The state cannot be used.
-    #[error("state: {0}")]
+    #[error(transparent)]
     State(#[from] StateError),
     /// An address cannot be listened on, or a file cannot be opened.
     #[error("{what}: {error}")]
@@ -61,7 +61,6 @@ pub enum StartError {
         /// Which one.
         what: String,
         /// What the system said.
-        #[source]
         error: io::Error,
     },
 }
@@ -221,7 +220,7 @@ async fn renew(live: Arc<Live>) {
     }
 }
 
-fn token_key(dir: &Path, signer: &portcullis_ca::Signer) -> Result<TokenKey, StartError> {
+pub(crate) fn token_key(dir: &Path, signer: &portcullis_ca::Signer) -> Result<TokenKey, StartError> {
     let path = dir.join("token-key.pem");
     let file = portcullis_watch::Source::Files(vec![path.clone()]).read().complete();
     let file = file.map_err(|error| StartError::Folder(format!("{error}; `portcullis ca init` makes one")))?;

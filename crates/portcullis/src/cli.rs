@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
-    certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run, validate,
-    version, wait,
+    ca, certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run,
+    validate, version, wait,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -41,6 +41,7 @@ enum Command {
     Explain(explain::Args),
     Identity(identity::Args),
     Certs(certs::Args),
+    Ca(ca::Args),
     Compose(compose::Args),
     // By far the most arguments.
     Intercept(Box<intercept::Args>),
@@ -69,6 +70,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
+        Some(Command::Ca(args)) => ca::run(args),
         Some(Command::Compose(args)) => compose::run(args),
         Some(Command::Intercept(args)) => intercept::run(args),
         Some(Command::Config(args)) => config::run(args),

@@ -44,7 +44,7 @@ impl Journal {
     pub(super) fn open(folder: &Path) -> Result<(Self, Memory), StateError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| StateError::Io { path, source }
+            move |error| StateError::Io { path, error }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
         let lock_path = folder.join(LOCK);

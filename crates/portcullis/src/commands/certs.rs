@@ -128,11 +128,11 @@ fn new_ca(trust_domain: &TrustDomain) -> Result<[NewFile; 3], Failure> {
     ])
 }
 
-fn bad_input(error: impl Into<anyhow::Error>) -> Failure {
+pub(super) fn bad_input(error: impl Into<anyhow::Error>) -> Failure {
     Failure::new(Exit::BadInput, error)
 }
 
-fn parse_id(text: &str) -> Result<SpiffeId, Failure> {
+pub(super) fn parse_id(text: &str) -> Result<SpiffeId, Failure> {
     SpiffeId::parse(text).with_context(|| text.escape_debug().to_string()).map_err(bad_input)
 }
 
@@ -202,12 +202,12 @@ fn write_all(folder: &Path, files: &[NewFile], existing: Existing) -> Result<(),
     Ok(())
 }
 
-fn failure(error: WriteError) -> Failure {
+pub(super) fn failure(error: WriteError) -> Failure {
     let denied = matches!(&error, WriteError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     Failure::new(if denied { Exit::NoPermission } else { Exit::Failure }, error)
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
 }
 
@@ -221,7 +221,7 @@ fn key_type(text: &str) -> Result<KeyType, String> {
 }
 
 /// A whole number and a unit. Written out, since `24` alone would leave open whether hours or seconds were meant.
-fn ttl(text: &str) -> Result<Duration, String> {
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     // A century is enough, and keeps the end of a certificate within what a date can hold.
     match super::with_unit(text, &[("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)]) {
         Some(total @ 1..) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),

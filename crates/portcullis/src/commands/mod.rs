@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
+pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod completion;
 pub(crate) mod compose;

@@ -1,0 +1,133 @@
+//! `portcullis ca init`: a folder that a CA can run on.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use portcullis_ca::{Private, Registrations, Root, TokenKey, write};
+use portcullis_identity::TrustDomain;
+
+use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
+use crate::commands::Outcome;
+use crate::commands::certs::{bad_input, failure, parse_id, trust_domain};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+const DAY: u64 = 24 * 60 * 60;
+/// Ten years, as Istio's own root.
+const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
+/// A year; `ca renew` makes another one.
+pub(super) const INTERMEDIATE_TTL: Duration = Duration::from_secs(365 * DAY);
+
+const REGISTRATIONS: &str = "identities.yaml";
+const TOKEN_KEY: &str = "token-key.pem";
+
+/// Make a root, an intermediate below it, a key for tokens, and a file for identities
+///
+/// What signs is the intermediate. The root is in DIR/root and is never read again but by `ca renew`: move that folder to a
+/// safe place. A CA that is there is never replaced.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca init --dir ca
+  portcullis ca init --dir ca --trust-domain prod.example --id spiffe://prod.example/ns/shop/sa/cart
+  portcullis ca init --dir /var/lib/portcullis-ca --keep-existing")]
+pub(super) struct Args {
+    /// Folder to write into; made, readable by its owner only, if it is not there
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Trust domain that the CA may name workloads of
+    #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// SPIFFE ID to register; may be repeated
+    #[arg(long, value_name = "SPIFFE_ID")]
+    id: Vec<String>,
+    /// Say `unchanged` instead of failing if a CA is there
+    #[arg(long)]
+    keep_existing: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let dir = &args.dir;
+    // Before anything is written.
+    let registrations = registrations(args)?;
+    if dir.join(CA_CERT).symlink_metadata().is_ok() {
+        if args.keep_existing {
+            output::text(&format!("unchanged: a CA is in {}\n", dir.display()))?;
+            return Ok(Exit::Ok);
+        }
+        let message = format!(
+            "{} exists already, and a CA is never replaced; choose another folder",
+            dir.join(CA_CERT).display()
+        );
+        return Err(Failure::message(Exit::Failure, message));
+    }
+    let folder = dir.join(ROOT_FOLDER);
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(|| folder.display().to_string())?;
+    let root = root(&folder, &args.trust_domain)?;
+    let key = TokenKey::generate().map_err(|error| Failure::new(Exit::Failure, error))?;
+    unless_there(&dir.join(TOKEN_KEY), key.as_bytes(), Private::Yes)?;
+    unless_there(&dir.join(REGISTRATIONS), registrations.as_bytes(), Private::No)?;
+    let intermediate = root.intermediate(INTERMEDIATE_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    put(dir, &intermediate, root.cert_pem())?;
+    output::note(&format!(
+        "wrote a CA for {} to {}\nnext: keep {} in a safe place that is not this machine, and write identities into {}",
+        args.trust_domain,
+        dir.display(),
+        folder.display(),
+        dir.join(REGISTRATIONS).display()
+    ));
+    Ok(Exit::Ok)
+}
+
+/// The root that is there, such as one that an interrupted run has made; or a new one. The key is written first, so that a
+/// certificate without a key is a root that was moved away on purpose.
+fn root(folder: &Path, trust_domain: &TrustDomain) -> Result<Root, Failure> {
+    let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
+    if cert.exists() {
+        let root = Root::from_pem(&read(&cert)?, &read(&key)?);
+        let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
+        if root.trust_domain() != trust_domain {
+            let message = format!("{}: it is of trust domain {}", cert.display(), root.trust_domain());
+            return Err(Failure::message(Exit::BadInput, message));
+        }
+        return Ok(root);
+    }
+    let root = Root::generate(trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    write(&key, root.key_pem().as_bytes(), Private::Yes, true).map_err(failure)?;
+    write(&cert, root.cert_pem().as_bytes(), Private::No, true).map_err(failure)?;
+    Ok(root)
+}
+
+fn unless_there(path: &Path, content: &[u8], private: Private) -> Result<(), Failure> {
+    if path.exists() { Ok(()) } else { write(path, content, private, false).map_err(failure) }
+}
+
+/// The file of registrations, judged by the code that will read it.
+fn registrations(args: &Args) -> Result<String, Failure> {
+    let domain = &args.trust_domain;
+    let mut text = format!(
+        "# Who may have a certificate from this CA. It is read again when it changes; a file with a mistake changes nothing,\n\
+         # and the log says where the mistake is.\n\
+         # defaults: {{ttl: 24h, maxTtl: 24h}}\n\
+         # trustBundles: {{partner.example: partner.pem}}\n\
+         #\n\
+         # - id: spiffe://{domain}/ns/shop/sa/cart\n\
+         #   ttl: 12h\n\
+         #   keyTypes: [ecdsa-p256, rsa-2048]\n"
+    );
+    text.push_str(if args.id.is_empty() { "identities: []\n" } else { "identities:\n" });
+    for id in &args.id {
+        let id = parse_id(id)?;
+        if id.trust_domain() != *domain {
+            return Err(Failure::message(Exit::BadInput, format!("{id} is not of trust domain {domain}")));
+        }
+        text.push_str(&format!("- id: {id}\n"));
+    }
+    Registrations::read(text.as_bytes(), &args.dir).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|problem| problem.message.clone()).collect();
+        Failure::message(Exit::BadInput, format!("--id: {}", lines.join("; ")))
+    })?;
+    Ok(text)
+}

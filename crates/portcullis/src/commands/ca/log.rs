@@ -1,0 +1,82 @@
+//! `portcullis ca log`: who got a certificate, and who did not.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::commands::Outcome;
+use crate::exit::Exit;
+use crate::output::{self, Format};
+
+/// How often a followed file is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Show certificates that were issued and requests that were refused, from audit.jsonl
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca log --dir ca
+  portcullis ca log --dir ca --id spiffe://cluster.local/ns/shop/sa/cart --follow
+  portcullis ca log --dir ca -o json | tail -1")]
+pub(super) struct Args {
+    /// Folder of the CA
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Only lines about this SPIFFE ID
+    #[arg(long, value_name = "SPIFFE_ID")]
+    id: Option<String>,
+    /// Wait for further lines, until interrupted
+    #[arg(long)]
+    follow: bool,
+    /// Form of the answer; json is one object a line
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let path = args.dir.join("audit.jsonl");
+    let file = File::open(&path).with_context(|| format!("{}: no CA has run on this folder", path.display()))?;
+    let mut lines = BufReader::new(file);
+    if args.output == Format::Text {
+        output::text(&row("TIME", "EVENT", "ID", "WITH", "SERIAL OR REASON"))?;
+    }
+    let mut line = String::new();
+    loop {
+        if lines.read_line(&mut line).with_context(|| path.display().to_string())? == 0 || !line.ends_with('\n') {
+            if !args.follow {
+                return Ok(Exit::Ok);
+            }
+            thread::sleep(LOOK);
+            continue;
+        }
+        show(args, &line)?;
+        line.clear();
+    }
+}
+
+fn show(args: &Args, line: &str) -> std::io::Result<()> {
+    let entry: Value = match serde_json::from_str(line) {
+        Ok(entry) => entry,
+        // What a power cut left of a line.
+        Err(_) => return Ok(()),
+    };
+    let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("-");
+    if args.id.as_deref().is_some_and(|id| id != text("id")) {
+        return Ok(());
+    }
+    match args.output {
+        Format::Json => output::text(line),
+        Format::Text => {
+            let last = if text("event") == "issued" { text("serial") } else { text("reason") };
+            output::text(&row(text("time"), text("event"), text("id"), text("by"), last))
+        }
+    }
+}
+
+fn row(time: &str, event: &str, id: &str, with: &str, last: &str) -> String {
+    format!("{time:<20}  {event:<7}  {id:<44}  {with:<5}  {last}\n")
+}

@@ -1,0 +1,78 @@
+//! `portcullis ca`: a certificate authority that runs, and what there is to do about it.
+
+mod init;
+mod log;
+mod renew;
+mod run;
+mod status;
+mod token;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use portcullis_ca::{Private, write};
+
+use super::Outcome;
+use super::certs::failure;
+use crate::exit::Failure;
+
+/// The files of a CA, named as Istio names them, and its root, which `run` never reads.
+const CA_CERT: &str = "ca-cert.pem";
+const CA_KEY: &str = "ca-key.pem";
+const ROOT_CERT: &str = "root-cert.pem";
+const CHAIN: &str = "cert-chain.pem";
+const ROOT_FOLDER: &str = "root";
+const ROOT_KEY: &str = "root-key.pem";
+
+/// Run a certificate authority
+///
+/// Workloads get certificates from it over the network, with a bootstrap token first and with their own certificate from
+/// then on. It speaks the protocol of Istio's agents.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca init --dir ca --id spiffe://cluster.local/ns/shop/sa/cart
+  portcullis ca run --dir ca --listen 0.0.0.0:15012 --name ca.example.org
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Init(init::Args),
+    Run(run::Args),
+    Token(token::Args),
+    Status(status::Args),
+    Log(log::Args),
+    Renew(renew::Args),
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Init(args) => init::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Log(args) => log::run(args),
+        Command::Renew(args) => renew::run(args),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    Ok(std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
+}
+
+/// Puts an intermediate in place. The certificate comes last: without it nothing is a CA, and a running CA waits for the pair.
+fn put(dir: &Path, intermediate: &portcullis_ca::Intermediate, roots: &str) -> Result<(), Failure> {
+    let cert = intermediate.cert_pem();
+    for (name, content, private) in [
+        (ROOT_CERT, roots, Private::No),
+        (CHAIN, cert, Private::No),
+        (CA_KEY, &intermediate.key_pem(), Private::Yes),
+        (CA_CERT, cert, Private::No),
+    ] {
+        write(&dir.join(name), content.as_bytes(), private, true).map_err(failure)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `portcullis ca renew`: another intermediate below the same root.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use portcullis_ca::Root;
+
+use super::init::INTERMEDIATE_TTL;
+use super::{ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
+use crate::commands::Outcome;
+use crate::commands::certs::bad_input;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Sign a new intermediate with the root, before the old one ends; a running CA takes it up
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca renew --dir ca
+  portcullis ca renew --dir ca --root /media/safe/root")]
+pub(super) struct Args {
+    /// Folder of the CA
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Folder with root-cert.pem and root-key.pem [default: DIR/root]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let folder = args.root.clone().unwrap_or_else(|| args.dir.join(ROOT_FOLDER));
+    let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
+    let root = Root::from_pem(&read(&cert)?, &read(&key)?);
+    let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
+    let trusted_path = args.dir.join(ROOT_CERT);
+    let trusted = read(&trusted_path)?;
+    let certificates = |text: &str, path: &std::path::Path| {
+        portcullis_tls::certificates(text.as_bytes()).with_context(|| path.display().to_string()).map_err(bad_input)
+    };
+    let own = certificates(root.cert_pem(), &cert)?;
+    if !certificates(&trusted, &trusted_path)?.iter().any(|der| own.contains(der)) {
+        let message =
+            format!("the root in {} is not in {}: workloads do not trust it", cert.display(), trusted_path.display());
+        return Err(Failure::message(Exit::BadInput, message));
+    }
+    let intermediate = root.intermediate(INTERMEDIATE_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    put(&args.dir, &intermediate, &trusted)?;
+    output::note(&format!("wrote a new intermediate to {}", args.dir.display()));
+    Ok(Exit::Ok)
+}

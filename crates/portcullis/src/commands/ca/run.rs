@@ -1,0 +1,103 @@
+//! `portcullis ca run`: the daemon.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use portcullis_authority::{Authority, Config, StartError};
+use portcullis_ca::ServerName;
+use portcullis_telemetry::{log, panics};
+use rustix::process::Signal;
+
+use crate::commands::Outcome;
+use crate::exit::{Exit, Failure};
+use crate::signals::{Signals, reap};
+
+/// Serve certificates until SIGTERM
+///
+/// Registrations, the CA's certificates and the roots are read again when they change. The root's key is never read.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca run --dir ca --listen 127.0.0.1:15012
+  portcullis ca run --dir ca --listen 0.0.0.0:15012 --name ca.example.org --metrics 127.0.0.1:15014
+  portcullis ca run --dir ca --listen 0.0.0.0:15012 --name ca --bootstrap bootstrap")]
+pub(super) struct Args {
+    /// Folder that `ca init` wrote, or that an external CA's files were put into
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Address to listen on; Istio's CA has port 15012
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// DNS name or IP address that callers use, for the server certificate; may be repeated. localhost, the loopback
+    /// addresses and the address of --listen are always in it
+    #[arg(long, value_name = "NAME", value_parser = ServerName::parse)]
+    name: Vec<ServerName>,
+    /// Folder in which a fresh token and the roots lie ready for each identity: DIR/NAMESPACE/ACCOUNT/token and root-cert.pem
+    #[arg(long, value_name = "DIR")]
+    bootstrap: Option<PathBuf>,
+    /// Address for /metrics and /healthz/ready over HTTP
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Form of the log lines on standard output
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level,...`; otherwise $PORTCULLIS_LOG, or `info`
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum LogFormat {
+    /// `key=value`
+    #[default]
+    Text,
+    /// One object a line
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    portcullis_sandbox::dumps::forbid().context("cannot forbid core dumps")?;
+    let format = match args.log_format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    };
+    let named = std::env::var("PORTCULLIS_LOG").ok().filter(|level| !level.is_empty());
+    let level = args.log_level.clone().or(named).unwrap_or_else(|| "info".to_owned());
+    let _log = log::init(format, &level).map_err(|error| Failure::message(Exit::Usage, error))?;
+    panics::log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = Config {
+        dir: args.dir.clone(),
+        listen: args.listen,
+        names: args.name.clone(),
+        bootstrap: args.bootstrap.clone(),
+        metrics: args.metrics,
+    };
+    runtime.block_on(async {
+        let mut signals = Signals::listen(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD])?;
+        let authority = Authority::start(config).await.map_err(not_started)?;
+        let address = authority.address()?;
+        tracing::info!(listen = %address, metrics = authority.metrics_address().map(tracing::field::display), "serving");
+        let end = async {
+            loop {
+                match signals.next().await {
+                    Signal::CHILD => reap(),
+                    // What has changed is found without it.
+                    Signal::HUP => {}
+                    _ => return,
+                }
+            }
+        };
+        authority.serve(end).await;
+        Ok(Exit::Ok)
+    })
+}
+
+fn not_started(error: StartError) -> Failure {
+    let exit = match &error {
+        StartError::Folder(_) | StartError::State(_) => Exit::BadConfig,
+        StartError::Io { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        StartError::Io { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error)
+}

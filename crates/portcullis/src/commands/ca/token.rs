@@ -1,0 +1,40 @@
+//! `portcullis ca token`: what a workload gets its first certificate with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::commands::Outcome;
+use crate::commands::certs::{parse_id, ttl};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Make a bootstrap token for a registered identity, and print it
+///
+/// It is a secret until it has served or ended. It is good for one certificate, unless --reusable.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart > cart/token
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart --ttl 10m
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/batch --reusable")]
+pub(super) struct Args {
+    /// Folder of the CA
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// SPIFFE ID of the workload
+    #[arg(long, value_name = "SPIFFE_ID")]
+    id: String,
+    /// How long the token is good, such as 10m, 1h or 7d
+    #[arg(long, value_parser = ttl, default_value = "1h")]
+    ttl: Duration,
+    /// Good for any number of certificates until it ends
+    #[arg(long)]
+    reusable: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let id = parse_id(&args.id)?;
+    let token = portcullis_authority::mint(&args.dir, &id, args.ttl, args.reusable);
+    let token = token.map_err(|error| Failure::message(Exit::BadInput, error))?;
+    output::text(&format!("{token}\n"))?;
+    Ok(Exit::Ok)
+}

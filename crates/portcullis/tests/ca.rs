@@ -1,0 +1,177 @@
+//! The CA as a process: made, run, asked, renewed, killed, ended.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use portcullis_testkit::openssl;
+use support::{BIN, CART, WEB, eventually, free_address, portcullis};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn ca(arguments: &[&str]) -> Output {
+    portcullis(&[&["ca"], arguments].concat())
+}
+
+fn init(dir: &Path) {
+    let made = ca(&["init", "--dir", text(dir), "--id", CART]);
+    assert!(made.status.success(), "{}", said(&made));
+}
+
+/// A running CA; killed when dropped.
+struct Running {
+    child: Child,
+    listen: SocketAddr,
+}
+
+impl Running {
+    fn start(dir: &Path, further: &[&str]) -> Self {
+        let listen = free_address();
+        let child = Command::new(BIN)
+            .args(["ca", "run", "--dir", text(dir), "--listen", &listen.to_string(), "--name", "ca.test"])
+            .args(further)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the CA answers", || ca(&["status", "--dir", text(dir)]).status.success().then_some(()));
+        Self { child, listen }
+    }
+
+    fn end(mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// The issuer of the certificate that it shows, verified by openssl with its name.
+    fn shown(&self, dir: &Path) -> String {
+        let (at, roots) = (self.listen.to_string(), dir.join("root-cert.pem"));
+        let arguments = [
+            "s_client",
+            "-connect",
+            &at,
+            "-CAfile",
+            text(&roots),
+            "-verify_return_error",
+            "-verify_hostname",
+            "ca.test",
+            "-alpn",
+            "h2",
+        ];
+        let shown = String::from_utf8_lossy(&openssl(arguments, b"")).into_owned();
+        assert!(shown.contains("Verify return code: 0 (ok)") && shown.contains("ALPN protocol: h2"), "{shown}");
+        shown.lines().find(|line| line.starts_with("issuer=")).unwrap().to_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_ca_is_made_once_and_its_keys_are_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    for name in ["ca-key.pem", "token-key.pem", "root/root-key.pem"] {
+        assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let before = fs::read(dir.join("ca-cert.pem")).unwrap();
+    assert_eq!(ca(&["init", "--dir", text(&dir)]).status.code(), Some(1));
+    let kept = ca(&["init", "--dir", text(&dir), "--keep-existing"]);
+    assert!(kept.status.success() && said(&kept).contains("unchanged"), "{}", said(&kept));
+    assert_eq!(fs::read(dir.join("ca-cert.pem")).unwrap(), before);
+    // What an interrupted run has left is finished, with the root that it has made.
+    fs::remove_file(dir.join("ca-cert.pem")).unwrap();
+    let root = fs::read(dir.join("root/root-cert.pem")).unwrap();
+    init(&dir);
+    assert_eq!(fs::read(dir.join("root/root-cert.pem")).unwrap(), root);
+    let (roots, cert) = (dir.join("root-cert.pem"), dir.join("ca-cert.pem"));
+    let verify = ["verify", "-x509_strict", "-CAfile", text(&roots), text(&cert)];
+    assert!(String::from_utf8_lossy(&openssl(verify, b"")).contains(": OK"));
+    let wrong = ca(&["init", "--dir", text(&folder.path().join("x")), "--id", "spiffe://other.test/a"]);
+    assert_eq!(wrong.status.code(), Some(65), "{}", said(&wrong));
+    assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn a_ca_runs_without_its_root_is_renewed_and_ends_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, safe) = (folder.path().join("ca"), folder.path().join("safe"));
+    init(&dir);
+    fs::rename(dir.join("root"), &safe).unwrap();
+    let bootstrap = folder.path().join("bootstrap");
+    let running = Running::start(&dir, &["--bootstrap", text(&bootstrap)]);
+    let first = running.shown(&dir);
+    eventually("a token lies ready", || fs::read_to_string(bootstrap.join("shop/cart/token")).ok());
+    let status = ca(&["status", "--dir", text(&dir), "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(
+        (&status["ready"], &status["signsAsRoot"], &status["registered"]),
+        (&true.into(), &false.into(), &1.into())
+    );
+    let second = ca(&["run", "--dir", text(&dir), "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(78), "{}", said(&second));
+    assert!(said(&second).contains("another CA runs on this folder"), "{}", said(&second));
+
+    let renewed = ca(&["renew", "--dir", text(&dir), "--root", text(&safe)]);
+    assert!(renewed.status.success(), "{}", said(&renewed));
+    eventually("the new intermediate signs", || (running.shown(&dir) != first).then_some(()));
+
+    assert_eq!(running.end(rustix::process::Signal::TERM).code(), Some(0));
+    assert_eq!(ca(&["status", "--dir", text(&dir)]).status.code(), Some(69));
+    // After a kill too there is nothing in the way.
+    Running::start(&dir, &[]).end(rustix::process::Signal::KILL);
+    Running::start(&dir, &[]);
+}
+
+#[test]
+fn a_token_is_printed_for_who_is_registered_and_for_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    let token = ca(&["token", "--dir", text(&dir), "--id", CART, "--ttl", "10m"]);
+    assert!(token.status.success());
+    let token = String::from_utf8(token.stdout).unwrap();
+    assert_eq!((token.trim_end().split('.').count(), token.lines().count()), (3, 1), "{token}");
+    let refused = ca(&["token", "--dir", text(&dir), "--id", WEB]);
+    assert_eq!(refused.status.code(), Some(65));
+    assert!(said(&refused).contains("is not registered; add"), "{}", said(&refused));
+    fs::write(dir.join("identities.yaml"), "identities:\n- id: spiffe://cluster.local/ns/shop/sa/cart\n  tll: 1h\n")
+        .unwrap();
+    let wrong = ca(&["token", "--dir", text(&dir), "--id", CART]);
+    assert!(said(&wrong).contains("identities.yaml:3:3: identities[0].tll: unknown field"), "{}", said(&wrong));
+}
+
+#[test]
+fn the_log_shows_what_the_audit_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = format!(
+        "{}\n{}\n{{\"time\":\"half",
+        r#"{"time":"2026-01-01T00:00:00Z","event":"issued","call":"CreateCertificate","id":"spiffe://a.test/x","by":"svid","serial":"40ff"}"#,
+        r#"{"time":"2026-01-01T00:00:01Z","event":"refused","call":"CreateCertificate","reason":"token-used"}"#,
+    );
+    fs::write(folder.path().join("audit.jsonl"), lines).unwrap();
+    let all = said(&ca(&["log", "--dir", text(folder.path())]));
+    assert_eq!(all.lines().count(), 3, "{all}");
+    assert!(all.contains("40ff") && all.contains("token-used"), "{all}");
+    let one = ca(&["log", "--dir", text(folder.path()), "--id", "spiffe://a.test/x", "-o", "json"]);
+    let one: serde_json::Value = serde_json::from_slice(&one.stdout).unwrap();
+    assert_eq!(one["serial"], "40ff");
+    assert_eq!(ca(&["log", "--dir", "/nonexistent"]).status.code(), Some(1));
+}
