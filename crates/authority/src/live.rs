@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_ca::{Registrations, ServerName, Signer};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::Compat;
-use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
+use portcullis_tls::{TrustBundle, TrustBundles, bundle_digest};
 use rustls::ServerConfig;
 
 use crate::tls;
@@ -76,13 +76,13 @@ impl Live {
     }
 
     /// Renews the server certificate if half of its life is over.
-    pub(crate) fn renew_server_certificate(&self) -> Result<bool, String> {
+    pub(crate) fn renew_server_certificate(&self, now_unix: i64) -> Result<bool, String> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.ca();
         let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
         let ends = current.server_not_after;
         // One that ends with its CA cannot be made to last longer.
-        if ends.saturating_sub(Clock::system().now_unix()) > half || ends >= current.signer.not_after_unix() {
+        if ends.saturating_sub(now_unix) > half || ends >= current.signer.not_after_unix() {
             return Ok(false);
         }
         self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), &self.names)?));
@@ -96,5 +96,66 @@ impl Live {
         let all = own.chain(foreign.iter());
         let sum = bundle_digest(all.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))));
         sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use portcullis_ca::{Root, SignerFiles};
+    use portcullis_tls::Clock;
+
+    use super::*;
+
+    fn live(ttl_days: u64) -> Live {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let ttl = Duration::from_secs(ttl_days * 24 * 3600);
+        let root = Root::generate(&domain, ttl).unwrap();
+        let intermediate = root.intermediate(ttl).unwrap();
+        let key = intermediate.key_pem();
+        let files = SignerFiles {
+            ca_cert: intermediate.cert_pem().as_bytes(),
+            ca_key: key.as_bytes(),
+            root_cert: root.cert_pem().as_bytes(),
+            cert_chain: None,
+        };
+        let ca = Ca::new(Arc::new(Signer::read(files, None).unwrap()), &[]).unwrap();
+        let registrations = Registrations::read(b"identities: []", Path::new("/")).unwrap();
+        Live::new(ca, registrations, Foreign::new(), Vec::new())
+    }
+
+    #[test]
+    fn the_server_certificate_is_renewed_at_half_of_its_life() {
+        let (live, now) = (live(30), Clock::system().now_unix());
+        let first = live.ca();
+        assert_eq!(live.renew_server_certificate(now + 11 * 3600), Ok(false));
+        assert!(Arc::ptr_eq(&live.ca().tls, &first.tls));
+        assert_eq!(live.renew_server_certificate(now + 13 * 3600), Ok(true));
+        assert!(!Arc::ptr_eq(&live.ca().tls, &first.tls));
+        assert!(Arc::ptr_eq(&live.ca().signer, &first.signer));
+    }
+
+    #[test]
+    fn one_that_ends_with_its_ca_is_not_made_again_and_again() {
+        let (live, now) = (live(1), Clock::system().now_unix());
+        assert_eq!(live.renew_server_certificate(now + 20 * 3600), Ok(false));
+    }
+
+    #[test]
+    fn a_ca_of_another_trust_domain_takes_a_restart() {
+        let (live, other) = (live(1), TrustDomain::parse("other.local").unwrap());
+        let day = Duration::from_secs(24 * 3600);
+        let root = Root::generate(&other, day).unwrap();
+        let key = root.key_pem();
+        let files = SignerFiles {
+            ca_cert: root.cert_pem().as_bytes(),
+            ca_key: key.as_bytes(),
+            root_cert: root.cert_pem().as_bytes(),
+            cert_chain: None,
+        };
+        let why = live.replace(Signer::read(files, None).unwrap()).unwrap_err();
+        assert!(why.contains("takes a restart"), "{why}");
+        assert_eq!(live.ca().signer.trust_domain().as_str(), "cluster.local");
     }
 }

@@ -84,6 +84,9 @@ fn parse_foreign<'a>(files: &[FileContent], domains: impl Iterator<Item = &'a Tr
 
 /// Checks what only both together can be wrong about.
 pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
+    if let Some(other) = registrations.trust_domain.as_ref().filter(|domain| *domain != trust_domain) {
+        return Err(format!("{REGISTRATIONS}: trustDomain: {other} is not that of the CA that signs, {trust_domain}"));
+    }
     if let Some((id, _)) = registrations.iter().find(|(id, _)| id.domain_str() != trust_domain.as_str()) {
         return Err(format!("{REGISTRATIONS}: {id} is not of this CA's trust domain {trust_domain}"));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_ca::state::{Options, StateError, Store};
 use portcullis_ca::{ServerName, TokenKey};
-use portcullis_tls::utc;
+use portcullis_tls::{Clock, utc};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -212,7 +212,7 @@ fn accept(
 async fn renew(live: Arc<Live>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        match live.renew_server_certificate() {
+        match live.renew_server_certificate(Clock::system().now_unix()) {
             Ok(true) => tracing::info!("renewed the server certificate"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),

@@ -98,3 +98,41 @@ fn the_length_of_a_number_does_not_depend_on_how_it_is_written() {
     assert_eq!([bits(&[]), bits(&[0]), bits(&[0, 0])], [0, 0, 0]);
     assert_eq!([bits(&[1]), bits(&[0, 1]), bits(&[0x80]), bits(&[1, 0])], [1, 1, 8, 9]);
 }
+
+#[test]
+fn a_changed_byte_is_refused_or_stands_outside_of_what_is_signed() {
+    for kind in [KeyType::EcdsaP256, KeyType::Ed25519, KeyType::Rsa2048] {
+        let pem = request(&kind.generate().unwrap(), |params| params.distinguished_name.push(DnType::CommonName, "x"));
+        let der = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
+        let own = CertifiedPublicKey::from_csr(pem.as_bytes()).unwrap();
+        let mut accepted = 0;
+        for at in 0..der.len() {
+            for bit in [0x01, 0x20, 0x80] {
+                let mut changed = der.clone();
+                changed[at] ^= bit;
+                let pem = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", changed));
+                // The parser is lenient about tags around what is signed: there the key is still the one that signed.
+                if let Ok(key) = CertifiedPublicKey::from_csr(pem.as_bytes()) {
+                    assert_eq!(key, own, "{kind:?}: bit {bit} of byte {at}");
+                    accepted += 1;
+                }
+            }
+        }
+        assert!(accepted < 20, "{kind:?}: {accepted} changes were accepted");
+        for end in 0..der.len() {
+            let pem = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", &der[..end]));
+            assert!(CertifiedPublicKey::from_csr(pem.as_bytes()).is_err(), "{kind:?}: cut at {end}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_panics_on_any_text(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400), at in 0..600_usize) {
+        let _ = CertifiedPublicKey::from_csr(&bytes);
+        let mut pem = request(&KeyType::EcdsaP256.generate().unwrap(), |_| ()).into_bytes();
+        let at = at.min(pem.len());
+        let _dropped: Vec<u8> = pem.splice(at..(at + 3).min(pem.len()), bytes.iter().take(5).copied()).collect();
+        let _ = CertifiedPublicKey::from_csr(&pem);
+    }
+}
