@@ -85,10 +85,10 @@ impl Audit {
     }
 
     /// Writes a line about a refusal, unless there are too many. Says whether it did.
-    pub(crate) fn refused(&self, mut entry: Entry) -> bool {
+    pub(crate) fn refused(&self, mut entry: Entry, now: Instant) -> bool {
         let mut inner = self.lock();
-        if inner.window.elapsed() >= Duration::from_secs(1) {
-            (inner.window, inner.written) = (Instant::now(), 0);
+        if now.saturating_duration_since(inner.window) >= Duration::from_secs(1) {
+            (inner.window, inner.written) = (now, 0);
         }
         if inner.written >= REFUSALS_PER_SECOND {
             inner.held_back = inner.held_back.saturating_add(1);
@@ -113,5 +113,27 @@ impl Inner {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         self.file.write_all(&line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_beyond_the_first_of_a_second_are_counted_and_certificates_are_all_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::open(&path).unwrap();
+        let entry = |event| Entry::new(event, "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
+        let now = Instant::now();
+        let written = (0..100).filter(|_| audit.refused(entry("refused"), now)).count();
+        assert_eq!(written, 20);
+        (0..50).for_each(|_| audit.issued(&entry("issued")).unwrap());
+        assert!(audit.refused(entry("refused"), now + Duration::from_secs(2)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 71);
+        assert!(text.lines().last().unwrap().ends_with(r#""heldBack":80}"#), "{text}");
+        assert_eq!(text.matches("heldBack").count(), 1);
     }
 }

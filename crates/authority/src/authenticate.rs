@@ -53,7 +53,7 @@ pub(crate) enum Unknown {
     #[error("the token is refused: {0}")]
     Token(#[from] TokenError),
     #[error("the token was used before")]
-    TokenUsed,
+    TokenUsed(SpiffeId),
     #[error("the certificate is refused: {0}")]
     Certificate(#[from] VerifyError),
     #[error("the token is for {token}, the certificate for {certificate}")]
@@ -66,9 +66,17 @@ impl Unknown {
             Self::Nothing => "no-credentials",
             Self::Header => "authorization-header",
             Self::Token(error) => error.class(),
-            Self::TokenUsed => "token-used",
+            Self::TokenUsed(_) => "token-used",
             Self::Certificate(error) => error.class(),
             Self::Two { .. } => "two-identities",
+        }
+    }
+
+    /// Whose token or certificate it is, where that is beyond doubt.
+    pub(crate) const fn id(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::TokenUsed(id) | Self::Two { certificate: id, .. } => Some(id),
+            _ => None,
         }
     }
 }
@@ -96,7 +104,7 @@ pub(crate) fn caller(
             Err(Unknown::Two { token: token.id, certificate })
         }
         // Authoritative is the commit; here it saves the work.
-        (Some(token), _) if !token.reusable && store.is_used(token.number) => Err(Unknown::TokenUsed),
+        (Some(token), _) if !token.reusable && store.is_used(token.number) => Err(Unknown::TokenUsed(token.id)),
         (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token) }),
     }
 }

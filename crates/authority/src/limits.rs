@@ -100,11 +100,11 @@ impl InFlight {
     pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Room> {
         let mut table = self.lock();
         let all: usize = table.values().sum();
-        let own = table.entry(source).or_default();
+        let own = table.get(&source).copied().unwrap_or_default();
         if all >= self.limit || own.saturating_mul(2) >= self.limit {
             return None;
         }
-        *own = own.saturating_add(1);
+        table.insert(source, own.saturating_add(1));
         drop(table);
         Some(Room { in_flight: Arc::clone(self), source })
     }
@@ -151,8 +151,11 @@ mod tests {
         assert_eq!(held.len(), 2);
         let others: Vec<_> = (0..5).filter_map(|_| in_flight.enter(two)).collect();
         assert_eq!(others.len(), 2);
+        assert!(in_flight.enter("10.0.0.3".parse().unwrap()).is_none());
         drop(held);
         assert!(in_flight.enter(one).is_some());
+        drop(others);
+        assert!(in_flight.lock().is_empty(), "nothing is remembered of a source without a request");
     }
 
     #[test]

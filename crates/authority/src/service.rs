@@ -125,7 +125,9 @@ impl Services {
             self.metrics.authentication_failure.inc();
             // Full or not, this one has failed.
             let _counted = self.failures.take(from, FAILURES, now);
-            No::unauthenticated(unknown.class(), unknown.to_string())
+            let mut no = No::unauthenticated(unknown.class(), unknown.to_string());
+            no.id = unknown.id().cloned();
+            no
         })
     }
 
@@ -219,7 +221,7 @@ impl Services {
         entry.key_sha256 = no.key.map(|key| key.to_string());
         entry.reason = Some(no.class);
         entry.detail = Some(no.detail.clone());
-        if self.audit.refused(entry) {
+        if self.audit.refused(entry, Instant::now()) {
             let id = no.id.as_ref().map(tracing::field::display);
             tracing::warn!(call, caller = %peer.address, id, reason = no.class, detail = %no.detail, "refused");
         }

@@ -148,7 +148,8 @@ async fn token_replay_refused() {
     stage.restart().await;
     let refused = stage.connect().await.create(&fresh(), Some(&token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "not after a restart either");
-    assert_eq!(stage.audit().matches(r#""reason":"token-used""#).count(), 2, "{}", stage.audit());
+    let whose = format!(r#""id":"{CART}","reason":"token-used""#);
+    assert_eq!(stage.audit().matches(&whose).count(), 2, "{}", stage.audit());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
