@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::state::{Refusal, Store};
-use portcullis_ca::{CertifiedPublicKey, KeyHash, TokenKey, TokenNumber};
+use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, TokenKey, TokenNumber};
 use portcullis_identity::SpiffeId;
 use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
@@ -131,6 +131,19 @@ impl Services {
         })
     }
 
+    /// What is registered for a caller. One that only has a token is not told that it is known and not registered.
+    fn registered<'a>(&self, caller: &Caller, all: &'a Registrations) -> Result<&'a Registration, Box<No>> {
+        all.get(&caller.id).ok_or_else(|| {
+            self.metrics.id_extraction.inc();
+            let (class, detail) = ("not-registered", "the ID is not in identities.yaml");
+            let no = match caller.proof {
+                Proof::Token(_) => No::unauthenticated(class, detail),
+                Proof::Svid => No::new(Code::PermissionDenied, "the ID is not registered", class, detail),
+            };
+            no.of(&caller.id)
+        })
+    }
+
     async fn create(
         &self,
         peer: &Peer,
@@ -144,15 +157,7 @@ impl Services {
         let caller = self.authenticate(peer, metadata, &ca)?;
         let id = caller.id.clone();
         let registrations = self.live.registrations.load_full();
-        let Some(registration) = registrations.get(&id) else {
-            self.metrics.id_extraction.inc();
-            let detail = "the ID is not in identities.yaml";
-            let no = match caller.proof {
-                Proof::Token(_) => No::unauthenticated("not-registered", detail),
-                Proof::Svid => No::new(Code::PermissionDenied, "the ID is not registered", "not-registered", detail),
-            };
-            return Err(no.of(&id));
-        };
+        let registration = self.registered(&caller, &registrations)?;
         let limits = registrations.limits;
         let now = Instant::now();
         let own = Rate::per(limits.per_identity_per_minute, Duration::from_secs(60));
@@ -297,10 +302,8 @@ impl TrustBundles for Shared {
             Err(no) => return Err(services.refuse("GetTrustBundles", &peer, &no)),
         };
         let registrations = services.live.registrations.load_full();
-        if registrations.get(&caller.id).is_none() {
-            let detail = "the ID is not in identities.yaml";
-            let no = No::new(Code::PermissionDenied, "the ID is not registered", "not-registered", detail);
-            return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
+        if let Err(no) = services.registered(&caller, &registrations) {
+            return Err(services.refuse("GetTrustBundles", &peer, &no));
         }
         if let Err(wait) = services.asking.take(caller.id.clone(), ASKING, Instant::now()) {
             let no = No::too_many("rate-identity", "this identity asks too often", wait);

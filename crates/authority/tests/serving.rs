@@ -120,6 +120,11 @@ async fn bundles_are_handed_out_with_our_own_first_and_what_callers_use_is_noted
     assert_eq!((status.certified, status.on_current_bundles), (1, 0));
     client.bundles(None, &status.bundle_digest).await.unwrap();
     eventually("the digest is noted", async || ask(stage.folder.path()).unwrap().on_current_bundles == 1).await;
+    client.create_with(&fresh(), &stage.token(CART), &"0".repeat(64)).await.unwrap();
+    eventually("another digest is noted", async || ask(stage.folder.path()).unwrap().on_current_bundles == 0).await;
+    let stranger = stage.connect().await.bundles(Some(&stage.token(WEB)), "x").await.unwrap_err();
+    assert_eq!(stranger.code(), Code::Unauthenticated);
+    stage.connect().await.bundles(Some(&stage.token(CART)), "x").await.unwrap();
     // A federated file alone is watched too.
     let other = certs::Authority::root("a-partner.test");
     std::fs::write(stage.path("partner.pem"), other.bundle_pem()).unwrap();

@@ -245,6 +245,15 @@ impl Client {
         Ok(answer.into_inner().cert_chain)
     }
 
+    /// The same, telling which bundles are in use.
+    pub async fn create_with(&self, csr: &str, token: &str, digest: &str) -> Result<Vec<String>, Status> {
+        let mut client = IstioCertificateServiceClient::with_origin(self.clone(), "https://ca.test".parse().unwrap());
+        let message = IstioCertificateRequest { csr: csr.to_owned(), validity_duration: 0, metadata: None };
+        let mut request = authorized(Request::new(message), Some(token));
+        request.metadata_mut().insert("x-portcullis-bundle", digest.parse().unwrap());
+        Ok(client.create_certificate(request).await?.into_inner().cert_chain)
+    }
+
     pub async fn bundles(&self, token: Option<&str>, digest: &str) -> Result<GetTrustBundlesResponse, Status> {
         let mut client = TrustBundlesClient::with_origin(self.clone(), "https://ca.test".parse().unwrap());
         let mut request = authorized(Request::new(portcullis_rpc::bundles::GetTrustBundlesRequest {}), token);
