@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use portcullis_ca::TokenKey;
 use portcullis_identity::leaf::{Compat, Role, check};
 use portcullis_identity::{SpiffeId, TrustDomain};
@@ -190,6 +191,18 @@ async fn every_other_token_is_refused() {
     let stranger =
         TokenKey::read(TokenKey::generate().unwrap().as_bytes(), &TrustDomain::parse("cluster.local").unwrap());
     let other_issuer = TokenKey::read(&own_key, &other_domain).unwrap();
+    // Claims of the test's choice, signed with the CA's own key.
+    let pair = KeyPair::from_pem(std::str::from_utf8(&own_key).unwrap()).unwrap();
+    let signed = |algorithm, key: &EncodingKey, name: &str, value: serde_json::Value| {
+        let mut claims = serde_json::json!({
+            "iss": "portcullis-ca:cluster.local", "sub": CART, "aud": "istio-ca", "iat": now(), "exp": now() + 60,
+            "jti": "0123456789abcdef".repeat(2),
+        });
+        claims[name] = value;
+        jsonwebtoken::encode(&Header::new(algorithm), &claims, key).unwrap()
+    };
+    let own = EncodingKey::from_ec_der(&pair.serialize_der());
+    let public = EncodingKey::from_secret(rcgen::PublicKeyData::der_bytes(&pair));
     let good = stage.token(CART);
     let body = good.split('.').nth(1).unwrap();
     for (token, reason) in [
@@ -200,6 +213,10 @@ async fn every_other_token_is_refused() {
         (other_issuer.issue(&id(CART), minute, false, now()).unwrap().0, "token-issuer"),
         // {"alg":"none","typ":"JWT"}
         (format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}."), "token-"),
+        (signed(Algorithm::ES256, &own, "aud", "istiod".into()), "token-audience"),
+        (signed(Algorithm::ES256, &own, "exp", serde_json::Value::Null), "token-malformed"),
+        (signed(Algorithm::ES256, &own, "sub", "cart".into()), "token-subject"),
+        (signed(Algorithm::HS256, &public, "aud", "istio-ca".into()), "token-algorithm"),
         ("x".to_owned(), "token-malformed"),
     ] {
         let before = stage.audit().len();
@@ -212,6 +229,9 @@ async fn every_other_token_is_refused() {
     let nobody = client.create(&csr(&KeyPair::generate().unwrap()), None).await.unwrap_err();
     assert_eq!(nobody.code(), Code::Unauthenticated);
     assert_eq!(client.bundles(None, "").await.unwrap_err().code(), Code::Unauthenticated);
+    // The same claims, as they should be, are served.
+    let right = signed(Algorithm::ES256, &own, "aud", "istio-ca".into());
+    client.create(&csr(&KeyPair::generate().unwrap()), Some(&right)).await.unwrap();
     client.create(&csr(&KeyPair::generate().unwrap()), Some(&good)).await.unwrap();
 }
 

@@ -286,6 +286,21 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
 }
 
 #[tokio::test]
+async fn one_source_that_fails_and_fails_is_not_listened_to_and_others_are() {
+    let stage = Stage::start(&registered(&[CART])).await;
+    let (roots, request) = (stage.root.bundle_pem(), fresh());
+    let wrong = Client::connect_from([127, 0, 0, 2], stage.address, &roots).await.unwrap();
+    let mut codes = Vec::new();
+    // Sixty at once, and five a second from then on.
+    while codes.last() != Some(&Code::ResourceExhausted) && codes.len() < 5_000 {
+        codes.push(wrong.create(&request, Some("x")).await.unwrap_err().code());
+    }
+    assert_eq!(codes.last(), Some(&Code::ResourceExhausted));
+    assert!(codes.len() > 60 && codes[..60].iter().all(|code| *code == Code::Unauthenticated), "{codes:?}");
+    stage.connect().await.create(&fresh(), Some(&stage.token(CART))).await.unwrap();
+}
+
+#[tokio::test]
 async fn silent_and_strange_connections_are_no_harm() {
     let stage = Stage::start(&registered(&[CART])).await;
     let mut silent = Vec::new();

@@ -204,6 +204,13 @@ impl Client {
         Self::connect_named(address, roots, own, "ca.test").await
     }
 
+    /// From another loopback address.
+    pub async fn connect_from(source: [u8; 4], address: SocketAddr, roots: &str) -> std::io::Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Self::over(socket.connect(address).await?, roots, None, "ca.test").await
+    }
+
     /// Verifies the server as Istio's agents do: by name, with the roots that it was given.
     pub async fn connect_named(
         address: SocketAddr,
@@ -211,6 +218,10 @@ impl Client {
         own: Option<Credentials>,
         name: &str,
     ) -> std::io::Result<Self> {
+        Self::over(TcpStream::connect(address).await?, roots, own, name).await
+    }
+
+    async fn over(stream: TcpStream, roots: &str, own: Option<Credentials>, name: &str) -> std::io::Result<Self> {
         let mut store = RootCertStore::empty();
         for root in der(roots) {
             store.add(root).unwrap();
@@ -224,7 +235,6 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(address).await?;
         let name = name.to_owned().try_into().unwrap();
         let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
