@@ -40,7 +40,7 @@ fn main() {
                 serve(move |stream| relay(stream, target)).await;
             }
             ["load", target, ref work @ ..] => load(target.parse().unwrap(), work).await,
-            _ => panic!("compare app | relay TARGET | load TARGET bytes|requests|connections|hold ..."),
+            _ => panic!("compare app | relay TARGET | load TARGET bytes|requests|exchanges|connections|hold ..."),
         }
     });
 }
@@ -135,6 +135,7 @@ async fn load(target: SocketAddr, work: &[&str]) {
     match work[0] {
         "bytes" => bytes(target, number(1), number(2), work[3] == "up").await,
         "requests" => requests(target, number(1), Duration::from_millis(number(2).try_into().unwrap())).await,
+        "exchanges" => exchanges(target, number(1), number(2)).await,
         "connections" => connections(target, number(1), number(2)).await,
         "hold" => hold(target, number(1)).await,
         other => panic!("no work {other}"),
@@ -204,6 +205,30 @@ async fn requests(target: SocketAddr, count: usize, within: Duration) {
 }
 
 /// New connections, so many at once: each carries a byte there and back.
+/// As many requests as were asked for, on each of the connections: for counting what they cost exactly.
+async fn exchanges(target: SocketAddr, count: usize, each: usize) {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = Client::connect(target).await;
+        client.ask(120, 128).await;
+        clients.push(client);
+    }
+    println!("ready");
+    wait_for_a_line().await;
+    let (begun, mut tasks) = (Instant::now(), JoinSet::new());
+    for mut client in clients {
+        tasks.spawn(async move {
+            for _ in 0..each {
+                client.ask(120, 128).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    println!("{{\"seconds\": {}, \"units\": {}}}", begun.elapsed().as_secs_f64(), count * each);
+}
+
 async fn connections(target: SocketAddr, at_once: usize, count: usize) {
     Client::connect(target).await.ask(1, 1).await;
     println!("ready");

@@ -99,6 +99,12 @@ fn check(value: &Value, schema: &Value, root: &Value, place: &str) -> Result<(),
     for required in schema["required"].as_array().into_iter().flatten() {
         value.get(required.as_str().unwrap()).ok_or_else(|| format!("{place}: {required} is missing"))?;
     }
+    if let Some(ways) = schema["oneOf"].as_array() {
+        let fitting = ways.iter().filter(|way| check(value, way, root, place).is_ok()).count();
+        if fitting != 1 {
+            return Err(format!("{place}: {fitting} of {ways:?}, not one"));
+        }
+    }
     for (key, inner) in value.as_object().into_iter().flatten() {
         let below = format!("{place}.{key}");
         match (properties.get(key), &schema["additionalProperties"]) {
@@ -146,6 +152,10 @@ fn what_is_wrong_is_wrong_to_both() {
         json!({"workload": whom, "limits": {"perIdentity": 0}}),
         json!({"workload": whom, "mesh": {"defaultMode": "strict"}}),
         json!({"workload": whom, "policies": 5}),
+        json!({"workload": whom, "identity": {"requirePrivateMode": true}}),
+        json!({"workload": whom, "identity": {"ca": {"address": "a:1", "trustBundle": "b"}, "workloadApi": {"socket": "s"}}}),
+        json!({"workload": whom, "identity": {"ca": {"address": "a:1", "trustBundle": "b", "keyType": "dsa"}}}),
+        json!({"workload": whom, "identity": {"workloadApi": {}}}),
         json!({"workload": whom, "sandbox": {"landlock": "no"}}),
     ];
     for configuration in wrong {

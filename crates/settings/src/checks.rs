@@ -41,7 +41,7 @@ pub(crate) fn upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut P
 }
 
 /// Where a field stands, by the path that a cursor writes. These checks look at what was read, when the cursors are gone.
-fn at<'t>(root: &Cursor<'t>, path: &str) -> Cursor<'t> {
+pub(crate) fn at<'t>(root: &Cursor<'t>, path: &str) -> Cursor<'t> {
     let mut at = root.clone();
     for part in path.split('.') {
         let (name, key) = match part.split_once('[') {

@@ -9,14 +9,16 @@
 
 mod checks;
 pub mod defaults;
+mod identity;
 mod inbound;
 mod model;
 mod outbound;
 mod read;
 mod value;
 
+pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, KeyType, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
-pub use model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
+pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, CidrError, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
 pub use read::{NAME_RULE, is_name, read};
 

@@ -8,7 +8,7 @@ use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Workload};
 
-use crate::{Inbound, Outbound};
+use crate::{Identity, IdentitySource, Inbound, Outbound};
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
@@ -54,11 +54,20 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The files of the identity: certificate, key, bundle, and the bundles of other trust domains.
-    pub fn identity_files(&self) -> Option<Vec<PathBuf>> {
-        let identity = self.identity.as_ref()?;
-        let own = [&identity.certificate, &identity.private_key, &identity.trust_bundle];
-        Some(own.into_iter().chain(self.mesh.trust_bundles.iter().map(|(_, path)| path)).cloned().collect())
+    /// The bundles of foreign trust domains that are read from files: `mesh.trustBundles`.
+    pub fn foreign_bundles(&self) -> impl Iterator<Item = &PathBuf> {
+        self.mesh.trust_bundles.iter().map(|(_, path)| path)
+    }
+
+    /// Every file that is read for the identity, whatever its source: certificate, key, token, bundles.
+    pub fn identity_files(&self) -> Vec<PathBuf> {
+        let Some(identity) = &self.identity else { return Vec::new() };
+        let own: Vec<&PathBuf> = match &identity.source {
+            IdentitySource::Files(files) => vec![&files.certificate, &files.private_key, &files.trust_bundle],
+            IdentitySource::Ca(ca) => [&ca.trust_bundle].into_iter().chain(&ca.token_file).collect(),
+            IdentitySource::WorkloadApi(_) => Vec::new(),
+        };
+        own.into_iter().chain(self.foreign_bundles()).cloned().collect()
     }
 
     /// Every address this proxy binds, with the field that names it.
@@ -90,19 +99,6 @@ pub struct Mesh {
     pub trust_bundles: Vec<(TrustDomain, PathBuf)>,
     /// `rootNamespace` and `defaultMode`.
     pub policy: MeshSettings,
-}
-
-/// `identity.files`: where this workload's certificate, key and roots are read from.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// `certificate`: PEM, the leaf first.
-    pub certificate: PathBuf,
-    /// `privateKey`: PEM, PKCS#8, SEC1 or PKCS#1.
-    pub private_key: PathBuf,
-    /// `trustBundle`: PEM, the roots of the mesh's trust domain.
-    pub trust_bundle: PathBuf,
-    /// `requirePrivateMode`: refuse a key file that anybody but its owner can read.
-    pub require_private_mode: bool,
 }
 
 /// `tls`.

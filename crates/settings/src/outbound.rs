@@ -269,7 +269,7 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> 
     }
 }
 
-fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<HostPort> {
+pub(crate) fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<HostPort> {
     let text = at.string(problems)?;
     let parsed = parse_host_port(text);
     if parsed.is_none() {
@@ -301,7 +301,7 @@ fn host(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
 }
 
 /// A name that a resolver may be asked for; underscores occur in compose service names.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

@@ -9,8 +9,8 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
 use portcullis_yaml::{Cursor, Fields, Problem, Problems};
 
-use crate::model::{Identity, Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-use crate::{Inbound, Outbound, checks, defaults, inbound, outbound, value};
+use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
+use crate::{Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
 
 const TOP: &[&str] = &[
     "workload",
@@ -66,12 +66,12 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
     }
 }
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     folder: &'a Path,
 }
 
 /// A section that may be absent: read it, or take the default.
-fn section<T>(
+pub(crate) fn section<T>(
     fields: &Fields<'_>,
     name: &str,
     default: T,
@@ -107,7 +107,7 @@ impl Reader<'_> {
         let sandbox = section(&fields, "sandbox", Sandbox { landlock: true, seccomp: true }, problems, sandbox);
         let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
         let (workload, mesh, (admin, admin_token)) = (workload?, mesh?, admin?);
-        let own_id = own_id(&workload, &mesh, root, problems);
+        let own_id = own_id(&workload, &mesh, identity.as_ref().and_then(Option::as_ref), root, problems);
         let settings = Settings {
             own_id: own_id?,
             service: workload.service.unwrap_or_else(|| workload.model.name.clone()),
@@ -134,7 +134,7 @@ impl Reader<'_> {
         Some(settings)
     }
 
-    fn path(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<PathBuf> {
+    pub(crate) fn path(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<PathBuf> {
         let text = at.string(problems)?;
         if text.is_empty() || text.contains('\0') {
             value::invalid(at, "is not a path", problems);
@@ -163,7 +163,7 @@ impl Reader<'_> {
                     }
                 };
                 if domain == mesh.trust_domain || mesh.aliases.contains(&domain) {
-                    let message = "is the mesh's own domain or an alias of it, which share identity.files.trustBundle";
+                    let message = "is the mesh's own domain or an alias of it, which share its bundle";
                     value::invalid(&file, message, problems);
                     continue;
                 }
@@ -185,22 +185,6 @@ impl Reader<'_> {
         let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
         let token = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
         Some((Some(listen?), token?))
-    }
-
-    fn identity(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Identity> {
-        let fields = at.fields(&["files", "requirePrivateMode"], problems)?;
-        let require_private_mode =
-            section(&fields, "requirePrivateMode", false, problems, |at, problems| at.boolean(problems));
-        let files = fields.require("files", problems)?;
-        let fields = files.fields(&["certificate", "privateKey", "trustBundle"], problems)?;
-        let mut path = |name| fields.require(name, problems).and_then(|at| self.path(&at, problems));
-        let (certificate, private_key, trust_bundle) = (path("certificate"), path("privateKey"), path("trustBundle"));
-        Some(Identity {
-            certificate: certificate?,
-            private_key: private_key?,
-            trust_bundle: trust_bundle?,
-            require_private_mode: require_private_mode?,
-        })
     }
 }
 
@@ -250,8 +234,26 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last())
 }
 
-fn own_id(workload: &WorkloadFields, mesh: &Mesh, root: &Cursor<'_>, problems: &mut Problems) -> Option<SpiffeId> {
-    if let Some(id) = &workload.spiffe_id {
+/// What is said most directly holds: `workload.spiffeId`, else the SVID that is to be taken of several, else Istio's form.
+fn own_id(
+    workload: &WorkloadFields,
+    mesh: &Mesh,
+    identity: Option<&Identity>,
+    root: &Cursor<'_>,
+    problems: &mut Problems,
+) -> Option<SpiffeId> {
+    let taken = match identity.map(|identity| &identity.source) {
+        Some(IdentitySource::WorkloadApi(api)) => api.spiffe_id.as_ref(),
+        _ => None,
+    };
+    if let (Some(own), Some(taken)) = (&workload.spiffe_id, taken)
+        && own != taken
+    {
+        let message = format!("workload.spiffeId is {own}, but identity.workloadApi.spiffeId is {taken}; write one");
+        checks::at(root, "identity.workloadApi.spiffeId").report("conflict", message, problems);
+        return None;
+    }
+    if let Some(id) = workload.spiffe_id.as_ref().or(taken) {
         return Some(id.clone());
     }
     let model = &workload.model;

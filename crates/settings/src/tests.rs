@@ -250,3 +250,66 @@ fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
         assert_eq!(problems_of(&with(admin, wrong)), [(field.to_owned(), reason)], "{wrong}");
     }
 }
+
+const FILES: &str = "identity: {files: {certificate: cert.pem, privateKey: key.pem, trustBundle: ca.pem}}";
+
+fn source(identity: &str) -> IdentitySource {
+    let settings = read(with(FILES, identity).as_bytes(), Path::new("/etc/portcullis")).unwrap();
+    settings.identity.unwrap().source
+}
+
+#[test]
+fn an_authority_is_read_with_its_defaults() {
+    let IdentitySource::Ca(ca) = source("identity: {ca: {address: \"ca.shop:15012\", trustBundle: root.pem}}") else {
+        panic!("not a CA")
+    };
+    assert_eq!((ca.address.to_string().as_str(), ca.server_name.as_str()), ("ca.shop:15012", "ca.shop"));
+    assert_eq!((ca.key_type, ca.ttl, ca.token_file), (KeyType::EcdsaP256, defaults::SVID_TTL, None));
+    let all = "identity: {ca: {address: \"[::1]:15012\", trustBundle: root.pem, tokenFile: t/token, \
+               serverName: ca.example, keyType: rsa-3072, ttl: 1h}}";
+    let IdentitySource::Ca(ca) = source(all) else { panic!("not a CA") };
+    assert_eq!((ca.server_name.as_str(), ca.key_type, ca.ttl.as_secs()), ("ca.example", KeyType::Rsa3072, 3600));
+    let settings = read(with(FILES, all).as_bytes(), Path::new("/etc/portcullis")).unwrap();
+    assert_eq!(settings.identity_files(), ["/etc/portcullis/root.pem", "/etc/portcullis/t/token"].map(Path::new));
+}
+
+#[test]
+fn the_workload_api_may_say_who_we_are() {
+    let id = "spiffe://cluster.local/web/7";
+    let api = format!("identity: {{workloadApi: {{socket: /run/spire/api.sock, spiffeId: \"{id}\"}}}}");
+    let settings = read(with(FILES, &api).as_bytes(), Path::new("/etc/portcullis")).unwrap();
+    assert_eq!(settings.own_id.as_str(), id);
+    assert!(settings.identity_files().is_empty());
+    let other = with(FILES, &api).replace("labels:", "spiffeId: \"spiffe://cluster.local/other\", labels:");
+    assert_eq!(problems_of(&other), [("identity.workloadApi.spiffeId".to_owned(), "conflict")]);
+}
+
+#[test]
+fn an_identity_has_exactly_one_source_and_says_what_is_wrong_with_it() {
+    let problems = |identity: &str| problems_of(&with(FILES, identity));
+    let one = |field: &str, reason| vec![(field.to_owned(), reason)];
+    assert_eq!(problems("identity: {requirePrivateMode: true}"), one("identity", "missing-field"));
+    let two = "identity: {ca: {address: \"a:1\", trustBundle: r}, workloadApi: {socket: s}}";
+    assert_eq!(problems(two), one("identity", "conflict"));
+    let ca = |more: &str| problems(&format!("identity: {{ca: {{address: \"a:1\", trustBundle: r, {more}}}}}"));
+    assert_eq!(ca("keyType: dsa"), one("identity.ca.keyType", "invalid-value"));
+    assert_eq!(ca("ttl: 0s"), one("identity.ca.ttl", "invalid-value"));
+    assert_eq!(ca("ttl: 1500ms"), one("identity.ca.ttl", "invalid-value"));
+    assert_eq!(ca("serverName: \"a b\""), one("identity.ca.serverName", "invalid-value"));
+    assert_eq!(ca("token: t"), one("identity.ca.token", "unknown-field"));
+    assert_eq!(problems("identity: {ca: {address: a}}").len(), 2, "no port, no bundle");
+    let uri = "identity: {workloadApi: {socket: \"unix:///run/api.sock\"}}";
+    assert_eq!(problems(uri), one("identity.workloadApi.socket", "invalid-value"));
+    let text = with(FILES, "identity: {ca: {address: \"a:1\", trustBundle: r, keyType: dsa}}");
+    let problem = read(text.as_bytes(), Path::new("")).unwrap_err().remove(0);
+    assert_eq!((problem.position.line, problem.position.column), (5, 58), "{problem}");
+    assert!(problem.message.contains("ecdsa-p256, ecdsa-p384, rsa-2048"), "{problem}");
+}
+
+#[test]
+fn key_types_have_their_names() {
+    for (name, kind) in [("ecdsa-p256", KeyType::EcdsaP256), ("rsa-4096", KeyType::Rsa4096)] {
+        assert_eq!((kind.to_string().as_str(), kind.warning()), (name, None));
+    }
+    assert!(KeyType::Ed25519.warning().is_some());
+}

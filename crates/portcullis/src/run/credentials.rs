@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use portcullis_proxy::changes::Announcer;
-use portcullis_settings::Settings;
+use portcullis_settings::{IdentitySource, Settings};
 use portcullis_tls::{
     Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion, utc,
 };
@@ -32,9 +32,14 @@ impl Source {
 /// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
 pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, Refusal> {
     let (mut store, reader) = CredentialStore::new();
-    let (Some(identity), Some(paths)) = (&settings.identity, settings.identity_files()) else {
+    let Some(identity) = &settings.identity else {
         return Ok(Source { reader, watcher: None });
     };
+    let IdentitySource::Files(own) = &identity.source else {
+        return Err(Refusal::new(BAD_INPUT, "identity: only files are a source so far"));
+    };
+    let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
+    let paths = paths.into_iter().chain(settings.foreign_bundles()).cloned().collect();
     let rules = IdentityRules {
         trust_domain: settings.mesh.trust_domain.clone(),
         aliases: settings.mesh.aliases.clone(),

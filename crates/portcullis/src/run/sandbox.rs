@@ -66,7 +66,7 @@ fn restrict(settings: &Settings, config: Option<&Path>) -> Outcome {
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
-    let files = settings.identity_files().into_iter().flatten().chain(settings.admin_token.clone());
+    let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
     sources.push(Source::Files(files.collect()));
     read.extend(config.map(own_file).unwrap_or_default());
     for reach in sources.iter().map(Source::reach) {

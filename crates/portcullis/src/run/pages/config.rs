@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use portcullis_policy::EffectivePolicy;
-use portcullis_settings::{Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
+use portcullis_settings::{IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
 use portcullis_tls::CredentialReader;
 use serde_json::{Map, Value, json};
 
@@ -103,14 +103,31 @@ fn mesh(settings: &Settings) -> Value {
 /// Where the files are, not what is in them.
 fn identity(settings: &Settings) -> Option<Value> {
     let identity = settings.identity.as_ref()?;
-    Some(json!({
-        "files": {
-            "certificate": path(&identity.certificate),
-            "privateKey": path(&identity.private_key),
-            "trustBundle": path(&identity.trust_bundle),
-        },
-        "requirePrivateMode": identity.require_private_mode,
-    }))
+    let (name, source) = match &identity.source {
+        IdentitySource::Files(files) => (
+            "files",
+            json!({
+                "certificate": path(&files.certificate),
+                "privateKey": path(&files.private_key),
+                "trustBundle": path(&files.trust_bundle),
+            }),
+        ),
+        IdentitySource::Ca(ca) => (
+            "ca",
+            json!({
+                "address": ca.address.to_string(),
+                "trustBundle": path(&ca.trust_bundle),
+                "tokenFile": ca.token_file.as_deref().map(path),
+                "serverName": ca.server_name,
+                "keyType": ca.key_type.to_string(),
+                "ttl": duration(ca.ttl),
+            }),
+        ),
+        IdentitySource::WorkloadApi(api) => {
+            ("workloadApi", json!({ "socket": path(&api.socket), "spiffeId": settings.own_id.as_str() }))
+        }
+    };
+    Some(json!({ name: source, "requirePrivateMode": identity.require_private_mode }))
 }
 
 fn inbound(inbound: &Inbound) -> Value {

@@ -1,0 +1,114 @@
+//! Pauses: how long to wait before the next attempt, and chance, so that many who failed together do not return together.
+
+use std::time::Duration;
+
+/// The first pause is between half of this and all of it.
+const FIRST: Duration = Duration::from_secs(1);
+/// No pause is longer; ztunnel's bound.
+pub const LONGEST: Duration = Duration::from_secs(150);
+/// No pause is shorter.
+pub const SHORTEST: Duration = Duration::from_millis(500);
+/// The longest pause while something of our own is missing, such as a token that is still to be written: looking again costs
+/// nobody anything.
+pub const LOCAL: Duration = Duration::from_secs(5);
+
+/// Chance, good enough to spread out: SplitMix64. Not for secrets.
+#[derive(Clone, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// From a seed, which should differ between workloads.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A duration between the two, each as likely.
+    pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
+        let width = most.saturating_sub(least);
+        let share = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
+        // In two steps, so that no width overflows: share / 2^32 of it.
+        let part = u128::from(share).saturating_mul(width.as_nanos()) >> 32;
+        least.saturating_add(Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX)))
+    }
+
+    /// A duration, a tenth of it more or less.
+    pub fn about(&mut self, duration: Duration) -> Duration {
+        let tenth = duration / 10;
+        self.between(duration.saturating_sub(tenth), duration.saturating_add(tenth))
+    }
+}
+
+/// Pauses that double, each cut by chance to between half of it and all of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// Nothing has failed yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { failures: 0 }
+    }
+
+    /// One more failure: how long to wait, between [`SHORTEST`] and [`LONGEST`].
+    pub fn failed(&mut self, chance: &mut Chance) -> Duration {
+        let factor = 2_u32.saturating_pow(self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        let most = FIRST.saturating_mul(factor).min(LONGEST);
+        chance.between(most / 2, most)
+    }
+
+    /// It went well.
+    pub const fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew() {
+        let (mut chance, mut backoff) = (Chance::new(7), Backoff::default());
+        let mut most = FIRST;
+        for failures in 1..100 {
+            let pause = backoff.failed(&mut chance);
+            assert!(most / 2 <= pause && pause <= most, "{failures}: {pause:?}");
+            assert!((SHORTEST..=LONGEST).contains(&pause));
+            assert_eq!(backoff.failures(), failures);
+            most = (most * 2).min(LONGEST);
+        }
+        backoff.succeeded();
+        assert!(backoff.failed(&mut chance) <= FIRST);
+    }
+
+    #[test]
+    fn chance_keeps_to_its_bounds_and_reaches_near_both() {
+        let mut chance = Chance::new(1);
+        let (least, most) = (Duration::from_secs(90), Duration::from_secs(110));
+        let all: Vec<_> = (0..10_000).map(|_| chance.about(Duration::from_secs(100))).collect();
+        assert!(all.iter().all(|duration| (least..=most).contains(duration)));
+        assert!(
+            all.iter().min() < Some(&Duration::from_secs(91)) && all.iter().max() > Some(&Duration::from_secs(109))
+        );
+        assert_eq!(chance.between(most, least), most, "no width, no harm");
+        assert!(chance.between(Duration::ZERO, Duration::MAX) <= Duration::MAX);
+    }
+}

@@ -1,0 +1,202 @@
+//! `identity`: where this workload's certificate, key and roots come from. Exactly one source.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis_identity::SpiffeId;
+use portcullis_yaml::{Cursor, Problems};
+
+use crate::outbound::{HostPort, host_port, is_host};
+use crate::read::{Reader, section};
+use crate::{defaults, value};
+
+/// `identity`.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The one source.
+    pub source: IdentitySource,
+    /// `requirePrivateMode`: refuse a file with a secret (key, token) that anybody but its owner can read.
+    pub require_private_mode: bool,
+}
+
+/// Where certificate, key and roots come from.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// `files`: somebody else puts them there.
+    Files(IdentityFiles),
+    /// `ca`: asked of a certificate authority, with a key that never leaves this process.
+    Ca(Box<CaClient>),
+    /// `workloadApi`: handed out by a SPIFFE agent on this host.
+    WorkloadApi(WorkloadApi),
+}
+
+/// `identity.files`.
+#[derive(Clone, Debug)]
+pub struct IdentityFiles {
+    /// `certificate`: PEM, the leaf first.
+    pub certificate: PathBuf,
+    /// `privateKey`: PEM, PKCS#8, SEC1 or PKCS#1.
+    pub private_key: PathBuf,
+    /// `trustBundle`: PEM, the roots of the mesh's trust domain.
+    pub trust_bundle: PathBuf,
+}
+
+/// `identity.ca`: Istio's certificate service, of istiod or of Portcullis' own authority.
+#[derive(Clone, Debug)]
+pub struct CaClient {
+    /// `address`: whom to dial.
+    pub address: HostPort,
+    /// `trustBundle`: PEM, what the authority itself is verified with, and the first bundle of the mesh.
+    pub trust_bundle: PathBuf,
+    /// `tokenFile`: what proves who we are while there is no certificate that could; read anew for each use.
+    pub token_file: Option<PathBuf>,
+    /// `serverName`: the name or IP address that its certificate must be for; the host of `address` unless given.
+    pub server_name: String,
+    /// `keyType`.
+    pub key_type: KeyType,
+    /// `ttl`: the life that is asked for; the authority may grant less.
+    pub ttl: Duration,
+}
+
+/// `identity.workloadApi`: the SPIFFE Workload API, as a SPIRE agent serves it.
+#[derive(Clone, Debug)]
+pub struct WorkloadApi {
+    /// `socket`: the Unix socket.
+    pub socket: PathBuf,
+    /// `spiffeId`: which SVID to take of several; it is our identity then.
+    pub spiffe_id: Option<SpiffeId>,
+}
+
+/// `identity.ca.keyType`: the kind of key that is made anew for every certificate.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyType {
+    /// ECDSA on P-256: what every peer accepts, and fast.
+    #[default]
+    EcdsaP256,
+    /// ECDSA on P-384.
+    EcdsaP384,
+    /// RSA with 2048 bits.
+    Rsa2048,
+    /// RSA with 3072 bits.
+    Rsa3072,
+    /// RSA with 4096 bits.
+    Rsa4096,
+    /// Ed25519, which Istio's proxies do not accept.
+    Ed25519,
+}
+
+const KEY_TYPES: &[(&str, KeyType)] = &[
+    ("ecdsa-p256", KeyType::EcdsaP256),
+    ("ecdsa-p384", KeyType::EcdsaP384),
+    ("rsa-2048", KeyType::Rsa2048),
+    ("rsa-3072", KeyType::Rsa3072),
+    ("rsa-4096", KeyType::Rsa4096),
+    ("ed25519", KeyType::Ed25519),
+];
+
+impl KeyType {
+    /// What is usable and yet worth a word.
+    #[must_use]
+    pub const fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Ed25519 => {
+                Some("Istio's proxies do not accept Ed25519 certificates; with such peers take ecdsa-p256")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(KEY_TYPES.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// The sources, of which exactly one belongs there.
+const SOURCES: [&str; 3] = ["files", "ca", "workloadApi"];
+
+impl Reader<'_> {
+    pub(crate) fn identity(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Identity> {
+        let fields = at.fields(&["files", "ca", "workloadApi", "requirePrivateMode"], problems)?;
+        let require_private_mode =
+            section(&fields, "requirePrivateMode", false, problems, |at, problems| at.boolean(problems));
+        let named: Vec<&str> = SOURCES.into_iter().filter(|name| fields.get(name).is_some()).collect();
+        // Each that is there is read, so that all mistakes show in one run.
+        let [files, ca, api] = SOURCES.map(|name| fields.get(name));
+        let files = files.and_then(|at| self.files(&at, problems)).map(IdentitySource::Files);
+        let ca = ca.and_then(|at| self.ca(&at, problems)).map(|ca| IdentitySource::Ca(Box::new(ca)));
+        let api = api.and_then(|at| self.workload_api(&at, problems)).map(IdentitySource::WorkloadApi);
+        match named.as_slice() {
+            [_] => {}
+            [] => at.report("missing-field", "has no source; write exactly one of files, ca and workloadApi", problems),
+            many => {
+                let message = format!("has {} sources ({}); write exactly one", many.len(), many.join(", "));
+                at.report("conflict", message, problems);
+                return None;
+            }
+        }
+        Some(Identity { source: files.or(ca).or(api)?, require_private_mode: require_private_mode? })
+    }
+
+    fn files(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<IdentityFiles> {
+        let fields = at.fields(&["certificate", "privateKey", "trustBundle"], problems)?;
+        let mut path = |name| fields.require(name, problems).and_then(|at| self.path(&at, problems));
+        let (certificate, private_key, trust_bundle) = (path("certificate"), path("privateKey"), path("trustBundle"));
+        Some(IdentityFiles { certificate: certificate?, private_key: private_key?, trust_bundle: trust_bundle? })
+    }
+
+    fn ca(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<CaClient> {
+        let known = ["address", "trustBundle", "tokenFile", "serverName", "keyType", "ttl"];
+        let fields = at.fields(&known, problems)?;
+        let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
+        let trust_bundle = fields.require("trustBundle", problems).and_then(|at| self.path(&at, problems));
+        let token_file = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
+        let server_name = section(&fields, "serverName", None, problems, |at, p| server_name(at, p).map(Some));
+        let key_type = section(&fields, "keyType", KeyType::default(), problems, |at, p| value::word(at, KEY_TYPES, p));
+        let ttl = section(&fields, "ttl", defaults::SVID_TTL, problems, ttl);
+        let address = address?;
+        Some(CaClient {
+            server_name: server_name?.unwrap_or_else(|| address.host.clone()),
+            address,
+            trust_bundle: trust_bundle?,
+            token_file: token_file?,
+            key_type: key_type?,
+            ttl: ttl?,
+        })
+    }
+
+    fn workload_api(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadApi> {
+        let fields = at.fields(&["socket", "spiffeId"], problems)?;
+        let socket = fields.require("socket", problems).and_then(|at| {
+            if at.string(&mut Problems::new()).is_some_and(|text| text.starts_with("unix:")) {
+                value::invalid(&at, "is the path of the socket alone, without unix:", problems);
+                return None;
+            }
+            self.path(&at, problems)
+        });
+        let spiffe_id = section(&fields, "spiffeId", None, problems, |at, p| value::spiffe_id(at, p).map(Some));
+        Some(WorkloadApi { socket: socket?, spiffe_id: spiffe_id? })
+    }
+}
+
+/// A host name or an IP address: what a server's certificate is for.
+fn server_name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
+    let text = at.string(problems)?;
+    if text.parse::<std::net::IpAddr>().is_err() && !is_host(text) {
+        value::invalid(at, format!("\"{text}\" is no host name and no IP address"), problems);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// The protocol has whole seconds.
+fn ttl(at: &Cursor<'_>, problems: &mut Problems) -> Option<Duration> {
+    let ttl = value::positive_duration(at, problems)?;
+    if ttl.subsec_nanos() != 0 {
+        value::invalid(at, "must be whole seconds", problems);
+        return None;
+    }
+    Some(ttl)
+}
