@@ -8,10 +8,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().build_transport(false).compile_fds(authority)?;
     let workload = protox::compile(["workload.proto"], ["proto"])?;
     let server = std::env::var_os("CARGO_FEATURE_WORKLOAD_SERVER").is_some();
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .build_client(false)
-        .build_server(server)
-        .compile_fds(workload)?;
+    tonic_prost_build::configure().build_transport(false).build_server(server).compile_fds(workload)?;
     Ok(())
 }

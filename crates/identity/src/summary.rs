@@ -12,6 +12,8 @@ pub struct Summary {
     pub not_before_unix: i64,
     /// Last second of validity, in Unix time.
     pub not_after_unix: i64,
+    /// Whether subject and issuer are one name, as a root has it.
+    pub self_issued: bool,
 }
 
 /// Reads the facts of a certificate; whether it is fit for anything is not looked at.
@@ -25,5 +27,6 @@ pub fn summary(der: &[u8]) -> Result<Summary, SvidError> {
         serial,
         not_before_unix: validity.not_before.timestamp(),
         not_after_unix: validity.not_after.timestamp(),
+        self_issued: strict.cert().subject().as_raw() == strict.cert().issuer().as_raw(),
     })
 }

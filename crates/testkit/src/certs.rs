@@ -253,7 +253,7 @@ impl Authority {
     #[must_use]
     pub fn self_signed(profile: &Profile) -> Self {
         let key = Key::new(profile.key);
-        let root = make(profile, &key, &profile.subject, &key);
+        let root = make(profile, key.spki(), &profile.subject, &key);
         Self { subject: profile.subject.clone(), key, chain: Vec::new(), root }
     }
 
@@ -268,9 +268,16 @@ impl Authority {
     #[must_use]
     pub fn issue(&self, profile: &Profile) -> Issued {
         let key = Key::new(profile.key);
-        let der = make(profile, &key, &self.subject, &self.key);
-        let chain = std::iter::once(der).chain(self.chain.iter().cloned()).collect();
+        let chain = self.certify(profile, key.spki());
         Issued { chain, key }
+    }
+
+    /// The same for a key that somebody else has (its SubjectPublicKeyInfo); `profile.key` is not looked at. The chain is
+    /// without the root.
+    #[must_use]
+    pub fn certify(&self, profile: &Profile, spki: Vec<u8>) -> Vec<CertificateDer<'static>> {
+        let der = make(profile, spki, &self.subject, &self.key);
+        std::iter::once(der).chain(self.chain.iter().cloned()).collect()
     }
 
     /// A workload's certificate without fault.
@@ -304,15 +311,21 @@ impl Authority {
     }
 }
 
+/// Certificates as PEM, one after the other.
+#[must_use]
+pub fn to_pem(chain: &[CertificateDer<'static>]) -> String {
+    chain.iter().map(|der| pem("CERTIFICATE", der)).collect()
+}
+
 /// A certificate that signs itself: nobody vouches for it.
 #[must_use]
 pub fn self_signed_leaf(profile: &Profile) -> Issued {
     let key = Key::new(profile.key);
-    let chain = vec![make(profile, &key, &profile.subject, &key)];
+    let chain = vec![make(profile, key.spki(), &profile.subject, &key)];
     Issued { chain, key }
 }
 
-fn make(profile: &Profile, key: &Key, issuer: &str, issuer_key: &Key) -> CertificateDer<'static> {
+fn make(profile: &Profile, spki: Vec<u8>, issuer: &str, issuer_key: &Key) -> CertificateDer<'static> {
     static SERIAL: AtomicU64 = AtomicU64::new(0x0100);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let algorithm = issuer_key.algorithm(profile.sha1);
@@ -323,7 +336,7 @@ fn make(profile: &Profile, key: &Key, issuer: &str, issuer_key: &Key) -> Certifi
         name(issuer),
         sequence([time(profile.not_before), time(profile.not_after)]),
         name(&profile.subject),
-        key.spki(),
+        spki,
         profile.extensions(),
     ]);
     let signature = bit_string(&issuer_key.sign(&to_be_signed, profile.sha1));

@@ -9,6 +9,9 @@ pub mod certs;
 mod certs_der;
 mod certs_key;
 mod certs_peer;
+mod grpc;
+pub mod istio_ca;
+pub mod workload_api;
 
 pub use certs_key::{Key, KeyKind, openssl, openssl_path};
 pub use certs_peer::RawPeer;

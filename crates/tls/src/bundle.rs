@@ -100,7 +100,17 @@ impl TrustBundle {
     /// # Errors
     /// When the file holds anything but roots, or no root that is valid at `now_unix`.
     pub fn from_pem(file: &[u8], now_unix: i64) -> Result<Self, BundleError> {
-        let certificates = pem::certificates(file)?;
+        Self::from_der(pem::certificates(file)?, now_unix)
+    }
+
+    /// Makes a bundle of certificates. Roots that have expired are left out.
+    ///
+    /// # Errors
+    /// As [`from_pem`](Self::from_pem), or when there is none.
+    pub fn from_der(certificates: Vec<CertificateDer<'static>>, now_unix: i64) -> Result<Self, BundleError> {
+        if certificates.is_empty() {
+            return Err(PemError::NoBlock { wanted: "CERTIFICATE" }.into());
+        }
         let count = certificates.len();
         let mut bundle = Self { roots: Vec::new(), anchors: Vec::new(), all_valid: (i64::MIN, i64::MAX) };
         for (index, der) in certificates.into_iter().enumerate() {

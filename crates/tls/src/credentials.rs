@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, NoKeyLog, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::bundle::TrustBundle;
@@ -40,6 +40,43 @@ impl CredentialFiles {
         federated: Vec<(TrustDomain, Vec<u8>)>,
     ) -> Self {
         Self { certificate, private_key: Zeroizing::new(private_key), trust_bundle, federated }
+    }
+}
+
+/// The same without PEM around it, for what does not come from files.
+pub struct CredentialParts {
+    /// The certificates as they are sent, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub private_key: Zeroizing<PrivateKeyDer<'static>>,
+    /// The roots of the mesh's trust domain.
+    pub trust_bundle: Vec<CertificateDer<'static>>,
+    /// The roots of foreign trust domains.
+    pub federated: Vec<(TrustDomain, Vec<CertificateDer<'static>>)>,
+}
+
+impl CredentialFiles {
+    fn parse(&self) -> Result<CredentialParts, CredentialError> {
+        let certificates = |role: FileRole, file: &[u8]| {
+            // As a bundle's error, so that each file has one form of them.
+            pem::certificates(file).map_err(|error| CredentialError::Bundle { file: role, error: error.into() })
+        };
+        let trust_bundle = certificates(FileRole::TrustBundle, &self.trust_bundle)?;
+        let mut federated = Vec::with_capacity(self.federated.len());
+        for (domain, file) in &self.federated {
+            federated.push((domain.clone(), certificates(FileRole::Federated(domain.clone()), file)?));
+        }
+        let chain = pem::certificates(&self.certificate)
+            .map_err(|error| CredentialError::Pem { file: FileRole::Certificate, error })?;
+        let private_key = pem::private_key(&self.private_key)
+            .map_err(|error| CredentialError::Pem { file: FileRole::PrivateKey, error })?;
+        Ok(CredentialParts { chain, private_key, trust_bundle, federated })
+    }
+}
+
+impl fmt::Debug for CredentialParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CredentialParts").field("certificates", &self.chain.len()).finish_non_exhaustive()
     }
 }
 
@@ -118,22 +155,32 @@ impl Credentials {
     /// # Errors
     /// The first thing that is wrong.
     pub fn validate(files: CredentialFiles, rules: &IdentityRules, clock: &Clock) -> Result<Self, CredentialError> {
+        Self::validate_parts(files.parse()?, rules, clock)
+    }
+
+    /// The same for what does not come from files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; what would be a file's fault is named as that file would be.
+    pub fn validate_parts(
+        parts: CredentialParts,
+        rules: &IdentityRules,
+        clock: &Clock,
+    ) -> Result<Self, CredentialError> {
         let now = clock.now_unix();
-        let bundle = |role: FileRole, file: &[u8]| {
-            TrustBundle::from_pem(file, now).map_err(|error| CredentialError::Bundle { file: role, error })
+        let bundle = |role: FileRole, roots| {
+            TrustBundle::from_der(roots, now).map_err(|error| CredentialError::Bundle { file: role, error })
         };
-        let mesh = bundle(FileRole::TrustBundle, &files.trust_bundle)?;
-        let mut foreign = Vec::with_capacity(files.federated.len());
-        for (domain, file) in &files.federated {
-            foreign.push((domain.clone(), bundle(FileRole::Federated(domain.clone()), file)?));
+        let mesh = bundle(FileRole::TrustBundle, parts.trust_bundle)?;
+        let mut foreign = Vec::with_capacity(parts.federated.len());
+        for (domain, roots) in parts.federated {
+            foreign.push((domain.clone(), bundle(FileRole::Federated(domain), roots)?));
         }
         let own = rules.trust_domain.clone();
         let trust = TrustBundles::new(own, rules.aliases.iter().cloned(), mesh, foreign, rules.compat)?;
 
-        let chain = pem::certificates(&files.certificate)
-            .map_err(|error| CredentialError::Pem { file: FileRole::Certificate, error })?;
-        let svid = own_svid(chain, &trust, rules, clock)?;
-        let key = own_key(&svid.chain, &files.private_key)?;
+        let svid = own_svid(parts.chain, &trust, rules, clock)?;
+        let key = own_key(&svid.chain, &parts.private_key)?;
         let key = Arc::new(SingleCertAndKey::from(key));
         let warnings = warnings(&svid, &trust, now);
         let min_version = rules.min_version;
@@ -243,6 +290,12 @@ impl Credentials {
         Ok(config)
     }
 
+    /// The client's configuration toward a server that is verified by its name and not by an identity; see
+    /// [`authority`](crate::authority).
+    pub(crate) fn present(&self) -> Arc<SingleCertAndKey> {
+        Arc::clone(&self.key)
+    }
+
     /// The client's configuration for one connection. It lives as long as that does, so all that can be shared is.
     pub(crate) fn client_config(&self, verifier: Arc<PeerVerifier>, send_sni: bool) -> ClientConfig {
         let mut config = self.client.clone();
@@ -311,9 +364,8 @@ fn own_svid(
 }
 
 /// Loads the key and makes sure that it is the certificate's.
-fn own_key(chain: &[CertificateDer<'static>], file: &[u8]) -> Result<CertifiedKey, CredentialError> {
-    let der = pem::private_key(file).map_err(|error| CredentialError::Pem { file: FileRole::PrivateKey, error })?;
-    // The provider wipes its copy, and ours is wiped when `der` is dropped.
+fn own_key(chain: &[CertificateDer<'static>], der: &PrivateKeyDer<'static>) -> Result<CertifiedKey, CredentialError> {
+    // The provider wipes its copy, and ours is wiped when the parts are dropped.
     let key = provider()
         .key_provider
         .load_private_key(der.clone_key())

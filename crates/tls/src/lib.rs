@@ -10,6 +10,7 @@
 //! Path building and signatures are webpki's and aws-lc's; what SPIFFE asks beyond that is `portcullis-identity`'s. It
 //! refuses to know policy, files, deadlines and retries: those are the callers' business.
 
+pub mod authority;
 mod bundle;
 pub mod client;
 mod clock;
@@ -32,7 +33,7 @@ mod verify;
 pub use bundle::{BundleError, Root, TrustBundle};
 pub use clock::{Clock, utc};
 pub use credential_error::{CredentialError, CredentialWarning, FileRole};
-pub use credentials::{CredentialFiles, Credentials, IdentityRules, MinVersion, Svid};
+pub use credentials::{CredentialFiles, CredentialParts, Credentials, IdentityRules, MinVersion, Svid};
 pub use digest::bundle_digest;
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};
 pub use pem::{MAX_FILE_LEN, PemError, certificates, private_key};

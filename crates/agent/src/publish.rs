@@ -1,0 +1,106 @@
+//! What every source does with what it has got, or has not: the store, the status, the log.
+
+use std::time::Duration;
+
+use portcullis_tls::{CredentialReader, CredentialStore, Credentials, provider, utc};
+
+use crate::alarm::Alarm;
+use crate::error::FetchError;
+use crate::status::Monitor;
+
+/// Puts credentials in force and tells how it goes.
+pub(crate) struct Publisher {
+    store: CredentialStore,
+    reader: CredentialReader,
+    monitor: Monitor,
+    changed: Box<dyn Fn() + Send + Sync>,
+    alarm: Alarm,
+    poll_problem: Option<&'static str>,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        store: CredentialStore,
+        reader: CredentialReader,
+        monitor: Monitor,
+        changed: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { store, reader, monitor, changed, alarm: Alarm::default(), poll_problem: None }
+    }
+
+    pub(crate) const fn reader(&self) -> &CredentialReader {
+        &self.reader
+    }
+
+    pub(crate) const fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// A new certificate.
+    pub(crate) fn publish(&mut self, credentials: Credentials) {
+        self.in_force(credentials, "a new certificate is in force");
+        self.monitor.renewed();
+        if self.alarm.succeeded() {
+            tracing::info!(source = %self.monitor.lock().source, "certificates are renewed again");
+        }
+    }
+
+    /// The same certificate with other bundles.
+    pub(crate) fn publish_bundles(&mut self, credentials: Credentials) {
+        self.in_force(credentials, "other trust bundles are in force");
+    }
+
+    fn in_force(&mut self, credentials: Credentials, what: &'static str) {
+        let valid_until = utc(credentials.not_after_unix());
+        for warning in credentials.warnings() {
+            tracing::warn!(%warning, "credentials");
+        }
+        let generation = self.store.publish(credentials);
+        (self.changed)();
+        let source = &self.monitor.lock().source;
+        tracing::info!(source, generation, valid_until, "{what}");
+    }
+
+    /// No new certificate; `retry` is when the next attempt is.
+    pub(crate) fn failed(&mut self, now: Duration, error: &FetchError, retry: Option<Duration>) {
+        self.monitor.failed(error);
+        if !self.alarm.failed(now, error.reason()) {
+            return;
+        }
+        let status = self.monitor.status();
+        let retry_seconds = retry.map_or(0.0, |retry| retry.as_secs_f64());
+        let in_force = match self.reader.current() {
+            Ok(current) => format!("the old one serves until {}", utc(current.not_after_unix())),
+            Err(why) => format!("{why}; no handshake succeeds"),
+        };
+        tracing::error!(
+            source = status.source, reason = error.reason(), problem = %error, failures = status.consecutive_failures,
+            in_force, retry_seconds, "no new certificate"
+        );
+    }
+
+    /// An answer about bundles.
+    pub(crate) fn polled(&mut self) {
+        self.monitor.polled();
+        self.poll_problem = None;
+    }
+
+    /// No answer about bundles; the old ones stay. Told once for each reason.
+    pub(crate) fn poll_failed(&mut self, error: &FetchError) {
+        self.monitor.poll_failed(error);
+        if self.poll_problem.replace(error.reason()) != Some(error.reason()) {
+            let source = &self.monitor.lock().source;
+            tracing::warn!(source, reason = error.reason(), problem = %error, "no new trust bundles; the old ones stay");
+        }
+    }
+}
+
+/// A seed that differs between workloads that start together.
+pub(crate) fn chance() -> u64 {
+    let mut seed = [0; 8];
+    // Without randomness there is no TLS either; then the time has to do.
+    if provider().secure_random.fill(&mut seed).is_err() {
+        return u64::from(std::process::id());
+    }
+    u64::from_le_bytes(seed)
+}

@@ -1,0 +1,113 @@
+//! How a source fares, for whoever asks while it runs: pages, metrics, readiness.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use crate::error::FetchError;
+
+/// How a source stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What it is, in words: `the certificate authority at ca:15012`.
+    pub source: String,
+    /// Certificates put in force.
+    pub renewals: u64,
+    /// When the last one was put in force.
+    pub renewed_at: Option<SystemTime>,
+    /// Attempts that brought no certificate, by reason.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// How many in a row.
+    pub consecutive_failures: u32,
+    /// Why the last attempt failed; `None` if it did not.
+    pub problem: Option<Problem>,
+    /// Answers with the bundles in force.
+    pub bundle_polls: u64,
+    /// Attempts to get the bundles that failed, by reason.
+    pub bundle_failures: BTreeMap<&'static str, u64>,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The stable name.
+    pub reason: &'static str,
+    /// All that is known.
+    pub message: String,
+    /// Since when there have been failures.
+    pub since: SystemTime,
+}
+
+/// Reads the status, and may hurry the source. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    status: Arc<Mutex<Status>>,
+    hurry: Arc<Notify>,
+}
+
+impl Monitor {
+    pub(crate) fn new(source: String) -> Self {
+        let status = Status {
+            source,
+            renewals: 0,
+            renewed_at: None,
+            failures: BTreeMap::new(),
+            consecutive_failures: 0,
+            problem: None,
+            bundle_polls: 0,
+            bundle_failures: BTreeMap::new(),
+        };
+        Self { status: Arc::new(Mutex::new(status)), hurry: Arc::default() }
+    }
+
+    /// How the source stands now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.lock().clone()
+    }
+
+    /// Asks at once, whatever the schedule says.
+    pub fn renew_now(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Waits until somebody wants it now.
+    pub(crate) async fn hurried(&self) {
+        self.hurry.notified().await;
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Status> {
+        // Only whole values are stored, so what a panic left behind is still a status.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn renewed(&self) {
+        let mut status = self.lock();
+        status.renewals = status.renewals.saturating_add(1);
+        status.renewed_at = Some(SystemTime::now());
+        status.consecutive_failures = 0;
+        status.problem = None;
+    }
+
+    pub(crate) fn failed(&self, error: &FetchError) {
+        let mut status = self.lock();
+        let count = status.failures.entry(error.reason()).or_default();
+        *count = count.saturating_add(1);
+        status.consecutive_failures = status.consecutive_failures.saturating_add(1);
+        let since = status.problem.as_ref().map_or_else(SystemTime::now, |problem| problem.since);
+        status.problem = Some(Problem { reason: error.reason(), message: error.to_string(), since });
+    }
+
+    pub(crate) fn polled(&self) {
+        let mut status = self.lock();
+        status.bundle_polls = status.bundle_polls.saturating_add(1);
+    }
+
+    pub(crate) fn poll_failed(&self, error: &FetchError) {
+        let mut status = self.lock();
+        let count = status.bundle_failures.entry(error.reason()).or_default();
+        *count = count.saturating_add(1);
+    }
+}

@@ -1,0 +1,212 @@
+//! SVIDs from the SPIFFE Workload API: a stream that brings new ones whenever its server has some.
+//!
+//! The server decides when to renew. What it sends is judged like everything else; what is refused leaves the old SVID in
+//! force, and the stream goes on. When the stream ends, it is opened again, after pauses that double.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis_identity::TrustDomain;
+use portcullis_rpc::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use portcullis_rpc::workload::{X509svid, X509svidRequest, X509svidResponse};
+use portcullis_tls::{Clock, CredentialParts, CredentialReader, CredentialStore, Credentials, IdentityRules};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tonic::codegen::http::Uri;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Streaming};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::ca::{Foreign, merge};
+use crate::channel::{Channel, within};
+use crate::der;
+use crate::error::{AnswerError, FetchError, clean};
+use crate::pause::{Backoff, Chance};
+use crate::publish::{Publisher, chance};
+use crate::status::Monitor;
+
+/// Opening the socket, and HTTP/2's handshake.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Until the first SVIDs. A server that has none for us says so.
+const FIRST: Duration = Duration::from_secs(10);
+/// A longer message is not read, in bytes: many bundles of foreign domains come in one.
+const MESSAGE: usize = 4 * 1024 * 1024;
+/// The header by which a server knows that the request was not forged by way of a browser (SPIFFE Workload Endpoint 6.1).
+const SECURITY_HEADER: &str = "workload.spiffe.io";
+
+/// Takes SVIDs from the Workload API for as long as it runs.
+pub struct WorkloadApiAgent {
+    socket: PathBuf,
+    rules: IdentityRules,
+    clock: Clock,
+    foreign: watch::Receiver<Foreign>,
+    publisher: Publisher,
+    started: Instant,
+    chance: Chance,
+    backoff: Backoff,
+    held: Option<Held>,
+}
+
+/// What the credentials in force were made of, to make them again when only a file changes.
+struct Held {
+    chain: Vec<CertificateDer<'static>>,
+    key: Zeroizing<PrivateKeyDer<'static>>,
+    own: Vec<CertificateDer<'static>>,
+    foreign: Foreign,
+}
+
+type Svids = Streaming<X509svidResponse>;
+
+impl WorkloadApiAgent {
+    /// Nothing is asked before [`run`](Self::run). `foreign` are the bundles that the configuration names, as they are now;
+    /// `changed` is called after each new set of credentials.
+    pub fn new(
+        socket: PathBuf,
+        rules: IdentityRules,
+        clock: Clock,
+        foreign: watch::Receiver<Foreign>,
+        (store, reader): (CredentialStore, CredentialReader),
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> (Self, Monitor) {
+        let monitor = Monitor::new(format!("the Workload API at {}", socket.display()));
+        let agent = Self {
+            publisher: Publisher::new(store, reader, monitor.clone(), Box::new(changed)),
+            started: Instant::now(),
+            chance: Chance::new(chance()),
+            backoff: Backoff::new(),
+            held: None,
+            socket,
+            rules,
+            clock,
+            foreign,
+        };
+        (agent, monitor)
+    }
+
+    /// Opens the stream, takes what it brings, and opens it again; does not return.
+    pub async fn run(mut self) {
+        loop {
+            let error = self.follow().await;
+            let wait = self.backoff.failed(&mut self.chance);
+            self.publisher.failed(self.started.elapsed(), &error, Some(wait));
+            let monitor = self.publisher.monitor().clone();
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = monitor.hurried() => {}
+            }
+        }
+    }
+
+    /// One stream to its end.
+    async fn follow(&mut self) -> FetchError {
+        let (mut _client, mut svids) = match within(CONNECT.saturating_add(FIRST), "FetchX509SVID", self.open()).await {
+            Ok(open) => open,
+            Err(error) => return error,
+        };
+        let monitor = self.publisher.monitor().clone();
+        let mut foreign = self.foreign.clone();
+        let (mut watched, mut first) = (true, true);
+        loop {
+            let next = async {
+                let next = svids.message();
+                if !first {
+                    return next.await.map_err(|status| FetchError::from_status(&status));
+                }
+                within(FIRST, "the first SVIDs", async {
+                    next.await.map_err(|status| FetchError::from_status(&status))
+                })
+                .await
+            };
+            tokio::select! {
+                message = next => match message {
+                    Ok(Some(message)) => {
+                        first = false;
+                        self.take(message);
+                    }
+                    Ok(None) => return FetchError::Connection("the stream of SVIDs ended".to_owned()),
+                    Err(error) => return error,
+                },
+                changed = foreign.changed(), if watched => {
+                    watched = changed.is_ok();
+                    self.foreign_changed();
+                }
+                () = monitor.hurried() => match within(CONNECT.saturating_add(FIRST), "FetchX509SVID", self.open()).await {
+                    // The new stream begins with what is valid now.
+                    Ok(new) => { (_client, svids) = new; first = true; }
+                    Err(error) => return error,
+                },
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(SpiffeWorkloadApiClient<Channel>, Svids), FetchError> {
+        let connected = UnixStream::connect(&self.socket).await;
+        let stream = connected.map_err(|error| FetchError::Connect(format!("{}: {error}", self.socket.display())))?;
+        let channel = Channel::over(stream).await?;
+        let mut client = SpiffeWorkloadApiClient::with_origin(channel, Uri::from_static("http://localhost"))
+            .max_decoding_message_size(MESSAGE);
+        let mut request = Request::new(X509svidRequest {});
+        request.metadata_mut().insert(SECURITY_HEADER, MetadataValue::from_static("true"));
+        let answer = client.fetch_x509svid(request).await.map_err(|status| FetchError::from_status(&status))?;
+        Ok((client, answer.into_inner()))
+    }
+
+    /// One message: all that we are, from now on.
+    fn take(&mut self, message: X509svidResponse) {
+        let judged = self.read(message).and_then(|held| Ok((self.judge(&held)?, held)));
+        match judged {
+            Ok((credentials, held)) => {
+                self.backoff.succeeded();
+                self.held = Some(held);
+                self.publisher.publish(credentials);
+            }
+            Err(error) => self.publisher.failed(self.started.elapsed(), &error.into(), None),
+        }
+    }
+
+    fn read(&self, mut message: X509svidResponse) -> Result<Held, AnswerError> {
+        let ours = self.rules.expected_own_id.as_str();
+        let at = message.svids.iter().position(|svid| svid.spiffe_id == ours);
+        let found = message.svids.iter().map(|svid| svid.spiffe_id.as_str()).collect::<Vec<_>>().join(", ");
+        let ours = at.map(|at| message.svids.swap_remove(at));
+        message.svids.iter_mut().for_each(|other| other.x509_svid_key.zeroize());
+        let Some(X509svid { x509_svid, x509_svid_key, bundle, .. }) = ours else {
+            let found = if found.is_empty() { "none".to_owned() } else { clean(&found) };
+            return Err(AnswerError::NotOurs { expected: self.rules.expected_own_id.to_string(), found });
+        };
+        let key = Zeroizing::new(PrivateKeyDer::from(PrivatePkcs8KeyDer::from(x509_svid_key)));
+        let wrong = |what: &str, why: &str| AnswerError::Bundles(format!("{}: {why}", clean(what)));
+        let chain = der::certificates(&x509_svid).map_err(|why| wrong("the SVID", why))?;
+        let own = der::certificates(&bundle).map_err(|why| wrong("the own trust domain", why))?;
+        let mut foreign = Foreign::new();
+        for (name, bundle) in &message.federated_bundles {
+            let domain = TrustDomain::parse(name.strip_prefix("spiffe://").unwrap_or(name))
+                .map_err(|error| wrong(name, &error.to_string()))?;
+            if domain != self.rules.trust_domain && !self.rules.aliases.contains(&domain) {
+                foreign.push((domain, der::certificates(bundle).map_err(|why| wrong(name, why))?));
+            }
+        }
+        Ok(Held { chain, key, own, foreign })
+    }
+
+    fn judge(&self, held: &Held) -> Result<Credentials, AnswerError> {
+        let parts = CredentialParts {
+            chain: held.chain.clone(),
+            private_key: Zeroizing::new(held.key.clone_key()),
+            trust_bundle: held.own.clone(),
+            federated: merge(&self.foreign.borrow(), &held.foreign),
+        };
+        Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
+    }
+
+    /// The files of foreign domains are different now.
+    fn foreign_changed(&mut self) {
+        let Some(held) = &self.held else { return };
+        match self.judge(held) {
+            Ok(credentials) => self.publisher.publish_bundles(credentials),
+            Err(error) => self.publisher.poll_failed(&error.into()),
+        }
+    }
+}
