@@ -119,8 +119,9 @@ impl CaAgent {
                     () = sleep(wait) => {}
                     () = monitor.hurried() => { let now = self.now(); self.schedule.hurry(now); }
                     changed = foreign.changed(), if watched => {
+                        // Without a sender there are no such files.
                         watched = changed.is_ok();
-                        self.foreign_changed();
+                        if watched { self.foreign_changed(); }
                     }
                 },
             }

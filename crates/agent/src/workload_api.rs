@@ -129,8 +129,9 @@ impl WorkloadApiAgent {
                     Err(error) => return error,
                 },
                 changed = foreign.changed(), if watched => {
+                    // Without a sender there are no such files.
                     watched = changed.is_ok();
-                    self.foreign_changed();
+                    if watched { self.foreign_changed(); }
                 }
                 () = monitor.hurried() => match within(CONNECT.saturating_add(FIRST), "FetchX509SVID", self.open()).await {
                     // The new stream begins with what is valid now.

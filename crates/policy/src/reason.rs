@@ -248,10 +248,9 @@ impl Reason {
                 deny("handshake_reset", "the peer reset the connection during the handshake; its own log may say why")
             }
             Self::HandshakeIo => deny("handshake_io", "the network failed during the handshake"),
-            Self::NoIdentity => deny(
-                "no_identity",
-                "this proxy has no valid certificate of its own; see identity.files and /healthz/ready",
-            ),
+            Self::NoIdentity => {
+                deny("no_identity", "this proxy has no valid certificate of its own; see `identity` and /healthz/ready")
+            }
             Self::ClientGone => deny("client_gone", "the client went away before anything was decided"),
             Self::AppUnreachable => deny("app_unreachable", "the app does not listen on that address (yet)"),
             Self::AppTimeout => deny("app_timeout", "the app did not accept within timeouts.connect"),

@@ -10,6 +10,7 @@ mod envoy;
 mod family;
 mod filter;
 mod flood;
+mod identity;
 pub mod log;
 mod metrics;
 mod names;
@@ -22,6 +23,7 @@ mod tcp;
 
 pub use access::AccessLog;
 pub use family::{Counter, CounterFamily};
+pub use identity::IdentityMetrics;
 pub use metrics::{Families, Metrics, ReloadMetrics};
 pub use names::{Own, Service};
 pub use open::OpenConnection;

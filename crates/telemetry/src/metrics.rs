@@ -8,6 +8,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 use crate::CounterFamily;
 use crate::access::AccessLog;
 use crate::flood::Flood;
+use crate::identity::IdentityMetrics;
 use crate::log::Output;
 use crate::names::Own;
 use crate::open::OpenConnection;
@@ -45,6 +46,8 @@ pub struct Families {
     pub policies: ReloadMetrics,
     /// The set of certificate, key and bundles.
     pub credentials: ReloadMetrics,
+    /// The source of certificates, if it is one that has to be asked.
+    pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
 }
 
@@ -150,6 +153,22 @@ impl Metrics {
             panics,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,
+            identity: IdentityMetrics {
+                renewals: new.family(
+                    "portcullis_identity_renewals_total",
+                    "Certificates asked for, by whether a new one was put in force, and why not.",
+                    &["result", "reason"],
+                )?,
+                consecutive: new.gauge(Opts::new(
+                    "portcullis_identity_consecutive_failures",
+                    "Attempts in a row that brought no new certificate.",
+                ))?,
+                polls: new.family(
+                    "portcullis_identity_bundle_polls_total",
+                    "Trust bundles asked for, by whether there was an answer that is used, and why not.",
+                    &["result", "reason"],
+                )?,
+            },
             expiry: [
                 new.gauges(
                     "portcullis_cert_expiry_seconds",

@@ -1,54 +1,84 @@
-//! Certificate, key and bundles: watched as one set, validated as a whole, published as a whole.
+//! Certificate, key and bundles, from whichever source the configuration names: validated as a whole, published as a whole.
 
 use std::fmt::Write as _;
 
 use portcullis_proxy::changes::Announcer;
-use portcullis_settings::{IdentitySource, Settings};
+use portcullis_settings::{IdentityFiles, IdentitySource, Settings};
 use portcullis_tls::{
     Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion, utc,
 };
-use portcullis_watch::{FileContent, Monitor, Options, StartError, Watcher};
+use portcullis_watch::{FileContent, Options, StartError, Watcher};
 
+use super::issued;
 use super::private::Private;
+use super::progress::Progress;
 use super::{BAD_INPUT, Refusal};
 
-/// The credentials in force, and the watcher that renews them.
+/// The credentials in force, and what renews them.
 pub(super) struct Source {
     pub(super) reader: CredentialReader,
-    watcher: Option<Watcher>,
+    pub(super) progress: Progress,
+    /// Watches for as long as it is there.
+    _watcher: Option<Watcher>,
 }
 
-impl Source {
-    pub(super) fn monitor(&self) -> Option<Monitor> {
-        self.watcher.as_ref().map(Watcher::monitor)
-    }
-
-    /// Whether the configuration names an identity at all.
-    pub(super) fn configured(&self) -> bool {
-        self.watcher.is_some()
-    }
-}
-
-/// Loads the files and watches them. Without `identity` the store stays empty: nothing can be terminated then.
+/// Starts the source. Without `identity` the store stays empty: nothing can be terminated then.
+///
+/// Files must be there and good. Whoever has to be asked for a certificate is asked while the proxy runs already.
 pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, Refusal> {
-    let (mut store, reader) = CredentialStore::new();
+    let (store, reader) = CredentialStore::new();
     let Some(identity) = &settings.identity else {
-        return Ok(Source { reader, watcher: None });
+        return Ok(Source { reader, progress: Progress::None, _watcher: None });
     };
-    let IdentitySource::Files(own) = &identity.source else {
-        return Err(Refusal::new(BAD_INPUT, "identity: only files are a source so far"));
+    let private = identity.require_private_mode;
+    let (progress, watcher) = match &identity.source {
+        IdentitySource::Files(own) => {
+            let watcher = files(settings, own, Private::new("private key", private), store, changed)?;
+            (Progress::Files(watcher.monitor()), Some(watcher))
+        }
+        IdentitySource::Ca(ca) => issued::from_authority(settings, ca, private, (store, reader.clone()), changed)?,
+        IdentitySource::WorkloadApi(api) => issued::from_workload_api(settings, api, (store, reader.clone()), changed)?,
     };
-    let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
-    let paths = paths.into_iter().chain(settings.foreign_bundles()).cloned().collect();
-    let rules = IdentityRules {
+    Ok(Source { reader, progress, _watcher: watcher })
+}
+
+/// What the configuration says about identities.
+pub(super) fn rules(settings: &Settings) -> IdentityRules {
+    IdentityRules {
         trust_domain: settings.mesh.trust_domain.clone(),
         aliases: settings.mesh.aliases.clone(),
         expected_own_id: settings.own_id.clone(),
         compat: settings.tls.compat,
         min_version: if settings.tls.allow_tls12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
-    };
+    }
+}
+
+/// Watches files, and reads them for the first time: they must be good.
+pub(super) fn watch_files(
+    what: &str,
+    settings: &Settings,
+    paths: Vec<std::path::PathBuf>,
+    loader: impl FnMut(&[FileContent]) -> Result<String, String> + Send + 'static,
+) -> Result<Watcher, Refusal> {
+    let options = Options { rescan_interval: settings.rescan, ..Options::default() };
+    Watcher::start(portcullis_watch::Source::Files(paths), options, loader).map_err(|error| match error {
+        StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
+        StartError::Unreadable(error) => Refusal::new(BAD_INPUT, format!("{what}: {error}")),
+        other @ StartError::Refused(_) => Refusal::new(BAD_INPUT, other),
+    })
+}
+
+fn files(
+    settings: &Settings,
+    own: &IdentityFiles,
+    mut key_mode: Private,
+    mut store: CredentialStore,
+    changed: Announcer,
+) -> Result<Watcher, Refusal> {
+    let rules = rules(settings);
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
-    let mut key_mode = Private::new("private key", identity.require_private_mode);
+    let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
+    let paths = paths.into_iter().chain(settings.foreign_bundles()).cloned().collect();
     let loader = move |files: &[FileContent]| {
         let credentials = validate(files, &domains, &rules, |key| key_mode.check(key))?;
         let not_after = credentials.not_after_unix();
@@ -56,14 +86,7 @@ pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, R
         changed.announce();
         Ok::<_, String>(format!("credentials generation {generation}, valid until {}", utc(not_after)))
     };
-    let options = Options { rescan_interval: settings.rescan, ..Options::default() };
-    let watcher =
-        Watcher::start(portcullis_watch::Source::Files(paths), options, loader).map_err(|error| match error {
-            StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
-            StartError::Unreadable(error) => Refusal::new(BAD_INPUT, format!("identity.files: {error}")),
-            other @ StartError::Refused(_) => Refusal::new(BAD_INPUT, other),
-        })?;
-    Ok(Source { reader, watcher: Some(watcher) })
+    watch_files("identity.files", settings, paths, loader)
 }
 
 fn validate(

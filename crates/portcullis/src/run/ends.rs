@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_settings::defaults;
-use portcullis_watch::Monitor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -40,7 +39,8 @@ impl Wishes {
 pub(super) struct Sources<'a> {
     pub(super) trigger: &'a Arc<DrainTrigger>,
     pub(super) wishes: &'a Wishes,
-    pub(super) monitors: &'a [Option<Monitor>],
+    /// Reads policies and credentials again.
+    pub(super) reload: &'a dyn Fn(),
     pub(super) own_file: &'a OwnFile,
 }
 
@@ -55,7 +55,7 @@ struct Requests<'a> {
 impl Requests<'_> {
     /// Waits for a request to end; does meanwhile what else is asked for.
     async fn end(&mut self) {
-        let Sources { trigger, wishes, monitors, own_file } = self.sources;
+        let Sources { trigger, wishes, reload, own_file } = self.sources;
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
@@ -69,7 +69,7 @@ impl Requests<'_> {
                 _ = self.child.recv() => reap(),
                 _ = self.hangup.recv() => {
                     tracing::info!("reload requested by signal");
-                    monitors.iter().flatten().for_each(Monitor::reload_now);
+                    reload();
                     own_file.tell();
                 }
             }

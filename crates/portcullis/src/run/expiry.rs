@@ -99,11 +99,11 @@ fn log(word: Word, life: Life, now: i64) {
         Word::Soon => tracing::warn!(
             until,
             seconds_left = life.until.saturating_sub(now),
-            "the own certificate ends soon and was not renewed; see identity.files"
+            "the own certificate ends soon and was not renewed; see `identity`"
         ),
         Word::Over => tracing::error!(
             until,
-            "the own certificate has expired: no handshake succeeds until it is replaced; see identity.files"
+            "the own certificate has expired: no handshake succeeds until it is replaced; see `identity`"
         ),
     }
 }

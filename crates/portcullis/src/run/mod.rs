@@ -4,10 +4,12 @@ mod admin;
 mod credentials;
 mod ends;
 mod expiry;
+mod issued;
 mod own_file;
 mod pages;
 mod policies;
 mod private;
+mod progress;
 mod sandbox;
 mod status;
 mod token;
@@ -110,7 +112,6 @@ fn start(config: Option<&Path>, logging: &Logging) -> Result<ExitCode, Refusal> 
         log: log.control.clone(),
     };
     let status = Arc::new(Status::new(birth, parts));
-    let monitors = [policies.monitor(), credentials.monitor()];
     admin::serve(admin, Arc::<Status>::clone(&status)).map_err(failed)?;
     log_start(&settings, &policies.effective.load(), workers);
     let world = Arc::new(World::new(
@@ -124,7 +125,11 @@ fn start(config: Option<&Path>, logging: &Logging) -> Result<ExitCode, Refusal> 
     let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
 
     status.started();
-    let requests = Sources { trigger: &trigger, wishes: &wishes, monitors: &monitors, own_file: &own_file };
+    let reload = || {
+        policies.monitor().iter().for_each(portcullis_watch::Monitor::reload_now);
+        credentials.progress.reload_now();
+    };
+    let requests = Sources { trigger: &trigger, wishes: &wishes, reload: &reload, own_file: &own_file };
     let forced = wait_for_the_end(&world, credentials.reader.clone(), requests).map_err(failed)?;
     engine.join();
     world.metrics.tell_held_back();
@@ -171,9 +176,7 @@ fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, w
         namespace = %settings.workload.namespace, workers, "portcullis"
     );
     if settings.identity.is_none() {
-        tracing::warn!(
-            "no identity is configured, so whatever would have to be terminated is refused; see identity.files"
-        );
+        tracing::warn!("no identity is configured, so whatever would have to be terminated is refused; see `identity`");
     }
     policies::log_modes(settings, policy, None);
     for upstream in &settings.outbound.upstreams {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_sandbox::access::{self, Access, Outcome};
 use portcullis_sandbox::calls;
-use portcullis_settings::Settings;
+use portcullis_settings::{IdentitySource, Settings};
 use portcullis_watch::Source;
 
 /// What looking up a name reads. Missing ones are left out.
@@ -98,16 +98,20 @@ fn is_deep(folder: &Path) -> bool {
     folder.components().count() > 2
 }
 
-/// The ports of the app and of the upstreams, or `None` where a captured connection may go anywhere.
+/// The ports of the app, of the upstreams and of a certificate authority, or `None` where a captured connection may go anywhere.
 fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     if inbound.transparent.or(outbound.transparent).is_some() {
         return None;
     }
     let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();
-    for upstream in &outbound.upstreams {
-        ports.insert(upstream.address.port);
-        if upstream.address.host.parse::<IpAddr>().is_err() {
+    let authority = match settings.identity.as_ref().map(|identity| &identity.source) {
+        Some(IdentitySource::Ca(ca)) => Some(&ca.address),
+        _ => None,
+    };
+    for address in outbound.upstreams.iter().map(|upstream| &upstream.address).chain(authority) {
+        ports.insert(address.port);
+        if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);
         }
     }
@@ -136,6 +140,9 @@ mod tests {
         assert_eq!(of(&upstream("[::1]:9000")), Some(vec![9000]));
         assert_eq!(of(&upstream("cart:9000")), Some(vec![DNS, 9000]));
         assert_eq!(of(&format!("inbound: {{{ports}, transparent: \"127.0.0.1:3\"}}")), None);
+        let ca = |address: &str| format!("identity: {{ca: {{address: \"{address}\", trustBundle: r}}}}");
+        assert_eq!(of(&ca("10.0.0.1:15012")), Some(vec![15012]));
+        assert_eq!(of(&ca("ca:15012")), Some(vec![DNS, 15012]));
         assert_eq!(of("outbound: {transparent: \"127.0.0.1:3\"}"), None);
     }
 
@@ -161,6 +168,9 @@ mod tests {
         for no in ["/", "/etc", "/srv", "/srv/app", "/etc/shadow", "/etc/ssl", "/usr"] {
             assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
         }
+        let ca = "identity: {ca: {address: \"ca:1\", trustBundle: /srv/b/ca/roots, tokenFile: /srv/b/me/token}}\n";
+        let read = readable(&settings(ca), None);
+        assert!(["/srv/b/ca", "/srv/b/me"].iter().all(|folder| read.contains(Path::new(folder))), "{read:?}");
         // Files in the root itself: they alone, and no renames.
         let read = readable(&settings(&files("")), Some(Path::new("/srv/app/conf/cart.yaml")));
         assert!(read.contains(Path::new("/k")) && !read.contains(Path::new("/")), "{read:?}");

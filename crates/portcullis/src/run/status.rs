@@ -22,6 +22,7 @@ use super::pages::config::Derived;
 use super::pages::process::{self, Birth};
 use super::pages::{body, certs, config, connections, policies};
 use super::policies::Policies;
+use super::progress::Progress;
 use super::token::TokenFile;
 
 /// State behind the admin addresses.
@@ -31,12 +32,11 @@ pub(super) struct Status {
     settings: Settings,
     own_file: Arc<OwnFile>,
     derived: Derived,
-    identity: bool,
     reader: CredentialReader,
     effective: Arc<ArcSwap<EffectivePolicy>>,
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
-    credentials: Option<Monitor>,
+    credentials: Progress,
     metrics: Metrics,
     drain: Arc<DrainTrigger>,
     wishes: Arc<Wishes>,
@@ -67,12 +67,11 @@ impl Status {
             own_file: Arc::clone(own_file),
             started: AtomicBool::new(false),
             derived: Derived { connections, handshakes: limits::handshakes(settings, connections), workers },
-            identity: credentials.configured(),
             reader: credentials.reader.clone(),
             effective: Arc::clone(&policies.effective),
             set: Arc::clone(&policies.set),
             policies: policies.monitor(),
-            credentials: credentials.monitor(),
+            credentials: credentials.progress.clone(),
             metrics: metrics.clone(),
             drain: Arc::clone(drain),
             wishes: Arc::clone(wishes),
@@ -94,7 +93,7 @@ impl Status {
     /// What is only worth knowing when somebody looks.
     fn refresh(&self) {
         set(&self.metrics.policies, self.policies.as_ref());
-        set(&self.metrics.credentials, self.credentials.as_ref());
+        self.credentials.refresh(&self.metrics, &self.reader);
         if let Some(credentials) = self.reader.latest() {
             let now = seconds(SystemTime::now());
             #[allow(clippy::cast_precision_loss, reason = "times of this century are far below 2^53")]
@@ -113,14 +112,14 @@ impl Status {
     }
 }
 
-fn set(metrics: &ReloadMetrics, monitor: Option<&Monitor>) {
+pub(super) fn set(metrics: &ReloadMetrics, monitor: Option<&Monitor>) {
     if let Some(status) = monitor.map(Monitor::status) {
         metrics.set(status.generation, status.problems, seconds(status.loaded_at));
     }
 }
 
 /// Seconds since 1970.
-fn seconds(time: SystemTime) -> f64 {
+pub(super) fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
@@ -130,11 +129,7 @@ impl State for Status {
         if !self.is_started() {
             pending.push("listeners".to_owned());
         }
-        if !self.identity {
-            pending.push("identity (none configured: whatever is to be terminated is refused)".to_owned());
-        } else if let Err(why) = self.reader.current() {
-            pending.push(format!("credentials ({why})"));
-        }
+        pending.extend(self.credentials.pending(&self.reader));
         if self.drain.phase() != Phase::Running {
             pending.push("shutdown (draining)".to_owned());
         }
@@ -163,7 +158,7 @@ impl State for Status {
                 let parts = [("serverInfo", self.server_info()), ("policies", self.policies())];
                 config::config(&self.settings, self.derived, &self.effective.load(), &self.reader, parts)
             }
-            Page::Certs => certs::certs(&self.reader),
+            Page::Certs => certs::certs(&self.reader, &self.credentials),
             Page::Listeners => process::listeners(&self.settings, self.drain.phase()),
             Page::Policies => self.policies(),
             Page::Connections => connections::connections(&self.metrics),

@@ -4,9 +4,11 @@ use portcullis_identity::summary;
 use portcullis_tls::{CredentialReader, TrustBundle, utc};
 use serde_json::{Value, json};
 
+use crate::run::progress::Progress;
+
 /// The page, also a part of `/config_dump`.
-pub(in crate::run) fn certs(reader: &CredentialReader) -> Value {
-    json!({ "certificates": certificates(reader), "trustBundles": bundles(reader) })
+pub(in crate::run) fn certs(reader: &CredentialReader, source: &Progress) -> Value {
+    json!({ "certificates": certificates(reader), "source": source.page(), "trustBundles": bundles(reader) })
 }
 
 /// One entry, or none before the first certificate: a workload has one identity.

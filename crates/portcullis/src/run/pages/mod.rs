@@ -22,7 +22,7 @@ pub(super) fn body(value: &impl Serialize) -> String {
     text
 }
 
-fn system_time(at: SystemTime) -> String {
+pub(super) fn system_time(at: SystemTime) -> String {
     utc(i64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX))
 }
 
