@@ -6,15 +6,16 @@
 
 mod bundles;
 mod call;
+mod judge;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_settings::CaClient;
 use portcullis_tls::{
-    Clock, CredentialParts, CredentialReader, CredentialStore, Credentials, IdentityRules, certificates,
+    Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, certificates,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -23,6 +24,7 @@ use self::bundles::Bundles;
 pub use self::bundles::Foreign;
 pub(crate) use self::bundles::merge;
 use self::call::{Authority, Proof, chain_pem};
+use self::judge::{Held, Judge, Roots};
 use crate::error::{AnswerError, FetchError};
 use crate::key::Request;
 use crate::publish::{Publisher, chance};
@@ -45,8 +47,7 @@ pub struct Inputs {
 /// Gets certificates from an authority for as long as it runs.
 pub struct CaAgent {
     settings: CaClient,
-    rules: IdentityRules,
-    clock: Clock,
+    judge: Judge,
     inputs: Inputs,
     publisher: Publisher,
     schedule: Schedule,
@@ -56,20 +57,6 @@ pub struct CaAgent {
     held: Option<Held>,
     /// The SVID was not taken as proof the last time; the token may be.
     distrusted: bool,
-}
-
-/// What the credentials in force were made of, to make them again when only bundles change.
-struct Held {
-    chain: Vec<CertificateDer<'static>>,
-    key: Zeroizing<PrivateKeyDer<'static>>,
-}
-
-/// How the bundles of an answer are found.
-enum Roots {
-    /// Handed out.
-    Known(Bundles),
-    /// Those of the file, and the last certificate of the chain if it looks like a root.
-    Configured(Vec<CertificateDer<'static>>),
 }
 
 impl CaAgent {
@@ -90,9 +77,8 @@ impl CaAgent {
             bundles: None,
             held: None,
             distrusted: false,
+            judge: Judge { rules, clock, configured: inputs.foreign.clone() },
             settings,
-            rules,
-            clock,
             inputs,
         };
         (agent, monitor)
@@ -100,7 +86,7 @@ impl CaAgent {
 
     /// Asks, renews and polls; does not return.
     pub async fn run(mut self) {
-        let authority = match Authority::new(&self.settings, self.clock.clone()) {
+        let authority = match Authority::new(&self.settings, self.judge.clock.clone()) {
             Ok(authority) => authority,
             Err(error) => {
                 // Of the configuration, so no later attempt would go better.
@@ -129,7 +115,7 @@ impl CaAgent {
     }
 
     fn now(&self) -> Now {
-        Now { unix: self.clock.now_unix(), steady: self.started.elapsed() }
+        Now { unix: self.judge.clock.now_unix(), steady: self.started.elapsed() }
     }
 
     async fn renew(&mut self, authority: &Authority) {
@@ -151,7 +137,7 @@ impl CaAgent {
     async fn fetch(&mut self, authority: &Authority) -> Result<(), FetchError> {
         let file = self.file_roots()?;
         let proof = self.proof()?;
-        let (kind, id) = (self.settings.key_type, self.rules.expected_own_id.clone());
+        let (kind, id) = (self.settings.key_type, self.judge.rules.expected_own_id.clone());
         // RSA takes seconds on a slow machine.
         let made = tokio::task::spawn_blocking(move || Request::new(kind, &id)).await;
         let Request { key, csr } =
@@ -160,30 +146,28 @@ impl CaAgent {
         let asked = (csr, self.settings.ttl);
         let roots = self.authority_roots(&file);
         let answer = authority.create_certificate(roots.clone(), &proof, digest.as_deref(), asked).await?;
-        let chain = certificates(&chain_pem(&answer)?).map_err(|error| {
-            let file = portcullis_tls::FileRole::Certificate;
-            AnswerError::Credentials(portcullis_tls::CredentialError::Pem { file, error })
-        })?;
+        let chain = certificates(&chain_pem(&answer)?)
+            .map_err(|error| AnswerError::Credentials(CredentialError::Pem { file: FileRole::Certificate, error }))?;
         let held = Held { chain, key };
 
         // Judged with what is trusted so far, before it is shown to anybody.
-        let mut trusted = self.configured(&file, &held.chain);
+        let mut trusted = self.judge.configured(&file, &held.chain);
         trusted.extend(self.bundles.iter().flat_map(|bundles| bundles.own.iter().cloned()));
-        let provisional = self.judge(&held, &Roots::Configured(trusted))?;
+        let provisional = self.judge.judge(&held, &Roots::Configured(trusted))?;
         let not_before = provisional.svid().leaf.not_before_unix;
         let proof = Proof::Svid(Arc::new(provisional));
         let now = self.now();
         let roots = match authority.trust_bundles(roots, &proof, digest.as_deref()).await {
             Ok(Some(answer)) => {
                 let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
-                let bundles = Bundles::read(answer, &self.rules)?;
+                let bundles = Bundles::read(answer, &self.judge.rules)?;
                 self.schedule.polled(now, Some(hint));
                 self.publisher.polled();
                 Roots::Known(bundles)
             }
             Ok(None) if self.bundles.is_none() => {
                 self.schedule.polled(now, None);
-                Roots::Configured(self.configured(&file, &held.chain))
+                Roots::Configured(self.judge.configured(&file, &held.chain))
             }
             // Once handed out, they are not forgotten because nobody hands them out any more.
             other => {
@@ -193,10 +177,10 @@ impl CaAgent {
                 self.schedule.poll_failed(now);
                 self.bundles
                     .clone()
-                    .map_or_else(|| Roots::Configured(self.configured(&file, &held.chain)), Roots::Known)
+                    .map_or_else(|| Roots::Configured(self.judge.configured(&file, &held.chain)), Roots::Known)
             }
         };
-        let credentials = self.judge(&held, &roots)?;
+        let credentials = self.judge.judge(&held, &roots)?;
         let not_after = credentials.not_after_unix();
         self.publisher.publish(credentials);
         self.schedule.fetched(self.now(), not_before, not_after);
@@ -234,7 +218,7 @@ impl CaAgent {
             return Ok(None);
         };
         let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
-        let bundles = Bundles::read(answer, &self.rules)?;
+        let bundles = Bundles::read(answer, &self.judge.rules)?;
         if self.bundles.as_ref() != Some(&bundles) {
             self.adopt(bundles)?;
         }
@@ -244,7 +228,7 @@ impl CaAgent {
     /// New bundles beside the old certificate. If that does not rest on them any more, both must be new.
     fn adopt(&mut self, bundles: Bundles) -> Result<(), FetchError> {
         let Some(held) = &self.held else { return Ok(()) };
-        match self.judge(held, &Roots::Known(bundles.clone())) {
+        match self.judge.judge(held, &Roots::Known(bundles.clone())) {
             Ok(credentials) => {
                 self.publisher.publish_bundles(credentials);
                 self.bundles = Some(bundles);
@@ -252,7 +236,10 @@ impl CaAgent {
             }
             Err(error) => {
                 let now = self.now();
-                self.schedule.hurry(now);
+                // While renewals fail as well, they come in their own time.
+                if self.schedule.failures() == 0 {
+                    self.schedule.hurry(now);
+                }
                 Err(error.into())
             }
         }
@@ -271,43 +258,11 @@ impl CaAgent {
         let Some(held) = &self.held else { return Ok(()) };
         let roots = match &self.bundles {
             Some(bundles) => Roots::Known(bundles.clone()),
-            None => Roots::Configured(self.configured(&file, &held.chain)),
+            None => Roots::Configured(self.judge.configured(&file, &held.chain)),
         };
-        let credentials = self.judge(held, &roots)?;
+        let credentials = self.judge.judge(held, &roots)?;
         self.publisher.publish_bundles(credentials);
         Ok(())
-    }
-
-    /// Judges an answer as peers will.
-    fn judge(&self, held: &Held, roots: &Roots) -> Result<Credentials, AnswerError> {
-        let configured = self.inputs.foreign.borrow().clone();
-        let (own, foreign) = match roots {
-            Roots::Known(bundles) => (bundles.own.clone(), bundles.foreign_with(&configured)),
-            Roots::Configured(own) => (own.clone(), configured),
-        };
-        let mut chain = held.chain.clone();
-        // Who trusts a root has it already.
-        while chain.len() > 1 && chain.last().is_some_and(|last| own.contains(last)) {
-            chain.pop();
-        }
-        let private_key = Zeroizing::new(held.key.clone_key());
-        let parts = CredentialParts { chain, private_key, trust_bundle: own, federated: foreign };
-        Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
-    }
-
-    /// The roots of the file, and the last certificate of a chain if it is one that could be a root.
-    fn configured(
-        &self,
-        file: &[CertificateDer<'static>],
-        chain: &[CertificateDer<'static>],
-    ) -> Vec<CertificateDer<'static>> {
-        let last = chain.last().filter(|last| {
-            let self_issued = portcullis_identity::summary(last).is_ok_and(|facts| facts.self_issued);
-            let usable = || portcullis_tls::TrustBundle::from_der(vec![(*last).clone()], self.clock.now_unix()).is_ok();
-            chain.len() > 1 && self_issued && usable()
-        });
-        let beyond = last.filter(|last| !file.contains(last));
-        file.iter().chain(beyond).cloned().collect()
     }
 
     /// What the authority's own certificate may rest on: the file, and the roots of the mesh in force, since the file may be

@@ -245,6 +245,51 @@ fn bundles_come_from_the_authority_and_change_without_a_new_certificate() {
     assert_eq!(third.trust().digest(), digest);
 }
 
+fn roots(scene: &Scene) -> usize {
+    let now = scene.agent().reader.current().unwrap();
+    now.trust().bundle("cluster.local").unwrap().roots().count()
+}
+
+/// R57 as a sidecar sees it: both roots, then certificates of the new one, then the new one alone.
+#[test]
+fn root_rotation_in_three_phases_is_followed() {
+    let mut scene = Scene::new();
+    let (old, new) = (scene.root.clone(), Authority::root("cluster.local"));
+    scene.ca.hand_out(&[("cluster.local", &old)], 1);
+    scene.start();
+    scene.reaches(1);
+    scene.ca.hand_out(&[("cluster.local", &old), ("cluster.local", &new)], 1);
+    scene.agent().eventually("both roots", |_| roots(&scene) == 2);
+    scene.ca.sign_with(&new);
+    let renewals = scene.agent().monitor.status().renewals;
+    scene.agent().monitor.renew_now();
+    scene.agent().eventually("a certificate of the new root", |agent| agent.monitor.status().renewals > renewals);
+    scene.ca.hand_out(&[("cluster.local", &new)], 1);
+    scene.agent().eventually("the new root alone", |_| roots(&scene) == 1);
+    let status = scene.agent().monitor.status();
+    assert_eq!((status.failures.len(), status.bundle_failures.len()), (0, 0), "{status:?}");
+
+    // A root that is dropped too early: both are asked for anew at once, and are right together.
+    let third = Authority::root("cluster.local");
+    let renewals = status.renewals;
+    scene.ca.sign_with(&third);
+    scene.ca.hand_out(&[("cluster.local", &third)], 1);
+    scene.agent().eventually("renewed before its time", |agent| agent.monitor.status().renewals > renewals);
+    let now = scene.agent().reader.current().unwrap();
+    assert_eq!(now.trust().iter().next().unwrap().1.roots().next().unwrap().der(), third.root_der());
+}
+
+/// istiod knows no `GetTrustBundles`: its new root comes at the end of the chain, and counts beside the file's.
+#[test]
+fn a_root_at_the_end_of_the_chain_counts_where_no_bundles_are_handed_out() {
+    let scene = started();
+    assert_eq!(roots(&scene), 1);
+    scene.ca.sign_with(&Authority::root("cluster.local"));
+    scene.agent().monitor.renew_now();
+    scene.reaches(2);
+    assert_eq!(roots(&scene), 2);
+}
+
 #[test]
 fn a_file_holds_for_the_domain_that_it_is_for() {
     let scene = started();

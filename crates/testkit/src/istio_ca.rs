@@ -64,6 +64,7 @@ struct State {
     tokens: BTreeMap<String, String>,
     issued: BTreeMap<Vec<u8>, String>,
     lie: Option<Lie>,
+    signer: Option<Authority>,
     bundles: Option<Vec<(String, Vec<Vec<u8>>)>>,
     hint: u32,
     seen: Vec<Seen>,
@@ -100,6 +101,11 @@ impl IstioCa {
     /// From now on it lies so, or not at all.
     pub fn lie(&self, lie: Option<Lie>) {
         self.state().lie = lie;
+    }
+
+    /// Signs with another authority from now on; its own certificate stays as it is.
+    pub fn sign_with(&self, authority: &Authority) {
+        self.state().signer = Some(authority.clone());
     }
 
     /// Hands these roots out as bundles, with this hint in seconds, instead of not knowing that call.
@@ -255,7 +261,8 @@ impl IstioCertificateService for Caller {
             std::future::pending::<()>().await;
         }
         let mut profile = Profile::leaf(&id).valid(now() - 60, now() + asked.validity_duration);
-        let cert_chain = answer(&self.authority, lie, &mut profile, spki);
+        let signer = self.state.lock().unwrap().signer.clone();
+        let cert_chain = answer(signer.as_ref().unwrap_or(&self.authority), lie, &mut profile, spki);
         if let (None, Some(Ok(leaf))) =
             (lie, cert_chain.first().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes())))
         {

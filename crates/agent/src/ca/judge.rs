@@ -1,0 +1,64 @@
+//! From an answer to credentials: nothing an authority says is in force before it has passed here.
+
+use portcullis_tls::{Clock, CredentialParts, Credentials, IdentityRules, TrustBundle};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::bundles::{Bundles, Foreign};
+use crate::error::AnswerError;
+
+/// A chain as it came and its key: what credentials are made of, again when only bundles change.
+pub(super) struct Held {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
+}
+
+/// Which roots are to be trusted.
+pub(super) enum Roots {
+    /// Handed out by the authority.
+    Known(Bundles),
+    /// Those of our own domain, from wherever; the foreign ones are the configuration's.
+    Configured(Vec<CertificateDer<'static>>),
+}
+
+/// Judges as peers will.
+pub(super) struct Judge {
+    pub(super) rules: IdentityRules,
+    pub(super) clock: Clock,
+    /// Bundles of foreign domains that the configuration names.
+    pub(super) configured: watch::Receiver<Foreign>,
+}
+
+impl Judge {
+    pub(super) fn judge(&self, held: &Held, roots: &Roots) -> Result<Credentials, AnswerError> {
+        let configured = self.configured.borrow().clone();
+        let (own, foreign) = match roots {
+            Roots::Known(bundles) => (bundles.own.clone(), bundles.foreign_with(&configured)),
+            Roots::Configured(own) => (own.clone(), configured),
+        };
+        let mut chain = held.chain.clone();
+        // Who trusts a root has it already.
+        while chain.len() > 1 && chain.last().is_some_and(|last| own.contains(last)) {
+            chain.pop();
+        }
+        let private_key = Zeroizing::new(held.key.clone_key());
+        let parts = CredentialParts { chain, private_key, trust_bundle: own, federated: foreign };
+        Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
+    }
+
+    /// The roots of the file, and the last certificate of a chain if it is one that could be a root.
+    pub(super) fn configured(
+        &self,
+        file: &[CertificateDer<'static>],
+        chain: &[CertificateDer<'static>],
+    ) -> Vec<CertificateDer<'static>> {
+        let last = chain.last().filter(|last| {
+            let self_issued = portcullis_identity::summary(last).is_ok_and(|facts| facts.self_issued);
+            let usable = || TrustBundle::from_der(vec![(*last).clone()], self.clock.now_unix()).is_ok();
+            chain.len() > 1 && self_issued && usable()
+        });
+        let beyond = last.filter(|last| !file.contains(last));
+        file.iter().chain(beyond).cloned().collect()
+    }
+}
