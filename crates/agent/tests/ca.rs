@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ struct Scene {
     foreign: watch::Sender<Foreign>,
     agent: Option<Running>,
     settings: CaClient,
+    clock: Clock,
 }
 
 impl Scene {
@@ -41,7 +43,7 @@ impl Scene {
             ttl: Duration::from_secs(3600),
         };
         let token = Arc::new(Mutex::new(Ok("first".to_owned())));
-        Self { root, ca, token, foreign: watch::channel(Vec::new()).0, agent: None, settings }
+        Self { root, ca, token, foreign: watch::channel(Vec::new()).0, agent: None, settings, clock: Clock::system() }
     }
 
     fn start(&mut self) {
@@ -57,7 +59,8 @@ impl Scene {
         };
         let (store, reader) = CredentialStore::new();
         let in_force = (store, reader.clone());
-        let (agent, monitor) = CaAgent::new(self.settings.clone(), rules(), Clock::system(), inputs, in_force, || ());
+        let (agent, monitor) =
+            CaAgent::new(self.settings.clone(), rules(), self.clock.clone(), inputs, in_force, || ());
         self.agent = Some(Running::start(monitor, reader, agent.run()));
     }
 
@@ -206,6 +209,33 @@ fn it_goes_down_and_comes_back() {
         agent.monitor.renew_now();
         agent.generation() > 1
     });
+}
+
+/// R72: a wall clock that is set does not end the renewals, and does not make them spin.
+#[test]
+fn a_clock_step_is_survived() {
+    let mut scene = Scene::new();
+    let real = || u64::try_from(portcullis_testkit::certs::now()).unwrap();
+    let clock = Arc::new(AtomicU64::new(real()));
+    scene.clock = Clock::shared(Arc::clone(&clock));
+    scene.start();
+    scene.reaches(1);
+    for step in [86_400_i64, -3600] {
+        clock.store(real().checked_add_signed(step).unwrap(), Ordering::Release);
+        let failures = || scene.agent().monitor.status().failures.values().sum::<u64>();
+        let before = failures();
+        scene.agent().monitor.renew_now();
+        scene.agent().eventually("nothing holds by a wrong clock", |_| failures() > before);
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(failures() - before <= 8, "{} in four seconds", failures() - before);
+        clock.store(real(), Ordering::Release);
+        assert!(scene.agent().reader.current().is_ok(), "what was valid is valid again");
+        let generation = scene.agent().generation();
+        scene.agent().eventually("renewed", |agent| {
+            agent.monitor.renew_now();
+            agent.generation() > generation
+        });
+    }
 }
 
 #[test]
