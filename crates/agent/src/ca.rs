@@ -11,9 +11,10 @@ mod judge;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_identity::TrustDomain;
 use portcullis_settings::CaClient;
 use portcullis_tls::{
-    Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, certificates,
+    Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, bundle_digest, certificates,
 };
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -279,8 +280,15 @@ impl CaAgent {
         read.map_err(|why| FetchError::Local { reason: "trust-bundle-file", message: format!("trustBundle: {why}") })
     }
 
+    /// Which bundles are in force, as the authority can know them: without domains that only a file of ours names.
     fn digest(&self) -> Option<String> {
-        self.publisher.reader().latest().map(|latest| latest.trust().digest())
+        let latest = self.publisher.reader().latest()?;
+        let handed_out = |domain: &TrustDomain| {
+            let mut foreign = self.bundles.iter().flat_map(|bundles| &bundles.foreign);
+            *domain == self.judge.rules.trust_domain || foreign.any(|(name, _)| name == domain)
+        };
+        let bundles = latest.trust().iter().filter(|(domain, _)| handed_out(domain));
+        Some(bundle_digest(bundles.map(|(domain, bundle)| (domain.as_str(), bundle.roots().map(|root| root.der())))))
     }
 
     /// Our SVID while it is valid, else the token.

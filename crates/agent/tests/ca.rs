@@ -13,7 +13,7 @@ use portcullis_identity::TrustDomain;
 use portcullis_settings::{CaClient, HostPort, KeyType};
 use portcullis_testkit::certs::Authority;
 use portcullis_testkit::istio_ca::{IstioCa, Lie};
-use portcullis_tls::{Clock, CredentialStore};
+use portcullis_tls::{Clock, CredentialStore, bundle_digest};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -329,4 +329,9 @@ fn a_file_holds_for_the_domain_that_it_is_for() {
     scene.reaches(2);
     let now = scene.agent().reader.current().unwrap();
     assert!(now.trust().bundle("partner.test").is_some());
+    // The authority knows nothing of it, so it is not told of it.
+    scene.agent().monitor.renew_now();
+    scene.reaches(3);
+    let own = bundle_digest([("cluster.local", [scene.root.root_der()])]);
+    assert_eq!(scene.ca.seen().last().unwrap().digest, Some(own));
 }
