@@ -288,7 +288,7 @@ impl CaAgent {
             *domain == self.judge.rules.trust_domain || foreign.any(|(name, _)| name == domain)
         };
         let bundles = latest.trust().iter().filter(|(domain, _)| handed_out(domain));
-        Some(bundle_digest(bundles.map(|(domain, bundle)| (domain.as_str(), bundle.roots().map(|root| root.der())))))
+        Some(bundle_digest(bundles.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der())))))
     }
 
     /// Our SVID while it is valid, else the token.

@@ -332,6 +332,6 @@ fn a_file_holds_for_the_domain_that_it_is_for() {
     // The authority knows nothing of it, so it is not told of it.
     scene.agent().monitor.renew_now();
     scene.reaches(3);
-    let own = bundle_digest([("cluster.local", [scene.root.root_der()])]);
+    let own = bundle_digest([(&TrustDomain::parse("cluster.local").unwrap(), [scene.root.root_der()])]);
     assert_eq!(scene.ca.seen().last().unwrap().digest, Some(own));
 }

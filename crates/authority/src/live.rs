@@ -94,8 +94,7 @@ impl Live {
         let (ca, foreign) = (self.ca(), self.foreign.load());
         let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
         let all = own.chain(foreign.iter());
-        let sum = bundle_digest(all.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))));
-        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+        bundle_digest(all.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))))
     }
 }
 

@@ -1,5 +1,7 @@
 //! One number for a whole set of trust bundles, so that two sides can tell whether they trust the same roots.
 
+use std::fmt::Write as _;
+
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use portcullis_identity::TrustDomain;
 use rustls_pki_types::CertificateDer;
@@ -10,7 +12,7 @@ use crate::trust::TrustBundles;
 /// u32 big-endian, and the sorted SHA-256 digests of its roots' DER. Neither the order of domains nor that of roots counts;
 /// a root that is there twice counts once.
 #[must_use]
-pub fn bundle_digest<'a, R>(bundles: impl IntoIterator<Item = (&'a TrustDomain, R)>) -> [u8; 32]
+pub fn bundle_digest<'a, R>(bundles: impl IntoIterator<Item = (&'a TrustDomain, R)>) -> String
 where
     R: IntoIterator<Item = &'a CertificateDer<'a>>,
 {
@@ -34,15 +36,16 @@ where
             whole.update(&root);
         }
     }
-    let mut sum = [0; 32];
-    sum.copy_from_slice(whole.finish().as_ref());
-    sum
+    whole.finish().as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _written = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 impl TrustBundles {
     /// [`bundle_digest`] of this set.
     #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
+    pub fn digest(&self) -> String {
         bundle_digest(self.iter().map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))))
     }
 }
@@ -55,8 +58,7 @@ mod tests {
     fn the_digest_is_the_one_that_the_protocol_defines() {
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let root = CertificateDer::from(&b"root"[..]);
-        let sum = bundle_digest([(&domain, [&root])]);
-        let text: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = bundle_digest([(&domain, [&root])]);
         // printf 'cluster.local\0\0\0\0\1' with the SHA-256 of "root" behind it, through sha256sum.
         assert_eq!(text, "d2fe18b20f17571ca926d3cd0260ea515eb3ee268d5715c298bd04adeb7bf5fe");
     }

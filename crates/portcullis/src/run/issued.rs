@@ -7,7 +7,7 @@ use portcullis_agent::ca::{CaAgent, Foreign, Inputs, ReadFile};
 use portcullis_agent::workload_api::WorkloadApiAgent;
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::{CaClient, Settings, WorkloadApi};
-use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, pem_certificates};
+use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
 use portcullis_watch::{FileContent, Source, Watcher};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -92,7 +92,7 @@ fn foreign(settings: &Settings) -> Result<(watch::Receiver<Foreign>, Option<Watc
 fn roots(file: &FileContent) -> Result<Vec<CertificateDer<'static>>, String> {
     let bundle = TrustBundle::from_pem(&file.content, Clock::system().now_unix());
     bundle.map_err(|error| error.to_string())?;
-    pem_certificates(&file.content).map_err(|error| error.to_string())
+    certificates(&file.content).map_err(|error| error.to_string())
 }
 
 /// The token, as it is when it is needed.
