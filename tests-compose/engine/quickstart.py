@@ -31,9 +31,35 @@ class QuickStart:
         self.engine.up(PROJECT, self.files / "compose.yaml")
         self.check("start", f"docker-compose up --detach, {time.monotonic() - begun:.0f} s", "exit code 0", None)
         self.works("start", "the first request")
+        said = self.issued()
         for service, identity in (("web", WEB_ID), ("cart", CART_ID)):
-            said = self.engine.docker("logs", self.id(f"{service}-certs"))
             self.check("start", f"certificate of {service}", "issued for its own ID", None if identity in said else said)
+
+    def issued(self):
+        """What the authority says it has issued."""
+        return self.engine.docker("exec", self.id("ca"), "/portcullis", "ca", "log", "--dir", "/var/lib/portcullis/ca")
+
+    def authority(self):
+        """Certificates are its business alone, and while it is away they last."""
+        group = "the authority"
+        mounts = {mount["Name"].rsplit("_", 1)[-1] for mount in self.engine.inspect(self.id("web-proxy"))["Mounts"]
+                  if mount["Type"] == "volume"}
+        self.check(group, "volumes of web's sidecar", "its own identity", None if mounts == {"web-identity"} else str(mounts))
+        before = self.issued().count(CART_ID)
+        self.engine.docker("restart", self.id("cart-proxy"))
+        healthy = self.engine.healthy(self.id("cart-proxy"))
+        self.check(group, "cart's sidecar starts again", "with a new token, a new certificate",
+                   None if healthy and self.issued().count(CART_ID) == before + 1 else self.issued())
+        self.engine.docker("kill", self.id("ca"))
+        self.works(group, "it is dead, the mesh works")
+        self.engine.docker("restart", self.id("cart-proxy"))
+        status, body = get(CART)
+        self.check(group, "dead, and a sidecar starts again", "nothing is let through", None if status != 200 else body)
+        self.engine.docker("start", self.id("ca"))
+        healthy = self.engine.healthy(self.id("cart-proxy"), 60)
+        self.check(group, "and it is back", "the sidecar gets its certificate", None if healthy else str(self.engine.state(
+            self.id("cart-proxy"))))
+        self.works(group, "it is back", 20)
 
     def works(self, group, case, seconds=10):
         """web answers the host, and what cart answered it came over mTLS."""
@@ -179,8 +205,8 @@ class QuickStart:
                        None if code != 0 else "it runs")
         self.engine.compose(PROJECT, "up", "--detach")
         self.works("after a reboot", "docker-compose up again", 30)
-        said = self.engine.docker("logs", "--tail", "1", self.id("web-certs"))
-        self.check("after a reboot", "the certificate of web", "unchanged", None if "unchanged" in said else said)
+        said = self.engine.docker("logs", "--tail", "1", self.id("ca-init"))
+        self.check("after a reboot", "the authority", "unchanged", None if "unchanged" in said else said)
 
 
 def run(engine, report):
@@ -190,6 +216,7 @@ def run(engine, report):
     start.least_privilege()
     start.beside_a_sidecar()
     start.live_policy()
+    start.authority()
     start.restarts()
     start.dead_sidecar()
     start.in_flight()
