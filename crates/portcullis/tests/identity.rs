@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use portcullis_testkit::certs::Authority;
 use portcullis_testkit::istio_ca::{IstioCa, Lie};
 use portcullis_testkit::workload_api::WorkloadApi;
-use support::{App, CART, POLICY, Sidecar, WEB, ask, eventually, free_address, passed};
+use support::{App, CART, POLICY, Sidecar, WEB, ask, eventually, free_address, passed, portcullis};
 
 /// Two sidecars and where to reach the app through both.
 struct Scene {
@@ -311,4 +311,84 @@ fn svids_of_the_workload_api_are_rotated_and_survive_its_restart() {
     });
     assert_eq!(bad, 0, "of {good}\n{}\n{}", cart.read_log(), web.read_log());
     assert!(good > 50, "{good}");
+}
+
+/// The product's own authority, as a process; killed when dropped.
+struct OwnAuthority(std::process::Child);
+
+impl OwnAuthority {
+    fn start(scene: &Scene, listen: SocketAddr) -> Self {
+        let (dir, bootstrap) = (scene.path().join("ca"), scene.path().join("bootstrap"));
+        let mut command = std::process::Command::new(support::BIN);
+        command.args(["ca", "run", "--listen", &listen.to_string()]);
+        command.arg("--dir").arg(&dir).arg("--bootstrap").arg(bootstrap).stdout(std::process::Stdio::null());
+        let started = Self(command.spawn().unwrap());
+        let status = || portcullis(&["ca", "status", "--dir", dir.to_str().unwrap()]).status.success();
+        eventually("the authority answers", || status().then_some(()));
+        started
+    }
+}
+
+impl Drop for OwnAuthority {
+    fn drop(&mut self) {
+        // SIGKILL: it is to survive that.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// How many certificates were issued for this ID by this proof.
+fn issued(scene: &Scene, id: &str, by: &str) -> usize {
+    let audit = fs::read_to_string(scene.path().join("ca/audit.jsonl")).unwrap_or_default();
+    let lines = audit.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["event"] == "issued" && line["id"] == id && line["by"] == by).count()
+}
+
+/// Both sides of the protocol, each written for the other: tokens at first, certificates from then on, under load and
+/// across the death of the authority.
+#[test]
+fn one_authority_is_all_that_sidecars_need() {
+    let (scene, listen) = (Scene::new(), free_address());
+    let dir = scene.path().join("ca");
+    let made = portcullis(&["ca", "init", "--dir", dir.to_str().unwrap(), "--id", CART, "--id", WEB]);
+    assert!(made.status.success(), "{made:?}");
+    // It makes the certificates; its root may be far away.
+    fs::remove_dir_all(dir.join("root")).unwrap();
+    let authority = OwnAuthority::start(&scene, listen);
+    let identity = |name: &str| {
+        let own = format!("bootstrap/shop/{name}");
+        format!(
+            "identity: {{ca: {{address: \"{listen}\", trustBundle: {own}/root-cert.pem, tokenFile: {own}/token}}}}\n"
+        )
+    };
+    let [cart, web] = scene.both(identity);
+    assert!(passed(scene.outbound, b"first"));
+    let (good, bad) = scene.under_load(|| {
+        for (count, sidecar) in [(2.0, &cart), (2.0, &web), (3.0, &cart), (3.0, &web)] {
+            sidecar.signal("HUP");
+            renewed(sidecar, count);
+        }
+    });
+    assert_eq!(bad, 0, "of {good}\n{}\n{}", cart.read_log(), web.read_log());
+    for id in [CART, WEB] {
+        assert_eq!((issued(&scene, id, "token"), issued(&scene, id, "svid")), (1, 2), "{id}");
+    }
+
+    drop(authority);
+    cart.signal("HUP");
+    eventually("a failure", || (metric(&cart, IN_A_ROW) >= 1.0).then_some(()));
+    assert!(passed(scene.outbound, b"without it"));
+    let _again = OwnAuthority::start(&scene, listen);
+    eventually("recovery", || {
+        cart.signal("HUP");
+        thread::sleep(Duration::from_millis(600));
+        (metric(&cart, IN_A_ROW) == 0.0).then_some(())
+    });
+
+    // A sidecar that starts again has forgotten its key, and finds a token that nobody has used.
+    drop(web);
+    let web = scene.launch("web", &identity("web"));
+    web.ready();
+    assert!(passed(scene.outbound, b"again"));
+    assert_eq!(issued(&scene, WEB, "token"), 2);
 }
