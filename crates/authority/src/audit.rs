@@ -19,7 +19,7 @@ const REFUSALS_PER_SECOND: u32 = 20;
 pub(crate) struct Entry {
     /// RFC 3339, UTC.
     pub(crate) time: String,
-    /// `issued` or `refused`.
+    /// `issued`, `refused` or `rotation`.
     pub(crate) event: &'static str,
     /// The method that was called.
     pub(crate) call: &'static str,
@@ -39,7 +39,7 @@ pub(crate) struct Entry {
     pub(crate) key_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key_type: Option<&'static str>,
-    /// Stable class of why it was refused.
+    /// Stable class of why it was refused; for a rotation the phase that begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +77,20 @@ impl Audit {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
+    }
+
+    /// Writes a line about a step of a rotation.
+    pub(crate) fn rotation(&self, phase: &'static str, detail: String, now_unix: i64) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.write(&Entry {
+            time: portcullis_tls::utc(now_unix),
+            event: "rotation",
+            call: "rotate-root",
+            caller: "ca.sock".to_owned(),
+            reason: Some(phase),
+            detail: Some(detail),
+            ..Entry::default()
+        })
     }
 
     /// Writes a line about a certificate.

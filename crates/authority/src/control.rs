@@ -15,11 +15,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::plain;
+use crate::rotate::{self, Request, Standing};
 use crate::service::Services;
 
 /// The name of the socket in the CA's folder.
 pub(crate) const SOCKET: &str = "ca.sock";
 const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_QUESTION: u64 = 1024 * 1024;
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
 /// How a running CA stands.
@@ -78,13 +80,21 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
     }
 }
 
-async fn one(stream: UnixStream, services: &Services) -> io::Result<()> {
+async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
     let mut stream = tokio::io::BufReader::new(stream);
     let mut question = String::new();
-    (&mut stream).take(256).read_line(&mut question).await?;
+    (&mut stream).take(MAX_QUESTION).read_line(&mut question).await?;
     let answer = match question.trim_end() {
         "status" => serde_json::to_string(&status(services))?,
-        _ => r#"{"error":"unknown question"}"#.to_owned(),
+        other => match other.strip_prefix("rotate-root ").map(serde_json::from_str::<Request>) {
+            Some(Ok(request)) => {
+                let services = Arc::clone(services);
+                // It is done to its end even if whoever asked is gone.
+                let done = tokio::task::spawn_blocking(move || rotate::step(&services, &request)).await;
+                serde_json::to_string(&done.map_err(io::Error::other)?)?
+            }
+            _ => r#"{"error":"unknown question"}"#.to_owned(),
+        },
     };
     stream.get_mut().write_all(answer.as_bytes()).await?;
     stream.get_mut().shutdown().await
@@ -117,10 +127,22 @@ fn status(services: &Services) -> Answer {
 /// # Errors
 /// If none does, or it does not answer.
 pub fn ask(dir: &Path) -> io::Result<Answer> {
+    question(dir, "status")
+}
+
+/// Has the CA that runs on a folder take a step of a rotation, or say where it stands.
+///
+/// # Errors
+/// If none runs, or it does not answer.
+pub fn rotate(dir: &Path, request: &Request) -> io::Result<Standing> {
+    question(dir, &format!("rotate-root {}", serde_json::to_string(request)?))
+}
+
+fn question<T: for<'de> Deserialize<'de>>(dir: &Path, question: &str) -> io::Result<T> {
     let mut stream = StdUnixStream::connect(dir.join(SOCKET))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"status\n")?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
     let mut text = String::new();
     BufReader::new(stream).take(MAX_ANSWER).read_line(&mut text)?;
     serde_json::from_str(&text).map_err(io::Error::other)

@@ -9,7 +9,7 @@ use portcullis_tls::{Clock, utc};
 
 use crate::audit::{Audit, Entry};
 use crate::authenticate::{Caller, Proof};
-use crate::live::Ca;
+use crate::live::Live;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) enum NotIssued {
 
 /// What is needed for one certificate.
 pub(crate) struct Work {
-    pub(crate) ca: Arc<Ca>,
+    pub(crate) live: Arc<Live>,
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) caller: Caller,
@@ -38,7 +38,10 @@ pub(crate) struct Work {
 /// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
 /// roots as one text, as Istio's agents expect them.
 pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
-    let Work { ca, store, audit, caller, key, ttl, mut entry } = work;
+    let Work { live, store, audit, caller, key, ttl, mut entry } = work;
+    // Until the state knows of the leaf, nobody may find that there is none below a root and drop it.
+    let _signing = live.signing();
+    let ca = live.ca();
     let leaf = ca.signer.sign(&caller.id, ttl, &key)?;
     let token = match &caller.proof {
         Proof::Token(token) if !token.reusable => Some((token.number, token.expires_unix)),
@@ -49,6 +52,7 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
         key: key.hash(),
         serial: leaf.serial_text(),
         not_after_unix: leaf.not_after_unix,
+        anchor: ca.signer.anchor().to_owned(),
         token,
     };
     store.commit(&issuance, Clock::system().now_unix()).map_err(|error| match error {

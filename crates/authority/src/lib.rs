@@ -23,10 +23,12 @@ mod mint;
 mod places;
 mod plain;
 mod reload;
+mod rotate;
 mod server;
 mod service;
 mod tls;
 
-pub use control::{Answer, ask};
+pub use control::{Answer, ask, rotate};
 pub use mint::mint;
+pub use rotate::{Request as RotateRequest, Standing, Step, Waited};
 pub use server::{Authority, Config, StartError};

@@ -1,10 +1,11 @@
 //! What is in force: the CA that signs, the registrations, the bundles of other domains. Each is swapped as a whole.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portcullis_ca::rotation::Rotation;
 use portcullis_ca::{Registrations, ServerName, Signer};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::Compat;
@@ -19,6 +20,8 @@ pub(crate) const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// A CA with what follows from it.
 pub(crate) struct Ca {
     pub(crate) signer: Arc<Signer>,
+    /// What the server certificate comes from: not the same between two roots.
+    server: Arc<Signer>,
     /// What callers' certificates are judged by: our own roots and no others.
     pub(crate) trust: TrustBundles,
     pub(crate) tls: Arc<ServerConfig>,
@@ -35,25 +38,34 @@ pub(crate) struct Live {
     names: Vec<ServerName>,
     /// One at a time makes a new [`Ca`].
     making: Mutex<()>,
+    /// Read by whoever signs until the state knows of it, written to by whoever changes the phase. Taken before `making`.
+    rotation: RwLock<Option<Rotation>>,
 }
 
 impl Ca {
-    pub(crate) fn new(signer: Arc<Signer>, names: &[ServerName]) -> Result<Self, String> {
-        let (tls, server_not_after) = tls::configuration(&signer, names)?;
+    pub(crate) fn new(signer: Arc<Signer>, server: Arc<Signer>, names: &[ServerName]) -> Result<Self, String> {
+        let (tls, server_not_after) = tls::configuration(&server, names)?;
         let roots = signer.roots().clone();
         let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
-        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, tls, server_not_after })
+        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_not_after })
     }
 }
 
 impl Live {
-    pub(crate) fn new(ca: Ca, registrations: Registrations, foreign: Foreign, names: Vec<ServerName>) -> Self {
+    pub(crate) fn new(
+        ca: Ca,
+        registrations: Registrations,
+        foreign: Foreign,
+        names: Vec<ServerName>,
+        rotation: Option<Rotation>,
+    ) -> Self {
         Self {
             ca: ArcSwap::from_pointee(ca),
             registrations: ArcSwap::from_pointee(registrations),
             foreign: ArcSwap::from_pointee(foreign),
             names,
             making: Mutex::new(()),
+            rotation: RwLock::new(rotation),
         }
     }
 
@@ -61,8 +73,30 @@ impl Live {
         self.ca.load_full()
     }
 
-    /// Puts another CA in force, with a server certificate from it.
-    pub(crate) fn replace(&self, signer: Signer) -> Result<(), String> {
+    /// No phase begins or ends while this is held.
+    pub(crate) fn signing(&self) -> RwLockReadGuard<'_, Option<Rotation>> {
+        self.rotation.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until everything that was signed is known to the state, and holds up what comes.
+    pub(crate) fn rotating(&self) -> RwLockWriteGuard<'_, Option<Rotation>> {
+        self.rotation.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the CA of the four files in force, unless a rotation says what is. They are read here, since what was read
+    /// before may be older than a rotation that has just ended.
+    pub(crate) fn replace(&self, read: impl FnOnce() -> Result<Signer, String>) -> Result<bool, String> {
+        let rotation = self.signing();
+        if rotation.is_some() {
+            return Ok(false);
+        }
+        let signer = Arc::new(read()?);
+        self.put(Arc::clone(&signer), signer)?;
+        Ok(true)
+    }
+
+    /// Puts another CA in force, with a server certificate from `server`.
+    pub(crate) fn put(&self, signer: Arc<Signer>, server: Arc<Signer>) -> Result<(), String> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.ca();
         if signer.trust_domain() != current.signer.trust_domain() {
@@ -71,7 +105,7 @@ impl Live {
                 "the CA is of trust domain {new}, and this one serves {old}; another one takes a restart"
             ));
         }
-        self.ca.store(Arc::new(Ca::new(Arc::new(signer), &self.names)?));
+        self.ca.store(Arc::new(Ca::new(signer, server, &self.names)?));
         Ok(())
     }
 
@@ -82,10 +116,10 @@ impl Live {
         let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
         let ends = current.server_not_after;
         // One that ends with its CA cannot be made to last longer.
-        if ends.saturating_sub(now_unix) > half || ends >= current.signer.not_after_unix() {
+        if ends.saturating_sub(now_unix) > half || ends >= current.server.not_after_unix() {
             return Ok(false);
         }
-        self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), &self.names)?));
+        self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), Arc::clone(&current.server), &self.names)?));
         Ok(true)
     }
 
@@ -119,9 +153,10 @@ mod tests {
             root_cert: root.cert_pem().as_bytes(),
             cert_chain: None,
         };
-        let ca = Ca::new(Arc::new(Signer::read(files, None).unwrap()), &[]).unwrap();
+        let signer = Arc::new(Signer::read(files, None).unwrap());
+        let ca = Ca::new(Arc::clone(&signer), signer, &[]).unwrap();
         let registrations = Registrations::read(b"identities: []", Path::new("/")).unwrap();
-        Live::new(ca, registrations, Foreign::new(), Vec::new())
+        Live::new(ca, registrations, Foreign::new(), Vec::new(), None)
     }
 
     #[test]
@@ -153,7 +188,7 @@ mod tests {
             root_cert: root.cert_pem().as_bytes(),
             cert_chain: None,
         };
-        let why = live.replace(Signer::read(files, None).unwrap()).unwrap_err();
+        let why = live.replace(|| Ok(Signer::read(files, None).unwrap())).unwrap_err();
         assert!(why.contains("takes a restart"), "{why}");
         assert_eq!(live.ca().signer.trust_domain().as_str(), "cluster.local");
     }

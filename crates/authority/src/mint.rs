@@ -22,7 +22,7 @@ pub fn mint(dir: &Path, id: &SpiffeId, ttl: Duration, reusable: bool) -> Result<
             dir.join("identities.yaml").display()
         ));
     }
-    let signer = reload::signer(dir, registrations.trust_domain.as_ref())?;
+    let signer = reload::in_force(dir, registrations.trust_domain.as_ref())?.signer;
     reload::fit(&registrations, signer.trust_domain())?;
     let key: TokenKey = token_key(dir, &signer).map_err(|error| error.to_string())?;
     let token = key.issue(id, ttl, reusable, Clock::system().now_unix());

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use portcullis_ca::rotation::{Files, Rotation};
 use portcullis_ca::{Registrations, Signer, SignerFiles};
 use portcullis_identity::TrustDomain;
 use portcullis_tls::{Clock, TrustBundle, utc};
@@ -30,6 +31,41 @@ fn signer_files(dir: &Path) -> Vec<PathBuf> {
 pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
     let files = Source::Files(signer_files(dir)).read().complete().map_err(|error| error.to_string())?;
     parse_signer(&files, configured).map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// The four files as text, after they were judged.
+pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>) -> Result<Files, String> {
+    signer(dir, configured)?;
+    let read = Source::Files(signer_files(dir)).read().complete().map_err(|error| error.to_string())?;
+    let text = |at: usize| {
+        let content = read.get(at).map(|file| file.content.to_vec()).unwrap_or_default();
+        String::from_utf8(content).map_err(|_| format!("{}: a file is no text", dir.display()))
+    };
+    Ok(Files { ca_cert: text(0)?, ca_key: text(1)?, root_cert: text(2)?, cert_chain: text(3)? })
+}
+
+/// What is in force: what signs, what the CA's server certificate comes from, and the rotation that says so.
+pub(crate) fn in_force(dir: &Path, configured: Option<&TrustDomain>) -> Result<InForce, String> {
+    let rotation = Rotation::load(dir).map_err(|error| error.to_string())?;
+    let (signer, server) = match &rotation {
+        None => {
+            let signer = Arc::new(signer(dir, configured)?);
+            (Arc::clone(&signer), signer)
+        }
+        Some(rotation) => {
+            let both =
+                rotation.in_force(configured).map_err(|error| format!("{}: rotation: {error}", dir.display()))?;
+            (Arc::new(both.signer), Arc::new(both.server))
+        }
+    };
+    Ok(InForce { signer, server, rotation })
+}
+
+/// See [`in_force`].
+pub(crate) struct InForce {
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) server: Arc<Signer>,
+    pub(crate) rotation: Option<Rotation>,
 }
 
 fn parse_signer(files: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
@@ -101,17 +137,17 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
 /// Watches both sets. Whoever is told of `changed` registrations may have something to do.
 pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watchers, String> {
     let loader = {
-        let live = Arc::clone(live);
-        move |files: &[FileContent]| {
+        let (live, dir) = (Arc::clone(live), dir.to_owned());
+        move |_: &[FileContent]| {
             let configured = live.registrations.load().trust_domain.clone();
-            let signer = parse_signer(files, configured.as_ref())?;
-            let until = utc(signer.not_after_unix());
-            live.replace(signer)?;
-            Ok::<_, String>(format!("signs until {until}"))
+            if !live.replace(|| signer(&dir, configured.as_ref()))? {
+                return Ok("not used while the root is being rotated".to_owned());
+            }
+            Ok::<_, String>(format!("signs until {}", utc(live.ca().signer.not_after_unix())))
         }
     };
-    let signer = Watcher::start(Source::Files(signer_files(dir)), Options::default(), loader);
-    let signer = signer.map_err(|error| error.to_string())?;
+    let signers = Watcher::start(Source::Files(signer_files(dir)), Options::default(), loader);
+    let signers = signers.map_err(|error| error.to_string())?;
 
     let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
     let mut bundles = None;
@@ -130,7 +166,7 @@ pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 's
     };
     let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
     let registrations = registrations.map_err(|error| error.to_string())?;
-    Ok(Watchers { _signer: signer, _registrations: registrations })
+    Ok(Watchers { _signer: signers, _registrations: registrations })
 }
 
 fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
-use crate::{bootstrap, connection, control, plain};
+use crate::{bootstrap, connection, control, plain, rotate};
 
 /// Connections at once.
 const CONNECTIONS: usize = 512;
@@ -91,11 +91,13 @@ impl Authority {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { dir, listen, names, bootstrap, metrics } = config;
         let registrations = reload::registrations(&dir).map_err(StartError::Folder)?;
-        let signer = reload::signer(&dir, registrations.trust_domain.as_ref()).map_err(StartError::Folder)?;
+        // First, so that nobody else changes the rotation.
+        let store = Store::open(&dir.join("state"), Options::default())?;
+        let reload::InForce { signer, server, rotation } =
+            rotate::resume(&dir, registrations.trust_domain.as_ref()).map_err(StartError::Folder)?;
         reload::fit(&registrations, signer.trust_domain()).map_err(StartError::Folder)?;
         let foreign = reload::foreign(&registrations).map_err(StartError::Folder)?;
         let tokens = token_key(&dir, &signer)?;
-        let store = Store::open(&dir.join("state"), Options::default())?;
         let failed = |what: String| move |error| StartError::Io { what, error };
         let audit_path = dir.join("audit.jsonl");
         let audit = Audit::open(&audit_path).map_err(failed(audit_path.display().to_string()))?;
@@ -110,8 +112,11 @@ impl Authority {
                  the root; `portcullis ca init` makes an intermediate"
             );
         }
-        let ca = Ca::new(Arc::new(signer), &names).map_err(StartError::Folder)?;
-        let live = Arc::new(Live::new(ca, registrations, foreign, names));
+        if let Some(rotation) = &rotation {
+            tracing::info!(phase = rotation.phase.name(), "the root is being rotated");
+        }
+        let ca = Ca::new(signer, server, &names).map_err(StartError::Folder)?;
+        let live = Arc::new(Live::new(ca, registrations, foreign, names, rotation));
         let listener = TcpListener::bind(listen).await.map_err(failed(format!("cannot listen on {listen}")))?;
         let metrics_listener = match metrics {
             Some(at) => {
@@ -125,7 +130,7 @@ impl Authority {
         let notify = Arc::clone(&registered);
         let watchers = reload::watch(&dir, &live, move || notify.notify_one()).map_err(StartError::Folder)?;
         let metrics = Metrics::new().map_err(|error| StartError::Folder(error.to_string()))?;
-        let services = Arc::new(Services::new(live, Arc::new(store), tokens, Arc::new(audit), metrics));
+        let services = Arc::new(Services::new(dir, live, Arc::new(store), tokens, Arc::new(audit), metrics));
         Ok(Self {
             listener,
             metrics: metrics_listener,

@@ -1,6 +1,7 @@
 //! The two services, and who may use them.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ const ASKING: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
 
 /// What both services share.
 pub(crate) struct Services {
+    pub(crate) dir: PathBuf,
     pub(crate) live: Arc<Live>,
     pub(crate) store: Arc<Store>,
     pub(crate) tokens: TokenKey,
@@ -85,6 +87,7 @@ impl No {
 
 impl Services {
     pub(crate) fn new(
+        dir: PathBuf,
         live: Arc<Live>,
         store: Arc<Store>,
         tokens: TokenKey,
@@ -92,6 +95,7 @@ impl Services {
         metrics: Metrics,
     ) -> Self {
         Self {
+            dir,
             live,
             store,
             tokens,
@@ -184,7 +188,15 @@ impl Services {
         let uses_token = matches!(&caller.proof, Proof::Token(token) if !token.reusable);
         let hash = key.hash();
         let entry = Entry::new("issued", "CreateCertificate", peer.address, Clock::system().now_unix());
-        let work = Work { ca, store: Arc::clone(&self.store), audit: Arc::clone(&self.audit), caller, key, ttl, entry };
+        let work = Work {
+            live: Arc::clone(&self.live),
+            store: Arc::clone(&self.store),
+            audit: Arc::clone(&self.audit),
+            caller,
+            key,
+            ttl,
+            entry,
+        };
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             issue::issue(work)

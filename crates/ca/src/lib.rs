@@ -14,6 +14,7 @@ mod key;
 mod leaf;
 mod registrations;
 mod root;
+pub mod rotation;
 mod signer;
 pub mod state;
 mod token;

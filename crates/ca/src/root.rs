@@ -143,6 +143,26 @@ impl Root {
         Ok(Self { issuing, trust_domain, behind_leaf, cert_pem: cert_pem.to_owned() })
     }
 
+    /// The trust domain that a certificate in PEM names, which need not be ours.
+    ///
+    /// # Errors
+    /// If it is no certificate, or names none.
+    pub fn trust_domain_in(cert_pem: &str) -> Result<TrustDomain, CaError> {
+        let (_, block) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;
+        let (_, parsed) = X509Certificate::from_der(&block.contents).map_err(|_| CaError::Certificate)?;
+        trust_domain_of(&parsed)
+    }
+
+    /// The SHA-256 of the certificate in hexadecimal.
+    ///
+    /// # Errors
+    /// If it is no certificate.
+    pub fn fingerprint(&self) -> Result<String, CaError> {
+        let (_, block) =
+            x509_parser::pem::parse_x509_pem(self.cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;
+        Ok(crate::signer::anchor_of(&block.contents))
+    }
+
     /// The certificate.
     #[must_use]
     pub fn cert_pem(&self) -> &str {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use portcullis_identity::leaf::{Compat, Role};
 use portcullis_identity::{SpiffeId, SvidError, TrustDomain, signer};
 use portcullis_tls::{BundleError, Clock, PemError, TrustBundle, TrustBundles, TrustError, VerifyError};
@@ -94,6 +95,7 @@ pub struct Signer {
     own_id: SpiffeId,
     behind_leaf: Vec<CertificateDer<'static>>,
     behind_leaf_pem: Vec<String>,
+    anchor: String,
     roots: TrustBundle,
     roots_pem: String,
 }
@@ -166,18 +168,20 @@ impl Signer {
             own_id: own_id(&trust_domain)?,
             behind_leaf_pem: behind_leaf.iter().map(|der| pem(der)).collect(),
             roots_pem: roots.roots().map(|root| pem(root.der())).collect(),
+            anchor: String::new(),
             issuing,
             trust_domain,
             behind_leaf,
             roots,
         };
-        let ends = signer.probe()?;
+        let (ends, anchor) = signer.probe(now)?;
+        signer.anchor = anchor;
         signer.issuing.not_after = signer.issuing.not_after.min(ends);
         Ok(signer)
     }
 
-    /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid.
-    fn probe(&self) -> Result<OffsetDateTime, SignerError> {
+    /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid, and which root it leads to.
+    fn probe(&self, now_unix: i64) -> Result<(OffsetDateTime, String), SignerError> {
         let key = KeyType::EcdsaP256.generate().map_err(CaError::Make)?;
         let leaf = self.issuing.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
         let chain: Vec<_> =
@@ -186,7 +190,16 @@ impl Signer {
         let now = Clock::system().now();
         trust.verify(&chain, Role::Client, now)?;
         let (_, path) = trust.verify(&chain, Role::Server, now)?;
-        OffsetDateTime::from_unix_timestamp(path.not_after_unix()).map_err(|_| CaError::TooLong.into())
+        let ends = OffsetDateTime::from_unix_timestamp(path.not_after_unix()).map_err(|_| CaError::TooLong)?;
+        for root in self.roots.roots() {
+            let alone = TrustBundle::from_pem(pem(root.der()).as_bytes(), now_unix)?;
+            let alone = TrustBundles::new(self.trust_domain.clone(), [], alone, [], Compat::default())?;
+            if alone.verify(&chain, Role::Server, now).is_ok() {
+                return Ok((ends, anchor_of(root.der())));
+            }
+        }
+        // Only if it ended just now.
+        Err(CaError::Expired.into())
     }
 
     /// Signs an X.509-SVID for a key. The lifetime is at least a minute, and ends with this CA at the latest.
@@ -251,6 +264,12 @@ impl Signer {
         &self.roots_pem
     }
 
+    /// The root that what this CA signs leads to: the SHA-256 of its certificate in hexadecimal.
+    #[must_use]
+    pub fn anchor(&self) -> &str {
+        &self.anchor
+    }
+
     /// Last second at which this CA can sign for, in Unix time: its own end, or that of a certificate above it.
     #[must_use]
     pub const fn not_after_unix(&self) -> i64 {
@@ -262,6 +281,11 @@ impl Signer {
     pub fn signs_as_root(&self) -> bool {
         self.behind_leaf.is_empty()
     }
+}
+
+/// The name of a root in what is written down.
+pub(crate) fn anchor_of(der: &[u8]) -> String {
+    crate::hex::text(digest::digest(&digest::SHA256, der).as_ref())
 }
 
 /// `spiffe://TD/ns/portcullis-system/sa/ca`.

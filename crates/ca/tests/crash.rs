@@ -36,6 +36,7 @@ fn the_process_that_is_killed() {
                 key: KeyHash::parse(&format!("{number}{number}")).unwrap(),
                 serial: "40".to_owned(),
                 not_after_unix: NOW + 1_000_000,
+                anchor: "a0".to_owned(),
                 token: Some((number, NOW + 1_000_000)),
             };
             store.commit(&issuance, NOW).unwrap();

@@ -22,6 +22,8 @@ pub struct Issuance {
     pub serial: String,
     /// Its last second, in Unix time.
     pub not_after_unix: i64,
+    /// The root that it leads to: see [`crate::Signer::anchor`].
+    pub anchor: String,
     /// The single-use token that it was asked for with, and when that ends.
     pub token: Option<(TokenNumber, i64)>,
 }
@@ -44,14 +46,29 @@ pub struct Identity {
     pub not_after_unix: i64,
     /// The digest of the trust bundles that it was last known to use.
     pub bundle: Option<String>,
+    /// Last second of the certificate that lasts longest, for each root that any leads to. What was issued before that was
+    /// noted is below the root with the empty name.
+    pub below: BTreeMap<String, i64>,
 }
 
 /// What is written down.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) enum Record {
-    Issued { id: String, key: String, serial: String, not_after: i64, token: Option<(String, i64)> },
-    Bundle { id: String, digest: String },
+    Issued {
+        id: String,
+        key: String,
+        serial: String,
+        not_after: i64,
+        token: Option<(String, i64)>,
+        /// Empty in what was written before roots were noted.
+        #[serde(default)]
+        anchor: String,
+    },
+    Bundle {
+        id: String,
+        digest: String,
+    },
 }
 
 /// The state as a snapshot writes it.
@@ -61,6 +78,9 @@ pub(super) struct Image {
     tokens: Vec<(String, i64)>,
     keys: Vec<(String, String, i64)>,
     identities: Vec<(String, i64, Option<String>)>,
+    /// ID, root, end. Not in what was written before roots were noted.
+    #[serde(default)]
+    below: Option<Vec<(String, String, i64)>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +108,7 @@ impl Memory {
     }
 
     pub(super) fn issued(&mut self, issuance: &Issuance) -> Record {
-        let Issuance { id, key, serial, not_after_unix, token } = issuance;
+        let Issuance { id, key, serial, not_after_unix, anchor, token } = issuance;
         if let Some((number, until)) = token {
             self.tokens.insert(*number, *until);
         }
@@ -97,12 +117,15 @@ impl Memory {
         *held = (id.clone(), until);
         let identity = self.identities.entry(id.clone()).or_default();
         identity.not_after_unix = identity.not_after_unix.max(*not_after_unix);
+        let below = identity.below.entry(anchor.clone()).or_default();
+        *below = (*below).max(*not_after_unix);
         Record::Issued {
             id: id.to_string(),
             key: key.to_string(),
             serial: serial.clone(),
             not_after: *not_after_unix,
             token: token.map(|(number, until)| (number.to_string(), until)),
+            anchor: anchor.clone(),
         }
     }
 
@@ -123,13 +146,13 @@ impl Memory {
     /// Repeats what was written down. Doing so twice does no harm. `None` if it makes no sense.
     pub(super) fn replay(&mut self, record: Record) -> Option<()> {
         match record {
-            Record::Issued { id, key, serial, not_after, token } => {
+            Record::Issued { id, key, serial, not_after, token, anchor } => {
                 let token = match token {
                     Some((number, until)) => Some((TokenNumber::parse(&number)?, until)),
                     None => None,
                 };
                 let (id, key) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&key)?);
-                self.issued(&Issuance { id, key, serial, not_after_unix: not_after, token });
+                self.issued(&Issuance { id, key, serial, not_after_unix: not_after, anchor, token });
             }
             Record::Bundle { id, digest } => {
                 self.bundle(&SpiffeId::parse(&id).ok()?, &digest);
@@ -142,7 +165,10 @@ impl Memory {
         let kept = |until: i64| until.saturating_add(FORGET_AFTER) >= now_unix;
         self.tokens.retain(|_, until| kept(*until));
         self.keys.retain(|_, (_, until)| kept(*until));
-        self.identities.retain(|_, identity| kept(identity.not_after_unix));
+        self.identities.retain(|_, identity| {
+            identity.below.retain(|_, until| kept(*until));
+            kept(identity.not_after_unix)
+        });
     }
 
     pub(super) fn image(&self) -> Image {
@@ -153,6 +179,14 @@ impl Memory {
             tokens: self.tokens.iter().map(|(number, until)| (number.to_string(), *until)).collect(),
             keys: self.keys.iter().map(key).collect(),
             identities: self.identities.iter().map(identity).collect(),
+            below: Some(
+                self.identities
+                    .iter()
+                    .flat_map(|(id, known)| {
+                        known.below.iter().map(|(root, until)| (id.to_string(), root.clone(), *until))
+                    })
+                    .collect(),
+            ),
         }
     }
 
@@ -165,7 +199,15 @@ impl Memory {
             memory.keys.insert(KeyHash::parse(&key)?, (SpiffeId::parse(&id).ok()?, until));
         }
         for (id, not_after_unix, bundle) in image.identities {
-            memory.identities.insert(SpiffeId::parse(&id).ok()?, Identity { not_after_unix, bundle });
+            // Without a list of roots all that is known is that there is a certificate.
+            let below = match (&image.below, not_after_unix) {
+                (None, until) if until > 0 => BTreeMap::from([(String::new(), until)]),
+                _ => BTreeMap::new(),
+            };
+            memory.identities.insert(SpiffeId::parse(&id).ok()?, Identity { not_after_unix, bundle, below });
+        }
+        for (id, root, until) in image.below.unwrap_or_default() {
+            memory.identities.get_mut(&SpiffeId::parse(&id).ok()?)?.below.insert(root, until);
         }
         Some(memory)
     }

@@ -18,6 +18,7 @@ fn issuance(who: &str, key: u32, token: Option<TokenNumber>) -> Issuance {
         key: KeyHash::of(&key.to_be_bytes()),
         serial: "40".to_owned(),
         not_after_unix: NOW + 3600,
+        anchor: "a0".to_owned(),
         token: token.map(|number| (number, NOW + 600)),
     }
 }
@@ -50,7 +51,14 @@ fn a_token_serves_once_and_a_key_has_one_holder_also_after_a_restart() {
     store.bundle(&first.id, "ab", NOW).unwrap();
     drop(store);
     let known = open(folder.path()).identities();
-    assert_eq!(known[&first.id], Identity { not_after_unix: NOW + 3600, bundle: Some("ab".to_owned()) });
+    assert_eq!(
+        known[&first.id],
+        Identity {
+            not_after_unix: NOW + 3600,
+            bundle: Some("ab".to_owned()),
+            below: [("a0".to_owned(), NOW + 3600)].into(),
+        }
+    );
 }
 
 #[test]

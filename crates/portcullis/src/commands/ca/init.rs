@@ -17,7 +17,7 @@ use crate::output;
 
 const DAY: u64 = 24 * 60 * 60;
 /// Ten years, as Istio's own root.
-const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
+pub(super) const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
 /// A year; `ca renew` makes another one.
 pub(super) const INTERMEDIATE_TTL: Duration = Duration::from_secs(365 * DAY);
 

@@ -3,6 +3,7 @@
 mod init;
 mod log;
 mod renew;
+mod rotate_root;
 mod run;
 mod status;
 mod token;
@@ -46,6 +47,7 @@ enum Command {
     Status(status::Args),
     Log(log::Args),
     Renew(renew::Args),
+    RotateRoot(rotate_root::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
         Command::Renew(args) => renew::run(args),
+        Command::RotateRoot(args) => rotate_root::run(args),
     }
 }
 

@@ -27,6 +27,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    let rotation =
+        portcullis_ca::rotation::Rotation::load(&args.dir).map_err(|error| Failure::new(Exit::Failure, error))?;
+    if let Some(rotation) = rotation {
+        let phase = rotation.phase.name();
+        let message = format!(
+            "the root is being rotated ({phase}); bring that to its end first: `portcullis ca rotate-root status`"
+        );
+        return Err(Failure::message(Exit::Failure, message));
+    }
     let folder = args.root.clone().unwrap_or_else(|| args.dir.join(ROOT_FOLDER));
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
     let root = Root::from_pem(&read(&cert)?, &read(&key)?);

@@ -1,0 +1,177 @@
+//! `portcullis ca rotate-root`: from one root to another, with nobody cut off.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use portcullis_authority::{RotateRequest, Standing, Step};
+use portcullis_ca::{Private, Root, write};
+
+use super::init::{INTERMEDIATE_TTL, ROOT_TTL};
+use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read};
+use crate::commands::Outcome;
+use crate::commands::certs::failure;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Format};
+
+/// Where the running CA takes the new one over.
+const NEXT: &str = "next";
+
+/// Change the root in three phases: start publishes old and new, promote signs with the new, finish drops the old
+///
+/// The CA must run. A step that would cut an identity off from others is refused, and changes nothing; the answer says who is
+/// waited for, and why.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis ca rotate-root start --dir ca
+  portcullis ca rotate-root status --dir ca
+  portcullis ca rotate-root promote --dir ca --assume spiffe://cluster.local/ns/shop/sa/envoy
+  portcullis ca rotate-root finish --dir ca")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Publish a new root beside the old one, which still signs
+    Start(Start),
+    /// Sign below the new root; refused until everybody trusts it
+    Promote(Waiting),
+    /// Publish the new root alone; refused while a certificate below the old one is valid
+    Finish(Waiting),
+    /// Go back one phase: sign below the old root again, or publish it alone again
+    Abort(Common),
+    /// Say where the rotation stands, and who is waited for
+    Status(Common),
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Folder of the CA
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct Start {
+    #[command(flatten)]
+    common: Common,
+    /// Folder with the new CA under Istio's names (ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem), from elsewhere;
+    /// otherwise one is made, and its root is put into DIR/root-DIGITS
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Waiting {
+    #[command(flatten)]
+    common: Common,
+    /// SPIFFE ID of a workload that cannot say which roots it trusts, and that you know to trust both; may be repeated. It is
+    /// written into the audit
+    #[arg(long, value_name = "SPIFFE_ID")]
+    assume: Vec<String>,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Start(start) => {
+            // Before a root is made that nobody would use.
+            let standing = ask(&start.common, Step::Status, &[])?;
+            if standing.phase == "none" {
+                hand_over(&start.common.dir, start.ca.as_deref())?;
+            }
+            step(&start.common, Step::Start, &[])
+        }
+        Command::Promote(waiting) => step(&waiting.common, Step::Promote, &waiting.assume),
+        Command::Finish(waiting) => step(&waiting.common, Step::Finish, &waiting.assume),
+        Command::Abort(common) => step(common, Step::Abort, &[]),
+        Command::Status(common) => step(common, Step::Status, &[]),
+    }
+}
+
+/// Puts the new CA where the running one looks for it. What an interrupted run has left there is replaced.
+fn hand_over(dir: &Path, from: Option<&Path>) -> Result<(), Failure> {
+    let next = dir.join(NEXT);
+    make(&next)?;
+    if let Some(from) = from {
+        for (name, private) in [(ROOT_CERT, Private::No), (CA_KEY, Private::Yes), (CA_CERT, Private::No)] {
+            write(&next.join(name), read(&from.join(name))?.as_bytes(), private, true).map_err(failure)?;
+        }
+        let chain = from.join(CHAIN);
+        let chain = if chain.exists() { read(&chain)? } else { read(&from.join(CA_CERT))? };
+        return write(&next.join(CHAIN), chain.as_bytes(), Private::No, true).map_err(failure);
+    }
+    let failed = |error| Failure::new(Exit::Failure, error);
+    let own = Root::trust_domain_in(&read(&dir.join(ROOT_CERT))?)
+        .with_context(|| format!("{}: a new root for it cannot be made; say --ca", dir.join(ROOT_CERT).display()))?;
+    let root = Root::generate(&own, ROOT_TTL).map_err(failed)?;
+    let intermediate = root.intermediate(INTERMEDIATE_TTL).map_err(failed)?;
+    // A name of its own: a root that lies there may be the one in use.
+    let digits: String = root.fingerprint().map_err(failed)?.chars().take(8).collect();
+    let folder = dir.join(format!("root-{digits}"));
+    make(&folder)?;
+    write(&folder.join(ROOT_KEY), root.key_pem().as_bytes(), Private::Yes, false).map_err(failure)?;
+    write(&folder.join(ROOT_CERT), root.cert_pem().as_bytes(), Private::No, false).map_err(failure)?;
+    put(&next, &intermediate, root.cert_pem())?;
+    output::note(&format!("wrote a new root to {0}\nnext: keep {0} in a safe place", folder.display()));
+    Ok(())
+}
+
+fn make(folder: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    Ok(made.with_context(|| folder.display().to_string())?)
+}
+
+fn ask(common: &Common, step: Step, assume: &[String]) -> Result<Standing, Failure> {
+    let request = RotateRequest { step, assume: assume.to_vec() };
+    portcullis_authority::rotate(&common.dir, &request).map_err(|error| {
+        let dir = common.dir.display();
+        Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
+    })
+}
+
+fn step(common: &Common, step: Step, assume: &[String]) -> Outcome {
+    let standing = ask(common, step, assume)?;
+    match common.output {
+        Format::Json => output::json(&standing)?,
+        Format::Text => output::text(&shown(&standing))?,
+    }
+    match standing.refused {
+        Some(why) => Err(Failure::message(Exit::Failure, format!("refused: {why}"))),
+        None => Ok(Exit::Ok),
+    }
+}
+
+fn shown(standing: &Standing) -> String {
+    let next = match standing.next {
+        None => "start".to_owned(),
+        Some(next) => {
+            let next = if next == Step::Promote { "promote" } else { "finish" };
+            match (standing.seconds_left, standing.behind.len()) {
+                (0, 0) => format!("{next}, now"),
+                (0, waited) => format!("{next}; {waited} to wait for"),
+                (left, _) => format!("{next}, in {left} s"),
+            }
+        }
+    };
+    let since = standing.published_since.as_deref().unwrap_or("-");
+    let mut text = format!(
+        "phase               {}\nnew root since      {since}\nbundle digest       {}\nnext                {next}\n",
+        standing.phase, standing.bundle_digest
+    );
+    if !standing.behind.is_empty() {
+        let row =
+            |id: &str, lack: &str, until: &str, told: &str| format!("{id:<44}  {lack:<13}  {until:<20}  {told}\n");
+        text.push('\n');
+        text.push_str(&row("ID", "LACK", "CERTIFICATE UNTIL", "TOLD"));
+        for waited in &standing.behind {
+            text.push_str(&row(&waited.id, &waited.lack, &waited.until, waited.told.as_deref().unwrap_or("-")));
+        }
+    }
+    text
+}
