@@ -124,7 +124,7 @@ impl Reader<'_> {
         let fields = root.fields(&known, problems)?;
         let trust_domain = fields.get("trustDomain").and_then(|at| trust_domain(&at, problems));
         let trust_bundles = fields.get("trustBundles").and_then(|at| self.trust_bundles(&at, problems));
-        let refresh_hint = fields.get("refreshHint").and_then(|at| duration(&at, problems));
+        let refresh_hint = fields.get("refreshHint").and_then(|at| duration_of(&at, 1, problems));
         let defaults = fields.get("defaults").and_then(|at| defaults(&at, problems));
         let defaults = defaults.unwrap_or(Defaults { ttl: TTL, max_ttl: TTL });
         let limits = fields.get("limits").and_then(|at| limits(&at, problems));
@@ -277,12 +277,17 @@ fn key_type(at: &Cursor<'_>, problems: &mut Problems) -> Option<KeyType> {
 
 /// A lifetime such as `90m`, `24h` or `7d`: one number and one unit, a minute at least and ten years at most.
 fn duration(at: &Cursor<'_>, problems: &mut Problems) -> Option<Duration> {
+    duration_of(at, MIN_TTL.as_secs(), problems)
+}
+
+fn duration_of(at: &Cursor<'_>, least: u64, problems: &mut Problems) -> Option<Duration> {
     let text = at.string(problems)?;
-    let parsed = parse_duration(text).filter(|ttl| (MIN_TTL.as_secs()..=3650 * DAY).contains(&ttl.as_secs()));
+    let parsed = parse_duration(text).filter(|ttl| (least..=3650 * DAY).contains(&ttl.as_secs()));
     if parsed.is_none() {
         let text = portcullis_yaml::printable(text);
+        let unit = if least < 60 { "second" } else { "minute" };
         let message =
-            format!("\"{text}\" is not a duration of a minute or more; write a number and a unit: 90s, 90m, 24h, 7d");
+            format!("\"{text}\" is not a duration of a {unit} or more; write a number and a unit: 90s, 90m, 24h, 7d");
         at.report(INVALID, message, problems);
     }
     parsed

@@ -78,5 +78,5 @@ fn show(args: &Args, line: &str) -> std::io::Result<()> {
 }
 
 fn row(time: &str, event: &str, id: &str, with: &str, last: &str) -> String {
-    format!("{time:<20}  {event:<7}  {id:<44}  {with:<5}  {last}\n")
+    format!("{time:<20}  {event:<8}  {id:<44}  {with:<5}  {last}\n")
 }
