@@ -212,3 +212,27 @@ impl Memory {
         Some(memory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_roots_were_noted_is_below_the_unknown_one() {
+        let id = "spiffe://cluster.local/ns/shop/sa/cart";
+        let image = format!(r#"{{"tokens":[],"keys":[],"identities":[["{id}",1800000000,null]]}}"#);
+        let memory = Memory::from_image(serde_json::from_str(&image).unwrap()).unwrap();
+        let id = SpiffeId::parse(id).unwrap();
+        assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
+        // Written again, it is the same.
+        let again = serde_json::from_str(&serde_json::to_string(&memory.image()).unwrap()).unwrap();
+        assert_eq!(Memory::from_image(again).unwrap().identities, memory.identities);
+        let mut memory = Memory::default();
+        let record = format!(
+            r#"{{"Issued":{{"id":"{id}","key":"{}","serial":"40","not_after":1800000000,"token":null}}}}"#,
+            "0a".repeat(32)
+        );
+        memory.replay(serde_json::from_str(&record).unwrap()).unwrap();
+        assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
+    }
+}
