@@ -81,8 +81,7 @@ impl Workload {
     fn digest(&self) -> String {
         let domain = domain();
         let roots: Vec<_> = self.roots.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        let sum = bundle_digest([(&domain, &roots)]);
-        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+        bundle_digest([(&domain, &roots)])
     }
 
     fn roots_pem(&self) -> String {
