@@ -36,14 +36,27 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Publish a new root beside the old one, which still signs
+    #[command(after_long_help = "Examples:
+  portcullis ca rotate-root start --dir ca
+  portcullis ca rotate-root start --dir ca --ca /media/new-ca")]
     Start(Start),
     /// Sign below the new root; refused until everybody trusts it
+    #[command(after_long_help = "Examples:
+  portcullis ca rotate-root promote --dir ca
+  portcullis ca rotate-root promote --dir ca --assume spiffe://cluster.local/ns/shop/sa/envoy")]
     Promote(Waiting),
     /// Publish the new root alone; refused while a certificate below the old one is valid
+    #[command(after_long_help = "Examples:
+  portcullis ca rotate-root finish --dir ca")]
     Finish(Waiting),
     /// Go back one phase: sign below the old root again, or publish it alone again
+    #[command(after_long_help = "Examples:
+  portcullis ca rotate-root abort --dir ca")]
     Abort(Common),
     /// Say where the rotation stands, and who is waited for
+    #[command(after_long_help = "Examples:
+  portcullis ca rotate-root status --dir ca
+  portcullis ca rotate-root status --dir ca -o json")]
     Status(Common),
 }
 
