@@ -165,7 +165,7 @@ mod tests {
     fn the_end_of_a_signer_ends_the_proof() {
         let ca = Authority::root("example.org");
         let (judge, now) = (Judge::new(&ca), certs::now());
-        let below = ca.below(&Profile::authority("example.org", "short").valid(now - 60, now + 50));
+        let below = ca.below(&Profile::authority("example.org", "CN=short").valid(now - 60, now + 50));
         let peer = below.issue(&Profile::leaf(PEER).valid(now - 60, now + 100));
         judge.judge(&peer, Role::Client, now).unwrap();
         assert!(matches!(judge.judge(&peer, Role::Client, now + 51), Err(VerifyError::Expired { .. })));
