@@ -50,7 +50,7 @@ fn relied_upon(settings: &Settings, folder: &Path) {
         assert!(!matches!(mode, RouteMode::Mtls(expected) if expected.iter().next().is_none()));
     }
     assert!(outbound.routes.is_empty() || outbound.transparent.is_some());
-    let files = settings.identity_files().into_iter().flatten().chain(settings.policies.clone());
+    let files = settings.identity_files().into_iter().chain(settings.policies.clone());
     for path in files {
         assert!(path.starts_with(folder) || path.is_absolute(), "{path:?}");
     }
