@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
+use crate::record::TrafficSecrets;
 use crate::server::established;
 use crate::session::Session;
 use crate::stream::Stream;
@@ -72,12 +73,13 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
-    let config = credentials.client_config(Arc::clone(&verifier), sni.is_some());
+    let secrets = Arc::new(TrafficSecrets::default());
+    let config = credentials.client_config(Arc::clone(&verifier), Arc::clone(&secrets), sni.is_some());
     // rustls wants a name in any case; the verifier never looks at it, and an address is never sent.
     let name = match sni {
         Some(Sni(name)) => ServerName::DnsName(name.clone()),
         None => ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()),
     };
     let session = UnbufferedClientConnection::new(Arc::new(config), name).map_err(HandshakeError::Protocol)?;
-    established(Stream::new(io, Session::Client(session)), &verifier).await
+    established(Stream::new(io, Session::client(session, secrets)), &verifier).await
 }

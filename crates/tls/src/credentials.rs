@@ -18,6 +18,7 @@ use crate::credential_error::{CredentialError, CredentialWarning, FileRole};
 use crate::pem;
 use crate::proven::Proven;
 use crate::provider::provider;
+use crate::record::TrafficSecrets;
 use crate::trust::TrustBundles;
 use crate::verifier::PeerVerifier;
 use crate::verify::{Verified, VerifyError, recheck, unix, verify};
@@ -272,7 +273,11 @@ impl Credentials {
 
     /// The server's configuration for one connection. rustls lets nobody swap the verifier of a finished one, so it is made
     /// anew each time; key and provider, which cost something, are shared.
-    pub(crate) fn server_config(&self, verifier: Arc<PeerVerifier>) -> Result<ServerConfig, rustls::Error> {
+    pub(crate) fn server_config(
+        &self,
+        verifier: Arc<PeerVerifier>,
+        secrets: Arc<TrafficSecrets>,
+    ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
             .with_protocol_versions(self.min_version.versions())?
             .with_client_cert_verifier(verifier)
@@ -283,8 +288,8 @@ impl Credentials {
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
-        config.key_log = Arc::new(NoKeyLog {});
-        config.enable_secret_extraction = false;
+        config.key_log = secrets;
+        config.enable_secret_extraction = true;
         // No list: a client is never refused for the protocol names that it offers.
         config.alpn_protocols = Vec::new();
         Ok(config)
@@ -296,9 +301,15 @@ impl Credentials {
         Arc::clone(&self.key)
     }
 
-    /// The client's configuration for one connection. It lives as long as that does, so all that can be shared is.
-    pub(crate) fn client_config(&self, verifier: Arc<PeerVerifier>, send_sni: bool) -> ClientConfig {
+    /// The client's configuration for one connection.
+    pub(crate) fn client_config(
+        &self,
+        verifier: Arc<PeerVerifier>,
+        secrets: Arc<TrafficSecrets>,
+        send_sni: bool,
+    ) -> ClientConfig {
         let mut config = self.client.clone();
+        config.key_log = secrets;
         config.dangerous().set_certificate_verifier(verifier);
         config.enable_sni = send_sni;
         config
@@ -329,7 +340,7 @@ fn client_template(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.key_log = Arc::new(NoKeyLog {});
-    config.enable_secret_extraction = false;
+    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![portcullis_wire::CLIENT_ALPN.to_vec()];
     Ok(config)
 }

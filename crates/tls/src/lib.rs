@@ -4,7 +4,8 @@
 //! - A connection that [`server::accept`] or [`client::connect`] hands out has a peer whose chain led to a root of *its own*
 //!   trust domain's bundle, whose certificate is an X.509-SVID, and who has proven to hold the key. The identity in
 //!   [`PeerInfo`] is the one that was verified in this very handshake, read once.
-//! - There is no session to resume, no early data, no key log, and no TLS without a client certificate, under any setting.
+//! - There is no session to resume, no early data, and no TLS without a client certificate, under any setting. No secret of a
+//!   connection leaves its memory.
 //! - [`Credentials`] that exist are usable: they were verified with the same code that peers are verified with.
 //!
 //! Path building and signatures are webpki's and aws-lc's; what SPIFFE asks beyond that is `portcullis-identity`'s. It
@@ -21,6 +22,7 @@ mod handshake;
 mod pem;
 mod proven;
 mod provider;
+mod record;
 mod scratch;
 pub mod server;
 mod session;

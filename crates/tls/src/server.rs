@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
+use crate::record::TrafficSecrets;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
@@ -22,9 +23,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::AnyWorkload));
-    let config = credentials.server_config(Arc::clone(&verifier)).map_err(HandshakeError::Protocol)?;
+    let secrets = Arc::new(TrafficSecrets::default());
+    let config =
+        credentials.server_config(Arc::clone(&verifier), Arc::clone(&secrets)).map_err(HandshakeError::Protocol)?;
     let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(HandshakeError::Protocol)?;
-    established(Stream::new(io, Session::Server(session)), &verifier).await
+    established(Stream::new(io, Session::server(session, secrets)), &verifier).await
 }
 
 /// Runs a handshake to its end; what is handed out has a peer that was verified in it.
@@ -41,14 +44,14 @@ where
         return Err(HandshakeError::new(error, verifier));
     }
     let peer = peer(verifier, stream.state())?;
-    Ok((stream, peer))
+    Ok((stream.established().map_err(HandshakeError::Protocol)?, peer))
 }
 
 /// The verdict of a handshake that succeeded.
-fn peer(verifier: &PeerVerifier, state: &rustls::CommonState) -> Result<PeerInfo, HandshakeError> {
-    match verifier.verdict() {
-        Some(Ok(verified)) => Ok(PeerInfo::new(verified.clone(), state)),
+fn peer(verifier: &PeerVerifier, state: Option<&rustls::CommonState>) -> Result<PeerInfo, HandshakeError> {
+    match (verifier.verdict(), state) {
+        (Some(Ok(verified)), Some(state)) => Ok(PeerInfo::new(verified.clone(), state)),
         // rustls completed a handshake without asking the verifier: never an identity, whatever the cause.
-        Some(Err(_)) | None => Err(HandshakeError::Protocol(rustls::Error::NoCertificatesPresented)),
+        _ => Err(HandshakeError::Protocol(rustls::Error::NoCertificatesPresented)),
     }
 }

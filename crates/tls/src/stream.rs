@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{alert_name, tls_error};
 use crate::scratch::{Outgoing, Scratch};
-use crate::session::{Output, Session};
+use crate::session::{Output, Session, put};
 
 /// How much is sent and received at once: four records that make one packet on loopback and on networks whose packets the kernel
 /// cuts itself (`portcullis_net` has a copy buffer of what is in them).
@@ -27,7 +27,7 @@ const MAX_WRITE: usize = MAX_SENT - 4 * 22;
 /// once; it is sent before anything is written again, or by a flush.
 ///
 /// While nothing is on its way, it holds no buffer. It is a pointer, since it is handed through several futures, and each
-/// of them would keep room for the kilobyte that rustls' state is.
+/// of them would keep room for it.
 pub struct Stream<IO>(Box<Inner<IO>>);
 
 struct Inner<IO> {
@@ -142,8 +142,8 @@ impl<IO> Stream<IO> {
         }))
     }
 
-    /// What the handshake agreed on.
-    pub(crate) fn state(&self) -> &CommonState {
+    /// What the handshake agreed on; not known any more behind [`Stream::established`].
+    pub(crate) fn state(&self) -> Option<&CommonState> {
         self.0.session.state()
     }
 
@@ -169,25 +169,30 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
     /// first read or flush sends them too. After an error the alert has been written, as far as the connection took it.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         // The client speaks first: what it says comes out of nothing.
-        self.0.process(&mut [], &mut keep);
+        self.0.process(&mut [], None);
         poll_fn(|cx| self.0.poll_handshake(cx)).await
     }
-}
 
-/// Nobody reads yet.
-const fn keep(_received: &[u8]) -> usize {
-    0
+    /// Goes on to what follows the handshake.
+    ///
+    /// # Errors
+    /// When the handshake has not left what is needed for that.
+    pub(crate) fn established(self) -> Result<Self, Error> {
+        let inner = *self.0;
+        let session = inner.session.established(&inner.incoming)?;
+        Ok(Self(Box::new(Inner { session, ..inner })))
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.check()?;
-            if self.fresh && !self.session.state().is_handshaking() {
+            if self.fresh && !self.session.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
             let sent = self.poll_send(cx)?;
-            if !self.session.state().is_handshaking() {
+            if !self.session.is_handshaking() {
                 ready!(sent);
                 return Pin::new(&mut self.io).poll_flush(cx);
             }
@@ -195,7 +200,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             // Even if not all was sent: the peer may wait for us to read.
-            ready!(self.poll_receive(cx, &mut keep))?;
+            ready!(self.poll_receive(cx, None))?;
         }
     }
 
@@ -209,11 +214,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
 
     /// Reads once from the connection and processes what came. A failure of TLS is noted, not returned, so that what came
     /// before it can be delivered first.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8]) -> usize) -> Poll<io::Result<()>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, into: Option<&mut ReadBuf<'_>>) -> Poll<io::Result<()>> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
         // What is in it then fits into one buffer of the reader, and nothing is left for a small write of its own.
-        let most = if self.session.state().is_handshaking() { scratch.incoming.len() } else { MAX_SENT };
+        let most = if self.session.is_handshaking() { scratch.incoming.len() } else { MAX_SENT };
         let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::new(
@@ -230,10 +235,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         if let Some(front) = bytes.get_mut(..held) {
             front.copy_from_slice(&self.incoming);
         }
-        let (empty, handshaking) = (self.to_send.rest().is_empty(), self.session.state().is_handshaking());
-        self.process(bytes, take);
+        let (empty, handshaking) = (self.to_send.rest().is_empty(), self.session.is_handshaking());
+        self.process(bytes, into);
         // A client's last words in the handshake. Most often there are bytes of the app to go with them.
-        let done = handshaking && !self.session.state().is_handshaking() && self.failed.is_none();
+        let done = handshaking && !self.session.is_handshaking() && self.failed.is_none();
         self.fresh = empty && done && self.session.is_client() && !self.to_send.rest().is_empty();
         if self.fresh {
             return Poll::Ready(Ok(()));
@@ -245,8 +250,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     }
 
     /// Processes everything that has come and was not done with.
-    fn process(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8]) -> usize) {
-        let mut output = Output::new(Outgoing::default(), take);
+    fn process(&mut self, bytes: &mut [u8], into: Option<&mut ReadBuf<'_>>) {
+        let mut output = Output::new(Outgoing::default(), into);
         let (done, result) = self.session.read(bytes, &mut output);
         let rest = bytes.get(done..).unwrap_or_default();
         let to_send = self.absorb(output);
@@ -257,7 +262,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     }
 
     /// Keeps what came out, but for what is to be sent, which is returned.
-    fn absorb(&mut self, output: Output<'_>) -> Outgoing {
+    fn absorb(&mut self, output: Output<'_, '_>) -> Outgoing {
         self.received.add(&output.received);
         self.peer_closed |= output.peer_closed;
         output.to_send
@@ -268,6 +273,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         self.incoming.drain(..done.min(self.incoming.len()));
         self.failed = result.err();
         self.check()
+    }
+
+    /// After a failure: an alert about it may still be here, if it could not be sent at once.
+    fn try_last_words(&mut self, cx: &mut Context<'_>) {
+        if self.failed.is_some() {
+            let _tried = self.poll_send(cx);
+        }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,6 +320,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
             if buf.filled().len() > before || buf.remaining() == 0 || inner.peer_closed {
                 return Poll::Ready(Ok(()));
             }
+            inner.try_last_words(cx);
             inner.check()?;
             if inner.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -316,16 +329,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
                 // The peer may wait for it. If it cannot be sent, what the peer has said about that is to be read.
                 let _tried = inner.poll_send(cx);
             }
-            ready!(inner.poll_receive(cx, &mut |received| put(buf, received)))?;
+            ready!(inner.poll_receive(cx, Some(&mut *buf)))?;
         }
     }
-}
-
-/// Adds as much as there is room for, and says how much that is.
-fn put(buf: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
-    let count = bytes.len().min(buf.remaining());
-    buf.put_slice(bytes.get(..count).unwrap_or_default());
-    count
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
@@ -347,8 +353,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
             scratch.outgoing.extend(inner.to_send.rest());
             inner.to_send = Pending::default();
         }
-        let mut nobody = keep;
-        let mut output = Output::new(std::mem::take(&mut scratch.outgoing), &mut nobody);
+        let mut output = Output::new(std::mem::take(&mut scratch.outgoing), None);
         let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);
         scratch.outgoing = inner.absorb(output);
         let sent = inner.send_now(cx, scratch.outgoing.filled());
@@ -367,9 +372,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         let inner = &mut *self.0;
         if !inner.closed {
             inner.closed = true;
+            inner.try_last_words(cx);
             inner.check()?;
-            let mut nobody = keep;
-            let mut output = Output::new(Outgoing::default(), &mut nobody);
+            let mut output = Output::new(Outgoing::default(), None);
             let (done, result) = inner.session.close(&mut inner.incoming, &mut output);
             let to_send = inner.absorb(output);
             inner.to_send.add(to_send.filled());

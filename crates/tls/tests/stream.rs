@@ -6,7 +6,7 @@ mod common;
 use common::{DOMAIN, ME, WEB, credentials, expect, pipe};
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
-use portcullis_tls::{Stream, StreamFault, client, server};
+use portcullis_tls::{MinVersion, Stream, StreamFault, client, server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 async fn pair() -> (Stream<DuplexStream>, Stream<DuplexStream>) {
@@ -165,4 +165,109 @@ async fn small_reads_get_every_byte_and_nothing_is_written_after_the_end() {
     tokio::join!(write, read);
     assert!(seen == sent);
     assert_eq!(client.write(b"more").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+/// A connection that hands on so many bytes, and the rest after a while.
+struct CutAt(DuplexStream, usize);
+
+impl tokio::io::AsyncRead for CutAt {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let most = if self.1 == 0 { buf.remaining() } else { self.1.min(buf.remaining()) };
+        let mut part = buf.take(most);
+        std::task::ready!(std::pin::Pin::new(&mut self.0).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        buf.advance(count);
+        self.1 = self.1.saturating_sub(count);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for CutAt {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Messages of the handshake in many small records, cut anywhere, in both roles and versions; bytes behind them are not lost.
+#[tokio::test]
+async fn small_records_that_are_cut_anywhere_make_a_handshake() {
+    let ca = Authority::root(DOMAIN);
+    let me = credentials(&ca, ME);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let rules = if version == &rustls::version::TLS12 {
+            common::credentials_with(&ca, ME, |rules| rules.min_version = MinVersion::Tls12)
+        } else {
+            me.clone()
+        };
+        let peer = RawPeer::presenting(&ca.workload(WEB)).with_versions(&[version]);
+        for cut in (1..400).step_by(13) {
+            let (near, far) = tokio::io::duplex(100_000);
+            let mut config = peer.client();
+            config.max_fragment_size = Some(64);
+            let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+            let name = rustls_pki_types::ServerName::try_from("anything.test").unwrap();
+            let dial = async {
+                let mut client = connector.connect(name, far).await.unwrap();
+                client.write_all(b"from the client").await.unwrap();
+                client
+            };
+            let (server, mut client) = tokio::join!(server::accept(CutAt(near, cut), &rules), dial);
+            talk(server.unwrap().0, &mut client, b"from the client").await;
+
+            let (near, far) = tokio::io::duplex(100_000);
+            let mut config = peer.server();
+            config.max_fragment_size = Some(64);
+            let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+            let serve = async {
+                let mut server = acceptor.accept(far).await.unwrap();
+                server.write_all(b"from the server").await.unwrap();
+                server
+            };
+            let expected = expect(WEB);
+            let dial = client::connect(CutAt(near, cut), &rules, &expected, None);
+            let (mut server, client) = tokio::join!(serve, dial);
+            talk(client.unwrap().0, &mut server, b"from the server").await;
+        }
+    }
+}
+
+/// Ours has the peer's first words, and then both speak.
+async fn talk<Peer: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    mut ours: Stream<CutAt>,
+    peer: &mut Peer,
+    first: &[u8],
+) {
+    let mut got = vec![0; first.len()];
+    ours.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, first);
+    ours.write_all(&[5; 40_000]).await.unwrap();
+    let mut got = vec![0; 40_000];
+    peer.read_exact(&mut got).await.unwrap();
+    peer.write_all(&got).await.unwrap();
+    peer.flush().await.unwrap();
+    let mut back = vec![0; 40_000];
+    ours.read_exact(&mut back).await.unwrap();
+    assert!(back == [5; 40_000]);
 }

@@ -36,13 +36,18 @@ fn verifier(credentials: &Arc<Credentials>) -> Arc<PeerVerifier> {
 fn the_server_stores_nothing_and_requires_a_certificate() {
     for min_version in [MinVersion::Tls13, MinVersion::Tls12] {
         let credentials = credentials(min_version);
-        let config = credentials.server_config(verifier(&credentials)).unwrap();
+        let config = credentials.server_config(verifier(&credentials), Arc::default()).unwrap();
         assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
-        assert!(!config.send_half_rtt_data && !config.ticketer.enabled() && !config.enable_secret_extraction);
+        assert!(!config.send_half_rtt_data && !config.ticketer.enabled());
         assert!(!config.session_storage.can_cache());
         assert!(!config.session_storage.put(b"id".to_vec(), b"session".to_vec()));
         assert!(config.alpn_protocols.is_empty());
-        assert!(!config.key_log.will_log("CLIENT_TRAFFIC_SECRET_0"));
+        // What the record layer goes on with, and nothing else.
+        for label in
+            ["CLIENT_RANDOM", "CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "EXPORTER_SECRET"]
+        {
+            assert!(!config.key_log.will_log(label), "{label}");
+        }
     }
     let verifier = verifier(&credentials(MinVersion::Tls13));
     assert!(verifier.client_auth_mandatory() && verifier.offer_client_auth());
@@ -54,11 +59,16 @@ fn the_server_stores_nothing_and_requires_a_certificate() {
 fn the_client_sends_nothing_early_and_no_name_unless_told() {
     let credentials = credentials(MinVersion::Tls13);
     for send_sni in [false, true] {
-        let config = credentials.client_config(verifier(&credentials), send_sni);
-        assert!(!config.enable_early_data && !config.enable_secret_extraction);
+        let config = credentials.client_config(verifier(&credentials), Arc::default(), send_sni);
+        assert!(!config.enable_early_data);
         assert_eq!(config.enable_sni, send_sni);
         assert_eq!(config.alpn_protocols, [b"istio".to_vec()]);
-        assert!(!config.key_log.will_log("CLIENT_TRAFFIC_SECRET_0"));
+        // What the record layer goes on with, and nothing else.
+        for label in
+            ["CLIENT_RANDOM", "CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_HANDSHAKE_TRAFFIC_SECRET", "EXPORTER_SECRET"]
+        {
+            assert!(!config.key_log.will_log(label), "{label}");
+        }
     }
 }
 
@@ -69,7 +79,7 @@ fn the_client_sends_nothing_early_and_no_name_unless_told() {
 async fn a_client_configuration_used_twice_resumes_nothing() {
     let ca = Authority::root("example.org");
     let credentials = credentials_of(&ca, MinVersion::Tls13);
-    let config = Arc::new(credentials.client_config(verifier(&credentials), false));
+    let config = Arc::new(credentials.client_config(verifier(&credentials), Arc::default(), false));
     let server = RawPeer::presenting(&ca.workload("spiffe://example.org/ns/default/sa/web")).server();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
     let mut outcomes = Vec::new();

@@ -10,22 +10,31 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::record::TrafficSecrets;
+
+fn sessions() -> (Session, Session) {
+    let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
+    let (near, far) = (Arc::new(TrafficSecrets::default()), Arc::new(TrafficSecrets::default()));
+    let (mut client, mut server) = (peer.client(), peer.server());
+    (client.key_log, server.key_log) = (near.clone(), far.clone());
+    (client.enable_secret_extraction, server.enable_secret_extraction) = (true, true);
+    let name = ServerName::try_from("anything.test").unwrap();
+    let client = UnbufferedClientConnection::new(Arc::new(client), name).unwrap();
+    let server = UnbufferedServerConnection::new(Arc::new(server)).unwrap();
+    (Session::client(client, near), Session::server(server, far))
+}
 
 async fn pair(capacity: usize) -> (Stream<DuplexStream>, Stream<DuplexStream>) {
-    let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
-    let name = ServerName::try_from("anything.test").unwrap();
-    let client = UnbufferedClientConnection::new(Arc::new(peer.client()), name).unwrap();
-    let server = UnbufferedServerConnection::new(Arc::new(peer.server())).unwrap();
+    let (client, server) = sessions();
     let (near, far) = tokio::io::duplex(capacity);
-    let mut client = Stream::new(near, Session::Client(client));
-    let mut server = Stream::new(far, Session::Server(server));
+    let (mut client, mut server) = (Stream::new(near, client), Stream::new(far, server));
     let dial = async {
         client.handshake().await?;
         client.flush().await
     };
     let (one, other) = tokio::join!(dial, server.handshake());
     one.and(other).unwrap();
-    (client, server)
+    (client.established().unwrap(), server.established().unwrap())
 }
 
 fn held(stream: &Stream<DuplexStream>) -> [usize; 3] {
@@ -91,25 +100,25 @@ impl AsyncWrite for Counted {
 #[tokio::test]
 async fn the_end_of_a_handshake_goes_with_the_first_bytes_or_by_itself() {
     for first in ["write", "read", "flush", "shutdown"] {
-        let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
-        let name = ServerName::try_from("anything.test").unwrap();
-        let client = UnbufferedClientConnection::new(Arc::new(peer.client()), name).unwrap();
-        let server = UnbufferedServerConnection::new(Arc::new(peer.server())).unwrap();
+        let (client, server) = sessions();
         let (near, far) = tokio::io::duplex(100_000);
-        let mut client = Stream::new(Counted(near, 0), Session::Client(client));
-        let mut server = Stream::new(far, Session::Server(server));
+        let mut client = Stream::new(Counted(near, 0), client);
+        let mut server = Stream::new(far, server);
         let serve = async {
             server.handshake().await?;
+            let mut server = server.established().unwrap();
             if first == "read" {
                 server.write_all(b"server first").await?;
             }
             let mut got = vec![0; 5];
             let count = server.read(&mut got).await?;
             got.truncate(count);
-            io::Result::Ok(got)
+            // Both are kept, so that neither ends the other's connection.
+            io::Result::Ok((got, server))
         };
         let dial = async {
             client.handshake().await?;
+            let mut client = client.established().unwrap();
             let hello = client.get_ref().1;
             match first {
                 "write" => client.write_all(b"first").await?,
@@ -119,10 +128,11 @@ async fn the_end_of_a_handshake_goes_with_the_first_bytes_or_by_itself() {
             }
             let writes = client.get_ref().1 - hello;
             client.shutdown().await?;
-            io::Result::Ok(writes)
+            io::Result::Ok((writes, client))
         };
-        let both = async { tokio::try_join!(dial, serve).unwrap() };
-        let (writes, got) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+        let both = async { tokio::try_join!(dial, serve).unwrap_or_else(|error| panic!("{first}: {error}")) };
+        let ((writes, _client), (got, _server)) =
+            tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
         assert_eq!((writes, got.as_slice()), (1, if first == "write" { &b"first"[..] } else { b"" }), "{first}");
     }
 }
