@@ -1,7 +1,8 @@
 //! The files: a snapshot that names a generation, and that generation's journal.
 //!
 //! A new snapshot is on disk under its name before the journal of its generation is begun, and the old journal is removed
-//! last. Whichever step a crash cuts off, the snapshot in place and the journal of its generation are the whole state.
+//! last. Whichever step a crash cuts off, the snapshot in place and the journal of its generation are the whole state. Files
+//! that do not go together so were copied or restored one by one; they are refused, since part of them would be forgotten.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -60,8 +61,16 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (0, Memory::default()),
             Err(error) => return Err(failed(&snapshot_path)(error)),
         };
-        remove_others(folder, generation).map_err(failed(folder))?;
+        let others = others(folder, generation).map_err(failed(folder))?;
         let path = journal_path(folder, generation);
+        // A step of `compact` that was cut off leaves the journal before it. Nothing else does; and what a later one says is
+        // not to be lost by removing it.
+        if let Some(later) = others.later {
+            return Err(StateError::Incomplete(journal_path(folder, later)));
+        }
+        if generation > 0 && !others.before && !path.exists() {
+            return Err(StateError::Incomplete(path));
+        }
         let content = match fs::read(&path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -69,6 +78,8 @@ impl Journal {
         };
         let length = replay(&content, &mut memory).map_err(|line| StateError::Damaged { path: path.clone(), line })?;
         let file = begin(folder, &path, length).map_err(failed(&path))?;
+        // Last: until then they tell that the journal may be missing.
+        others.leftover.iter().try_for_each(fs::remove_file).map_err(failed(folder))?;
         Ok((Self { folder: folder.to_owned(), generation, file, length, _lock: lock }, memory))
     }
 
@@ -142,16 +153,32 @@ fn begin(folder: &Path, path: &Path, length: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Removes what a crash left behind: journals of other generations, and drafts.
-fn remove_others(folder: &Path, generation: u64) -> io::Result<()> {
-    let own = format!("{JOURNAL}{generation}");
+/// What is in a folder besides a snapshot and its journal.
+#[derive(Default)]
+struct Others {
+    /// What a crash left behind: journals of generations before, and drafts.
+    leftover: Vec<PathBuf>,
+    /// Whether the journal of the generation before is there.
+    before: bool,
+    /// A generation whose snapshot is not the one that is here.
+    later: Option<u64>,
+}
+
+fn others(folder: &Path, own: u64) -> io::Result<Others> {
+    let mut others = Others::default();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if (name.starts_with(JOURNAL) && name != own) || name.starts_with(&format!(".{SNAPSHOT}.")) {
-            fs::remove_file(entry.path())?;
+        match name.strip_prefix(JOURNAL).and_then(|number| number.parse::<u64>().ok()) {
+            Some(number) if number > own => others.later = Some(number),
+            Some(number) if number < own => {
+                others.before |= number.checked_add(1) == Some(own);
+                others.leftover.push(entry.path());
+            }
+            None if name.starts_with(&format!(".{SNAPSHOT}.")) => others.leftover.push(entry.path()),
+            _ => {}
         }
     }
-    Ok(())
+    Ok(others)
 }

@@ -41,6 +41,12 @@ pub enum StateError {
         /// Which line.
         line: u64,
     },
+    /// A journal without its snapshot, or a snapshot without its journal.
+    #[error(
+        "{}: snapshot and journal do not go together, as when a backup was made while the CA ran, or not all of it was restored; restore the whole folder, or move it away to begin anew (then tokens that were used may be used again until they expire)",
+        .0.display()
+    )]
+    Incomplete(PathBuf),
     /// The system said no.
     #[error("{}: {error}", path.display())]
     Io {

@@ -161,6 +161,34 @@ fn what_a_crash_between_the_steps_of_a_snapshot_leaves_is_read() {
 }
 
 #[test]
+fn files_that_do_not_go_together_are_refused_and_none_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
+    let number = TokenNumber::random().unwrap();
+    store.commit(&issuance("cart", 1, None), NOW).unwrap();
+    let snapshot = fs::read(folder.path().join("snapshot")).unwrap();
+    store.commit(&issuance("cart", 2, None), NOW).unwrap();
+    drop(store);
+    open(folder.path()).commit(&issuance("cart", 3, Some(number)), NOW).unwrap();
+    let (journal, kept) = (folder.path().join("journal.2"), fs::read(folder.path().join("journal.2")).unwrap());
+    let refused = |what: &str| {
+        let error = Store::open(folder.path(), Options::default()).unwrap_err().to_string();
+        assert!(error.contains("do not go together"), "{what}: {error}");
+    };
+    // The snapshot is lost, or of an earlier time: that the token was used stands in the journal alone.
+    let latest = fs::read(folder.path().join("snapshot")).unwrap();
+    fs::remove_file(folder.path().join("snapshot")).unwrap();
+    refused("no snapshot");
+    fs::write(folder.path().join("snapshot"), snapshot).unwrap();
+    refused("an earlier snapshot");
+    assert_eq!(fs::read(&journal).unwrap(), kept);
+    fs::write(folder.path().join("snapshot"), latest).unwrap();
+    assert!(open(folder.path()).is_used(number), "as soon as they go together");
+    fs::remove_file(&journal).unwrap();
+    refused("no journal");
+}
+
+#[test]
 fn when_the_disk_fails_nothing_more_is_issued() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
