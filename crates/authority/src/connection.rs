@@ -36,8 +36,14 @@ const REQUEST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// What it has for finishing once it was told to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// The largest message; a request with an RSA key of 4096 bits has under 2 KiB.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// The largest message; a request with an RSA key of 4096 bits has under 2 KiB, and the longest that is looked at 16.
+const MAX_MESSAGE: usize = 24 * 1024;
+/// Requests under way in one connection; agents have one. With the largest message this is what a caller that nobody knows yet
+/// can have us keep: under 256 KiB in each connection, 128 MiB in all, half of it from one source.
+const STREAMS: u32 = 8;
+/// What may be under way in a request and in a connection before we have read it.
+const STREAM_WINDOW: u32 = 32 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * 1024;
 
 /// The generated servers for one connection.
 #[derive(Clone)]
@@ -95,7 +101,9 @@ async fn established(
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(32)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(16 * 1024)
         .max_send_buf_size(256 * 1024);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
