@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::service::Services;
 
 const TTL: Duration = Duration::from_secs(3600);
-const HALF: i64 = 1800;
+const HALF: u64 = 1800;
 /// How often they are looked at when nothing has happened.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -93,9 +93,10 @@ impl Kept {
             self.roots.insert(id.clone(), roots);
         }
         let file = place.join("token");
-        let fresh = self.tokens.get(id).is_some_and(|token| {
-            !services.is_used(token.number) && token.expires_unix.saturating_sub(now) > HALF && file.exists()
-        });
+        let fresh = self
+            .tokens
+            .get(id)
+            .is_some_and(|token| !services.is_used(token.number) && is_fresh(token.expires_unix, now) && file.exists());
         if !fresh {
             let (text, token) = services.tokens.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
             write(&file, text.as_bytes(), Private::Yes, true).map_err(|error| error.to_string())?;
@@ -105,7 +106,30 @@ impl Kept {
     }
 }
 
+/// Whether a token that ends then may go on lying there. One that has more than its whole life before it was made before the
+/// clock was set back, and would be refused as one from the future until the clock is there again.
+fn is_fresh(expires_unix: i64, now_unix: i64) -> bool {
+    let left = u64::try_from(expires_unix.saturating_sub(now_unix)).unwrap_or_default();
+    (HALF + 1..=TTL.as_secs()).contains(&left)
+}
+
 /// Segments of a SPIFFE ID have no slash and are not `.` or `..`, so they are names of folders.
 fn place(folder: &Path, id: &SpiffeId) -> Option<PathBuf> {
     id.istio().map(|istio| folder.join(istio.namespace).join(istio.service_account))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_replaced_at_half_of_its_life_and_when_the_clock_was_set_back() {
+        let now = 1_800_000_000;
+        let expires = now + 3600;
+        for (clock, fresh) in [(now, true), (now + 1799, true), (now + 1800, false), (now + 9999, false)] {
+            assert_eq!(is_fresh(expires, clock), fresh, "{}", clock - now);
+        }
+        assert!(!is_fresh(expires, now - 3600), "refused for an hour as one from the future");
+        assert!(!is_fresh(i64::MAX, i64::MIN));
+    }
 }

@@ -25,7 +25,8 @@ pub(crate) struct Ca {
     /// What callers' certificates are judged by: our own roots and no others.
     pub(crate) trust: TrustBundles,
     pub(crate) tls: Arc<ServerConfig>,
-    server_not_after: i64,
+    /// First and last second of the server certificate, in Unix time.
+    server_valid: (i64, i64),
 }
 
 /// Bundles of the domains that we federate with.
@@ -44,10 +45,10 @@ pub(crate) struct Live {
 
 impl Ca {
     pub(crate) fn new(signer: Arc<Signer>, server: Arc<Signer>, names: &[ServerName]) -> Result<Self, String> {
-        let (tls, server_not_after) = tls::configuration(&server, names)?;
+        let (tls, server_valid) = tls::configuration(&server, names)?;
         let roots = signer.roots().clone();
         let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
-        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_not_after })
+        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_valid })
     }
 }
 
@@ -109,14 +110,16 @@ impl Live {
         Ok(())
     }
 
-    /// Renews the server certificate if half of its life is over.
+    /// Renews the server certificate if half of its life is over, or the clock was set back to before it.
     pub(crate) fn renew_server_certificate(&self, now_unix: i64) -> Result<bool, String> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.ca();
         let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
-        let ends = current.server_not_after;
+        let (begins, ends) = current.server_valid;
+        // It was made before the clock was set back: to callers it is one from the future.
+        let early = begins > now_unix;
         // One that ends with its CA cannot be made to last longer.
-        if ends.saturating_sub(now_unix) > half || ends >= current.server.not_after_unix() {
+        if !early && (ends.saturating_sub(now_unix) > half || ends >= current.server.not_after_unix()) {
             return Ok(false);
         }
         self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), Arc::clone(&current.server), &self.names)?));
@@ -168,6 +171,15 @@ mod tests {
         assert_eq!(live.renew_server_certificate(now + 13 * 3600), Ok(true));
         assert!(!Arc::ptr_eq(&live.ca().tls, &first.tls));
         assert!(Arc::ptr_eq(&live.ca().signer, &first.signer));
+    }
+
+    #[test]
+    fn one_from_the_future_is_made_again_when_the_clock_was_set_back() {
+        let (live, now) = (live(1), Clock::system().now_unix());
+        let first = live.ca();
+        assert_eq!(live.renew_server_certificate(now - 30), Ok(false), "within what it is backdated by");
+        assert_eq!(live.renew_server_certificate(now - 7200), Ok(true));
+        assert!(!Arc::ptr_eq(&live.ca().tls, &first.tls));
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl ClientCertVerifier for Possession {
     }
 }
 
-/// A configuration with a new server certificate, and when that ends, in Unix time.
-pub(crate) fn configuration(signer: &Signer, names: &[ServerName]) -> Result<(Arc<ServerConfig>, i64), String> {
+/// A configuration with a new server certificate, and the first and last second of that, in Unix time.
+pub(crate) fn configuration(signer: &Signer, names: &[ServerName]) -> Result<(Arc<ServerConfig>, (i64, i64)), String> {
     let server = signer.server_certificate(names, SERVER_TTL).map_err(|error| error.to_string())?;
     let provider = provider();
     let verifier = Possession { signatures: provider.signature_verification_algorithms };
@@ -85,5 +85,5 @@ pub(crate) fn configuration(signer: &Signer, names: &[ServerName]) -> Result<(Ar
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.key_log = Arc::new(NoKeyLog {});
-    Ok((Arc::new(config), server.not_after_unix))
+    Ok((Arc::new(config), server.valid_unix))
 }

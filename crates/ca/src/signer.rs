@@ -112,13 +112,13 @@ pub struct ServerCertificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key.
     pub key: PrivateKeyDer<'static>,
-    /// Last second of its validity, in Unix time.
-    pub not_after_unix: i64,
+    /// First and last second of its validity, in Unix time.
+    pub valid_unix: (i64, i64),
 }
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("not_after_unix", &self.not_after_unix).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate").field("valid_unix", &self.valid_unix).finish_non_exhaustive()
     }
 }
 
@@ -230,7 +230,7 @@ impl Signer {
         Ok(ServerCertificate {
             chain,
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            not_after_unix: leaf.not_after_unix,
+            valid_unix: (leaf.not_before_unix, leaf.not_after_unix),
         })
     }
 
