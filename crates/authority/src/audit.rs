@@ -1,7 +1,7 @@
 //! `audit.jsonl`: a line for each certificate, and for each refusal (R61). Never a token, never a key.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -68,6 +68,8 @@ pub(crate) struct Audit {
 
 struct Inner {
     file: File,
+    /// The last line is not whole, since the power or the disk failed; the next one must not become a part of it.
+    torn: bool,
     window: Instant,
     written: u32,
     held_back: u64,
@@ -75,8 +77,9 @@ struct Inner {
 
 impl Audit {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
+        let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+        let torn = is_torn(&mut file)?;
+        Ok(Self { inner: Mutex::new(Inner { file, torn, window: Instant::now(), written: 0, held_back: 0 }) })
     }
 
     /// Writes a line about a step of a rotation.
@@ -124,10 +127,23 @@ impl Audit {
 impl Inner {
     /// In one write, so that lines stay whole.
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let mut line = serde_json::to_vec(entry)?;
+        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut line, entry)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        let written = self.file.write_all(&line);
+        self.torn = written.is_err();
+        written
     }
+}
+
+/// Whether something stands behind the last line break.
+fn is_torn(file: &mut File) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    Ok(last != [b'\n'])
 }
 
 #[cfg(test)]
@@ -149,5 +165,21 @@ mod tests {
         assert_eq!(text.lines().count(), 71);
         assert!(text.lines().last().unwrap().ends_with(r#""heldBack":80}"#), "{text}");
         assert_eq!(text.matches("heldBack").count(), 1);
+    }
+
+    #[test]
+    fn what_a_power_cut_left_of_a_line_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let entry = Entry::new("issued", "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
+        Audit::open(&path).unwrap().issued(&entry).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{whole}{}", &whole[..30])).unwrap();
+        let audit = Audit::open(&path).unwrap();
+        audit.issued(&entry).unwrap();
+        audit.issued(&entry).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
+        assert_eq!((lines.count(), text.lines().count()), (3, 4), "{text}");
     }
 }
