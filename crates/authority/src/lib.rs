@@ -15,6 +15,7 @@ mod authenticate;
 mod bootstrap;
 mod connection;
 mod control;
+mod descriptors;
 mod issue;
 mod limits;
 mod live;

@@ -18,7 +18,8 @@ use crate::limits::source;
 use crate::places::Places;
 use crate::service::Services;
 
-const PLACES: usize = 32;
+/// Connections at once.
+pub(crate) const PLACES: usize = 32;
 const HEAD: Duration = Duration::from_secs(5);
 const LIFETIME: Duration = Duration::from_secs(60);
 

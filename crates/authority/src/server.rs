@@ -20,10 +20,8 @@ use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
-use crate::{bootstrap, connection, control, plain, rotate};
+use crate::{bootstrap, connection, control, descriptors, plain, rotate};
 
-/// Connections at once.
-const CONNECTIONS: usize = 512;
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the server certificate is looked at.
@@ -170,7 +168,7 @@ impl Authority {
         if let Some(folder) = bootstrap {
             background.spawn(bootstrap::keep(folder, Arc::clone(&services), registered));
         }
-        let places = Places::new(CONNECTIONS);
+        let places = Places::new(descriptors::connections());
         let mut connections = JoinSet::new();
         let mut end = std::pin::pin!(end);
         loop {
