@@ -1,6 +1,7 @@
 //! `ca.sock`: how commands on this machine ask the running CA. One line with a question, one JSON value as the answer.
 //!
-//! Who may open the socket (mode 0600) may read the CA's key anyway, so nothing more is asked of a caller.
+//! Who may open the socket (mode 0600) may read the CA's key anyway. That is asked of the kernel at each connection, since a
+//! socket has its mode only after it has its name, and with a loose umask somebody else may be waiting there for it.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,12 +73,27 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        match stream.peer_cred() {
+            Ok(caller) if is_ours(caller.uid()) => {}
+            Ok(caller) => {
+                tracing::warn!(uid = caller.uid(), "refused at ca.sock: only root and the CA's own user may ask");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "refused at ca.sock: the system does not say who it is");
+                continue;
+            }
+        }
         let services = Arc::clone(&services);
         tokio::spawn(async move {
             // Who asks and goes away is no event.
             let _answered = tokio::time::timeout(PATIENCE, one(stream, &services)).await;
         });
     }
+}
+
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
@@ -146,4 +162,16 @@ fn question<T: for<'de> Deserialize<'de>>(dir: &Path, question: &str) -> io::Res
     let mut text = String::new();
     BufReader::new(stream).take(MAX_ANSWER).read_line(&mut text)?;
     serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn only_root_and_our_own_user_may_ask() {
+        let own = rustix::process::geteuid().as_raw();
+        assert!(is_ours(0) && is_ours(own));
+        assert!(!is_ours(own.wrapping_add(1000)));
+    }
 }
