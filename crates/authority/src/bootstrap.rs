@@ -3,7 +3,7 @@
 //! A service mounts its folder and restarts as often as it likes: a token is replaced as soon as it has served, and at half of
 //! its life. Each is good for one certificate and for that identity alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ struct Kept {
     tokens: BTreeMap<SpiffeId, Token>,
     roots: BTreeMap<SpiffeId, String>,
     /// Identities that were complained about.
-    strange: Vec<SpiffeId>,
+    strange: BTreeSet<SpiffeId>,
 }
 
 /// Keeps them fresh until it is dropped.
@@ -71,9 +71,8 @@ impl Kept {
         }
         for (id, _) in registrations.iter() {
             let Some(place) = place(folder, id) else {
-                if !self.strange.contains(id) {
+                if self.strange.insert(id.clone()) {
                     tracing::warn!(%id, "no token is kept for it: only IDs like spiffe://TD/ns/NAMESPACE/sa/ACCOUNT have a folder");
-                    self.strange.push(id.clone());
                 }
                 continue;
             };
