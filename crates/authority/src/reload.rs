@@ -68,13 +68,17 @@ pub(crate) struct InForce {
     pub(crate) rotation: Option<Rotation>,
 }
 
+/// Refuses a key that anybody may have put there: who chooses it can name anybody.
+pub(crate) fn private(key: &FileContent) -> Result<(), String> {
+    let name = key.path.file_name().unwrap_or_default().to_string_lossy();
+    if key.mode & 0o002 != 0 { Err(format!("{name}: everybody may write it; chmod 0600")) } else { Ok(()) }
+}
+
 fn parse_signer(files: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
     let [cert, key, roots, chain @ ..] = files else {
         return Err("ca-cert.pem, ca-key.pem and root-cert.pem are three files".to_owned());
     };
-    if key.mode & 0o002 != 0 {
-        return Err("ca-key.pem: everybody may write it; chmod 0600".to_owned());
-    }
+    private(key)?;
     let files = SignerFiles {
         ca_cert: &cert.content,
         ca_key: &key.content,

@@ -227,9 +227,9 @@ pub(crate) fn token_key(dir: &Path, signer: &portcullis_ca::Signer) -> Result<To
     let path = dir.join("token-key.pem");
     let file = portcullis_watch::Source::Files(vec![path.clone()]).read().complete();
     let file = file.map_err(|error| StartError::Folder(format!("{error}; `portcullis ca init` makes one")))?;
-    let content =
-        file.first().map(|file| file.content.clone()).ok_or_else(|| StartError::Folder("no file".to_owned()))?;
-    TokenKey::read(&content, signer.trust_domain())
+    let file = file.first().ok_or_else(|| StartError::Folder("no file".to_owned()))?;
+    reload::private(file).map_err(StartError::Folder)?;
+    TokenKey::read(&file.content, signer.trust_domain())
         .map_err(|error| StartError::Folder(format!("{}: {error}", path.display())))
 }
 

@@ -286,6 +286,27 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
 }
 
 #[tokio::test]
+async fn a_key_that_everybody_may_write_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut stage = Stage::start(&registered(&[CART])).await;
+    stage.stop().await;
+    for name in ["token-key.pem", "ca-key.pem"] {
+        let mode = |mode| std::fs::set_permissions(stage.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o602);
+        let config = Config {
+            dir: stage.folder.path().to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            names: Vec::new(),
+            bootstrap: None,
+            metrics: None,
+        };
+        let error = Authority::start(config).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");
+        mode(0o600);
+    }
+}
+
+#[tokio::test]
 async fn one_source_that_fails_and_fails_is_not_listened_to_and_others_are() {
     let stage = Stage::start(&registered(&[CART])).await;
     let (roots, request) = (stage.root.bundle_pem(), fresh());
