@@ -31,5 +31,6 @@ mod tls;
 
 pub use control::{Answer, ask, rotate};
 pub use mint::mint;
+pub use reload::put_pair;
 pub use rotate::{Request as RotateRequest, Standing, Step, Waited};
 pub use server::{Authority, Config, StartError};

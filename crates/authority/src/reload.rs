@@ -1,11 +1,12 @@
 //! Reading the CA's folder, and reading it again when it changes. Two sets, each whole or not at all, each with its own last
 //! good one: the four files of the signer, and the registrations with the bundles that they name.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_ca::rotation::{Files, Rotation};
-use portcullis_ca::{Registrations, Signer, SignerFiles};
+use portcullis_ca::{Private, Registrations, Signer, SignerFiles, WriteError, write};
 use portcullis_identity::TrustDomain;
 use portcullis_tls::{Clock, TrustBundle, utc};
 use portcullis_watch::{FileContent, Options, Source, Watcher};
@@ -16,6 +17,9 @@ const REGISTRATIONS: &str = "identities.yaml";
 
 /// The files of the signer; the last one may be missing.
 const SIGNER: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"];
+
+/// The key of a certificate that is being put in place: see [`put_pair`].
+const NEXT_KEY: &str = "ca-key-next.pem";
 
 /// What keeps watching until it is dropped.
 pub(crate) struct Watchers {
@@ -29,14 +33,70 @@ fn signer_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
-    let files = Source::Files(signer_files(dir)).read().complete().map_err(|error| error.to_string())?;
-    parse_signer(&files, configured).map_err(|error| format!("{}: {error}", dir.display()))
+    Ok(judged(dir, configured)?.0)
+}
+
+/// The files with what they make. If a crash has cut off [`put_pair`], the key is the one that waits.
+fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<(Signer, Vec<FileContent>), String> {
+    let read = |paths| Source::Files(paths).read().complete().map_err(|error| error.to_string());
+    let mut files = read(signer_files(dir))?;
+    let refused = match parse_signer(&files, configured) {
+        Ok(signer) => return Ok((signer, files)),
+        Err(error) => format!("{}: {error}", dir.display()),
+    };
+    let waiting = read(vec![dir.join(NEXT_KEY)]).ok().and_then(|mut files| files.pop());
+    if let (Some(key), Some(next)) = (files.get_mut(1), waiting) {
+        *key = next;
+        if let Ok(signer) = parse_signer(&files, configured) {
+            return Ok((signer, files));
+        }
+    }
+    Err(refused)
+}
+
+/// Puts key and certificate in place so that, wherever it is cut off, what is there makes a CA: the old one or the new one.
+///
+/// # Errors
+/// If the system refuses.
+pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
+    let [cert_name, key_name, ..] = SIGNER;
+    if !dir.join(key_name).exists() {
+        // Without a certificate nothing is a CA.
+        write(&dir.join(key_name), key.as_bytes(), Private::Yes, true)?;
+        return write(&dir.join(cert_name), cert.as_bytes(), Private::No, true);
+    }
+    // The one that was cut off first: its key must not be lost while its certificate is in place. What cannot be used anyway
+    // is replaced.
+    let configured = registrations(dir).ok().and_then(|read| read.trust_domain);
+    let _finished = finish_pair(dir, configured.as_ref());
+    write(&dir.join(NEXT_KEY), key.as_bytes(), Private::Yes, true)?;
+    write(&dir.join(cert_name), cert.as_bytes(), Private::No, true)?;
+    let path = dir.join(key_name);
+    take_key(dir).map_err(|source| WriteError::Io { path, source })
+}
+
+/// What a crash has cut off of [`put_pair`]: the key that waits takes its place. Only if it is the certificate's.
+pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>) -> Result<(), String> {
+    let waits = dir.join(NEXT_KEY).exists();
+    let (_, files) = judged(dir, configured)?;
+    if waits && files.get(1).is_some_and(|key| key.path.ends_with(NEXT_KEY)) {
+        take_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
+    }
+    Ok(())
+}
+
+fn take_key(dir: &Path) -> io::Result<()> {
+    match std::fs::rename(dir.join(NEXT_KEY), dir.join("ca-key.pem")) {
+        // A CA that has started in the meantime did it.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// The four files as text, after they were judged.
 pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>) -> Result<Files, String> {
-    signer(dir, configured)?;
-    let read = Source::Files(signer_files(dir)).read().complete().map_err(|error| error.to_string())?;
+    let (_, read) = judged(dir, configured)?;
     let text = |at: usize| {
         let content = read.get(at).map(|file| file.content.to_vec()).unwrap_or_default();
         String::from_utf8(content).map_err(|_| format!("{}: a file is no text", dir.display()))

@@ -97,12 +97,14 @@ impl From<String> for No {
 
 /// At a start: what is in force. What a crash has cut off of the last step is done.
 pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>) -> Result<reload::InForce, String> {
-    if let Some(rotation) = Rotation::load(dir).map_err(|error| error.to_string())?
-        && rotation.phase == Phase::Finished
-    {
-        // Before files are replaced, it is known that what replaces them can be used.
-        rotation.in_force(domain).map_err(|error| error.to_string())?;
-        settle(dir, &rotation)?;
+    match Rotation::load(dir).map_err(|error| error.to_string())? {
+        None => reload::finish_pair(dir, domain)?,
+        Some(rotation) if rotation.phase == Phase::Finished => {
+            // Before files are replaced, it is known that what replaces them can be used.
+            rotation.in_force(domain).map_err(|error| error.to_string())?;
+            settle(dir, &rotation)?;
+        }
+        Some(_) => {}
     }
     reload::in_force(dir, domain)
 }

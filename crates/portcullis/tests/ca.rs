@@ -141,6 +141,98 @@ fn a_ca_runs_without_its_root_is_renewed_and_ends_cleanly() {
 }
 
 #[test]
+fn a_renewal_that_is_killed_at_any_moment_leaves_a_folder_that_a_ca_starts_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    let starts = |when: &str| {
+        let token = ca(&["token", "--dir", text(&dir), "--id", CART]);
+        assert!(token.status.success(), "{when}: {}", said(&token));
+    };
+    let old_key = fs::read(dir.join("ca-key.pem")).unwrap();
+    assert!(ca(&["renew", "--dir", text(&dir)]).status.success());
+    assert!(!dir.join("ca-key-next.pem").exists());
+    // As a kill between the last two steps leaves it: the certificate is in its place, and the key not yet.
+    fs::rename(dir.join("ca-key.pem"), dir.join("ca-key-next.pem")).unwrap();
+    fs::write(dir.join("ca-key.pem"), &old_key).unwrap();
+    starts("between the certificate and the key");
+    Running::start(&dir, &[]).end(rustix::process::Signal::TERM);
+    assert!(!dir.join("ca-key-next.pem").exists() && fs::read(dir.join("ca-key.pem")).unwrap() != old_key);
+    // A key that waits in vain changes nothing.
+    fs::write(dir.join("ca-key-next.pem"), &old_key).unwrap();
+    starts("before the certificate");
+    for wait in 0..30 {
+        let mut renewal = Command::new(BIN).args(["ca", "renew", "--dir", text(&dir)]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        renewal.kill().unwrap();
+        renewal.wait().unwrap();
+        starts("at a random moment");
+    }
+}
+
+#[test]
+fn silent_strangers_do_not_take_the_descriptors_that_the_ca_needs_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, bootstrap) = (folder.path().join("ca"), folder.path().join("bootstrap"));
+    init(&dir);
+    let listen = free_address();
+    let child = Command::new("sh")
+        .args(["-c", r#"ulimit -n 160; exec "$@""#, "sh", BIN, "ca", "run", "--name", "ca.test"])
+        .args(["--dir", text(&dir), "--listen", &listen.to_string(), "--bootstrap", text(&bootstrap)])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running { child, listen };
+    let answers = || ca(&["status", "--dir", text(&dir)]).status.success();
+    eventually("the CA answers", || answers().then_some(()));
+    let token = bootstrap.join("shop/cart/token");
+    eventually("a token lies ready", || token.exists().then_some(()));
+    let silent: Vec<_> = (0..250).map(|_| std::net::TcpStream::connect(listen).unwrap()).collect();
+    // With no descriptor left it could neither be asked nor write a file.
+    assert!(answers());
+    running.shown(&dir);
+    fs::remove_file(&token).unwrap();
+    eventually("another token lies ready", || token.exists().then_some(()));
+    drop(silent);
+}
+
+/// As root alone: somebody else has to be there.
+#[test]
+fn nobody_else_may_ask_at_the_socket_even_if_its_mode_lets_them() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    let _running = Running::start(&dir, &[]);
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    // Where they find it whatever the folder of the build is.
+    let program = folder.path().join("portcullis");
+    fs::copy(BIN, &program).unwrap();
+    [folder.path(), &dir, &dir.join("ca.sock")].into_iter().for_each(open);
+    let ask = |user: &str| {
+        let asked = Command::new("setpriv")
+            .args([
+                "--reuid",
+                user,
+                "--clear-groups",
+                text(&program),
+                "ca",
+                "rotate-root",
+                "status",
+                "--dir",
+                text(&dir),
+            ])
+            .output()
+            .unwrap();
+        (asked.status.code(), said(&asked))
+    };
+    assert_eq!(ask("0").0, Some(0), "root itself: {}", ask("0").1);
+    assert_eq!(ask("65534").0, Some(69), "{}", ask("65534").1);
+}
+
+#[test]
 fn a_token_is_printed_for_who_is_registered_and_for_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("ca");

@@ -66,16 +66,11 @@ fn read(path: &Path) -> Result<String, Failure> {
     Ok(std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
 }
 
-/// Puts an intermediate in place. The certificate comes last: without it nothing is a CA, and a running CA waits for the pair.
+/// Puts an intermediate in place. The certificate comes after what it needs: without it nothing is a CA, and a running CA waits
+/// for the pair.
 fn put(dir: &Path, intermediate: &portcullis_ca::Intermediate, roots: &str) -> Result<(), Failure> {
     let cert = intermediate.cert_pem();
-    for (name, content, private) in [
-        (ROOT_CERT, roots, Private::No),
-        (CHAIN, cert, Private::No),
-        (CA_KEY, &intermediate.key_pem(), Private::Yes),
-        (CA_CERT, cert, Private::No),
-    ] {
-        write(&dir.join(name), content.as_bytes(), private, true).map_err(failure)?;
-    }
-    Ok(())
+    write(&dir.join(ROOT_CERT), roots.as_bytes(), Private::No, true).map_err(failure)?;
+    write(&dir.join(CHAIN), cert.as_bytes(), Private::No, true).map_err(failure)?;
+    portcullis_authority::put_pair(dir, &intermediate.key_pem(), cert).map_err(failure)
 }
