@@ -107,6 +107,9 @@ class Program:
 class World:
     """An app, its sidecar `cart`, a client's sidecar `web`, and loads. All end with the `with` block."""
 
+    # Who `cart` is.
+    server = SERVER
+
     def __init__(self, context, mode="STRICT", relay=None, cart=None, web=None, expected=SERVER):
         self.context = context
         self.relay = relay
@@ -139,14 +142,12 @@ class World:
         self.temporary.cleanup()
 
     def _start(self):
-        self.authority = Authority.portcullis(self.folder / "ca", self.context.binary)
         self.app = self.program("app", "127.0.0.1:0")
         target = self.app.listening()
         if self.relay:
             target = self.program("relay", "127.0.0.1:0", f"127.0.0.1:{target}", self.relay).listening()
-        self.leaf = {name: self.authority.issue(self.folder / f"{name}-leaf", spiffe)
-                     for name, spiffe in (("cart", SERVER), ("web", CLIENT))}
-        self.cart = portcullis.server("cart", self.folder, self.context.binary, self.leaf["cart"])
+        self.leaf = self._identities()
+        self.cart = portcullis.server("cart", self.folder, self.context.binary, self.leaf["cart"], self.server)
         self.web = portcullis.client("web", self.folder, self.context.binary, self.leaf["web"])
         self.direct = self.cart.inbound("STRICT", target)
         self.entry = self.web.outbound(self.direct, self.expected)
@@ -160,6 +161,12 @@ class World:
             self.number += 1
             sidecar.policy = POLICY.format(number=self.number, mode=self.mode)
             sidecar.start(self.processes, ready=ready, env=environment)
+
+    def _identities(self):
+        """A leaf for each; a world whose sidecars get theirs elsewhere has none."""
+        self.authority = Authority.portcullis(self.folder / "ca", self.context.binary)
+        return {name: self.authority.issue(self.folder / f"{name}-leaf", spiffe)
+                for name, spiffe in (("cart", SERVER), ("web", CLIENT))}
 
     def program(self, *arguments):
         program = Program(self.context, *arguments)
