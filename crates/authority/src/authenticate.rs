@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use portcullis_ca::state::Store;
-use portcullis_ca::{Token, TokenError, TokenKey};
+use portcullis_ca::{KeyHash, Token, TokenError, TokenKey};
 use portcullis_identity::SpiffeId;
 use portcullis_identity::leaf::Role;
 use portcullis_tls::{Clock, TrustBundles, VerifyError};
@@ -23,6 +23,15 @@ pub(crate) struct Peer {
 pub(crate) struct Caller {
     pub(crate) id: SpiffeId,
     pub(crate) proof: Proof,
+    /// The certificate that it has shown, if any: which of the identity's instances it is.
+    pub(crate) shown: Option<Shown>,
+}
+
+/// What is remembered of a certificate that a caller has shown, and that was found good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) key: KeyHash,
+    pub(crate) not_after_unix: i64,
 }
 
 /// What it was proved with.
@@ -91,21 +100,23 @@ pub(crate) fn caller(
     store: &Store,
 ) -> Result<Caller, Unknown> {
     let clock = Clock::system();
-    let certificate =
-        if peer.chain.is_empty() { None } else { Some(trust.verify(&peer.chain, Role::Client, clock.now())?.0.id) };
+    let leaf = if peer.chain.is_empty() { None } else { Some(trust.verify(&peer.chain, Role::Client, clock.now())?.0) };
+    let key = peer.chain.first().and_then(|leaf| KeyHash::of_certificate(leaf));
+    let shown = leaf.as_ref().zip(key).map(|(leaf, key)| Shown { key, not_after_unix: leaf.not_after_unix });
+    let certificate = leaf.map(|leaf| leaf.id);
     let token = match bearer(metadata)? {
         Some(text) => Some(tokens.verify(text, clock.now_unix())?),
         None => None,
     };
     match (token, certificate) {
         (None, None) => Err(Unknown::Nothing),
-        (None, Some(id)) => Ok(Caller { id, proof: Proof::Svid }),
+        (None, Some(id)) => Ok(Caller { id, proof: Proof::Svid, shown }),
         (Some(token), Some(certificate)) if token.id != certificate => {
             Err(Unknown::Two { token: token.id, certificate })
         }
         // Authoritative is the commit; here it saves the work.
         (Some(token), _) if !token.reusable && store.is_used(token.number) => Err(Unknown::TokenUsed(token.id)),
-        (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token) }),
+        (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token), shown }),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Who may open the socket (mode 0600) may read the CA's key anyway. That is asked of the kernel at each connection, since a
 //! socket has its mode only after it has its name, and with a loose umask somebody else may be waiting there for it.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -10,14 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_ca::state::Instance;
 use portcullis_tls::{Clock, utc};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::plain;
-use crate::rotate::{self, Request, Standing};
+use crate::rotate::{self, Request};
 use crate::service::Services;
+use crate::standing::Standing;
 
 /// The name of the socket in the CA's folder.
 pub(crate) const SOCKET: &str = "ca.sock";
@@ -45,7 +48,7 @@ pub struct Answer {
     pub registered: usize,
     /// How many identities have a certificate that is valid.
     pub certified: usize,
-    /// How many of those have said that they use the bundles that are handed out now.
+    /// How many of those use the bundles that are handed out now: each of their instances with a valid certificate has said so.
     pub on_current_bundles: usize,
     /// The other trust domains whose bundles are handed out.
     pub federated: Vec<String>,
@@ -53,6 +56,16 @@ pub struct Answer {
     pub bundle_digest: String,
     /// Certificates issued since the start.
     pub issued: u64,
+}
+
+/// What others need in order to trust a CA's workloads.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// Whose roots they are.
+    pub trust_domain: String,
+    /// The roots that are handed out now, in PEM.
+    pub roots: String,
 }
 
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -102,6 +115,11 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
     (&mut stream).take(MAX_QUESTION).read_line(&mut question).await?;
     let answer = match question.trim_end() {
         "status" => serde_json::to_string(&status(services))?,
+        "roots" => {
+            let ca = services.live.ca();
+            let (trust_domain, roots) = (ca.signer.trust_domain().to_string(), ca.signer.roots_pem().to_owned());
+            serde_json::to_string(&Published { trust_domain, roots })?
+        }
         other => match other.strip_prefix("rotate-root ").map(serde_json::from_str::<Request>) {
             Some(Ok(request)) => {
                 let services = Arc::clone(services);
@@ -120,7 +138,11 @@ fn status(services: &Services) -> Answer {
     let (ca, now) = (services.live.ca(), Clock::system().now_unix());
     let digest = services.live.bundle_digest();
     let identities = services.store.identities();
-    let certified = || identities.values().filter(|identity| identity.not_after_unix >= now);
+    let certified = || identities.iter().filter(|(_, identity)| identity.not_after_unix >= now);
+    let instances = services.store.instances();
+    let told = |one: &Instance| one.told.as_ref().is_some_and(|told| told.digest == digest);
+    let behind: BTreeSet<_> =
+        instances.values().filter(|one| one.not_after_unix >= now && !told(one)).map(|one| &one.id).collect();
     let pending = plain::ready(services).err();
     Answer {
         ready: pending.is_none(),
@@ -131,7 +153,7 @@ fn status(services: &Services) -> Answer {
         signs_as_root: ca.signer.signs_as_root(),
         registered: services.live.registrations.load().iter().count(),
         certified: certified().count(),
-        on_current_bundles: certified().filter(|identity| identity.bundle.as_ref() == Some(&digest)).count(),
+        on_current_bundles: certified().filter(|(id, _)| !behind.contains(id)).count(),
         federated: services.live.foreign.load().keys().map(ToString::to_string).collect(),
         bundle_digest: digest,
         issued: services.metrics.issued.get(),
@@ -144,6 +166,14 @@ fn status(services: &Services) -> Answer {
 /// If none does, or it does not answer.
 pub fn ask(dir: &Path) -> io::Result<Answer> {
     question(dir, "status")
+}
+
+/// Asks the CA that runs on a folder for its roots.
+///
+/// # Errors
+/// If none runs, or it does not answer.
+pub fn published(dir: &Path) -> io::Result<Published> {
+    question(dir, "roots")
 }
 
 /// Has the CA that runs on a folder take a step of a rotation, or say where it stands.

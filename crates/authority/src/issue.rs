@@ -32,13 +32,15 @@ pub(crate) struct Work {
     pub(crate) caller: Caller,
     pub(crate) key: CertifiedPublicKey,
     pub(crate) ttl: std::time::Duration,
+    /// The digest of the bundles that the caller says it uses.
+    pub(crate) told: Option<String>,
     pub(crate) entry: Entry,
 }
 
 /// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
 /// roots as one text, as Istio's agents expect them.
 pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
-    let Work { live, store, audit, caller, key, ttl, mut entry } = work;
+    let Work { live, store, audit, caller, key, ttl, told, mut entry } = work;
     // Until the state knows of the leaf, nobody may find that there is none below a root and drop it.
     let _signing = live.signing();
     let ca = live.ca();
@@ -50,6 +52,8 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
     let issuance = Issuance {
         id: caller.id.clone(),
         key: key.hash(),
+        previous: caller.shown.map(|shown| shown.key),
+        told,
         serial: leaf.serial_text(),
         not_after_unix: leaf.not_after_unix,
         anchor: ca.signer.anchor().to_owned(),

@@ -24,13 +24,16 @@ mod mint;
 mod places;
 mod plain;
 mod reload;
+mod report;
 mod rotate;
 mod server;
 mod service;
+mod standing;
 mod tls;
 
-pub use control::{Answer, ask, rotate};
+pub use control::{Answer, Published, ask, published, rotate};
 pub use mint::mint;
 pub use reload::put_pair;
-pub use rotate::{Request as RotateRequest, Standing, Step, Waited};
+pub use rotate::{Request as RotateRequest, Step};
 pub use server::{Authority, Config, StartError};
+pub use standing::{Began, Standing, Waited};

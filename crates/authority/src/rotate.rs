@@ -3,17 +3,17 @@
 //! Order of each: decide, with nothing being signed; a line in the audit; the phase on disk, in one step; the phase in
 //! force. A crash leaves the phase that is on disk, which the next start takes up.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_ca::rotation::{Behind, Phase, Refused, Rotation, Seen, may_abort, may_finish, may_promote};
+use portcullis_ca::rotation::{Assumed, Phase, Rotation, Seen, may_abort, may_finish, may_promote};
 use portcullis_identity::{SpiffeId, TrustDomain};
-use portcullis_tls::{Clock, utc};
+use portcullis_tls::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::reload;
 use crate::service::Services;
+use crate::standing::{No, Standing};
 
 /// The folder in which a new CA is handed over.
 const NEXT: &str = "next";
@@ -34,65 +34,23 @@ pub enum Step {
     Abort,
 }
 
+impl Step {
+    /// The step that goes on from a phase.
+    pub(crate) const fn after(phase: Phase) -> Self {
+        match phase {
+            Phase::Started => Self::Promote,
+            Phase::Promoted | Phase::Finished => Self::Finish,
+        }
+    }
+}
+
 /// A step, and whose word is not waited for.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Request {
     /// Which.
     pub step: Step,
-    /// SPIFFE IDs of callers that cannot say which bundles they use.
+    /// SPIFFE IDs of callers that cannot say which bundles they use, or instances by their sixteen digits.
     pub assume: Vec<String>,
-}
-
-/// Where a rotation stands.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Standing {
-    /// `none`, `started`, `promoted` or `finished`.
-    pub phase: String,
-    /// Since when the new root is published, RFC 3339.
-    pub published_since: Option<String>,
-    /// The digest of what is published.
-    pub bundle_digest: String,
-    /// The step that may follow.
-    pub next: Option<Step>,
-    /// For so many seconds it may not, whoever has told what.
-    pub seconds_left: i64,
-    /// Who would be hurt by it; with `refused`, by the step that was asked for.
-    pub behind: Vec<Waited>,
-    /// Why the step was not done. Nothing has changed then, unless it says otherwise.
-    pub refused: Option<String>,
-}
-
-/// An identity that is waited for.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Waited {
-    /// Its SPIFFE ID.
-    pub id: String,
-    /// `silent`, `other-bundles` or `certificate`.
-    pub lack: String,
-    /// The end of the certificate that counts, RFC 3339.
-    pub until: String,
-    /// The digest that it last told.
-    pub told: Option<String>,
-}
-
-/// Why a step was not done.
-enum No {
-    Decided(Refused),
-    Other(String),
-}
-
-impl From<Refused> for No {
-    fn from(refused: Refused) -> Self {
-        Self::Decided(refused)
-    }
-}
-
-impl From<String> for No {
-    fn from(why: String) -> Self {
-        Self::Other(why)
-    }
 }
 
 /// At a start: what is in force. What a crash has cut off of the last step is done.
@@ -126,8 +84,20 @@ pub(crate) fn step(services: &Services, request: &Request) -> Standing {
     standing(services, rotation.as_ref(), done)
 }
 
-fn assumed(ids: &[String]) -> Result<BTreeSet<SpiffeId>, String> {
-    ids.iter().map(|id| SpiffeId::parse(id).map_err(|error| format!("--assume {id}: {error}"))).collect()
+/// Instances are named by sixteen hexadecimal digits, which no SPIFFE ID is.
+fn assumed(names: &[String]) -> Result<Assumed, String> {
+    let mut assumed = Assumed::default();
+    for name in names {
+        if name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            assumed.instances.insert(name.to_ascii_lowercase());
+            continue;
+        }
+        let id = SpiffeId::parse(name).map_err(|error| {
+            format!("--assume {name}: neither a SPIFFE ID ({error}) nor an instance, which is 16 hexadecimal digits")
+        })?;
+        assumed.ids.insert(id);
+    }
+    Ok(assumed)
 }
 
 fn domain(services: &Services) -> Option<TrustDomain> {
@@ -151,14 +121,14 @@ fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), No>
     Ok(())
 }
 
-fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &BTreeSet<SpiffeId>) -> Result<(), No> {
+fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), No> {
     let mut rotation = in_phase(current.as_ref(), Phase::Started, "promote")?;
     judge(services, &rotation, assumed, Step::Promote)?;
-    rotation.phase = Phase::Promoted;
+    rotation.enter(Phase::Promoted, Clock::system().now_unix());
     enter(services, current, rotation, &names(assumed))
 }
 
-fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &BTreeSet<SpiffeId>) -> Result<(), No> {
+fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), No> {
     // One that could not be brought to its end.
     let cut_off = current.as_ref().filter(|rotation| rotation.phase == Phase::Finished).cloned();
     let rotation = match cut_off {
@@ -166,7 +136,7 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &BTreeSe
         None => {
             let mut rotation = in_phase(current.as_ref(), Phase::Promoted, "finish")?;
             judge(services, &rotation, assumed, Step::Finish)?;
-            rotation.phase = Phase::Finished;
+            rotation.enter(Phase::Finished, Clock::system().now_unix());
             enter(services, current, rotation.clone(), &names(assumed))?;
             rotation
         }
@@ -182,11 +152,11 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), No> 
     let mut rotation = current.clone().ok_or_else(|| "no rotation is on".to_owned())?;
     match rotation.phase {
         Phase::Promoted => {
-            rotation.phase = Phase::Started;
+            rotation.enter(Phase::Started, Clock::system().now_unix());
             enter(services, current, rotation, "back from promoted")
         }
         Phase::Started => {
-            judge(services, &rotation, &BTreeSet::new(), Step::Abort)?;
+            judge(services, &rotation, &Assumed::default(), Step::Abort)?;
             let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref())?);
             if signer.anchor() != rotation.old_anchor(domain(services).as_ref()).map_err(|error| error.to_string())? {
                 return Err(
@@ -236,19 +206,29 @@ fn line(services: &Services, phase: &'static str, detail: &str) -> Result<(), St
     written.map_err(|error| format!("the audit file cannot be written, so nothing is changed: {error}"))
 }
 
-fn names(assumed: &BTreeSet<SpiffeId>) -> String {
-    let names: Vec<_> = assumed.iter().map(SpiffeId::as_str).collect();
+fn names(assumed: &Assumed) -> String {
+    let ids = assumed.ids.iter().map(SpiffeId::as_str);
+    let names: Vec<_> = ids.chain(assumed.instances.iter().map(String::as_str)).collect();
     if names.is_empty() { String::new() } else { format!("assumed: {}", names.join(" ")) }
 }
 
-fn judge(services: &Services, rotation: &Rotation, assumed: &BTreeSet<SpiffeId>, step: Step) -> Result<(), No> {
-    let (identities, digest) = (services.store.identities(), services.live.bundle_digest());
+fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), No> {
+    let (identities, instances) = (services.store.identities(), services.store.instances());
+    let digest = services.live.bundle_digest();
     let new_anchors = rotation.new_anchors().map_err(|error| error.to_string())?;
     let now_unix = Clock::system().now_unix();
-    let seen = Seen { identities: &identities, new_anchors: &new_anchors, digest: &digest, assumed, now_unix };
+    let seen = Seen {
+        identities: &identities,
+        instances: &instances,
+        new_anchors: &new_anchors,
+        digest: &digest,
+        published_unix: rotation.published_unix,
+        assumed,
+        now_unix,
+    };
     let hint = i64::try_from(services.live.registrations.load().refresh_hint.as_secs()).unwrap_or(i64::MAX);
     match step {
-        Step::Promote => may_promote(seen, rotation.published_unix, hint),
+        Step::Promote => may_promote(seen, hint),
         Step::Finish => may_finish(seen),
         Step::Abort => may_abort(seen),
         Step::Status | Step::Start => Ok(()),
@@ -256,48 +236,15 @@ fn judge(services: &Services, rotation: &Rotation, assumed: &BTreeSet<SpiffeId>,
     .map_err(No::from)
 }
 
+/// What is lacking for the step that follows, if none was refused.
 fn standing(services: &Services, rotation: Option<&Rotation>, done: Result<(), No>) -> Standing {
-    let next = rotation.map(|rotation| match rotation.phase {
-        Phase::Started => Step::Promote,
-        Phase::Promoted | Phase::Finished => Step::Finish,
-    });
-    let mut standing = Standing {
-        phase: rotation.map_or("none", |rotation| rotation.phase.name()).to_owned(),
-        published_since: rotation.map(|rotation| utc(rotation.published_unix)),
-        bundle_digest: services.live.bundle_digest(),
-        next,
-        seconds_left: 0,
-        behind: Vec::new(),
-        refused: None,
-    };
-    let (what, refused) = match done {
+    let (lacking, refused) = match done {
         Err(no) => (Some(no), true),
         Ok(()) => {
-            let judged = rotation.zip(next).map(|(rotation, next)| judge(services, rotation, &BTreeSet::new(), next));
-            (judged.and_then(Result::err), false)
+            let next =
+                |rotation: &Rotation| judge(services, rotation, &Assumed::default(), Step::after(rotation.phase));
+            (rotation.map(next).and_then(Result::err), false)
         }
     };
-    let why = match what {
-        None => None,
-        Some(No::Other(why)) => Some(why),
-        Some(No::Decided(Refused::TooEarly(left))) => {
-            standing.seconds_left = left;
-            Some(format!("the new root is published for too short a time; come again in {left} s"))
-        }
-        Some(No::Decided(Refused::Behind(behind))) => {
-            standing.behind = behind.iter().map(waited).collect();
-            Some(format!("{} would be cut off from others", behind.len()))
-        }
-    };
-    standing.refused = why.filter(|_| refused);
-    standing
-}
-
-fn waited(behind: &Behind) -> Waited {
-    Waited {
-        id: behind.id.to_string(),
-        lack: behind.lack.name().to_owned(),
-        until: utc(behind.until_unix),
-        told: behind.told.clone(),
-    }
+    Standing::new(rotation, services.live.bundle_digest(), lacking, refused, Clock::system().now_unix())
 }

@@ -23,6 +23,7 @@ use crate::issue::{self, NotIssued, Work};
 use crate::limits::{Buckets, InFlight, Rate, source};
 use crate::live::{Ca, Live};
 use crate::metrics::Metrics;
+use crate::report;
 
 /// Requests that are answered or wait at once; more are told to come again.
 const IN_FLIGHT: usize = 256;
@@ -171,7 +172,6 @@ impl Services {
         let limited = |wait| No::too_many("rate-all", "all identities together ask too often", wait).of(&id);
         self.all.take((), all, now).map_err(limited)?;
 
-        self.note_bundle(&id, metadata);
         let key = CertifiedPublicKey::from_csr(request.csr.as_bytes()).map_err(|error| {
             self.metrics.csr_parsing.inc();
             No::new(Code::InvalidArgument, "the request is refused", error.class(), error.to_string()).of(&id)
@@ -195,6 +195,7 @@ impl Services {
             caller,
             key,
             ttl,
+            told: report::told(metadata).map(str::to_owned),
             entry,
         };
         let done = tokio::task::spawn_blocking(move || {
@@ -248,21 +249,6 @@ impl Services {
             metadata.insert("retry-after", MetadataValue::from(seconds));
         }
         Status::with_metadata(no.code, no.told, metadata)
-    }
-
-    /// Notes which bundles a caller says it uses.
-    fn note_bundle(&self, id: &SpiffeId, metadata: &MetadataMap) {
-        let digest = metadata.get("x-portcullis-bundle").and_then(|value| value.to_str().ok());
-        let Some(digest) = digest.filter(|text| KeyHash::parse(text).is_some()).map(str::to_owned) else {
-            return;
-        };
-        let (store, id) = (Arc::clone(&self.store), id.clone());
-        // It waits for the disk, and nobody waits for it.
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = store.bundle(&id, &digest, Clock::system().now_unix()) {
-                tracing::error!(%error, "the state cannot be written");
-            }
-        }));
     }
 }
 
@@ -321,7 +307,7 @@ impl TrustBundles for Shared {
             let no = No::too_many("rate-identity", "this identity asks too often", wait);
             return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
         }
-        services.note_bundle(&caller.id, request.metadata());
+        report::note(&services.store, &services.live, &caller, request.metadata());
         let foreign = services.live.foreign.load();
         let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
         let bundles = own.chain(foreign.iter()).map(|(domain, bundle)| TrustBundle {

@@ -99,15 +99,19 @@ impl Workload {
         self.roots.clone_from(&answer.bundles[0].roots);
     }
 
-    /// Polls twice, and waits until the CA has noted what the second one told.
+    /// Polls until the CA has noted that this one uses what is published; what it told in the second in which that began does
+    /// not count.
     async fn follow(&mut self, stage: &Stage, id: &str) {
-        self.poll(stage).await;
-        self.poll(stage).await;
-        let heard = async || {
+        let start = Instant::now();
+        loop {
+            self.poll(stage).await;
             let standing = step(stage, Step::Status, &[]).await;
-            !standing.behind.iter().any(|waited| waited.id == id && waited.lack != "certificate")
-        };
-        support::eventually("the CA has noted what it was told", heard).await;
+            if !standing.behind.iter().any(|waited| waited.id == id && waited.lack != "certificate") {
+                return;
+            }
+            assert!(start.elapsed() < support::PATIENCE, "{standing:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn renew(&mut self, stage: &Stage) {
@@ -180,6 +184,9 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     a_only_reaches(&stage).await;
     let refused = step(&stage, Step::Finish, &["spiffe://cluster.local/ns/shop/sa/cart"]).await;
     assert_eq!(lacking(&refused), [(CART, "certificate"), (WEB, "certificate")]);
+    // A minute and another one, from when the last one was issued.
+    assert!((1..=121).contains(&refused.seconds_left), "{refused:?}");
+    assert!(refused.not_before.is_some());
     cart.renew(&stage).await;
     at_peace("promoted, both renewed", &[&cart, &web, &old_leaf]);
     let finished = finish(&stage).await;
@@ -215,6 +222,60 @@ async fn finish(stage: &Stage) -> Standing {
         assert!(start.elapsed() < Duration::from_secs(240), "{standing:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// The instances that are waited for, and what each lacks.
+fn instances(standing: &Standing) -> Vec<(String, &str)> {
+    let mut all: Vec<_> = standing
+        .behind
+        .iter()
+        .map(|waited| (waited.instance.clone().expect("an instance"), waited.lack.as_str()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn one_instance_of_an_identity_does_not_hide_that_another_one_is_behind() {
+    let mut stage = Stage::start(&identities()).await;
+    let mut first = Workload::born(&stage, CART, 0).await;
+    let mut second = Workload::born(&stage, CART, 0).await;
+    let gone = Workload::born(&stage, CART, 0).await;
+    next(stage.folder.path());
+    done(&stage, Step::Start, &[]).await;
+    let waited = step(&stage, Step::Status, &[]).await;
+    assert_eq!(waited.behind.len(), 3, "{waited:?}");
+    assert!(waited.behind.iter().all(|waited| waited.id == CART && waited.heard.is_some()), "{waited:?}");
+    let until = async |stage: &Stage, mut one: Option<&mut Workload>, count: usize| {
+        let start = Instant::now();
+        loop {
+            if let Some(one) = &mut one {
+                one.poll(stage).await;
+            }
+            let standing = step(stage, Step::Promote, &[]).await;
+            if standing.behind.len() == count {
+                return standing;
+            }
+            assert!(start.elapsed() < support::PATIENCE, "{standing:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let refused = until(&stage, Some(&mut first), 2).await;
+    assert!(refused.refused.is_some() && refused.phase == "started");
+    // Which is not forgotten, and a new certificate does not make it another one.
+    stage.restart().await;
+    second.renew(&stage).await;
+    assert_eq!(instances(&until(&stage, None, 2).await), instances(&refused));
+    let refused = until(&stage, Some(&mut second), 1).await;
+    let [(name, lack)] = instances(&refused).try_into().unwrap();
+    assert_eq!(lack, "silent");
+    assert!(step(&stage, Step::Promote, &["no-id"]).await.refused.unwrap().contains("16 hexadecimal digits"));
+    let promoted = done(&stage, Step::Promote, &[&name]).await;
+    assert_eq!(promoted.phase, "promoted");
+    let phases: Vec<_> = promoted.phases.iter().map(|began| (began.phase.name(), began.since.is_empty())).collect();
+    assert_eq!(phases, [("started", false), ("promoted", false)]);
+    assert!(stage.audit().contains(&format!("assumed: {name}")), "{}", stage.audit());
+    drop(gone);
 }
 
 #[tokio::test]

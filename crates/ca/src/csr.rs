@@ -140,6 +140,13 @@ impl KeyHash {
         Self(hash)
     }
 
+    /// The key of a certificate, if that can be read.
+    #[must_use]
+    pub fn of_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+        Some(Self::of(certificate.public_key().raw))
+    }
+
     /// Reads what [`fmt::Display`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -10,21 +10,20 @@
 //! Sources: R57; SPIFFE Federation 4.1; Istio #30947. One file holds all of a rotation and is replaced in one step, so
 //! that a crash leaves one phase or the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::TrustDomain;
 use portcullis_tls::TrustBundle;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{Private, write};
 use crate::signer::anchor_of;
-use crate::state::Identity;
 use crate::{Signer, SignerError, SignerFiles, WriteError};
 
 mod decide;
 
-pub use decide::{Behind, Lack, Refused, Seen, may_abort, may_finish, may_promote};
+pub use decide::{Assumed, Behind, Lack, Refused, Seen, may_abort, may_finish, may_promote};
 
 const FILE: &str = "rotation.json";
 const VERSION: u32 = 1;
@@ -94,6 +93,9 @@ pub struct Rotation {
     pub phase: Phase,
     /// Since when B is published, in Unix time.
     pub published_unix: i64,
+    /// The phases so far with their beginnings, in Unix time. Not in what was written before they were noted.
+    #[serde(default)]
+    history: Vec<(Phase, i64)>,
     old: Files,
     new: Files,
 }
@@ -159,7 +161,20 @@ impl Rotation {
         if !anchors(a.roots()).is_disjoint(&anchors(b.roots())) {
             return Err(RotationError::SameRoot);
         }
-        Ok(Self { version: VERSION, phase: Phase::Started, published_unix: now_unix, old, new })
+        let history = vec![(Phase::Started, now_unix)];
+        Ok(Self { version: VERSION, phase: Phase::Started, published_unix: now_unix, history, old, new })
+    }
+
+    /// Goes to another phase.
+    pub fn enter(&mut self, phase: Phase, now_unix: i64) {
+        self.phase = phase;
+        self.history.push((phase, now_unix));
+    }
+
+    /// The phases so far with their beginnings, in Unix time; the last one is in force.
+    #[must_use]
+    pub fn history(&self) -> &[(Phase, i64)] {
+        &self.history
     }
 
     /// The rotation that is on in a folder, if any.
@@ -258,6 +273,3 @@ impl Rotation {
 fn anchors(roots: &TrustBundle) -> BTreeSet<String> {
     roots.roots().map(|root| anchor_of(root.der())).collect()
 }
-
-/// The identities as a state knows them.
-pub type Identities = BTreeMap<SpiffeId, Identity>;

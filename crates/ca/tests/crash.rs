@@ -34,6 +34,8 @@ fn the_process_that_is_killed() {
             let issuance = Issuance {
                 id: SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{who}")).unwrap(),
                 key: KeyHash::parse(&format!("{number}{number}")).unwrap(),
+                previous: None,
+                told: None,
                 serial: "40".to_owned(),
                 not_after_unix: NOW + 1_000_000,
                 anchor: "a0".to_owned(),

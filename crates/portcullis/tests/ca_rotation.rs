@@ -91,6 +91,10 @@ fn ca_restart_in_each_phase() {
     done(&dir, "start");
     let both = restarted("started");
     assert_ne!(both, a);
+    // What people read says since when, and until when.
+    let shown = portcullis(&["ca", "rotate-root", "status", "--dir", text(&dir)]);
+    let shown = said(&shown);
+    assert!(shown.contains("started             since 20") && shown.contains("next                promote"), "{shown}");
     // An intermediate below the old root would come too late.
     let renewed = portcullis(&["ca", "renew", "--dir", text(&dir)]);
     assert!(said(&renewed).contains("is being rotated (started)"), "{}", said(&renewed));
@@ -115,6 +119,58 @@ fn ca_restart_in_each_phase() {
             && entry.as_ref().unwrap().path().is_dir()
     });
     assert_eq!(made.count(), 2);
+}
+
+/// `start --ca`: a root of one's own, from wherever.
+#[test]
+fn a_root_from_elsewhere_takes_the_place_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, other, foreign) = (folder.path().join("ca"), folder.path().join("other"), folder.path().join("foreign"));
+    init(&dir);
+    init(&other);
+    let made = portcullis(&["ca", "init", "--dir", text(&foreign), "--trust-domain", "other.example"]);
+    assert!(made.status.success(), "{}", said(&made));
+    let start =
+        |ca: &Path| portcullis(&["ca", "rotate-root", "start", "--dir", text(&dir), "--ca", text(ca), "-o", "json"]);
+    let running = Running::start(&dir);
+    // What is no CA, of another trust domain, our own, or torn, changes nothing.
+    let torn = folder.path().join("torn");
+    fs::create_dir(&torn).unwrap();
+    for name in ["ca-cert.pem", "root-cert.pem", "cert-chain.pem"] {
+        fs::copy(other.join(name), torn.join(name)).unwrap();
+    }
+    fs::copy(dir.join("ca-key.pem"), torn.join("ca-key.pem")).unwrap();
+    for (ca, why) in [
+        (folder.path().join("nowhere"), "nowhere"),
+        (foreign, "trust domain other.example"),
+        (dir.clone(), "published already"),
+        (torn, "key"),
+    ] {
+        let refused = start(&ca);
+        assert!(refused.status.code() == Some(1) && said(&refused).contains(why), "{why}: {}", said(&refused));
+        assert_eq!((phase(&dir).0.as_str(), dir.join("next").exists()), ("none", false), "{why}");
+    }
+    let started = start(&other);
+    assert!(started.status.success(), "{}", said(&started));
+    let roots = |dir: &Path| {
+        let printed = portcullis(&["ca", "roots", "--dir", text(dir)]);
+        String::from_utf8(printed.stdout).unwrap()
+    };
+    let [old, new] = [&dir, &other].map(|dir| fs::read_to_string(dir.join("root-cert.pem")).unwrap());
+    assert!([&old, &new].iter().all(|root| roots(&dir).contains(root.trim())), "{}", roots(&dir));
+    // It is the operator's, who need not leave it where it was.
+    fs::remove_dir_all(&other).unwrap();
+    drop(running);
+    let _running = Running::start(&dir);
+    done(&dir, "promote");
+    done(&dir, "finish");
+    assert_eq!((fs::read_to_string(dir.join("root-cert.pem")).unwrap(), roots(&dir)), (new.clone(), new));
+    let (roots, cert) = (dir.join("root-cert.pem"), dir.join("ca-cert.pem"));
+    let verify = ["verify", "-x509_strict", "-CAfile", text(&roots), text(&cert)];
+    assert!(String::from_utf8_lossy(&openssl(verify, b"")).contains(": OK"));
+    // None was made that nobody asked for.
+    let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(entries.filter(|name| name.starts_with("root-") && name != "root-cert.pem").count(), 0);
 }
 
 #[test]

@@ -5,51 +5,13 @@ use std::collections::BTreeMap;
 use portcullis_identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{Identity, Issuance, Refusal, Report};
+use super::instances::{Instance, Instances, Line};
 use crate::csr::KeyHash;
 use crate::token::TokenNumber;
 
 /// Things are forgotten so long after their end, in seconds, since a clock may be set back.
 const FORGET_AFTER: i64 = 3600;
-
-/// A certificate that is about to be handed out.
-#[derive(Clone, Debug)]
-pub struct Issuance {
-    /// For whom.
-    pub id: SpiffeId,
-    /// With which key.
-    pub key: KeyHash,
-    /// Its serial number in hexadecimal.
-    pub serial: String,
-    /// Its last second, in Unix time.
-    pub not_after_unix: i64,
-    /// The root that it leads to: see [`crate::Signer::anchor`].
-    pub anchor: String,
-    /// The single-use token that it was asked for with, and when that ends.
-    pub token: Option<(TokenNumber, i64)>,
-}
-
-/// Why a certificate is not handed out.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The token has served already.
-    #[error("the token was used before")]
-    TokenUsed,
-    /// R51: one key, one identity.
-    #[error("the key is held by {0}")]
-    KeyHeld(SpiffeId),
-}
-
-/// What is known of one identity.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Identity {
-    /// Last second of the certificate that lasts longest, in Unix time; 0 if it never had one.
-    pub not_after_unix: i64,
-    /// The digest of the trust bundles that it was last known to use.
-    pub bundle: Option<String>,
-    /// Last second of the certificate that lasts longest, for each root that any leads to. What was issued before that was
-    /// noted is below the root with the empty name.
-    pub below: BTreeMap<String, i64>,
-}
 
 /// What is written down.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -64,10 +26,25 @@ pub(super) enum Record {
         /// Empty in what was written before roots were noted.
         #[serde(default)]
         anchor: String,
+        /// Not in what was written before instances were told apart, nor are the next two.
+        #[serde(default)]
+        instance: Option<String>,
+        #[serde(default)]
+        at: i64,
+        #[serde(default)]
+        told: Option<String>,
     },
+    /// What an identity used; nobody knows any more which of its instances.
     Bundle {
         id: String,
         digest: String,
+    },
+    Told {
+        id: String,
+        instance: String,
+        until: i64,
+        digest: String,
+        at: i64,
     },
 }
 
@@ -77,17 +54,33 @@ pub(super) enum Record {
 pub(super) struct Image {
     tokens: Vec<(String, i64)>,
     keys: Vec<(String, String, i64)>,
+    /// The last is of the time before instances were told apart.
     identities: Vec<(String, i64, Option<String>)>,
     /// ID, root, end. Not in what was written before roots were noted.
     #[serde(default)]
     below: Option<Vec<(String, String, i64)>>,
+    /// Not in what was written before they were told apart,
+    #[serde(default)]
+    instances: Option<Vec<Line>>,
+    /// nor this: the instance of each key that none is named after.
+    #[serde(default)]
+    renewed: Vec<(String, String)>,
+}
+
+/// Who holds a key.
+#[derive(Debug)]
+struct Holder {
+    id: SpiffeId,
+    until: i64,
+    instance: KeyHash,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     tokens: BTreeMap<TokenNumber, i64>,
-    keys: BTreeMap<KeyHash, (SpiffeId, i64)>,
+    keys: BTreeMap<KeyHash, Holder>,
     identities: BTreeMap<SpiffeId, Identity>,
+    instances: Instances,
 }
 
 impl Memory {
@@ -96,8 +89,8 @@ impl Memory {
             return Err(Refusal::TokenUsed);
         }
         match self.keys.get(&issuance.key) {
-            Some((holder, until)) if *holder != issuance.id && *until >= now_unix => {
-                Err(Refusal::KeyHeld(holder.clone()))
+            Some(holder) if holder.id != issuance.id && holder.until >= now_unix => {
+                Err(Refusal::KeyHeld(holder.id.clone()))
             }
             _ => Ok(()),
         }
@@ -107,14 +100,30 @@ impl Memory {
         self.tokens.contains_key(&number)
     }
 
-    pub(super) fn issued(&mut self, issuance: &Issuance) -> Record {
-        let Issuance { id, key, serial, not_after_unix, anchor, token } = issuance;
+    /// The instance that a key is of.
+    fn instance(&self, key: &KeyHash, id: &SpiffeId) -> Option<KeyHash> {
+        self.keys.get(key).filter(|holder| holder.id == *id).map(|holder| holder.instance)
+    }
+
+    fn hold(&mut self, key: KeyHash, id: &SpiffeId, until: i64, instance: KeyHash) {
+        let known = self.keys.get(&key).filter(|holder| holder.id == *id).map_or(until, |holder| holder.until);
+        self.keys.insert(key, Holder { id: id.clone(), until: known.max(until), instance });
+    }
+
+    pub(super) fn issued(&mut self, issuance: &Issuance, now_unix: i64) -> Record {
+        let Issuance { id, key, previous, .. } = issuance;
+        let known = previous.and_then(|previous| self.instance(&previous, id));
+        let instance = known.or_else(|| self.instance(key, id)).unwrap_or(*key);
+        self.issued_to(instance, issuance, now_unix)
+    }
+
+    fn issued_to(&mut self, instance: KeyHash, issuance: &Issuance, now_unix: i64) -> Record {
+        let Issuance { id, key, previous: _, told, serial, not_after_unix, anchor, token } = issuance;
         if let Some((number, until)) = token {
             self.tokens.insert(*number, *until);
         }
-        let held = self.keys.entry(*key).or_insert_with(|| (id.clone(), *not_after_unix));
-        let until = if held.0 == *id { held.1.max(*not_after_unix) } else { *not_after_unix };
-        *held = (id.clone(), until);
+        self.hold(*key, id, *not_after_unix, instance);
+        self.instances.certified(instance, id, *not_after_unix, now_unix, told.as_deref());
         let identity = self.identities.entry(id.clone()).or_default();
         identity.not_after_unix = identity.not_after_unix.max(*not_after_unix);
         let below = identity.below.entry(anchor.clone()).or_default();
@@ -126,17 +135,35 @@ impl Memory {
             not_after: *not_after_unix,
             token: token.map(|(number, until)| (number.to_string(), until)),
             anchor: anchor.clone(),
+            instance: Some(instance.to_string()),
+            at: now_unix,
+            told: told.clone(),
         }
     }
 
-    /// `None` if that is known already.
-    pub(super) fn bundle(&mut self, id: &SpiffeId, digest: &str) -> Option<Record> {
-        let identity = self.identities.entry(id.clone()).or_default();
-        if identity.bundle.as_deref() == Some(digest) {
+    /// `None` if that is known already. A certificate that is not remembered is one of an instance all the same.
+    pub(super) fn told(&mut self, report: &Report, now_unix: i64) -> Option<Record> {
+        let Report { id, key, not_after_unix: until, digest, since_unix } = report;
+        if self.keys.get(key).is_some_and(|holder| holder.id != *id) {
+            // We never certified it for this one, and it takes no other one's place.
             return None;
         }
-        identity.bundle = Some(digest.to_owned());
-        Some(Record::Bundle { id: id.to_string(), digest: digest.to_owned() })
+        let instance = self.instance(key, id).unwrap_or_else(|| {
+            self.hold(*key, id, *until, *key);
+            self.instances.certified(*key, id, *until, 0, None);
+            *key
+        });
+        self.instances.heard(instance, now_unix, digest, *since_unix).then(|| Record::Told {
+            id: id.to_string(),
+            instance: instance.to_string(),
+            until: *until,
+            digest: digest.clone(),
+            at: now_unix,
+        })
+    }
+
+    pub(super) const fn instances(&self) -> &BTreeMap<KeyHash, Instance> {
+        self.instances.all()
     }
 
     pub(super) const fn identities(&self) -> &BTreeMap<SpiffeId, Identity> {
@@ -146,16 +173,27 @@ impl Memory {
     /// Repeats what was written down. Doing so twice does no harm. `None` if it makes no sense.
     pub(super) fn replay(&mut self, record: Record) -> Option<()> {
         match record {
-            Record::Issued { id, key, serial, not_after, token, anchor } => {
+            Record::Issued { id, key, serial, not_after, token, anchor, instance, at, told } => {
                 let token = match token {
                     Some((number, until)) => Some((TokenNumber::parse(&number)?, until)),
                     None => None,
                 };
                 let (id, key) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&key)?);
-                self.issued(&Issuance { id, key, serial, not_after_unix: not_after, anchor, token });
+                // Each certificate of the time before counts as an instance that has not said anything.
+                let instance = instance.map_or(Some(key), |name| KeyHash::parse(&name))?;
+                let issuance =
+                    Issuance { id, key, previous: None, told, serial, not_after_unix: not_after, anchor, token };
+                self.issued_to(instance, &issuance, at);
             }
-            Record::Bundle { id, digest } => {
-                self.bundle(&SpiffeId::parse(&id).ok()?, &digest);
+            Record::Bundle { id, digest: _ } => {
+                SpiffeId::parse(&id).ok()?;
+            }
+            Record::Told { id, instance, until, digest, at } => {
+                let (id, instance) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&instance)?);
+                if self.keys.get(&instance).is_none_or(|holder| holder.id != id) {
+                    self.hold(instance, &id, until, instance);
+                }
+                self.instances.certified(instance, &id, until, at, Some(&digest));
             }
         }
         Some(())
@@ -164,7 +202,8 @@ impl Memory {
     pub(super) fn forget(&mut self, now_unix: i64) {
         let kept = |until: i64| until.saturating_add(FORGET_AFTER) >= now_unix;
         self.tokens.retain(|_, until| kept(*until));
-        self.keys.retain(|_, (_, until)| kept(*until));
+        self.keys.retain(|_, holder| kept(holder.until));
+        self.instances.retain(kept);
         self.identities.retain(|_, identity| {
             identity.below.retain(|_, until| kept(*until));
             kept(identity.not_after_unix)
@@ -172,9 +211,9 @@ impl Memory {
     }
 
     pub(super) fn image(&self) -> Image {
-        let key = |(key, (id, until)): (&KeyHash, &(SpiffeId, i64))| (key.to_string(), id.to_string(), *until);
-        let identity =
-            |(id, known): (&SpiffeId, &Identity)| (id.to_string(), known.not_after_unix, known.bundle.clone());
+        let key = |(key, holder): (&KeyHash, &Holder)| (key.to_string(), holder.id.to_string(), holder.until);
+        let identity = |(id, known): (&SpiffeId, &Identity)| (id.to_string(), known.not_after_unix, None);
+        let renewed = self.keys.iter().filter(|(key, holder)| **key != holder.instance);
         Image {
             tokens: self.tokens.iter().map(|(number, until)| (number.to_string(), *until)).collect(),
             keys: self.keys.iter().map(key).collect(),
@@ -187,6 +226,8 @@ impl Memory {
                     })
                     .collect(),
             ),
+            instances: Some(self.instances.lines()),
+            renewed: renewed.map(|(key, holder)| (key.to_string(), holder.instance.to_string())).collect(),
         }
     }
 
@@ -196,15 +237,25 @@ impl Memory {
             memory.tokens.insert(TokenNumber::parse(&number)?, until);
         }
         for (key, id, until) in image.keys {
-            memory.keys.insert(KeyHash::parse(&key)?, (SpiffeId::parse(&id).ok()?, until));
+            let (key, id) = (KeyHash::parse(&key)?, SpiffeId::parse(&id).ok()?);
+            if image.instances.is_none() {
+                memory.instances.certified(key, &id, until, 0, None);
+            }
+            memory.keys.insert(key, Holder { id, until, instance: key });
         }
-        for (id, not_after_unix, bundle) in image.identities {
+        if let Some(lines) = image.instances {
+            memory.instances = Instances::from_lines(lines)?;
+        }
+        for (key, instance) in image.renewed {
+            memory.keys.get_mut(&KeyHash::parse(&key)?)?.instance = KeyHash::parse(&instance)?;
+        }
+        for (id, not_after_unix, _) in image.identities {
             // Without a list of roots all that is known is that there is a certificate.
             let below = match (&image.below, not_after_unix) {
                 (None, until) if until > 0 => BTreeMap::from([(String::new(), until)]),
                 _ => BTreeMap::new(),
             };
-            memory.identities.insert(SpiffeId::parse(&id).ok()?, Identity { not_after_unix, bundle, below });
+            memory.identities.insert(SpiffeId::parse(&id).ok()?, Identity { not_after_unix, below });
         }
         for (id, root, until) in image.below.unwrap_or_default() {
             memory.identities.get_mut(&SpiffeId::parse(&id).ok()?)?.below.insert(root, until);
@@ -214,25 +265,4 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_before_roots_were_noted_is_below_the_unknown_one() {
-        let id = "spiffe://cluster.local/ns/shop/sa/cart";
-        let image = format!(r#"{{"tokens":[],"keys":[],"identities":[["{id}",1800000000,null]]}}"#);
-        let memory = Memory::from_image(serde_json::from_str(&image).unwrap()).unwrap();
-        let id = SpiffeId::parse(id).unwrap();
-        assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
-        // Written again, it is the same.
-        let again = serde_json::from_str(&serde_json::to_string(&memory.image()).unwrap()).unwrap();
-        assert_eq!(Memory::from_image(again).unwrap().identities, memory.identities);
-        let mut memory = Memory::default();
-        let record = format!(
-            r#"{{"Issued":{{"id":"{id}","key":"{}","serial":"40","not_after":1800000000,"token":null}}}}"#,
-            "0a".repeat(32)
-        );
-        memory.replay(serde_json::from_str(&record).unwrap()).unwrap();
-        assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
-    }
-}
+mod tests;

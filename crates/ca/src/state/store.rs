@@ -7,8 +7,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use portcullis_identity::SpiffeId;
 
+use super::facts::{Identity, Issuance, Refusal, Report};
+use super::instances::Instance;
 use super::journal::Journal;
-use super::memory::{Identity, Issuance, Memory, Record, Refusal};
+use super::memory::{Memory, Record};
+use crate::csr::KeyHash;
 use crate::token::TokenNumber;
 
 /// How the state is kept.
@@ -112,6 +115,12 @@ impl Store {
         self.lock().memory.identities().clone()
     }
 
+    /// What is known of each instance, by the key of its first certificate.
+    #[must_use]
+    pub fn instances(&self) -> BTreeMap<KeyHash, Instance> {
+        self.lock().memory.instances().clone()
+    }
+
     /// Why nothing can be written any more, if so.
     #[must_use]
     pub fn broken(&self) -> Option<String> {
@@ -136,18 +145,18 @@ impl Store {
         let mut inner = self.lock();
         inner.is_sound()?;
         inner.memory.check(issuance, now_unix)?;
-        let record = inner.memory.issued(issuance);
+        let record = inner.memory.issued(issuance, now_unix);
         self.write(inner, record, now_unix)
     }
 
-    /// Notes which bundles an identity uses. It waits for the disk if that is news.
+    /// Notes which bundles an instance uses. It waits for the disk if that is news.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn bundle(&self, id: &SpiffeId, digest: &str, now_unix: i64) -> Result<(), CommitError> {
+    pub fn told(&self, report: &Report, now_unix: i64) -> Result<(), CommitError> {
         let mut inner = self.lock();
         inner.is_sound()?;
-        match inner.memory.bundle(id, digest) {
+        match inner.memory.told(report, now_unix) {
             Some(record) => self.write(inner, record, now_unix),
             None => Ok(()),
         }

@@ -16,6 +16,8 @@ fn issuance(who: &str, key: u32, token: Option<TokenNumber>) -> Issuance {
     Issuance {
         id: SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{who}")).unwrap(),
         key: KeyHash::of(&key.to_be_bytes()),
+        previous: None,
+        told: None,
         serial: "40".to_owned(),
         not_after_unix: NOW + 3600,
         anchor: "a0".to_owned(),
@@ -48,17 +50,102 @@ fn a_token_serves_once_and_a_key_has_one_holder_also_after_a_restart() {
     assert_eq!(stolen, Err(CommitError::Refused(Refusal::KeyHeld(first.id.clone()))));
     store.commit(&issuance("cart", 1, None), NOW).unwrap();
     assert_eq!(store.commit(&issuance("web", 1, None), NOW + 3601), Ok(()), "the holder's certificate has ended");
-    store.bundle(&first.id, "ab", NOW).unwrap();
     drop(store);
     let known = open(folder.path()).identities();
-    assert_eq!(
-        known[&first.id],
-        Identity {
-            not_after_unix: NOW + 3600,
-            bundle: Some("ab".to_owned()),
-            below: [("a0".to_owned(), NOW + 3600)].into(),
-        }
-    );
+    let below = [("a0".to_owned(), NOW + 3600)].into();
+    assert_eq!(known[&first.id], Identity { not_after_unix: NOW + 3600, below });
+}
+
+fn report(who: &str, key: u32, digest: &str, since_unix: i64) -> Report {
+    let Issuance { id, key, not_after_unix, .. } = issuance(who, key, None);
+    Report { id, key, not_after_unix, digest: digest.to_owned(), since_unix }
+}
+
+/// The key of the first certificate, what was told, and when it was heard.
+fn instances(store: &Store) -> Vec<(KeyHash, Option<(String, i64)>, i64)> {
+    let mut all: Vec<_> = store
+        .instances()
+        .into_iter()
+        .map(|(key, one)| (key, one.told.map(|told| (told.digest, told.unix)), one.heard_unix))
+        .collect();
+    all.sort_by_key(|(_, _, heard)| *heard);
+    all
+}
+
+#[test]
+fn instances_of_one_identity_are_told_apart_and_keep_their_names_when_they_renew() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |key| issuance("cart", key, None).key;
+    let renewal = |key, previous| Issuance { previous: Some(name(previous)), ..issuance("cart", key, None) };
+    let told = |digest: &str, unix| Some((digest.to_owned(), unix));
+    let store = open(folder.path());
+    store.commit(&issuance("cart", 1, None), NOW).unwrap();
+    store.commit(&issuance("cart", 2, None), NOW + 1).unwrap();
+    store.told(&report("cart", 2, "ab", 0), NOW + 2).unwrap();
+    assert_eq!(instances(&store), [(name(1), None, NOW), (name(2), told("ab", NOW + 2), NOW + 2)]);
+    // Twice renewed, each time with the one before; what it says then, and what its first certificate says, is of one.
+    store.commit(&Issuance { told: Some("ab".to_owned()), ..renewal(3, 1) }, NOW + 3).unwrap();
+    store.commit(&renewal(4, 3), NOW + 4).unwrap();
+    store.told(&report("cart", 4, "cd", 0), NOW + 5).unwrap();
+    let expected = [(name(2), told("ab", NOW + 2), NOW + 2), (name(1), told("cd", NOW + 5), NOW + 5)];
+    assert_eq!(instances(&store), expected);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(instances(&store), expected, "from the journal");
+    drop(store);
+    // The next write makes a snapshot.
+    let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
+    store.commit(&issuance("web", 9, None), NOW + 6).unwrap();
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(instances(&store)[..2], expected, "from the snapshot");
+    store.told(&report("cart", 3, "ef", 0), NOW + 7).unwrap();
+    assert_eq!(instances(&store)[2], (name(1), told("ef", NOW + 7), NOW + 7), "keys are known by their instances");
+    // Another identity that shows a key of this one is nobody of it.
+    store.told(&report("web", 4, "ab", 0), NOW + 8).unwrap();
+    assert_eq!(store.instances()[&name(1)].told.as_ref().unwrap().digest, "ef");
+}
+
+#[test]
+fn what_is_no_news_is_not_written_and_what_must_be_known_after_a_crash_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let length = || fs::metadata(folder.path().join("journal.0")).unwrap().len();
+    let store = open(folder.path());
+    store.commit(&issuance("cart", 1, None), NOW).unwrap();
+    let mut written = length();
+    for (unix, digest, since, news) in [
+        (NOW + 1, "ab", 0, true),
+        (NOW + 2, "ab", 0, false),
+        (NOW + 300, "ab", 0, false),
+        // Published anew after it was last told.
+        (NOW + 301, "ab", NOW + 300, true),
+        (NOW + 302, "ab", NOW + 300, false),
+        (NOW + 303, "cd", NOW + 300, true),
+        // Still there, said now and then.
+        (NOW + 902, "cd", NOW + 300, false),
+        (NOW + 903, "cd", NOW + 300, true),
+    ] {
+        store.told(&report("cart", 1, digest, since), unix).unwrap();
+        assert_eq!(length() > written, news, "{unix} {digest}");
+        written = length();
+        assert_eq!(instances(&store)[0].2, unix);
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(folder.path().join("journal.0"), copy.path().join("journal.0")).unwrap();
+        let told = open(copy.path()).instances().into_values().next().unwrap().told.unwrap();
+        assert!(told.digest == digest && told.unix > since, "{unix}: {told:?}");
+    }
+}
+
+/// A state that was lost, or a certificate of another CA below the same root.
+#[test]
+fn a_certificate_that_is_not_remembered_is_of_an_instance_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.told(&report("cart", 7, "ab", 0), NOW).unwrap();
+    drop(store);
+    let known = open(folder.path()).instances();
+    let (key, one) = known.iter().next().unwrap();
+    assert_eq!((*key, one.not_after_unix, one.told.is_some()), (issuance("cart", 7, None).key, NOW + 3600, true));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod init;
 mod log;
 mod renew;
+mod roots;
 mod rotate_root;
 mod run;
 mod status;
@@ -47,6 +48,7 @@ enum Command {
     Status(status::Args),
     Log(log::Args),
     Renew(renew::Args),
+    Roots(roots::Args),
     RotateRoot(rotate_root::Args),
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
         Command::Renew(args) => renew::run(args),
+        Command::Roots(args) => roots::run(args),
         Command::RotateRoot(args) => rotate_root::run(args),
     }
 }

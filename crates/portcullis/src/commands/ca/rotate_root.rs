@@ -43,7 +43,8 @@ enum Command {
     /// Sign below the new root; refused until everybody trusts it
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root promote --dir ca
-  portcullis ca rotate-root promote --dir ca --assume spiffe://cluster.local/ns/shop/sa/envoy")]
+  portcullis ca rotate-root promote --dir ca --assume spiffe://cluster.local/ns/shop/sa/envoy
+  portcullis ca rotate-root promote --dir ca --assume 5f2c99e6958bcb90")]
     Promote(Waiting),
     /// Publish the new root alone; refused while a certificate below the old one is valid
     #[command(after_long_help = "Examples:
@@ -84,9 +85,9 @@ struct Start {
 struct Waiting {
     #[command(flatten)]
     common: Common,
-    /// SPIFFE ID of a workload that cannot say which roots it trusts, and that you know to trust both; may be repeated. It is
-    /// written into the audit
-    #[arg(long, value_name = "SPIFFE_ID")]
+    /// SPIFFE ID of a workload that cannot say which roots it trusts, and that you know to trust both; or an instance, as
+    /// `status` names it, that you know to be gone. May be repeated. It is written into the audit
+    #[arg(long, value_name = "SPIFFE_ID|INSTANCE")]
     assume: Vec<String>,
 }
 
@@ -95,10 +96,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         Command::Start(start) => {
             // Before a root is made that nobody would use.
             let standing = ask(&start.common, Step::Status, &[])?;
-            if standing.phase == "none" {
-                hand_over(&start.common.dir, start.ca.as_deref())?;
+            if standing.phase != "none" {
+                return step(&start.common, Step::Start, &[]);
             }
-            step(&start.common, Step::Start, &[])
+            let done = hand_over(&start.common.dir, start.ca.as_deref());
+            let done = done.and_then(|()| step(&start.common, Step::Start, &[]));
+            if done.is_err() {
+                // No copy of a key stays behind that nobody uses.
+                let _gone = std::fs::remove_dir_all(start.common.dir.join(NEXT));
+            }
+            done
         }
         Command::Promote(waiting) => step(&waiting.common, Step::Promote, &waiting.assume),
         Command::Finish(waiting) => step(&waiting.common, Step::Finish, &waiting.assume),
@@ -165,26 +172,36 @@ fn shown(standing: &Standing) -> String {
         None => "start".to_owned(),
         Some(next) => {
             let next = if next == Step::Promote { "promote" } else { "finish" };
-            match (standing.seconds_left, standing.behind.len()) {
-                (0, 0) => format!("{next}, now"),
-                (0, waited) => format!("{next}; {waited} to wait for"),
-                (left, _) => format!("{next}, in {left} s"),
+            let waited = match standing.behind.len() {
+                0 => String::new(),
+                waited => format!("; {waited} to wait for"),
+            };
+            match &standing.not_before {
+                Some(time) => format!("{next}, not before {time} (in {} s){waited}", standing.seconds_left),
+                None if waited.is_empty() => format!("{next}, now"),
+                None => format!("{next}{waited}"),
             }
         }
     };
-    let since = standing.published_since.as_deref().unwrap_or("-");
-    let mut text = format!(
-        "phase               {}\nnew root since      {since}\nbundle digest       {}\nnext                {next}\n",
-        standing.phase, standing.bundle_digest
-    );
+    let mut rows = vec![("phase", standing.phase.clone())];
+    rows.extend(standing.phases.iter().map(|began| (began.phase.name(), format!("since {}", began.since))));
+    rows.push(("new root since", standing.published_since.clone().unwrap_or_else(|| "-".to_owned())));
+    rows.push(("bundle digest", standing.bundle_digest.clone()));
+    rows.push(("next", next));
+    let mut text: String = rows.iter().map(|(name, value)| format!("{name:<19} {value}\n")).collect();
     if !standing.behind.is_empty() {
-        let row =
-            |id: &str, lack: &str, until: &str, told: &str| format!("{id:<44}  {lack:<13}  {until:<20}  {told}\n");
         text.push('\n');
-        text.push_str(&row("ID", "LACK", "CERTIFICATE UNTIL", "TOLD"));
+        text.push_str(&row(["ID", "INSTANCE", "LACK", "CERTIFICATE UNTIL", "HEARD"], "TOLD"));
         for waited in &standing.behind {
-            text.push_str(&row(&waited.id, &waited.lack, &waited.until, waited.told.as_deref().unwrap_or("-")));
+            let or_none = |text: &'_ Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+            let (instance, heard) = (or_none(&waited.instance), or_none(&waited.heard));
+            let cells = [waited.id.as_str(), &instance, &waited.lack, &waited.until, &heard];
+            text.push_str(&row(cells, &or_none(&waited.told)));
         }
     }
     text
+}
+
+fn row([id, instance, lack, until, heard]: [&str; 5], told: &str) -> String {
+    format!("{id:<44}  {instance:<16}  {lack:<13}  {until:<20}  {heard:<20}  {told}\n")
 }

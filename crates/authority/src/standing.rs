@@ -1,0 +1,132 @@
+//! Where a rotation stands, as `ca rotate-root` shows it.
+
+use portcullis_ca::rotation::{Behind, Phase, Refused, Rotation};
+use portcullis_ca::state::Instance;
+use portcullis_tls::utc;
+use serde::{Deserialize, Serialize};
+
+use crate::rotate::Step;
+
+/// Where a rotation stands.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// `none`, `started`, `promoted` or `finished`.
+    pub phase: String,
+    /// The phases so far with their beginnings. The last one is in force.
+    pub phases: Vec<Began>,
+    /// Since when the new root is published, RFC 3339.
+    pub published_since: Option<String>,
+    /// The digest of what is published.
+    pub bundle_digest: String,
+    /// The step that may follow.
+    pub next: Option<Step>,
+    /// For so many seconds it may not, whoever has told what: the new root is published for too short a time, or certificates
+    /// below the old one are valid.
+    pub seconds_left: i64,
+    /// When these are over, RFC 3339.
+    pub not_before: Option<String>,
+    /// Who would be hurt by it; with `refused`, by the step that was asked for.
+    pub behind: Vec<Waited>,
+    /// Why the step was not done. Nothing has changed then, unless it says otherwise.
+    pub refused: Option<String>,
+}
+
+/// A phase and its beginning.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Began {
+    /// Which.
+    pub phase: Phase,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// Somebody who is waited for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waited {
+    /// The SPIFFE ID.
+    pub id: String,
+    /// Which instance of it, in sixteen hexadecimal digits; none for `certificate`, which is of all together.
+    pub instance: Option<String>,
+    /// `silent`, `other-bundles` or `certificate`.
+    pub lack: String,
+    /// The end of the certificate that counts, RFC 3339.
+    pub until: String,
+    /// When it was last heard, RFC 3339, at most ten minutes too early after a restart of the CA.
+    pub heard: Option<String>,
+    /// The digest that it last told.
+    pub told: Option<String>,
+}
+
+/// Why a step was not done.
+pub(crate) enum No {
+    Decided(Refused),
+    Other(String),
+}
+
+impl From<Refused> for No {
+    fn from(refused: Refused) -> Self {
+        Self::Decided(refused)
+    }
+}
+
+impl From<String> for No {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+impl Standing {
+    /// Of a rotation, or of none. `lacking` is what stands in the way; with `refused`, of the step that was asked for.
+    pub(crate) fn new(
+        rotation: Option<&Rotation>,
+        digest: String,
+        lacking: Option<No>,
+        refused: bool,
+        now: i64,
+    ) -> Self {
+        let mut standing = Self {
+            phase: rotation.map_or("none", |rotation| rotation.phase.name()).to_owned(),
+            phases: rotation.map(phases).unwrap_or_default(),
+            published_since: rotation.map(|rotation| utc(rotation.published_unix)),
+            bundle_digest: digest,
+            next: rotation.map(|rotation| Step::after(rotation.phase)),
+            seconds_left: 0,
+            not_before: None,
+            behind: Vec::new(),
+            refused: None,
+        };
+        let why = match lacking {
+            None => None,
+            Some(No::Other(why)) => Some(why),
+            Some(No::Decided(Refused { behind, seconds_left: left })) => {
+                standing.seconds_left = left;
+                standing.not_before = (left > 0).then(|| utc(now.saturating_add(left)));
+                standing.behind = behind.iter().map(waited).collect();
+                Some(match behind.len() {
+                    0 => format!("the new root is published for too short a time; come again in {left} s"),
+                    count => format!("{count} would be cut off from others"),
+                })
+            }
+        };
+        standing.refused = why.filter(|_| refused);
+        standing
+    }
+}
+
+fn phases(rotation: &Rotation) -> Vec<Began> {
+    let began = |(phase, unix): &(Phase, i64)| Began { phase: *phase, since: utc(*unix) };
+    rotation.history().iter().map(began).collect()
+}
+
+fn waited(behind: &Behind) -> Waited {
+    Waited {
+        id: behind.id.to_string(),
+        instance: behind.instance.as_ref().map(Instance::name),
+        lack: behind.lack.name().to_owned(),
+        until: utc(behind.until_unix),
+        heard: Some(behind.heard_unix).filter(|unix| *unix > 0).map(utc),
+        told: behind.told.clone(),
+    }
+}

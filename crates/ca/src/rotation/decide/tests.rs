@@ -1,0 +1,144 @@
+use super::*;
+use crate::state::Told;
+
+const NOW: i64 = 1_800_000_000;
+const PUBLISHED: i64 = NOW - 1000;
+
+fn id(name: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{name}")).unwrap()
+}
+
+fn key(number: u8) -> KeyHash {
+    KeyHash::parse(&format!("{number:02x}").repeat(32)).unwrap()
+}
+
+/// What a state knows of some instances.
+#[derive(Default)]
+struct Known {
+    identities: BTreeMap<SpiffeId, Identity>,
+    instances: BTreeMap<KeyHash, Instance>,
+}
+
+impl Known {
+    /// One that told a digest when B was published or later; its certificate is below a root, and ends.
+    fn with(mut self, name: &str, told: Option<(&str, i64)>, root: &str, until: i64) -> Self {
+        let known = self.identities.entry(id(name)).or_default();
+        known.not_after_unix = known.not_after_unix.max(until);
+        let below = known.below.entry(root.to_owned()).or_default();
+        *below = (*below).max(until);
+        let mut instance = Instance::new(id(name));
+        (instance.not_after_unix, instance.heard_unix) = (until, NOW - 7);
+        instance.told = told.map(|(digest, unix)| Told { digest: digest.to_owned(), unix });
+        let number = u8::try_from(self.instances.len()).unwrap();
+        self.instances.insert(key(number), instance);
+        self
+    }
+
+    fn decide<T>(&self, assumed: &[&str], decide: impl FnOnce(Seen<'_>) -> T) -> T {
+        let new = ["b".to_owned()].into();
+        let (ids, instances) = assumed.iter().partition::<Vec<&str>, _>(|name| name.len() < 16);
+        let ids = ids.into_iter().map(id).collect();
+        let assumed = Assumed { ids, instances: instances.into_iter().map(str::to_owned).collect() };
+        decide(Seen {
+            identities: &self.identities,
+            instances: &self.instances,
+            new_anchors: &new,
+            digest: "ab",
+            published_unix: PUBLISHED,
+            assumed: &assumed,
+            now_unix: NOW,
+        })
+    }
+}
+
+fn lacks(result: Result<(), Refused>) -> Vec<(SpiffeId, Lack)> {
+    result.unwrap_err().behind.into_iter().map(|behind| (behind.id, behind.lack)).collect()
+}
+
+fn promote(seen: Seen<'_>) -> Result<(), Refused> {
+    may_promote(seen, 300)
+}
+
+#[test]
+fn b_signs_once_everybody_with_a_certificate_has_told_or_is_assumed() {
+    let all = Known::default()
+        .with("told", Some(("ab", NOW - 5)), "a", NOW + 100)
+        .with("other", Some(("a", NOW - 5)), "a", NOW + 100)
+        .with("silent", None, "a", NOW + 100)
+        .with("ended", None, "a", NOW - 61);
+    let both = [(id("other"), Lack::OtherBundles), (id("silent"), Lack::Silent)];
+    assert_eq!(lacks(all.decide(&[], promote)), both);
+    assert_eq!(lacks(all.decide(&["silent"], promote)), both[..1]);
+    assert_eq!(all.decide(&["silent", "other"], promote), Ok(()));
+    // A clock that is a minute behind takes it for valid.
+    let just = Known::default().with("ended", None, "a", NOW - 60);
+    assert_eq!(lacks(just.decide(&[], promote)).len(), 1);
+}
+
+/// Two instances of one identity do not speak for each other.
+#[test]
+fn one_instance_that_is_behind_is_not_hidden_by_another_one() {
+    let all = Known::default().with("cart", Some(("a", NOW - 900)), "a", NOW + 100).with(
+        "cart",
+        Some(("ab", NOW - 5)),
+        "a",
+        NOW + 200,
+    );
+    let behind = all.decide(&[], promote).unwrap_err().behind;
+    assert_eq!(behind.len(), 1, "{behind:?}");
+    assert_eq!((behind[0].instance, behind[0].until_unix, behind[0].heard_unix), (Some(key(0)), NOW + 100, NOW - 7));
+    assert_eq!(lacks(all.decide(&[&Instance::name(&key(1))], promote)).len(), 1, "that is the other one");
+    assert_eq!(all.decide(&[&Instance::name(&key(0))], promote), Ok(()));
+    assert_eq!(all.decide(&["cart"], promote), Ok(()));
+    let ended = Known::default().with("cart", Some(("a", NOW - 900)), "a", NOW - 61).with(
+        "cart",
+        Some(("ab", NOW - 5)),
+        "a",
+        NOW + 200,
+    );
+    assert_eq!(ended.decide(&[], promote), Ok(()));
+}
+
+/// The same root may have been published before, and taken back.
+#[test]
+fn what_was_told_before_b_was_published_does_not_count() {
+    let told = |unix| Known::default().with("cart", Some(("ab", unix)), "a", NOW + 100).decide(&[], promote);
+    assert_eq!(lacks(told(PUBLISHED)), [(id("cart"), Lack::OtherBundles)]);
+    assert_eq!(told(PUBLISHED + 1), Ok(()));
+}
+
+#[test]
+fn b_signs_no_earlier_than_three_refresh_hints_after_it_was_published() {
+    let promote = |hint| move |seen: Seen<'_>| may_promote(seen, hint);
+    let nobody = Known::default();
+    assert_eq!(nobody.decide(&[], promote(334)), Err(Refused { behind: Vec::new(), seconds_left: 2 }));
+    assert_eq!(nobody.decide(&[], promote(333)), Ok(()));
+    // Both reasons at once are both told.
+    let silent = Known::default().with("silent", None, "a", NOW + 100).decide(&[], promote(334)).unwrap_err();
+    assert_eq!((silent.behind.len(), silent.seconds_left), (1, 2));
+}
+
+#[test]
+fn a_goes_when_the_last_certificate_below_it_has_ended_whatever_is_assumed() {
+    let told = Some(("ab", NOW - 5));
+    assert_eq!(Known::default().with("x", told, "b", NOW + 100).decide(&[], may_finish), Ok(()));
+    for root in ["a", ""] {
+        let with = |until| Known::default().with("x", told, "b", NOW + 100).with("x", told, root, until);
+        let refused = with(NOW + 30).decide(&["x"], may_finish).unwrap_err();
+        assert_eq!((refused.seconds_left, refused.behind[0].heard_unix), (91, NOW - 7), "{root:?}");
+        let refused = with(NOW - 60).decide(&["x"], may_finish);
+        assert_eq!(refused.as_ref().unwrap_err().seconds_left, 1);
+        assert_eq!(lacks(refused), [(id("x"), Lack::Certificate)], "{root:?}");
+        assert_eq!(with(NOW - 61).decide(&[], may_finish), Ok(()), "{root:?}");
+    }
+    let behind = Known::default().with("x", Some(("a", NOW - 5)), "b", NOW + 100).decide(&[], may_finish).unwrap_err();
+    assert_eq!((behind.behind[0].lack, behind.seconds_left), (Lack::OtherBundles, 0));
+}
+
+#[test]
+fn b_goes_again_when_nobody_has_a_certificate_below_it() {
+    let with =
+        |until| Known::default().with("old", None, "a", NOW + 100).with("new", Some(("ab", NOW - 5)), "b", until);
+    assert_eq!(lacks(with(NOW + 100).decide(&["new"], may_abort)), [(id("new"), Lack::Certificate)]);
+    assert_eq!(with(NOW - 61).decide(&[], may_abort), Ok(()));
+}

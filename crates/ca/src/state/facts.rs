@@ -1,0 +1,65 @@
+//! What the state is told, and what it says.
+
+use std::collections::BTreeMap;
+
+use portcullis_identity::SpiffeId;
+
+use crate::csr::KeyHash;
+use crate::token::TokenNumber;
+
+/// A certificate that is about to be handed out.
+#[derive(Clone, Debug)]
+pub struct Issuance {
+    /// For whom.
+    pub id: SpiffeId,
+    /// With which key.
+    pub key: KeyHash,
+    /// The key of the certificate that it was asked for with: whoever has it goes on as the same instance.
+    pub previous: Option<KeyHash>,
+    /// The digest of the trust bundles that the caller says it uses.
+    pub told: Option<String>,
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// Its last second, in Unix time.
+    pub not_after_unix: i64,
+    /// The root that it leads to: see [`crate::Signer::anchor`].
+    pub anchor: String,
+    /// The single-use token that it was asked for with, and when that ends.
+    pub token: Option<(TokenNumber, i64)>,
+}
+
+/// Why a certificate is not handed out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The token has served already.
+    #[error("the token was used before")]
+    TokenUsed,
+    /// R51: one key, one identity.
+    #[error("the key is held by {0}")]
+    KeyHeld(SpiffeId),
+}
+
+/// A caller that has said which trust bundles it uses.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Who.
+    pub id: SpiffeId,
+    /// The key of the certificate that it showed,
+    pub key: KeyHash,
+    /// and that certificate's last second, in Unix time.
+    pub not_after_unix: i64,
+    /// The digest.
+    pub digest: String,
+    /// Since when what is handed out is handed out; what was said before does not count.
+    pub since_unix: i64,
+}
+
+/// What is known of one identity.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// Last second of the certificate that lasts longest, in Unix time; 0 if it never had one.
+    pub not_after_unix: i64,
+    /// Last second of the certificate that lasts longest, for each root that any leads to. What was issued before that was
+    /// noted is below the root with the empty name.
+    pub below: BTreeMap<String, i64>,
+}

@@ -1,0 +1,117 @@
+//! Workloads as they run. One identity may have several instances, and each of them has roots of its own.
+//!
+//! An instance is a line of certificates: the first was asked for with a token, and each further one with one of the line
+//! before it. It is named after the key of its first certificate. Only who shares a private key with another one is counted
+//! as one with it.
+
+use std::collections::BTreeMap;
+
+use portcullis_identity::SpiffeId;
+use serde::{Deserialize, Serialize};
+
+use crate::csr::KeyHash;
+
+/// That an instance is still there is written down so often, in seconds; what is news, at once.
+const NOTE_EVERY: i64 = 600;
+
+/// What an instance has said that it uses.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Told {
+    /// The digest of its trust bundles.
+    pub digest: String,
+    /// When it last said so, in Unix time.
+    pub unix: i64,
+}
+
+/// What is known of one instance.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Instance {
+    /// Whose it is.
+    pub id: SpiffeId,
+    /// Last second of the certificate that lasts longest, in Unix time.
+    pub not_after_unix: i64,
+    /// What it last said; nothing from before instances were told apart.
+    pub told: Option<Told>,
+    /// When it last asked for anything, in Unix time, at most ten minutes too early after a restart; 0 if that is not known.
+    pub heard_unix: i64,
+    /// Until when all of this is on disk.
+    noted_unix: i64,
+}
+
+impl Instance {
+    /// Sixteen hexadecimal digits, which tell the instances of a CA apart.
+    #[must_use]
+    pub fn name(key: &KeyHash) -> String {
+        key.to_string().chars().take(16).collect()
+    }
+
+    pub(crate) const fn new(id: SpiffeId) -> Self {
+        Self { id, not_after_unix: 0, told: None, heard_unix: 0, noted_unix: 0 }
+    }
+
+    fn heard(&mut self, unix: i64, digest: Option<&str>) {
+        self.heard_unix = self.heard_unix.max(unix);
+        if let Some(digest) = digest
+            && self.told.as_ref().is_none_or(|told| told.unix <= unix)
+        {
+            self.told = Some(Told { digest: digest.to_owned(), unix });
+        }
+    }
+}
+
+/// A line of a snapshot: key, ID, end, heard, told.
+pub(super) type Line = (String, String, i64, i64, Option<Told>);
+
+/// All of them, by the key of their first certificate.
+#[derive(Debug, Default)]
+pub(super) struct Instances(BTreeMap<KeyHash, Instance>);
+
+impl Instances {
+    pub(super) const fn all(&self) -> &BTreeMap<KeyHash, Instance> {
+        &self.0
+    }
+
+    /// One has, or gets, a certificate. Whatever else had this name has ended.
+    pub(super) fn certified(&mut self, name: KeyHash, id: &SpiffeId, until: i64, unix: i64, digest: Option<&str>) {
+        let instance = self.0.entry(name).or_insert_with(|| Instance::new(id.clone()));
+        if instance.id != *id {
+            *instance = Instance::new(id.clone());
+        }
+        instance.not_after_unix = instance.not_after_unix.max(until);
+        instance.heard(unix, digest);
+        instance.noted_unix = instance.noted_unix.max(unix);
+    }
+
+    /// One was heard: whether that is to be written down. What it said no later than `since` does not count any more.
+    pub(super) fn heard(&mut self, name: KeyHash, unix: i64, digest: &str, since: i64) -> bool {
+        let Some(instance) = self.0.get_mut(&name) else { return false };
+        let known = instance.told.as_ref().is_some_and(|told| told.digest == digest && told.unix > since);
+        instance.heard(unix, Some(digest));
+        let news = !known || unix.saturating_sub(instance.noted_unix) >= NOTE_EVERY;
+        if news {
+            instance.noted_unix = unix;
+        }
+        news
+    }
+
+    pub(super) fn retain(&mut self, kept: impl Fn(i64) -> bool) {
+        self.0.retain(|_, instance| kept(instance.not_after_unix));
+    }
+
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let line = |(name, one): (&KeyHash, &Instance)| {
+            (name.to_string(), one.id.to_string(), one.not_after_unix, one.heard_unix, one.told.clone())
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    pub(super) fn from_lines(lines: Vec<Line>) -> Option<Self> {
+        let mut all = BTreeMap::new();
+        for (name, id, not_after_unix, heard_unix, told) in lines {
+            let id = SpiffeId::parse(&id).ok()?;
+            let instance = Instance { id, not_after_unix, told, heard_unix, noted_unix: heard_unix };
+            all.insert(KeyHash::parse(&name)?, instance);
+        }
+        Some(Self(all))
+    }
+}

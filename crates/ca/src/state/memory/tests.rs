@@ -1,0 +1,47 @@
+use super::*;
+
+#[test]
+fn what_was_written_before_roots_were_noted_is_below_the_unknown_one() {
+    let id = "spiffe://cluster.local/ns/shop/sa/cart";
+    let image = format!(r#"{{"tokens":[],"keys":[],"identities":[["{id}",1800000000,null]]}}"#);
+    let memory = Memory::from_image(serde_json::from_str(&image).unwrap()).unwrap();
+    let id = SpiffeId::parse(id).unwrap();
+    assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
+    // Written again, it is the same.
+    let again = serde_json::from_str(&serde_json::to_string(&memory.image()).unwrap()).unwrap();
+    assert_eq!(Memory::from_image(again).unwrap().identities, memory.identities);
+    let mut memory = Memory::default();
+    let record = format!(
+        r#"{{"Issued":{{"id":"{id}","key":"{}","serial":"40","not_after":1800000000,"token":null}}}}"#,
+        "0a".repeat(32)
+    );
+    memory.replay(serde_json::from_str(&record).unwrap()).unwrap();
+    assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
+}
+
+/// Nobody knows which instance has said what was noted of its identity, so that each certificate is one that was silent.
+#[test]
+fn what_was_written_before_instances_were_told_apart_speaks_for_none_of_them() {
+    let id = "spiffe://cluster.local/ns/shop/sa/cart";
+    let [old, new] = ["0a", "0b"].map(|digits| digits.repeat(32));
+    let image = format!(
+        r#"{{"tokens":[],"keys":[["{old}","{id}",1800000000]],"identities":[["{id}",1800000000,"ab"]],"below":[]}}"#
+    );
+    let mut memory = Memory::from_image(serde_json::from_str(&image).unwrap()).unwrap();
+    for record in [
+        format!(
+            r#"{{"Issued":{{"id":"{id}","key":"{new}","serial":"40","not_after":1800000600,"token":null,"anchor":"a0"}}}}"#
+        ),
+        format!(r#"{{"Bundle":{{"id":"{id}","digest":"ab"}}}}"#),
+    ] {
+        memory.replay(serde_json::from_str(&record).unwrap()).unwrap();
+    }
+    let known = |memory: &Memory| -> Vec<_> {
+        let all = memory.instances().iter();
+        all.map(|(key, one)| (key.to_string(), one.not_after_unix, one.told.clone(), one.heard_unix)).collect()
+    };
+    let expected = [(old, 1_800_000_000, None, 0), (new, 1_800_000_600, None, 0)];
+    assert_eq!(known(&memory), expected);
+    let again = serde_json::from_str(&serde_json::to_string(&memory.image()).unwrap()).unwrap();
+    assert_eq!(known(&Memory::from_image(again).unwrap()), expected);
+}
