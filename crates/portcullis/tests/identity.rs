@@ -392,3 +392,33 @@ fn one_authority_is_all_that_sidecars_need() {
     assert!(passed(scene.outbound, b"again"));
     assert_eq!(issued(&scene, WEB, "token"), 2);
 }
+
+/// For as long as both ends renew every second, every connection is a new one, and none of them fails.
+#[test]
+fn renewals_every_second_fail_no_new_connection() {
+    const ROUNDS: u8 = 6;
+    let (scene, listen) = (Scene::new(), free_address());
+    let dir = scene.path().join("ca");
+    let made = portcullis(&["ca", "init", "--dir", dir.to_str().unwrap(), "--id", CART, "--id", WEB]);
+    assert!(made.status.success(), "{made:?}");
+    let _authority = OwnAuthority::start(&scene, listen);
+    let [cart, web] = scene.both(|name| {
+        let own = format!("bootstrap/shop/{name}");
+        format!(
+            "identity: {{ca: {{address: \"{listen}\", trustBundle: {own}/root-cert.pem, tokenFile: {own}/token}}}}\n"
+        )
+    });
+    let (good, bad) = scene.under_load(|| {
+        for round in 1..=ROUNDS {
+            let start = Instant::now();
+            [&cart, &web].iter().for_each(|sidecar| sidecar.signal("HUP"));
+            [&cart, &web].iter().for_each(|sidecar| renewed(sidecar, 1.0 + f64::from(round)));
+            thread::sleep(Duration::from_secs(1).saturating_sub(start.elapsed()));
+        }
+    });
+    assert_eq!(bad, 0, "of {good}\n{}\n{}", cart.read_log(), web.read_log());
+    assert!(good > usize::from(ROUNDS), "{good}");
+    for id in [CART, WEB] {
+        assert_eq!(issued(&scene, id, "svid"), usize::from(ROUNDS), "{id}");
+    }
+}
