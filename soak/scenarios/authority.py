@@ -102,7 +102,8 @@ class IssuedWorld(World):
 
     def from_authorities(self, sources):
         for name, (authority, spiffe) in sources.items():
-            self.changes[name]["identity"] = authority.identity(spiffe)
+            # All of a load may come from one address at once on a machine that is busy, and may be in the handshake.
+            self.changes[name].update(identity=authority.identity(spiffe), limits={"handshakes": 4096})
 
     def serial(self, sidecar):
         """Of the certificate that a sidecar has in force."""
@@ -120,6 +121,17 @@ class IssuedWorld(World):
                     raise RigError(f"{sidecar.name}: no new certificate in {seconds} s\n{sidecar.log()[-2000:]}")
                 sidecar.process.send_signal(signal.SIGHUP)
                 until(lambda: self.serial(sidecar) != before, 0.7)
+
+    def refusals(self):
+        """What both sidecars decided against, by reason."""
+        found = {}
+        for sidecar in (self.cart, self.web):
+            for line in get(sidecar.admin, "/stats/prometheus")[1].splitlines():
+                if line.startswith("portcullis_policy_decisions_total{") and 'decision="allow"' not in line:
+                    reason = line.split('reason="')[1].split('"')[0]
+                    key = f"{sidecar.name}: {reason}"
+                    found[key] = found.get(key, 0) + int(float(line.rsplit(" ", 1)[1]))
+        return found
 
     def secured(self):
         """Inbound connections by how they were secured, as the app's sidecar counts them."""

@@ -199,3 +199,4 @@ def outcome(result, world, load, live):
     result.claim("any others that cart let in", plain or "none", "none", not plain)
     result.figure("p99 of connections", f"{load['p99_us'] / 1000:.0f} ms")
     result.figure("first reasons", str((load["reasons"] + live["reasons"])[:3]))
+    result.figure("what the sidecars refused or ended, by reason", world.refusals() or "nothing")
