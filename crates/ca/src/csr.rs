@@ -20,7 +20,7 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use crate::key::KeyType;
 
-/// The longest request that is looked at, in bytes of PEM. One with an RSA key of 4096 bits has 1,800.
+/// The longest request that is looked at, in bytes of PEM or DER. One with an RSA key of 4096 bits has 1,800.
 pub const MAX_CSR_LEN: usize = 16 * 1024;
 
 /// Why a request is refused.
@@ -90,7 +90,18 @@ impl CertifiedPublicKey {
         if !labels.contains(&block.label.as_str()) || rest.iter().any(|byte| !byte.is_ascii_whitespace()) {
             return Err(CsrError::Pem);
         }
-        let (behind, request) = X509CertificationRequest::from_der(&block.contents).map_err(|_| CsrError::Der)?;
+        Self::from_csr_der(&block.contents)
+    }
+
+    /// Reads a request in DER and verifies its signature.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_csr_der(der: &[u8]) -> Result<Self, CsrError> {
+        if der.len() > MAX_CSR_LEN {
+            return Err(CsrError::TooLong(der.len()));
+        }
+        let (behind, request) = X509CertificationRequest::from_der(der).map_err(|_| CsrError::Der)?;
         let info = &request.certification_request_info;
         if !behind.is_empty() || info.version != X509Version(0) {
             return Err(CsrError::Der);
@@ -118,7 +129,8 @@ impl CertifiedPublicKey {
     }
 
     /// Its SubjectPublicKeyInfo in DER, written anew.
-    pub(crate) fn spki(&self) -> &[u8] {
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
         &self.spki
     }
 }

@@ -102,6 +102,12 @@ impl Registrations {
         self.identities.get(id)
     }
 
+    /// The same without some of them.
+    pub(crate) fn without(mut self, ids: &[&SpiffeId]) -> Self {
+        self.identities.retain(|id, _| !ids.contains(&id));
+        self
+    }
+
     /// Every registration, in the order of IDs.
     pub fn iter(&self) -> impl Iterator<Item = (&SpiffeId, &Registration)> {
         self.identities.iter()

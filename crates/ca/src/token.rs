@@ -144,7 +144,15 @@ struct Claims {
 pub struct TokenKey {
     sign: EncodingKey,
     verify: DecodingKey,
+    public: Vec<u8>,
     issuer: String,
+}
+
+impl PartialEq for TokenKey {
+    /// Whether both judge tokens alike.
+    fn eq(&self, other: &Self) -> bool {
+        self.public == other.public && self.issuer == other.issuer
+    }
 }
 
 impl fmt::Debug for TokenKey {
@@ -176,6 +184,7 @@ impl TokenKey {
         Ok(Self {
             sign: EncodingKey::from_ec_der(&Zeroizing::new(pair.serialize_der())),
             verify: DecodingKey::from_ec_der(pair.der_bytes()),
+            public: pair.der_bytes().to_vec(),
             issuer: format!("portcullis-ca:{trust_domain}"),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ReadError, ReadErrors};
@@ -17,6 +18,14 @@ pub enum Source {
     Folder(PathBuf),
     /// Exactly these files, in this order; each must exist. Links are followed wherever they lead.
     Files(Vec<PathBuf>),
+    /// The first of these must exist, the others need not: they may come, and go as the members of a folder do. The loader
+    /// gets those that are there in lexical order.
+    Parts {
+        /// Each must exist.
+        required: Vec<PathBuf>,
+        /// Left out while they do not exist.
+        optional: Vec<PathBuf>,
+    },
 }
 
 /// What was found at one look.
@@ -35,7 +44,12 @@ impl Source {
     pub fn read(&self) -> Reading {
         match self {
             Self::Folder(path) => folder::read(path),
-            Self::Files(paths) => read_files(paths),
+            Self::Files(paths) => read_files(paths, &[]),
+            Self::Parts { required, optional } => {
+                let mut reading = read_files(required, optional);
+                reading.files.sort_by(|a, b| a.path.cmp(&b.path));
+                reading
+            }
         }
     }
 
@@ -47,13 +61,14 @@ impl Source {
         match self {
             Self::Folder(path) => reach.add_folder(path),
             Self::Files(paths) => paths.iter().for_each(|path| reach.add_file(path)),
+            Self::Parts { required, optional } => required.iter().chain(optional).for_each(|path| reach.add_file(path)),
         }
         reach
     }
 
     /// Whether files may disappear from the set without making it unreadable.
     pub(crate) fn members_may_go(&self) -> bool {
-        matches!(self, Self::Folder(_))
+        matches!(self, Self::Folder(_) | Self::Parts { .. })
     }
 }
 
@@ -88,14 +103,17 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::Files(paths) => {
-                for (n, path) in paths.iter().enumerate() {
-                    write!(f, "{}{}", if n == 0 { "" } else { ", " }, path.display())?;
-                }
-                Ok(())
-            }
+            Self::Files(paths) => list(f, paths.iter()),
+            Self::Parts { required, optional } => list(f, required.iter().chain(optional)),
         }
     }
+}
+
+fn list<'p>(f: &mut fmt::Formatter<'_>, paths: impl Iterator<Item = &'p PathBuf>) -> fmt::Result {
+    for (n, path) in paths.enumerate() {
+        write!(f, "{}{}", if n == 0 { "" } else { ", " }, path.display())?;
+    }
+    Ok(())
 }
 
 impl Reading {
@@ -115,12 +133,15 @@ impl Reading {
     }
 }
 
-fn read_files(paths: &[PathBuf]) -> Reading {
+fn read_files(required: &[PathBuf], optional: &[PathBuf]) -> Reading {
     let mut reading = Reading::empty();
-    for path in paths {
+    let required = required.iter().map(|path| (path, false));
+    for (path, may_lack) in required.chain(optional.iter().map(|path| (path, true))) {
         let place = reading.interest.follow(path);
         match file::read(&place, path) {
             Ok(file) => reading.files.push(file),
+            // Only what is not there: one that cannot be read may hold what counts.
+            Err(ReadError::Io { error, .. }) if may_lack && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => reading.errors.push(error),
         }
     }
