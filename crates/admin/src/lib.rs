@@ -7,7 +7,7 @@
 //! - A change takes a POST. On loopback the request must be meant for this very address and not come from a foreign web
 //!   page, everywhere else it must show the token (`guard`). Where nobody can be told apart, nobody may change anything.
 //! - Pages that say more than health and metrics are not shown to a page that reached loopback under a name of its own.
-//! - A slow client costs the oldest client its place, never the newest (`places`), and itself after seconds.
+//! - A slow client costs the oldest client its place, never the newest ([`Places`]), and itself after seconds.
 
 mod answer;
 mod guard;
@@ -19,6 +19,7 @@ mod server;
 mod state;
 mod token;
 
+pub use places::{Place, Places};
 pub use server::{Serves, serve};
 pub use state::{Change, Page, State};
 pub use token::{Token, TokenError};

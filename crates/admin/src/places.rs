@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// All places of one address.
-pub(crate) struct Places {
+pub struct Places {
     limit: usize,
     table: Mutex<Table>,
 }
@@ -24,19 +24,33 @@ struct Table {
 }
 
 /// One connection's place, free again when it is dropped.
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
     age: u64,
     lost: oneshot::Receiver<()>,
 }
 
+impl std::fmt::Debug for Places {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Places").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("age", &self.age).finish_non_exhaustive()
+    }
+}
+
 impl Places {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    /// So many, all free.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, table: Mutex::default() })
     }
 
     /// A place for one more, at the cost of an older one if need be.
-    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Place {
+    pub fn enter(self: &Arc<Self>, source: IpAddr) -> Place {
         let (evict, lost) = oneshot::channel();
         let mut table = self.lock();
         let own = table.held.values().filter(|(held_by, _)| *held_by == source).count();
@@ -70,7 +84,7 @@ impl Table {
 
 impl Place {
     /// Waits until the place is lost to somebody else.
-    pub(crate) async fn lost(&mut self) {
+    pub async fn lost(&mut self) {
         if (&mut self.lost).await.is_err() {
             // Not lost: nobody is left who could take it.
             std::future::pending::<()>().await;

@@ -1,14 +1,20 @@
 //! `audit.jsonl`: a line for each certificate, and for each refusal (R61). Never a token, never a key.
+//!
+//! A line about a certificate or a rotation is on disk (fsync) before that has any effect, so no power cut leaves a certificate
+//! without one. A refusal is handed to the system in one write and gets to the disk when that likes: whoever is refused has
+//! nothing, and could make the disk busy otherwise. The file does not grow for ever, since strangers can make it grow:
+//! [`Bound`].
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::audit_file::{AuditFile, Bound};
 
 /// So many refusals are written in a second; the others are counted in the next line. Certificates are always written.
 const REFUSALS_PER_SECOND: u32 = 20;
@@ -67,25 +73,27 @@ pub(crate) struct Audit {
 }
 
 struct Inner {
-    file: File,
-    /// The last line is not whole, since the power or the disk failed; the next one must not become a part of it.
-    torn: bool,
+    file: AuditFile,
     window: Instant,
     written: u32,
     held_back: u64,
 }
 
 impl Audit {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
-        let torn = is_torn(&mut file)?;
-        Ok(Self { inner: Mutex::new(Inner { file, torn, window: Instant::now(), written: 0, held_back: 0 }) })
+    /// Opens it, behind what is there.
+    pub(crate) fn open(path: &Path, bound: Bound) -> io::Result<Self> {
+        let file = AuditFile::open(path, bound)?;
+        Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
     }
 
-    /// Writes a line about a step of a rotation.
+    /// Goes on in a new file if the old one was moved away or removed, as `logrotate` does it. Says whether it was.
+    pub(crate) fn reopen(&self) -> io::Result<bool> {
+        self.lock().file.reopen()
+    }
+
+    /// Writes a line about a step of a rotation, to the disk.
     pub(crate) fn rotation(&self, phase: &'static str, detail: String, now_unix: i64) -> io::Result<()> {
-        let mut inner = self.lock();
-        inner.write(&Entry {
+        self.durable(&Entry {
             time: portcullis_tls::utc(now_unix),
             event: "rotation",
             call: "rotate-root",
@@ -96,9 +104,16 @@ impl Audit {
         })
     }
 
-    /// Writes a line about a certificate.
+    /// Writes a line about a certificate, to the disk.
     pub(crate) fn issued(&self, entry: &Entry) -> io::Result<()> {
-        self.lock().write(entry)
+        self.durable(entry)
+    }
+
+    fn durable(&self, entry: &Entry) -> io::Result<()> {
+        let file = self.lock().write(entry)?;
+        // Others write meanwhile, and what waits for the disk at once goes there at once. A file that is put aside in between
+        // was synced then.
+        file.sync_data()
     }
 
     /// Writes a line about a refusal, unless there are too many. Says whether it did.
@@ -125,25 +140,9 @@ impl Audit {
 }
 
 impl Inner {
-    /// In one write, so that lines stay whole.
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
-        serde_json::to_writer(&mut line, entry)?;
-        line.push(b'\n');
-        let written = self.file.write_all(&line);
-        self.torn = written.is_err();
-        written
+    fn write(&mut self, entry: &Entry) -> io::Result<Arc<File>> {
+        self.file.append(&serde_json::to_vec(entry)?)
     }
-}
-
-/// Whether something stands behind the last line break.
-fn is_torn(file: &mut File) -> io::Result<bool> {
-    let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(0))? > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-    }
-    Ok(last != [b'\n'])
 }
 
 #[cfg(test)]
@@ -154,7 +153,7 @@ mod tests {
     fn refusals_beyond_the_first_of_a_second_are_counted_and_certificates_are_all_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let audit = Audit::open(&path).unwrap();
+        let audit = Audit::open(&path, crate::audit_file::BOUND).unwrap();
         let entry = |event| Entry::new(event, "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
         let now = Instant::now();
         let written = (0..100).filter(|_| audit.refused(entry("refused"), now)).count();
@@ -172,10 +171,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let entry = Entry::new("issued", "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
-        Audit::open(&path).unwrap().issued(&entry).unwrap();
+        Audit::open(&path, crate::audit_file::BOUND).unwrap().issued(&entry).unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{whole}{}", &whole[..30])).unwrap();
-        let audit = Audit::open(&path).unwrap();
+        let audit = Audit::open(&path, crate::audit_file::BOUND).unwrap();
         audit.issued(&entry).unwrap();
         audit.issued(&entry).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_ca::{Private, Token, write};
+use portcullis_ca::{Private, Token, TokenKey, write};
 use portcullis_identity::SpiffeId;
 use portcullis_tls::Clock;
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Kept {
     tokens: BTreeMap<SpiffeId, Token>,
+    /// What they were made with.
+    key: Option<Arc<TokenKey>>,
     roots: BTreeMap<SpiffeId, String>,
     /// Identities that were complained about.
     strange: BTreeSet<SpiffeId>,
@@ -60,6 +62,12 @@ pub(crate) async fn keep(folder: PathBuf, services: Arc<Services>, registered: A
 impl Kept {
     fn refresh(&mut self, folder: &Path, services: &Services) {
         let registrations = services.live.registrations.load_full();
+        let key = services.live.tokens.load_full();
+        if self.key.as_ref().is_some_and(|known| !Arc::ptr_eq(known, &key)) {
+            // What lies there is worth nothing any more.
+            self.tokens.clear();
+        }
+        self.key = Some(Arc::clone(&key));
         let gone: Vec<_> = self.tokens.keys().filter(|id| registrations.get(id).is_none()).cloned().collect();
         for id in gone {
             self.tokens.remove(&id);
@@ -76,13 +84,13 @@ impl Kept {
                 }
                 continue;
             };
-            if let Err(error) = self.refresh_one(&place, id, services) {
+            if let Err(error) = self.refresh_one(&place, id, &key, services) {
                 tracing::error!(%id, place = %place.display(), error, "its token cannot be refreshed");
             }
         }
     }
 
-    fn refresh_one(&mut self, place: &Path, id: &SpiffeId, services: &Services) -> Result<(), String> {
+    fn refresh_one(&mut self, place: &Path, id: &SpiffeId, key: &TokenKey, services: &Services) -> Result<(), String> {
         let now = Clock::system().now_unix();
         DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| error.to_string())?;
         let roots = services.live.ca().signer.roots_pem().to_owned();
@@ -97,7 +105,7 @@ impl Kept {
             .get(id)
             .is_some_and(|token| !services.is_used(token.number) && is_fresh(token.expires_unix, now) && file.exists());
         if !fresh {
-            let (text, token) = services.tokens.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
+            let (text, token) = key.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
             write(&file, text.as_bytes(), Private::Yes, true).map_err(|error| error.to_string())?;
             self.tokens.insert(id.clone(), token);
         }

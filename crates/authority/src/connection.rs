@@ -12,6 +12,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use portcullis_admin::Place;
 use portcullis_rpc::bundles::trust_bundles_server::{SERVICE_NAME as BUNDLES, TrustBundlesServer};
 use portcullis_rpc::istio::istio_certificate_service_server::{
     IstioCertificateServiceServer, SERVICE_NAME as CERTIFICATES,
@@ -25,7 +26,6 @@ use tonic::body::Body;
 use tonic::codegen::Service as _;
 
 use crate::authenticate::Peer;
-use crate::places::Place;
 use crate::service::{Services, Shared};
 
 /// From accept to the end of the handshake.

@@ -11,6 +11,7 @@
 //! The root's key is never read.
 
 mod audit;
+mod audit_file;
 mod authenticate;
 mod bootstrap;
 mod connection;
@@ -21,7 +22,6 @@ mod limits;
 mod live;
 mod metrics;
 mod mint;
-mod places;
 mod plain;
 mod reload;
 mod report;
@@ -31,9 +31,10 @@ mod service;
 mod standing;
 mod tls;
 
+pub use audit_file::audit_files;
 pub use control::{Answer, Published, ask, published, rotate};
-pub use mint::mint;
-pub use reload::put_pair;
+pub use mint::{mint, trust_domain};
+pub use reload::{put_pair, reads};
 pub use rotate::{Request as RotateRequest, Step};
-pub use server::{Authority, Config, StartError};
+pub use server::{Authority, Config, Reload, StartError};
 pub use standing::{Began, Standing, Waited};

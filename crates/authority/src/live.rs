@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_ca::rotation::Rotation;
-use portcullis_ca::{Registrations, ServerName, Signer};
+use portcullis_ca::{Registrations, ServerName, Signer, TokenKey};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::Compat;
 use portcullis_tls::{TrustBundle, TrustBundles, bundle_digest};
@@ -36,6 +36,8 @@ pub(crate) struct Live {
     ca: ArcSwap<Ca>,
     pub(crate) registrations: ArcSwap<Registrations>,
     pub(crate) foreign: ArcSwap<Foreign>,
+    /// What tokens are signed with, and judged by.
+    pub(crate) tokens: ArcSwap<TokenKey>,
     names: Vec<ServerName>,
     /// One at a time makes a new [`Ca`].
     making: Mutex<()>,
@@ -57,6 +59,7 @@ impl Live {
         ca: Ca,
         registrations: Registrations,
         foreign: Foreign,
+        tokens: TokenKey,
         names: Vec<ServerName>,
         rotation: Option<Rotation>,
     ) -> Self {
@@ -64,6 +67,7 @@ impl Live {
             ca: ArcSwap::from_pointee(ca),
             registrations: ArcSwap::from_pointee(registrations),
             foreign: ArcSwap::from_pointee(foreign),
+            tokens: ArcSwap::from_pointee(tokens),
             names,
             making: Mutex::new(()),
             rotation: RwLock::new(rotation),
@@ -159,7 +163,8 @@ mod tests {
         let signer = Arc::new(Signer::read(files, None).unwrap());
         let ca = Ca::new(Arc::clone(&signer), signer, &[]).unwrap();
         let registrations = Registrations::read(b"identities: []", Path::new("/")).unwrap();
-        Live::new(ca, registrations, Foreign::new(), Vec::new(), None)
+        let tokens = TokenKey::read(TokenKey::generate().unwrap().as_bytes(), &domain).unwrap();
+        Live::new(ca, registrations, Foreign::new(), tokens, Vec::new(), None)
     }
 
     #[test]

@@ -1,14 +1,21 @@
-//! Making a bootstrap token from a CA's folder, whether it runs or not.
+//! What is done with a CA's folder from outside, whether it runs or not: making a bootstrap token, asking whose CA it is.
 
 use std::path::Path;
 use std::time::Duration;
 
-use portcullis_ca::TokenKey;
-use portcullis_identity::SpiffeId;
+use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_tls::Clock;
 
 use crate::reload;
-use crate::server::token_key;
+
+/// The trust domain that the CA of a folder may name workloads of, whether it runs or not.
+///
+/// # Errors
+/// If the folder holds no CA.
+pub fn trust_domain(dir: &Path) -> Result<TrustDomain, String> {
+    let configured = reload::registrations(dir)?.trust_domain;
+    Ok(reload::in_force(dir, configured.as_ref())?.signer.trust_domain().clone())
+}
 
 /// Makes a token for a registered identity. It is good for one certificate, or `reusable` until it ends.
 ///
@@ -24,7 +31,7 @@ pub fn mint(dir: &Path, id: &SpiffeId, ttl: Duration, reusable: bool) -> Result<
     }
     let signer = reload::in_force(dir, registrations.trust_domain.as_ref())?.signer;
     reload::fit(&registrations, signer.trust_domain())?;
-    let key: TokenKey = token_key(dir, &signer).map_err(|error| error.to_string())?;
+    let key = reload::token_key(dir, signer.trust_domain())?;
     let token = key.issue(id, ttl, reusable, Clock::system().now_unix());
     token.map(|(text, _)| text).map_err(|error| error.to_string())
 }

@@ -11,11 +11,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_admin::Places;
 use portcullis_tls::Clock;
 use tokio::net::TcpListener;
 
 use crate::limits::source;
-use crate::places::Places;
 use crate::service::Services;
 
 /// Connections at once.

@@ -1,54 +1,83 @@
-//! Reading the CA's folder, and reading it again when it changes. Two sets, each whole or not at all, each with its own last
-//! good one: the four files of the signer, and the registrations with the bundles that they name.
+//! Reading the CA's folder, and reading it again when it changes. Three sets, each whole or not at all, each with its own last
+//! good one: the four files of the signer, the key of the tokens, and the registrations with the bundles that they name.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_ca::rotation::{Files, Rotation};
-use portcullis_ca::{Private, Registrations, Signer, SignerFiles, WriteError, write};
+use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, WriteError, write};
 use portcullis_identity::TrustDomain;
 use portcullis_tls::{Clock, TrustBundle, utc};
-use portcullis_watch::{FileContent, Options, Source, Watcher};
+use portcullis_watch::{FileContent, Monitor, Options, Source, Watcher};
 
 use crate::live::{Foreign, Live};
 
 const REGISTRATIONS: &str = "identities.yaml";
 
-/// The files of the signer; the last one may be missing.
-const SIGNER: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"];
+const TOKEN_KEY: &str = "token-key.pem";
+
+/// The files of the signer.
+const CA_CERT: &str = "ca-cert.pem";
+const CA_KEY: &str = "ca-key.pem";
+const ROOT_CERT: &str = "root-cert.pem";
+/// This one may be missing, and may come or go at any time.
+const CHAIN: &str = "cert-chain.pem";
 
 /// The key of a certificate that is being put in place: see [`put_pair`].
 const NEXT_KEY: &str = "ca-key-next.pem";
 
 /// What keeps watching until it is dropped.
 pub(crate) struct Watchers {
-    _signer: Watcher,
-    _registrations: Watcher,
+    signer: Watcher,
+    registrations: Watcher,
+    token_key: Watcher,
 }
 
-fn signer_files(dir: &Path) -> Vec<PathBuf> {
-    let [required @ .., chain] = SIGNER.map(|name| dir.join(name));
-    required.into_iter().chain(Some(chain).filter(|chain| chain.exists())).collect()
+impl Watchers {
+    /// Handles that look at the files at once.
+    pub(crate) fn monitors(&self) -> Vec<Monitor> {
+        [&self.signer, &self.registrations, &self.token_key].map(Watcher::monitor).to_vec()
+    }
+}
+
+fn signer_files(dir: &Path) -> Source {
+    let required = [CA_CERT, CA_KEY, ROOT_CERT].map(|name| dir.join(name)).to_vec();
+    Source::Parts { required, optional: vec![dir.join(CHAIN)] }
+}
+
+/// What a CA on this folder reads, wherever links and `trustBundles` lead: for whoever restricts what this process may read.
+/// What cannot be read now is left out.
+#[must_use]
+pub fn reads(dir: &Path) -> Vec<Source> {
+    let bundles = registrations(dir).map(|read| read.trust_bundles.into_values().collect()).unwrap_or_default();
+    vec![signer_files(dir), Source::Files(vec![dir.join(REGISTRATIONS), dir.join(TOKEN_KEY)]), Source::Files(bundles)]
 }
 
 pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
-    Ok(judged(dir, configured)?.0)
+    Ok(judged(dir, configured)?.signer)
 }
 
-/// The files with what they make. If a crash has cut off [`put_pair`], the key is the one that waits.
-fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<(Signer, Vec<FileContent>), String> {
-    let read = |paths| Source::Files(paths).read().complete().map_err(|error| error.to_string());
-    let mut files = read(signer_files(dir))?;
+/// The files, and what they make.
+struct Judged {
+    signer: Signer,
+    files: Vec<FileContent>,
+    /// A crash has cut off [`put_pair`]: the key is the one that waits.
+    waits: bool,
+}
+
+fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<Judged, String> {
+    let mut files = signer_files(dir).read().complete().map_err(|error| error.to_string())?;
     let refused = match parse_signer(&files, configured) {
-        Ok(signer) => return Ok((signer, files)),
+        Ok(signer) => return Ok(Judged { signer, files, waits: false }),
         Err(error) => format!("{}: {error}", dir.display()),
     };
-    let waiting = read(vec![dir.join(NEXT_KEY)]).ok().and_then(|mut files| files.pop());
-    if let (Some(key), Some(next)) = (files.get_mut(1), waiting) {
-        *key = next;
+    let waiting = Source::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
+    let key = files.iter_mut().find(|file| file.path.file_name().is_some_and(|own| own == CA_KEY));
+    if let (Some(key), Some(next)) = (key, waiting) {
+        (key.content, key.mode) = (next.content, next.mode);
         if let Ok(signer) = parse_signer(&files, configured) {
-            return Ok((signer, files));
+            return Ok(Judged { signer, files, waits: true });
         }
     }
     Err(refused)
@@ -59,34 +88,31 @@ fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<(Signer, Vec<F
 /// # Errors
 /// If the system refuses.
 pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
-    let [cert_name, key_name, ..] = SIGNER;
-    if !dir.join(key_name).exists() {
+    if !dir.join(CA_KEY).exists() {
         // Without a certificate nothing is a CA.
-        write(&dir.join(key_name), key.as_bytes(), Private::Yes, true)?;
-        return write(&dir.join(cert_name), cert.as_bytes(), Private::No, true);
+        write(&dir.join(CA_KEY), key.as_bytes(), Private::Yes, true)?;
+        return write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true);
     }
     // The one that was cut off first: its key must not be lost while its certificate is in place. What cannot be used anyway
     // is replaced.
     let configured = registrations(dir).ok().and_then(|read| read.trust_domain);
     let _finished = finish_pair(dir, configured.as_ref());
     write(&dir.join(NEXT_KEY), key.as_bytes(), Private::Yes, true)?;
-    write(&dir.join(cert_name), cert.as_bytes(), Private::No, true)?;
-    let path = dir.join(key_name);
+    write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true)?;
+    let path = dir.join(CA_KEY);
     take_key(dir).map_err(|source| WriteError::Io { path, source })
 }
 
 /// What a crash has cut off of [`put_pair`]: the key that waits takes its place. Only if it is the certificate's.
 pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>) -> Result<(), String> {
-    let waits = dir.join(NEXT_KEY).exists();
-    let (_, files) = judged(dir, configured)?;
-    if waits && files.get(1).is_some_and(|key| key.path.ends_with(NEXT_KEY)) {
+    if judged(dir, configured)?.waits {
         take_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
     }
     Ok(())
 }
 
 fn take_key(dir: &Path) -> io::Result<()> {
-    match std::fs::rename(dir.join(NEXT_KEY), dir.join("ca-key.pem")) {
+    match std::fs::rename(dir.join(NEXT_KEY), dir.join(CA_KEY)) {
         // A CA that has started in the meantime did it.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -96,12 +122,16 @@ fn take_key(dir: &Path) -> io::Result<()> {
 
 /// The four files as text, after they were judged.
 pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>) -> Result<Files, String> {
-    let (_, read) = judged(dir, configured)?;
-    let text = |at: usize| {
-        let content = read.get(at).map(|file| file.content.to_vec()).unwrap_or_default();
-        String::from_utf8(content).map_err(|_| format!("{}: a file is no text", dir.display()))
+    let Judged { files, .. } = judged(dir, configured)?;
+    let text = |name: &str| {
+        let content = named(&files, name).map(|file| file.content.to_vec()).unwrap_or_default();
+        String::from_utf8(content).map_err(|_| format!("{}: {name} is no text", dir.display()))
     };
-    Ok(Files { ca_cert: text(0)?, ca_key: text(1)?, root_cert: text(2)?, cert_chain: text(3)? })
+    Ok(Files { ca_cert: text(CA_CERT)?, ca_key: text(CA_KEY)?, root_cert: text(ROOT_CERT)?, cert_chain: text(CHAIN)? })
+}
+
+fn named<'f>(files: &'f [FileContent], name: &str) -> Option<&'f FileContent> {
+    files.iter().find(|file| file.path.file_name().is_some_and(|own| own == name))
 }
 
 /// What is in force: what signs, what the CA's server certificate comes from, and the rotation that says so.
@@ -128,24 +158,41 @@ pub(crate) struct InForce {
     pub(crate) rotation: Option<Rotation>,
 }
 
-/// Refuses a key that anybody may have put there: who chooses it can name anybody.
-pub(crate) fn private(key: &FileContent) -> Result<(), String> {
-    let name = key.path.file_name().unwrap_or_default().to_string_lossy();
-    if key.mode & 0o002 != 0 { Err(format!("{name}: everybody may write it; chmod 0600")) } else { Ok(()) }
-}
-
-fn parse_signer(files: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
-    let [cert, key, roots, chain @ ..] = files else {
-        return Err("ca-cert.pem, ca-key.pem and root-cert.pem are three files".to_owned());
+fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
+    let (Some(cert), Some(key), Some(roots)) = (named(all, CA_CERT), named(all, CA_KEY), named(all, ROOT_CERT)) else {
+        return Err(format!("{CA_CERT}, {CA_KEY} and {ROOT_CERT} are three files"));
     };
-    private(key)?;
+    refuse_writable(key)?;
     let files = SignerFiles {
         ca_cert: &cert.content,
         ca_key: &key.content,
         root_cert: &roots.content,
-        cert_chain: chain.first().map(|file| &*file.content),
+        cert_chain: named(all, CHAIN).map(|file| &*file.content),
     };
     Signer::read(files, configured).map_err(|error| error.to_string())
+}
+
+/// A key that anybody can put there is nobody's.
+fn refuse_writable(key: &FileContent) -> Result<(), String> {
+    let name = key.path.file_name().unwrap_or_default().display();
+    if key.mode & 0o002 == 0 { Ok(()) } else { Err(format!("{name}: everybody may write it; chmod 0600")) }
+}
+
+/// The key of the tokens.
+pub(crate) fn token_key(dir: &Path, trust_domain: &TrustDomain) -> Result<TokenKey, String> {
+    let file = token_key_file(dir).read().complete();
+    let file = file.map_err(|error| format!("{error}; `portcullis ca init` makes one"))?;
+    parse_token_key(&file, trust_domain)
+}
+
+fn token_key_file(dir: &Path) -> Source {
+    Source::Files(vec![dir.join(TOKEN_KEY)])
+}
+
+fn parse_token_key(files: &[FileContent], trust_domain: &TrustDomain) -> Result<TokenKey, String> {
+    let [file] = files else { return Err("one file is read".to_owned()) };
+    refuse_writable(file)?;
+    TokenKey::read(&file.content, trust_domain).map_err(|error| format!("{}: {error}", file.path.display()))
 }
 
 pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
@@ -198,8 +245,12 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
     Ok(())
 }
 
-/// Watches both sets. Whoever is told of `changed` registrations may have something to do.
-pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watchers, String> {
+/// Watches all sets. Whoever is told that registrations or the token key have `changed` may have something to do.
+pub(crate) fn watch(
+    dir: &Path,
+    live: &Arc<Live>,
+    changed: impl Fn() + Clone + Send + 'static,
+) -> Result<Watchers, String> {
     let loader = {
         let (live, dir) = (Arc::clone(live), dir.to_owned());
         move |_: &[FileContent]| {
@@ -210,8 +261,9 @@ pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 's
             Ok::<_, String>(format!("signs until {}", utc(live.ca().signer.not_after_unix())))
         }
     };
-    let signers = Watcher::start(Source::Files(signer_files(dir)), Options::default(), loader);
-    let signers = signers.map_err(|error| error.to_string())?;
+    let signer = Watcher::start(signer_files(dir), Options::default(), loader);
+    let signer = signer.map_err(|error| error.to_string())?;
+    let token_key = watch_token_key(dir, live, changed.clone())?;
 
     let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
     let mut bundles = None;
@@ -230,7 +282,22 @@ pub(crate) fn watch(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 's
     };
     let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
     let registrations = registrations.map_err(|error| error.to_string())?;
-    Ok(Watchers { _signer: signers, _registrations: registrations })
+    Ok(Watchers { signer, registrations, token_key })
+}
+
+/// A new key ends every token that is out: those that lie ready are made anew, others have to be.
+fn watch_token_key(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watcher, String> {
+    let live = Arc::clone(live);
+    let loader = move |files: &[FileContent]| {
+        let key = parse_token_key(files, live.ca().signer.trust_domain())?;
+        if key == **live.tokens.load() {
+            return Ok::<_, String>("signs tokens");
+        }
+        live.tokens.store(Arc::new(key));
+        changed();
+        Ok("signs tokens; those of the key before it are refused from now on")
+    };
+    Watcher::start(token_key_file(dir), Options::default(), loader).map_err(|error| error.to_string())
 }
 
 fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {

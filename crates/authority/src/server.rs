@@ -2,22 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_admin::Places;
+use portcullis_ca::ServerName;
 use portcullis_ca::state::{Options, StateError, Store};
-use portcullis_ca::{ServerName, TokenKey};
 use portcullis_tls::{Clock, utc};
+use portcullis_watch::Monitor;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::audit::Audit;
+use crate::audit_file::{AUDIT, BOUND};
 use crate::limits::source;
 use crate::live::{Ca, Live};
 use crate::metrics::Metrics;
-use crate::places::Places;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
 use crate::{bootstrap, connection, control, descriptors, plain, rotate};
@@ -72,7 +74,7 @@ pub struct Authority {
     services: Arc<Services>,
     bootstrap: Option<PathBuf>,
     registered: Arc<Notify>,
-    _watchers: Watchers,
+    watchers: Watchers,
 }
 
 impl std::fmt::Debug for Authority {
@@ -95,10 +97,10 @@ impl Authority {
             rotate::resume(&dir, registrations.trust_domain.as_ref()).map_err(StartError::Folder)?;
         reload::fit(&registrations, signer.trust_domain()).map_err(StartError::Folder)?;
         let foreign = reload::foreign(&registrations).map_err(StartError::Folder)?;
-        let tokens = token_key(&dir, &signer)?;
+        let tokens = reload::token_key(&dir, signer.trust_domain()).map_err(StartError::Folder)?;
         let failed = |what: String| move |error| StartError::Io { what, error };
-        let audit_path = dir.join("audit.jsonl");
-        let audit = Audit::open(&audit_path).map_err(failed(audit_path.display().to_string()))?;
+        let audit_path = dir.join(AUDIT);
+        let audit = Audit::open(&audit_path, BOUND).map_err(failed(audit_path.display().to_string()))?;
         let names = with_own(names, listen.ip());
         tracing::info!(
             trust_domain = %signer.trust_domain(), identities = registrations.iter().count(),
@@ -114,7 +116,7 @@ impl Authority {
             tracing::info!(phase = rotation.phase.name(), "the root is being rotated");
         }
         let ca = Ca::new(signer, server, &names).map_err(StartError::Folder)?;
-        let live = Arc::new(Live::new(ca, registrations, foreign, names, rotation));
+        let live = Arc::new(Live::new(ca, registrations, foreign, tokens, names, rotation));
         let listener = TcpListener::bind(listen).await.map_err(failed(format!("cannot listen on {listen}")))?;
         let metrics_listener = match metrics {
             Some(at) => {
@@ -128,17 +130,14 @@ impl Authority {
         let notify = Arc::clone(&registered);
         let watchers = reload::watch(&dir, &live, move || notify.notify_one()).map_err(StartError::Folder)?;
         let metrics = Metrics::new().map_err(|error| StartError::Folder(error.to_string()))?;
-        let services = Arc::new(Services::new(dir, live, Arc::new(store), tokens, Arc::new(audit), metrics));
-        Ok(Self {
-            listener,
-            metrics: metrics_listener,
-            control,
-            socket,
-            services,
-            bootstrap,
-            registered,
-            _watchers: watchers,
-        })
+        let services = Arc::new(Services::new(dir, live, Arc::new(store), Arc::new(audit), metrics));
+        Ok(Self { listener, metrics: metrics_listener, control, socket, services, bootstrap, registered, watchers })
+    }
+
+    /// For whoever hears of a wish to look at everything again.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload { monitors: self.watchers.monitors(), audit: Arc::clone(&self.services.audit) }
     }
 
     /// Where it listens.
@@ -157,7 +156,7 @@ impl Authority {
 
     /// Serves until `end` is done, and then lets requests that are under way finish.
     pub async fn serve(self, end: impl Future<Output = ()>) {
-        let Self { listener, metrics, control, socket, services, bootstrap, registered, _watchers } = self;
+        let Self { listener, metrics, control, socket, services, bootstrap, registered, watchers: _watchers } = self;
         let (ending, told) = watch::channel(false);
         let mut background = JoinSet::new();
         if let Some(metrics) = metrics {
@@ -194,6 +193,32 @@ impl Authority {
     }
 }
 
+/// Looks at everything again, when it is told to.
+#[derive(Clone)]
+pub struct Reload {
+    monitors: Vec<Monitor>,
+    audit: Arc<Audit>,
+}
+
+impl std::fmt::Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reload").finish_non_exhaustive()
+    }
+}
+
+impl Reload {
+    /// Has the files of the folder read at once, also those that were refused before, and goes on in a new audit file if the
+    /// one that is written to was moved away. Returns before that is done.
+    pub fn now(&self) {
+        self.monitors.iter().for_each(Monitor::reload_now);
+        match self.audit.reopen() {
+            Ok(true) => tracing::info!("the audit goes on in a new file"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the audit file cannot be opened again; the old one is written to"),
+        }
+    }
+}
+
 fn accept(
     connections: &mut JoinSet<()>,
     stream: TcpStream,
@@ -221,16 +246,6 @@ async fn renew(live: Arc<Live>) {
             Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),
         }
     }
-}
-
-pub(crate) fn token_key(dir: &Path, signer: &portcullis_ca::Signer) -> Result<TokenKey, StartError> {
-    let path = dir.join("token-key.pem");
-    let file = portcullis_watch::Source::Files(vec![path.clone()]).read().complete();
-    let file = file.map_err(|error| StartError::Folder(format!("{error}; `portcullis ca init` makes one")))?;
-    let file = file.first().ok_or_else(|| StartError::Folder("no file".to_owned()))?;
-    reload::private(file).map_err(StartError::Folder)?;
-    TokenKey::read(&file.content, signer.trust_domain())
-        .map_err(|error| StartError::Folder(format!("{}: {error}", path.display())))
 }
 
 /// The names that were given, and those that are right in any case: loopback, and the address that is listened on.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::state::{Refusal, Store};
-use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, TokenKey, TokenNumber};
+use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, TokenNumber};
 use portcullis_identity::SpiffeId;
 use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
@@ -40,7 +40,6 @@ pub(crate) struct Services {
     pub(crate) dir: PathBuf,
     pub(crate) live: Arc<Live>,
     pub(crate) store: Arc<Store>,
-    pub(crate) tokens: TokenKey,
     pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Metrics,
     in_flight: Arc<InFlight>,
@@ -87,19 +86,11 @@ impl No {
 }
 
 impl Services {
-    pub(crate) fn new(
-        dir: PathBuf,
-        live: Arc<Live>,
-        store: Arc<Store>,
-        tokens: TokenKey,
-        audit: Arc<Audit>,
-        metrics: Metrics,
-    ) -> Self {
+    pub(crate) fn new(dir: PathBuf, live: Arc<Live>, store: Arc<Store>, audit: Arc<Audit>, metrics: Metrics) -> Self {
         Self {
             dir,
             live,
             store,
-            tokens,
             audit,
             metrics,
             in_flight: InFlight::new(IN_FLIGHT),
@@ -126,7 +117,7 @@ impl Services {
         self.failures
             .has(&from, FAILURES, now)
             .map_err(|wait| No::too_many("too-many-failures", "too many failed attempts from this address", wait))?;
-        authenticate::caller(peer, metadata, &ca.trust, &self.tokens, &self.store).map_err(|unknown| {
+        authenticate::caller(peer, metadata, &ca.trust, &self.live.tokens.load(), &self.store).map_err(|unknown| {
             self.metrics.authentication_failure.inc();
             // Full or not, this one has failed.
             let _counted = self.failures.take(from, FAILURES, now);

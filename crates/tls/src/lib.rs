@@ -5,7 +5,8 @@
 //!   trust domain's bundle, whose certificate is an X.509-SVID, and who has proven to hold the key. The identity in
 //!   [`PeerInfo`] is the one that was verified in this very handshake, read once.
 //! - There is no session to resume, no early data, and no TLS without a client certificate, under any setting. No secret of a
-//!   connection leaves its memory.
+//!   connection leaves its memory. The one exception stands apart, in [`authority`]: a workload that asks for its first
+//!   certificate has none.
 //! - [`Credentials`] that exist are usable: they were verified with the same code that peers are verified with.
 //!
 //! Path building and signatures are webpki's and aws-lc's; what SPIFFE asks beyond that is `portcullis-identity`'s. It
@@ -26,6 +27,7 @@ mod record;
 mod scratch;
 pub mod server;
 mod session;
+mod signatures;
 mod store;
 mod stream;
 mod trust;
