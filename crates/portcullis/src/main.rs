@@ -12,6 +12,7 @@ mod http;
 mod output;
 mod ready;
 mod run;
+mod sandbox;
 mod signals;
 mod uncaptured;
 

@@ -110,6 +110,44 @@ fn a_ca_is_made_once_and_its_keys_are_private() {
 }
 
 #[test]
+fn an_identity_that_is_added_later_is_served_by_the_ca_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, bootstrap) = (folder.path().join("ca"), folder.path().join("bootstrap"));
+    init(&dir);
+    let registrations = dir.join("identities.yaml");
+    let before = fs::read_to_string(&registrations).unwrap();
+    let keep = |ids: &[&str]| {
+        let ids = ids.iter().flat_map(|id| ["--id", id]);
+        ca(&["init", "--dir", text(&dir), "--keep-existing"].into_iter().chain(ids).collect::<Vec<_>>())
+    };
+    let _running = Running::start(&dir, &["--bootstrap", text(&bootstrap)]);
+    let done = keep(&[CART, WEB]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        format!("registered: {WEB}\nunchanged: a CA is in {}\n", dir.display())
+    );
+    assert_eq!(fs::read_to_string(&registrations).unwrap(), format!("{before}- id: {WEB}\n"));
+    eventually("a token lies ready for it", || fs::read_to_string(bootstrap.join("shop/web/token")).ok());
+    let again = keep(&[WEB]);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), format!("unchanged: a CA is in {}\n", dir.display()));
+
+    // What cannot be added to is left as it is, and so is a CA of another domain.
+    let flow = format!("identities: [{{id: {CART:?}}}]\n");
+    fs::write(&registrations, &flow).unwrap();
+    let refused = keep(&[WEB]);
+    assert_eq!(refused.status.code(), Some(65), "{}", said(&refused));
+    assert!(said(&refused).contains("add by hand: `- id: "), "{}", said(&refused));
+    assert_eq!(fs::read_to_string(&registrations).unwrap(), flow);
+    fs::write(&registrations, "identities: []\n").unwrap();
+    let other = ["--trust-domain", "other.test", "--id", "spiffe://other.test/ns/shop/sa/web"];
+    let other = ca(&[&["init", "--dir", text(&dir), "--keep-existing"], &other[..]].concat());
+    assert_eq!(other.status.code(), Some(65), "{}", said(&other));
+    assert!(said(&other).contains("is of trust domain cluster.local, not other.test"), "{}", said(&other));
+    assert_eq!(fs::read_to_string(&registrations).unwrap(), "identities: []\n");
+}
+
+#[test]
 fn a_ca_runs_without_its_root_is_renewed_and_ends_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, safe) = (folder.path().join("ca"), folder.path().join("safe"));
@@ -266,4 +304,27 @@ fn the_log_shows_what_the_audit_has() {
     let one: serde_json::Value = serde_json::from_slice(&one.stdout).unwrap();
     assert_eq!(one["serial"], "40ff");
     assert_eq!(ca(&["log", "--dir", "/nonexistent"]).status.code(), Some(1));
+}
+
+#[test]
+fn the_audit_goes_on_in_a_new_file_on_sighup_and_the_log_shows_older_ones_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    let running = Running::start(&dir, &[]);
+    let line =
+        |serial: &str| format!("{{\"event\":\"issued\",\"id\":\"spiffe://a.test/x\",\"serial\":\"{serial}\"}}\n");
+    // Nothing was issued yet, so the file is empty; what is put there counts for the reader.
+    let current = dir.join("audit.jsonl");
+    fs::write(&current, line("02")).unwrap();
+    fs::rename(&current, dir.join("audit.jsonl.1")).unwrap();
+    fs::write(dir.join("audit.jsonl.2"), line("01")).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&running.child), rustix::process::Signal::HUP)
+        .unwrap();
+    eventually("there is a new file", || current.exists().then_some(()));
+    fs::write(&current, line("03")).unwrap();
+    let shown = said(&ca(&["log", "--dir", text(&dir)]));
+    let serials: Vec<_> = shown.lines().skip(1).map(|line| line.split_whitespace().last().unwrap()).collect();
+    assert_eq!(serials, ["01", "02", "03"], "{shown}");
+    assert!(ca(&["status", "--dir", text(&dir)]).status.success(), "it did not end");
 }

@@ -9,8 +9,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, LandlockStatus, NetPort, PathBeneath, PathFd,
-    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, NetPort,
+    PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus,
 };
 
 /// The newest rights over files that are asked for. A newer one is to be tried before it is named here.
@@ -19,10 +20,14 @@ const FILES: ABI = ABI::V5;
 /// What is left to this thread, and to those that it starts from now on.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Files and folders that may be read, with all that is or comes below them. Nothing may be written or executed. One
-    /// that does not exist is left out.
+    /// Files and folders that may be read, with all that is or comes below them. Nothing may be executed. One that does not
+    /// exist is left out.
     pub read: BTreeSet<PathBuf>,
-    /// TCP ports that may be dialled; `None` leaves that open. None may be bound any more.
+    /// Folders below which files and folders may be written, made, renamed and removed as well, and Unix sockets bound.
+    pub write: BTreeSet<PathBuf>,
+    /// TCP ports that may be bound; 0 is any that the system chooses.
+    pub bind: BTreeSet<u16>,
+    /// TCP ports that may be dialled; `None` leaves that open.
     pub connect: Option<BTreeSet<u16>>,
 }
 
@@ -110,16 +115,35 @@ fn files(access: &Access) -> Result<RestrictionStatus, RulesetError> {
         let rights = if path.is_dir() { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() };
         ruleset = ruleset.add_rule(PathBeneath::new(place, rights))?;
     }
+    for path in access.write.iter().filter(|path| path.is_dir()) {
+        let Ok(place) = PathFd::new(path) else { continue };
+        ruleset = ruleset.add_rule(PathBeneath::new(place, writing()))?;
+    }
     ruleset.restrict_self()
 }
 
+/// Neither executing, nor devices, pipes and links.
+fn writing() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+}
+
 fn ports(access: &Access) -> Result<RestrictionStatus, RulesetError> {
-    let Some(connect) = &access.connect else {
-        return best_effort().handle_access(AccessNet::BindTcp)?.create()?.restrict_self();
+    let ruleset = best_effort().handle_access(AccessNet::BindTcp)?;
+    let ruleset = match access.connect {
+        Some(_) => ruleset.handle_access(AccessNet::ConnectTcp)?,
+        None => ruleset,
     };
-    let ruleset = best_effort().handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?.create()?;
-    let allow = |ruleset: RulesetCreated, port: &u16| ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp));
-    connect.iter().try_fold(ruleset, allow)?.restrict_self()
+    let allow = |may: AccessNet| move |ruleset: RulesetCreated, port: &u16| ruleset.add_rule(NetPort::new(*port, may));
+    let ruleset = access.bind.iter().try_fold(ruleset.create()?, allow(AccessNet::BindTcp))?;
+    access.connect.iter().flatten().try_fold(ruleset, allow(AccessNet::ConnectTcp))?.restrict_self()
 }
 
 fn best_effort() -> Ruleset {

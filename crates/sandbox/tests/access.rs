@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -33,11 +35,12 @@ fn ports(outcome: &Outcome) -> &Step {
 }
 
 fn reading(paths: &[&Path]) -> Access {
-    Access { read: paths.iter().map(|path| (*path).to_owned()).collect(), connect: None }
+    Access { read: paths.iter().map(|path| (*path).to_owned()).collect(), ..Access::default() }
 }
 
 fn dialling(ports: &[u16]) -> Access {
-    Access { read: BTreeSet::from([PathBuf::from("/proc")]), connect: Some(ports.iter().copied().collect()) }
+    let connect = Some(ports.iter().copied().collect());
+    Access { read: BTreeSet::from([PathBuf::from("/proc")]), connect, ..Access::default() }
 }
 
 fn denied<T>(result: io::Result<T>) -> bool {
@@ -75,6 +78,31 @@ fn landlock_leaves_reading_and_nothing_else() {
         assert!(denied(fs::rename(root.join("policies"), root.join("other"))));
         assert!(denied(fs::create_dir(root.join("folder"))));
         assert!(denied(Command::new(root.join("program")).status()));
+    });
+}
+
+#[test]
+fn a_folder_that_may_be_written_is_not_one_to_run_programs_from() {
+    let [own, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let root = own.path();
+    fs::write(other.path().join("foreign"), "1").unwrap();
+    fs::copy("/bin/true", root.join("program")).unwrap();
+    let access = Access { write: BTreeSet::from([root.to_owned()]), ..reading(&[other.path()]) };
+    confined(&access, files, || {
+        // What a file that is replaced whole takes, and a log, and a socket.
+        fs::write(root.join(".draft"), "1").unwrap();
+        fs::rename(root.join(".draft"), root.join("file")).unwrap();
+        File::open(root).unwrap().sync_all().unwrap();
+        OpenOptions::new().append(true).open(root.join("file")).unwrap().set_len(0).unwrap();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::remove_dir_all(root.join("a")).unwrap();
+        let _socket = UnixListener::bind(root.join("socket")).unwrap();
+        fs::remove_file(root.join("socket")).unwrap();
+        assert!(denied(Command::new(root.join("program")).status()));
+        assert!(denied(symlink("/etc/shadow", root.join("link"))));
+        assert_eq!(fs::read_to_string(other.path().join("foreign")).unwrap(), "1");
+        assert!(denied(File::create(other.path().join("new"))));
+        assert!(denied(fs::read_dir("/etc")));
     });
 }
 
@@ -132,6 +160,18 @@ fn landlock_blocks_bind_other_port() {
     // The same where dialling is left open.
     confined(&Access { connect: None, ..dialling(&[]) }, ports, || {
         assert!(denied(TcpListener::bind("127.0.0.1:0")));
+    });
+}
+
+#[test]
+fn landlock_leaves_the_ports_that_are_to_be_bound() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    confined(&Access { bind: BTreeSet::from([port]), ..dialling(&[]) }, ports, || {
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_ok());
+        assert!(denied(TcpListener::bind("127.0.0.1:0")) && denied(TcpStream::connect(("127.0.0.1", port))));
+    });
+    confined(&Access { bind: BTreeSet::from([0]), ..dialling(&[]) }, ports, || {
+        assert!(TcpListener::bind("127.0.0.1:0").is_ok());
     });
 }
 

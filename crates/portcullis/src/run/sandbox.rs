@@ -1,66 +1,26 @@
-//! What this process needs once it serves; everything else is given up before the first thread starts.
-//!
-//! Landlock binds a thread and those that it starts, so this happens on the main thread, after everything is bound that is
-//! ever bound, and before the watchers and workers.
+//! What a sidecar needs once it serves. It enters the sandbox after everything is bound that is ever bound.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use portcullis_sandbox::access::{self, Access, Outcome};
-use portcullis_sandbox::calls;
+use portcullis_sandbox::access::Access;
 use portcullis_settings::{IdentitySource, Settings};
 use portcullis_watch::Source;
+
+use crate::sandbox::{self, PROC, Sandbox, is_deep};
 
 /// What looking up a name reads. Missing ones are left out.
 const NAME_LOOKUP: &[&str] =
     &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
-/// Process metrics. Not `/proc/self` alone: the kernel forgets that folder when it needs memory, and a new one has no
-/// rule. Foreign processes stay closed: Landlock keeps us from looking into them.
-const PROC: &str = "/proc";
 /// An answer that is too long for one datagram is asked for over TCP.
 const DNS: u16 = 53;
 
-/// What is in force, in words.
-pub(super) struct Sandbox {
-    landlock: String,
-    seccomp: String,
-    whole: bool,
-}
-
 /// Enters the sandbox. `config` is the configuration, which stays readable: whether it has changed is told.
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
-    let alone = fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1);
-    let landlock = settings.sandbox.landlock.then(|| restrict(settings, config));
-    let seccomp = settings.sandbox.seccomp.then(calls::deny);
-    let known = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
-    let whole = known && (alone || landlock.is_none());
-    // Only a change of the start could bring that about, and it would not show otherwise.
-    let outside = if alone { "" } else { ", but threads run OUTSIDE of it" };
-    let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| format!("{outcome}{outside}"));
-    let seccomp = match seccomp {
-        None => "switched off".to_owned(),
-        Some(Ok(())) => "on".to_owned(),
-        Some(Err(error)) => format!("NOT on ({error})"),
-    };
-    Sandbox { landlock, seccomp, whole }
-}
-
-impl Sandbox {
-    /// The one line about it. Not told on entering: the log has a thread, which is to start inside.
-    pub(super) fn tell(&self) {
-        let Self { landlock, seccomp, whole } = self;
-        if *whole {
-            tracing::info!(landlock, seccomp, "sandbox");
-        } else {
-            tracing::warn!(landlock, seccomp, "sandbox: this system does not support all of it");
-        }
-    }
-}
-
-fn restrict(settings: &Settings, config: Option<&Path>) -> Outcome {
-    access::restrict(&Access { read: readable(settings, config), connect: dialled(settings) })
+    let access = Access { read: readable(settings, config), connect: dialled(settings), ..Access::default() };
+    sandbox::enter(settings.sandbox.landlock.then_some(&access), settings.sandbox.seccomp)
 }
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
@@ -91,11 +51,6 @@ fn own_file(config: &Path) -> BTreeSet<PathBuf> {
     read.retain(|folder| is_deep(folder));
     read.extend(fs::canonicalize(config));
     read
-}
-
-/// Two levels below the root, or more. The first level (`/etc`, `/tmp`, `/home`) holds what is none of our business.
-fn is_deep(folder: &Path) -> bool {
-    folder.components().count() > 2
 }
 
 /// The ports of the app, of the upstreams and of a certificate authority, or `None` where a captured connection may go anywhere.

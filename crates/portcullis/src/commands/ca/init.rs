@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_ca::{Private, Registrations, Root, TokenKey, write};
-use portcullis_identity::TrustDomain;
+use portcullis_ca::{Private, RegisterError, Registered, Registrations, Root, TokenKey, register, write};
+use portcullis_identity::{SpiffeId, TrustDomain};
 
 use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
 use crate::commands::Outcome;
@@ -32,7 +32,7 @@ const TOKEN_KEY: &str = "token-key.pem";
 #[command(after_long_help = "Examples:
   portcullis ca init --dir ca
   portcullis ca init --dir ca --trust-domain prod.example --id spiffe://prod.example/ns/shop/sa/cart
-  portcullis ca init --dir /var/lib/portcullis-ca --keep-existing")]
+  portcullis ca init --dir /var/lib/portcullis-ca --keep-existing --id spiffe://cluster.local/ns/shop/sa/web")]
 pub(super) struct Args {
     /// Folder to write into; made, readable by its owner only, if it is not there
     #[arg(long, value_name = "DIR")]
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// SPIFFE ID to register; may be repeated
     #[arg(long, value_name = "SPIFFE_ID")]
     id: Vec<String>,
-    /// Say `unchanged` instead of failing if a CA is there
+    /// If a CA is there, say `unchanged` instead of failing, and register those of --id that it does not know
     #[arg(long)]
     keep_existing: bool,
 }
@@ -54,8 +54,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let registrations = registrations(args)?;
     if dir.join(CA_CERT).symlink_metadata().is_ok() {
         if args.keep_existing {
-            output::text(&format!("unchanged: a CA is in {}\n", dir.display()))?;
-            return Ok(Exit::Ok);
+            return keep(args);
         }
         let message = format!(
             "{} exists already, and a CA is never replaced; choose another folder",
@@ -78,6 +77,34 @@ pub(super) fn run(args: &Args) -> Outcome {
         folder.display(),
         dir.join(REGISTRATIONS).display()
     ));
+    Ok(Exit::Ok)
+}
+
+/// Leaves the CA that is there alone, and registers those that it does not know. One that runs takes them up.
+fn keep(args: &Args) -> Outcome {
+    let dir = &args.dir;
+    let path = dir.join(REGISTRATIONS);
+    let ids = ids(args)?;
+    let text = read(&path)?;
+    let registered = register(&text, dir, &ids).map_err(|error| match error {
+        RegisterError::Wrong(problems) => {
+            let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect();
+            Failure::message(Exit::BadInput, lines.join("\n"))
+        }
+        form @ RegisterError::Form(_) => Failure::message(Exit::BadInput, format!("{}: {form}", path.display())),
+    })?;
+    if let Some(Registered { text, added }) = registered {
+        let own = portcullis_authority::trust_domain(dir).map_err(|error| Failure::message(Exit::BadInput, error))?;
+        if own != args.trust_domain {
+            let message = format!("the CA in {} is of trust domain {own}, not {}", dir.display(), args.trust_domain);
+            return Err(Failure::message(Exit::BadInput, message));
+        }
+        write(&path, text.as_bytes(), Private::No, true).map_err(failure)?;
+        for id in added {
+            output::text(&format!("registered: {id}\n"))?;
+        }
+    }
+    output::text(&format!("unchanged: a CA is in {}\n", dir.display()))?;
     Ok(Exit::Ok)
 }
 
@@ -104,6 +131,16 @@ fn unless_there(path: &Path, content: &[u8], private: Private) -> Result<(), Fai
     if path.exists() { Ok(()) } else { write(path, content, private, false).map_err(failure) }
 }
 
+/// Those that are to be registered.
+fn ids(args: &Args) -> Result<Vec<SpiffeId>, Failure> {
+    let domain = &args.trust_domain;
+    let one = |text: &String| match parse_id(text)? {
+        id if id.trust_domain() == *domain => Ok(id),
+        id => Err(Failure::message(Exit::BadInput, format!("{id} is not of trust domain {domain}"))),
+    };
+    args.id.iter().map(one).collect()
+}
+
 /// The file of registrations, judged by the code that will read it.
 fn registrations(args: &Args) -> Result<String, Failure> {
     let domain = &args.trust_domain;
@@ -118,11 +155,7 @@ fn registrations(args: &Args) -> Result<String, Failure> {
          #   keyTypes: [ecdsa-p256, rsa-2048]\n"
     );
     text.push_str(if args.id.is_empty() { "identities: []\n" } else { "identities:\n" });
-    for id in &args.id {
-        let id = parse_id(id)?;
-        if id.trust_domain() != *domain {
-            return Err(Failure::message(Exit::BadInput, format!("{id} is not of trust domain {domain}")));
-        }
+    for id in ids(args)? {
         text.push_str(&format!("- id: {id}\n"));
     }
     Registrations::read(text.as_bytes(), &args.dir).map_err(|problems| {

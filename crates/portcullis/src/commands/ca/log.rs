@@ -2,21 +2,23 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use portcullis_authority::audit_files;
 use serde_json::Value;
 
 use crate::commands::Outcome;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 
 /// How often a followed file is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Show certificates that were issued and requests that were refused, from audit.jsonl
+/// Show certificates that were issued and requests that were refused, from audit.jsonl and those before it
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca log --dir ca
@@ -38,23 +40,51 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let path = args.dir.join("audit.jsonl");
-    let file = File::open(&path).with_context(|| format!("{}: no CA has run on this folder", path.display()))?;
-    let mut lines = BufReader::new(file);
+    let files = audit_files(&args.dir);
+    let Some((current, older)) = files.split_last() else {
+        let message = format!("{}: no CA has run on this folder", args.dir.join("audit.jsonl").display());
+        return Err(Failure::message(Exit::Failure, message));
+    };
     if args.output == Format::Text {
         output::text(&row("TIME", "EVENT", "ID", "WITH", "SERIAL OR REASON"))?;
     }
-    let mut line = String::new();
+    for path in older {
+        to_the_end(args, &mut open(path)?, path, &mut String::new())?;
+    }
+    let (mut lines, mut line) = (open(current)?, String::new());
     loop {
-        if lines.read_line(&mut line).with_context(|| path.display().to_string())? == 0 || !line.ends_with('\n') {
-            if !args.follow {
-                return Ok(Exit::Ok);
-            }
-            thread::sleep(LOOK);
-            continue;
+        to_the_end(args, &mut lines, current, &mut line)?;
+        if !args.follow {
+            return Ok(Exit::Ok);
         }
-        show(args, &line)?;
+        if was_replaced(lines.get_ref(), current) {
+            // What was written between the last look and the change.
+            to_the_end(args, &mut lines, current, &mut line)?;
+            (lines, line) = (open(current)?, String::new());
+        } else {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
+    Ok(BufReader::new(File::open(path).with_context(|| path.display().to_string())?))
+}
+
+/// Shows all whole lines; `line` keeps the beginning of one that is being written.
+fn to_the_end(args: &Args, lines: &mut BufReader<File>, path: &Path, line: &mut String) -> anyhow::Result<()> {
+    while lines.read_line(line).with_context(|| path.display().to_string())? > 0 && line.ends_with('\n') {
+        show(args, line)?;
         line.clear();
+    }
+    Ok(())
+}
+
+/// Whether another file has the name now. While there is none, the CA is about to make one.
+fn was_replaced(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.metadata()) {
+        (Ok(own), Ok(there)) => (own.dev(), own.ino()) != (there.dev(), there.ino()),
+        _ => false,
     }
 }
 

@@ -6,6 +6,7 @@ mod renew;
 mod roots;
 mod rotate_root;
 mod run;
+mod sandbox;
 mod status;
 mod token;
 

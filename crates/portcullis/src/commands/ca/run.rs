@@ -1,7 +1,9 @@
 //! `portcullis ca run`: the daemon.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread;
 
 use anyhow::Context as _;
 use portcullis_authority::{Authority, Config, StartError};
@@ -9,13 +11,18 @@ use portcullis_ca::ServerName;
 use portcullis_telemetry::{log, panics};
 use rustix::process::Signal;
 
+use super::sandbox;
 use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::signals::{Signals, reap};
 
 /// Serve certificates until SIGTERM
 ///
-/// Registrations, the CA's certificates and the roots are read again when they change. The root's key is never read.
+/// Registrations, the CA's certificates and key, the roots and the token key are read again when they change, and on SIGHUP;
+/// on SIGHUP the audit goes on in a new file if the old one was moved away. The root's key is never read.
+///
+/// Once it runs it can reach its folder, that of --bootstrap, the files that links in it and trustBundles lead to, and its
+/// ports, and nothing else; whatever else that needs takes a restart.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca run --dir ca --listen 127.0.0.1:15012
@@ -38,6 +45,12 @@ pub(super) struct Args {
     /// Address for /metrics and /healthz/ready over HTTP
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// Do not restrict files and ports to what the CA needs (Landlock)
+    #[arg(long)]
+    no_landlock: bool,
+    /// Do not refuse the system calls that the CA does not need (seccomp)
+    #[arg(long)]
+    no_seccomp: bool,
     /// Form of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -61,11 +74,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
     };
+    // Before the sandbox, in which it could not be seen how many there are for us.
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let access = sandbox::access(&args.dir, args.bootstrap.as_deref(), [Some(args.listen), args.metrics])?;
+    let sandbox = crate::sandbox::enter((!args.no_landlock).then_some(&access), !args.no_seccomp);
     let named = std::env::var("PORTCULLIS_LOG").ok().filter(|level| !level.is_empty());
     let level = args.log_level.clone().or(named).unwrap_or_else(|| "info".to_owned());
     let _log = log::init(format, &level).map_err(|error| Failure::message(Exit::Usage, error))?;
     panics::log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    sandbox.tell();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let config = Config {
         dir: args.dir.clone(),
         listen: args.listen,
@@ -76,14 +94,14 @@ pub(super) fn run(args: &Args) -> Outcome {
     runtime.block_on(async {
         let mut signals = Signals::listen(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD])?;
         let authority = Authority::start(config).await.map_err(not_started)?;
-        let address = authority.address()?;
+        let (address, reload) = (authority.address()?, authority.reload());
         tracing::info!(listen = %address, metrics = authority.metrics_address().map(tracing::field::display), "serving");
         let end = async {
             loop {
                 match signals.next().await {
                     Signal::CHILD => reap(),
-                    // What has changed is found without it.
-                    Signal::HUP => {}
+                    // What has changed in the folder is found without it.
+                    Signal::HUP => reload.now(),
                     _ => return,
                 }
             }

@@ -1,0 +1,33 @@
+//! What `ca run` keeps: its folder and that of the tokens to write in, its ports to bind, and what it reads elsewhere.
+
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use portcullis_sandbox::access::Access;
+use portcullis_watch::Source;
+
+use crate::sandbox::{PROC, is_deep};
+
+/// For a CA on `dir`. The folder of the tokens is made if it is not there, since a rule needs it.
+pub(super) fn access(dir: &Path, bootstrap: Option<&Path>, listen: [Option<SocketAddr>; 2]) -> anyhow::Result<Access> {
+    if let Some(folder) = bootstrap {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.with_context(|| format!("--bootstrap {}", folder.display()))?;
+    }
+    let mut read = BTreeSet::from([PathBuf::from(PROC)]);
+    for reach in portcullis_authority::reads(dir).iter().map(Source::reach) {
+        read.extend(reach.within);
+        read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
+    }
+    Ok(Access {
+        read,
+        write: [Some(dir), bootstrap].into_iter().flatten().map(Path::to_owned).collect(),
+        bind: listen.into_iter().flatten().map(|address| address.port()).collect(),
+        // It answers, and calls nobody.
+        connect: Some(BTreeSet::new()),
+    })
+}

@@ -1,0 +1,55 @@
+//! Entering the sandbox: what a daemon no longer needs is given up before its first thread starts.
+//!
+//! Landlock binds a thread and those that it starts, so this happens on the main thread, before watchers and workers.
+
+use std::fs;
+use std::path::Path;
+
+use portcullis_sandbox::access::{self, Access, Outcome};
+use portcullis_sandbox::calls;
+
+/// Process metrics. Not `/proc/self` alone: the kernel forgets that folder when it needs memory, and a new one has no
+/// rule. Foreign processes stay closed: Landlock keeps us from looking into them.
+pub(crate) const PROC: &str = "/proc";
+
+/// What is in force, in words.
+pub(crate) struct Sandbox {
+    landlock: String,
+    seccomp: String,
+    whole: bool,
+}
+
+/// Enters it. `None` and `false` leave that half off.
+pub(crate) fn enter(access: Option<&Access>, seccomp: bool) -> Sandbox {
+    let alone = fs::read_dir("/proc/self/task").map_or(true, |threads| threads.count() == 1);
+    let landlock = access.map(access::restrict);
+    let seccomp = seccomp.then(calls::deny);
+    let known = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
+    let whole = known && (alone || landlock.is_none());
+    // Only a change of the start could bring that about, and it would not show otherwise.
+    let outside = if alone { "" } else { ", but threads run OUTSIDE of it" };
+    let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| format!("{outcome}{outside}"));
+    let seccomp = match seccomp {
+        None => "switched off".to_owned(),
+        Some(Ok(())) => "on".to_owned(),
+        Some(Err(error)) => format!("NOT on ({error})"),
+    };
+    Sandbox { landlock, seccomp, whole }
+}
+
+impl Sandbox {
+    /// The one line about it. Not told on entering: the log has a thread, which is to start inside.
+    pub(crate) fn tell(&self) {
+        let Self { landlock, seccomp, whole } = self;
+        if *whole {
+            tracing::info!(landlock, seccomp, "sandbox");
+        } else {
+            tracing::warn!(landlock, seccomp, "sandbox: this system does not support all of it");
+        }
+    }
+}
+
+/// Two levels below the root, or more. The first level (`/etc`, `/tmp`, `/home`) holds what is none of our business.
+pub(crate) fn is_deep(folder: &Path) -> bool {
+    folder.components().count() > 2
+}
