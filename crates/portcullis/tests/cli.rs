@@ -639,5 +639,12 @@ mod demo {
         assert_eq!(kept.len(), 1);
         assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(kept[0].join("cart.log").exists() && kept[0].join("policies/cart.yaml").exists());
+        // Both certificates of the mesh come from the authority, which the sidecars never left a key with.
+        let issued = run(&["ca", "log", "--dir", kept[0].join("ca").to_str().unwrap()]).out;
+        for id in ["sa/cart", "sa/web"] {
+            let line = issued.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{id}: {issued}"));
+            assert!(line.contains("issued") && line.contains("token"), "{line}");
+        }
+        assert!(!kept[0].join("certs").exists());
     }
 }

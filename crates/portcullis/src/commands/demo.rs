@@ -11,11 +11,11 @@ use crate::exit::{Exit, Failure};
 use crate::http::Url;
 use crate::output;
 
-/// Show what each mode lets through, with certificates and sidecars made for the occasion
+/// Show what each mode lets through, with an authority and sidecars made for the occasion
 ///
-/// Makes certificates, starts an app and real sidecar processes on loopback, and walks STRICT, PERMISSIVE and DISABLE by
-/// editing the policy file while they run. In each mode it tries plaintext, mesh mTLS, a wrong CA, a wrong identity and
-/// no certificate, and prints what became of it. Nothing stays behind.
+/// Runs a certificate authority (`portcullis ca`), an app, and real sidecar processes on loopback that have their certificates
+/// from it, and walks STRICT, PERMISSIVE and DISABLE by editing the policy file while they run. In each mode it tries
+/// plaintext, mesh mTLS, a wrong CA, a wrong identity and no certificate, and prints what became of it. Nothing stays behind.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Exit with 1 if any cell of the table is not as it must be
     #[arg(long)]
     check: bool,
-    /// Keep the folder with certificates, configurations and logs
+    /// Keep the folder with the authority, configurations and logs
     #[arg(long)]
     keep: bool,
     #[command(subcommand)]

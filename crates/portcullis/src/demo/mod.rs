@@ -2,9 +2,11 @@
 //!
 //! Three witnesses are heard for each attempt: the client (what came back), the app (who reached it) and the inbound
 //! sidecar (its access line). Only if they agree is an outcome believed. The expectations are those of Istio's
-//! PeerAuthentication, so `--check` makes the demonstration a test of the built binary.
+//! PeerAuthentication, so `--check` makes the demonstration a test of the built binary. The sidecars of the mesh have their
+//! certificates from an authority that runs beside them; the intruder's has files of his own.
 
 mod app;
+mod authority;
 mod client;
 mod log;
 pub(crate) mod server;
@@ -21,6 +23,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
 
 use self::app::{App, MARKER, Visit};
+use self::authority::Authority;
 use self::client::Got;
 use self::stage::{POLL, Sidecar, Stage};
 use self::table::{Attempt, Cell, Column, Outcome, render};
@@ -86,14 +89,15 @@ struct Scene<'s> {
 
 impl<'s> Scene<'s> {
     fn set(stage: &'s Stage) -> anyhow::Result<Self> {
-        write_certificates(stage)?;
+        let authority = Authority::start(stage, &[("cart", SERVER), ("web", CLIENT)])?;
+        write_strange_certificate(stage, &authority.roots)?;
         // The last mode of the walk: so the first one, too, is a change while the sidecar runs.
         write_policy(stage, Mode::Disable)?;
         let app = App::start().context("cannot start the app")?;
         let (cart, [inbound]) = stage.start("cart", |[listen]| {
             format!(
                 "{}policies: policies\ninbound:\n  ports: [{{listen: \"{listen}\", port: 8080, app: \"{}\"}}]\n",
-                common("cart", "cart"),
+                common("cart", &authority.identity("cart")),
                 app.address
             )
         })?;
@@ -102,10 +106,10 @@ impl<'s> Scene<'s> {
         };
         let (web, [mesh, wrong_identity]) = stage.start("web", |[right, wrong]| {
             let upstreams = [upstream(right, SERVER), upstream(wrong, SOMEBODY_ELSE)].concat();
-            format!("{}outbound:\n  upstreams:\n{upstreams}", common("web", "web"))
+            format!("{}outbound:\n  upstreams:\n{upstreams}", common("web", &authority.identity("web")))
         })?;
         let (intruder, [wrong_ca]) = stage.start("intruder", |[listen]| {
-            format!("{}outbound:\n  upstreams:\n{}", common("web", "intruder"), upstream(listen, SERVER))
+            format!("{}outbound:\n  upstreams:\n{}", common("web", STRANGE), upstream(listen, SERVER))
         })?;
         Ok(Self { stage, app, inbound, cart, mesh, wrong_identity, web, wrong_ca, intruder })
     }
@@ -183,33 +187,23 @@ impl<'s> Scene<'s> {
     }
 }
 
-/// A mesh with two workloads, and a stranger who has his own CA sign a certificate for one of them.
-fn write_certificates(stage: &Stage) -> anyhow::Result<()> {
-    let domain = TrustDomain::parse("cluster.local")?;
-    let (mesh, strange) = (Root::generate(&domain, TTL)?, Root::generate(&domain, TTL)?);
-    let both = [mesh.cert_pem(), strange.cert_pem()].concat();
-    // The stranger trusts the mesh, so that it is the mesh that has to refuse.
-    let leaves = [
-        ("cart", SERVER, &mesh, mesh.cert_pem()),
-        ("web", CLIENT, &mesh, mesh.cert_pem()),
-        ("intruder", CLIENT, &strange, &both),
-    ];
-    for (name, id, root, bundle) in leaves {
-        let issued = root.issue(&SpiffeId::parse(id)?, TTL, KeyType::EcdsaP256)?;
-        stage.write(&format!("certs/{name}/key.pem"), &issued.key_pem, Private::Yes)?;
-        stage.write(&format!("certs/{name}/cert.pem"), &issued.cert_chain_pem, Private::No)?;
-        stage.write(&format!("certs/{name}/ca.pem"), bundle, Private::No)?;
-    }
-    Ok(())
+/// A stranger who has his own CA sign a certificate for a workload of the mesh. He trusts the mesh, so that it is the mesh
+/// that has to refuse.
+fn write_strange_certificate(stage: &Stage, mesh: &str) -> anyhow::Result<()> {
+    let strange = Root::generate(&TrustDomain::parse("cluster.local")?, TTL)?;
+    let issued = strange.issue(&SpiffeId::parse(CLIENT)?, TTL, KeyType::EcdsaP256)?;
+    stage.write("intruder/key.pem", &issued.key_pem, Private::Yes)?;
+    stage.write("intruder/cert.pem", &issued.cert_chain_pem, Private::No)?;
+    stage.write("intruder/ca.pem", &[mesh, strange.cert_pem()].concat(), Private::No)
 }
 
-/// The first lines of a configuration: who the workload is, and whose certificate it shows.
-fn common(name: &str, certificate: &str) -> String {
-    format!(
-        "workload: {{name: {name}, namespace: shop, serviceAccount: {name}, labels: {{app: {name}}}}}\n\
-         identity: {{files: {{certificate: certs/{certificate}/cert.pem, privateKey: certs/{certificate}/key.pem, \
-         trustBundle: certs/{certificate}/ca.pem}}}}\n"
-    )
+/// `identity` of the stranger's sidecar: files.
+const STRANGE: &str = "identity: {files: {certificate: intruder/cert.pem, privateKey: intruder/key.pem, \
+                       trustBundle: intruder/ca.pem}}\n";
+
+/// The first lines of a configuration: who the workload is, and where its certificate comes from.
+fn common(name: &str, identity: &str) -> String {
+    format!("workload: {{name: {name}, namespace: shop, serviceAccount: {name}, labels: {{app: {name}}}}}\n{identity}")
 }
 
 fn write_policy(stage: &Stage, mode: Mode) -> anyhow::Result<()> {

@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::log::Log;
 use crate::http::Url;
 
-/// A sidecar must be ready within this.
-const START: Duration = Duration::from_secs(10);
+/// A sidecar, or the authority, must be ready within this.
+pub(super) const START: Duration = Duration::from_secs(10);
 /// Pause between two looks at something that is awaited.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 /// Exit codes of a process that a signal ended, as shells tell them.
@@ -117,7 +117,7 @@ impl Stage {
         bail!("it is not ready after {START:?}: {} {}", said(&errors), said(&log))
     }
 
-    fn spawn(&self, command: &mut Command) -> anyhow::Result<u32> {
+    pub(super) fn spawn(&self, command: &mut Command) -> anyhow::Result<u32> {
         // Under the lock, so that no process is started behind the back of `clear`.
         let mut children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(children) = children.as_mut() else { bail!("the demo is ending") };
@@ -127,7 +127,7 @@ impl Stage {
         Ok(id)
     }
 
-    fn has_ended(&self, id: u32) -> bool {
+    pub(super) fn has_ended(&self, id: u32) -> bool {
         let mut children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
         let child = children.iter_mut().flatten().find(|child| child.id() == id);
         child.is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
