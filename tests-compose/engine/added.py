@@ -8,6 +8,7 @@ from .docker import APPS, IMAGE, eventually, get
 PROJECT = "portcullis-test-added"
 GROUP = "compose add"
 API_ID, DB_ID = "spiffe://cluster.local/ns/default/sa/api", "spiffe://cluster.local/ns/default/sa/db"
+OTHER_ID = "spiffe://cluster.local/ns/default/sa/other"
 
 # With what people write: an app that takes no notice of SIGTERM (a shell as PID 1), an anchor, a short list of dependencies, a restart policy, an alias, a published port.
 COMPOSE = f"""\
@@ -72,6 +73,31 @@ def _restarted(engine, check):
           None if "Mutual TLS is required" in body else f"{status}: {body}")
 
 
+def _added_later(engine, folder, check):
+    """One more service, on top of the file that has sidecars already, while all of it runs."""
+    group = "other is added later, STRICT"
+    mesh, later = folder / "compose.mesh.yaml", folder / "compose.later.yaml"
+    later.write_text(engine.docker("run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE,
+                                   "compose", "add", "other", "-f", f"/w/{mesh.name}", "--image", IMAGE))
+    engine.up(PROJECT, later)
+    for who, whom in (("other", "db"), ("api", "db")):
+        good, text = eventually(lambda who=who, whom=whom: _asks(engine, who, whom), 30)
+        check(f"{group}: {who} asks {whom}", "is answered", None if good and text == "from db\n" else text)
+    lines = engine.access(engine.container(PROJECT, "db-proxy"))
+    check(f"{group}, as db's sidecar saw it", "mTLS, its own identity",
+          None if any("transport=mtls" in line and OTHER_ID in line and "decision=allow" in line for line in lines) else str(lines))
+    said = engine.docker("logs", engine.container(PROJECT, "ca-init"))
+    check(f"{group}: the authority", "the same, with one more identity",
+          None if said.count("registered: ") == 1 and OTHER_ID in said and "unchanged: a CA is in" in said else said)
+    said = engine.docker("exec", engine.container(PROJECT, "ca"), "/portcullis", "ca", "log", "--dir", "/var/lib/portcullis/ca")
+    for identity in (API_ID, DB_ID, OTHER_ID):
+        check(f"certificate of {identity.rsplit('/', 1)[-1]}", "issued by the authority", None if identity in said else said)
+    for service in ("api", "db", "other"):
+        mounts = {mount["Name"].rsplit("_", 1)[-1]
+                  for mount in engine.inspect(engine.container(PROJECT, f"{service}-proxy"))["Mounts"] if mount["Type"] == "volume"}
+        check(f"volumes of {service}'s sidecar", "its own token", None if mounts == {f"{service}-identity"} else str(mounts))
+
+
 def _asks(engine, service, host):
     """Whether it is answered, and with what. (The wget of this busybox does not survive a static build.)"""
     code, text = engine.attempt("exec", engine.container(PROJECT, service), "sh", "-c",
@@ -120,6 +146,7 @@ def run(engine, report):
           f"{status}: {body}")
 
     _restarted(engine, check)
+    _added_later(engine, folder, check)
 
     code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "nobody", "-f",
                                 "/w/compose.yaml")

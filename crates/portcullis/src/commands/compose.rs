@@ -31,10 +31,13 @@ enum Command {
 
 /// Give services of a compose file a sidecar: writes the whole file to standard output
 ///
-/// The original is not touched. Each SERVICE keeps its name, image and volumes; beside it there are four more: NAME-net holds
-/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and ends, NAME-certs
-/// makes the certificate and ends, NAME-proxy is the sidecar, which the app waits for. The named services reach each other over
-/// mTLS; put all of them into one run. Keep the output in the folder of the original, since paths in it are relative.
+/// The original is not touched. Each SERVICE keeps its name, image and volumes; beside it there are three more: NAME-net holds
+/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and ends, NAME-proxy is
+/// the sidecar, which the app waits for. One certificate authority, ca with ca-init, serves all sidecars. The named services
+/// reach each other over mTLS. Keep the output in the folder of the original, since paths in it are relative.
+///
+/// To add a service later, run it on the original with all of them, or on its own output: the authority in the file goes on and
+/// registers who is new, and the sidecars that are there learn of the new one.
 ///
 /// The folder of the policies must exist; while it is empty the mode is PERMISSIVE. After a reboot run `docker compose up -d`
 /// again: nothing comes back by itself, since it would without its rules.
@@ -42,6 +45,7 @@ enum Command {
 #[command(after_long_help = "Examples:
   portcullis compose add web cart -f compose.yaml > compose.mesh.yaml
   docker compose -f compose.mesh.yaml up -d
+  portcullis compose add billing -f compose.mesh.yaml > compose.mesh2.yaml           # one more, later
   portcullis compose add web cart -f compose.yaml --namespace shop --policies ./mesh/policies > compose.mesh.yaml
   portcullis compose add web -f compose.yaml --override > compose.override.yaml      # Compose v2.24 or newer
   docker compose config | portcullis compose add web -f - > compose.mesh.yaml")]

@@ -3,34 +3,24 @@
 use portcullis_settings::{NAME_RULE, is_name};
 use serde_yaml::{Mapping, Value};
 
-use super::network::Meshed;
+use super::authority::Authority;
+use super::network::{self, Meshed};
 use super::yaml::scalar;
-use super::{LABEL, Request, parts};
+use super::{Request, parts, standing};
 
 /// User of the sidecar: what it sends is not captured.
 const PROXY_USER: &str = "1337";
 /// Transparent listeners and admin: published, they could be dialled past the capture.
 const OWN_PORTS: [u16; 3] = [15000, 15001, 15006];
 
-/// The services of the file, unless it is the output of an earlier run.
+/// The services of the file.
 pub(super) fn services(document: &Mapping) -> Result<Mapping, Vec<String>> {
-    let Some(services) = document.get("services").and_then(Value::as_mapping) else {
-        return Err(vec!["has no services; is it a compose file?".to_owned()]);
-    };
-    let is_ours = |service: &Value| service.get("labels").is_some_and(|labels| labels.get(LABEL).is_some());
-    let ours: Vec<_> =
-        services.iter().filter(|(_, service)| is_ours(service)).filter_map(|(name, _)| scalar(name)).collect();
-    if !ours.is_empty() {
-        return Err(vec![format!(
-            "already has a sidecar: {} come from `compose add`; run it on the original, with all services that shall have one",
-            ours.join(", ")
-        )]);
-    }
-    Ok(services.clone())
+    let services = document.get("services").and_then(Value::as_mapping);
+    services.cloned().ok_or_else(|| vec!["has no services; is it a compose file?".to_owned()])
 }
 
 /// The named services, each once, if all of them are there.
-pub(super) fn wanted(services: &Mapping, request: &Request) -> Result<Vec<String>, Vec<String>> {
+pub(super) fn wanted(services: &Mapping, authority: &Authority, request: &Request) -> Result<Vec<String>, Vec<String>> {
     let mut wanted: Vec<String> = Vec::new();
     let mut problems = Vec::new();
     for name in &request.services {
@@ -44,6 +34,15 @@ pub(super) fn wanted(services: &Mapping, request: &Request) -> Result<Vec<String
                 "service {name}: cannot be the name of a workload ({NAME_RULE}); rename it, and keep the old name as an \
                  alias in networks"
             )),
+            Some(_) if authority.is(name) => {
+                problems.push(format!("service {name}: is the authority itself, whose callers have no certificate yet"));
+            }
+            Some(service) if service.as_mapping().and_then(standing::owner).is_some() => {
+                problems.push(format!("service {name}: is a part of a sidecar"));
+            }
+            Some(_) if services.get(network::holder(name)).and_then(Value::as_mapping).and_then(standing::owner).is_some() => {
+                problems.push(format!("service {name}: already has a sidecar"));
+            }
             Some(_) if wanted.contains(name) => {}
             Some(_) => wanted.push(name.clone()),
         }
@@ -56,19 +55,17 @@ pub(super) fn refusals(document: &Mapping, services: &Mapping, wanted: &[String]
     let mut problems = Vec::new();
     let volumes = document.get("volumes").and_then(Value::as_mapping);
     let has_volume = |name: &str| volumes.is_some_and(|volumes| volumes.contains_key(name));
-    if has_volume(parts::CA_VOLUME) {
-        problems.push(format!("has a volume {} already, which would be the CA's; rename it", parts::CA_VOLUME));
-    }
     for name in wanted {
         let generated = parts::names(name);
         for taken in generated.iter().filter(|generated| services.contains_key(generated.as_str())) {
             problems
                 .push(format!("service {name}: its sidecar needs the name {taken}, which a service has; rename that"));
         }
-        let [_, _, certs, _] = &generated;
-        if has_volume(certs) {
-            problems
-                .push(format!("service {name}: its sidecar needs the name {certs}, which a volume has; rename that"));
+        let identity = network::identity(name);
+        if has_volume(&identity) {
+            problems.push(format!(
+                "service {name}: its sidecar needs the name {identity}, which a volume has; rename that"
+            ));
         }
     }
     for (name, service) in services {
@@ -159,13 +156,16 @@ pub(super) fn warnings(services: &Mapping, wanted: &[String]) -> Vec<String> {
 }
 
 /// Takes out of the hosts what two services answer to: the address would belong to either, and each has its own name.
-pub(super) fn keep_unambiguous_hosts(services: &Mapping, meshed: &mut [(Meshed, &Mapping)]) {
+pub(super) fn keep_unambiguous_hosts(services: &Mapping, meshed: &mut [&mut Meshed]) {
     let mut all: Vec<String> = Vec::new();
-    for (service, _) in meshed.iter() {
+    for service in meshed.iter() {
         all.extend(service.hosts.iter().cloned());
     }
     for (name, service) in services {
-        let Some(name) = scalar(name).filter(|name| !meshed.iter().any(|(meshed, _)| meshed.name == *name)) else {
+        // The holder of a namespace answers to the names of the service that it belongs to.
+        let is_part = service.as_mapping().and_then(standing::owner).is_some();
+        let Some(name) = scalar(name).filter(|name| !is_part && !meshed.iter().any(|meshed| meshed.name == *name))
+        else {
             continue;
         };
         let networks = service.get("networks").and_then(Value::as_mapping).into_iter().flatten();
@@ -177,7 +177,7 @@ pub(super) fn keep_unambiguous_hosts(services: &Mapping, meshed: &mut [(Meshed, 
         all.extend(own);
     }
     let is_host = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    for (service, _) in meshed {
+    for service in meshed {
         let own = service.name.clone();
         // A variable of compose is not known here; the service's own name leads to the same addresses.
         service

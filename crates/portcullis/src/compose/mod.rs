@@ -1,12 +1,15 @@
 //! Sidecars for services of a compose file: the file in, the changed file out. No IO.
 //!
 //! The app keeps its name and everything that is not network; its network namespace goes to a service of its own
-//! (`NAME-net`), so that the rules in it are there before the app is, and stay when the app is replaced.
+//! (`NAME-net`), so that the rules in it are there before the app is, and stay when the app is replaced. One authority gives
+//! all sidecars their certificates. A file that has sidecars and authority already is added to.
 
+mod authority;
 mod check;
 mod network;
 mod parts;
 mod proxy_file;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -15,6 +18,7 @@ use portcullis_identity::TrustDomain;
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
+use self::authority::Authority;
 use self::network::Meshed;
 use self::yaml::scalar;
 
@@ -52,7 +56,9 @@ pub(crate) struct Plan {
     /// By the service that they belong to.
     parts: Vec<(String, Vec<(String, Value)>)>,
     changes: Vec<Change>,
-    volumes: Vec<String>,
+    /// Services that belong to none of the file.
+    further: Vec<(String, Value)>,
+    volumes: Vec<(String, Value)>,
     /// What the author should know; not in the way.
     pub(crate) warnings: Vec<String>,
 }
@@ -70,12 +76,14 @@ pub(crate) fn read(text: &str) -> Result<Mapping, String> {
 /// What has to be done, or every reason why it cannot be.
 pub(crate) fn plan(document: &Mapping, request: &Request) -> Result<Plan, Vec<String>> {
     let services = check::services(document)?;
-    let wanted = check::wanted(&services, request)?;
+    let authority = Authority::of(document, &services, request)?;
+    let wanted = check::wanted(&services, &authority, request)?;
+    let mut standing = standing::all(document, &services)?;
     let mut problems = check::refusals(document, &services, &wanted);
     let mut meshed = Vec::new();
     for name in &wanted {
         let Some(original) = services.get(name.as_str()).and_then(Value::as_mapping) else { continue };
-        match Meshed::new(name, original, document, &wanted) {
+        match Meshed::new(name, request.spiffe_id(name), original, document, &wanted) {
             Ok(service) => meshed.push((service, original)),
             Err(more) => problems.extend(more),
         }
@@ -83,19 +91,27 @@ pub(crate) fn plan(document: &Mapping, request: &Request) -> Result<Plan, Vec<St
     if !problems.is_empty() {
         return Err(problems);
     }
-    check::keep_unambiguous_hosts(&services, &mut meshed);
+    let all = meshed.iter_mut().map(|(service, _)| service).chain(standing.iter_mut().map(|one| &mut one.meshed));
+    check::keep_unambiguous_hosts(&services, &mut all.collect::<Vec<_>>());
 
     let mut plan = Plan {
         parts: Vec::new(),
         changes: Vec::new(),
-        volumes: vec![parts::CA_VOLUME.to_owned()],
+        further: Vec::new(),
+        volumes: Vec::new(),
         warnings: check::warnings(&services, &wanted),
     };
+    let new: Vec<&Meshed> = meshed.iter().map(|(service, _)| service).collect();
+    authority.serve(&new, &services, request, &mut plan);
+    for one in &standing {
+        one.meet(&new, &mut plan).map_err(|error| vec![format!("service {}: {error}", one.meshed.name)])?;
+    }
     for (service, original) in &meshed {
-        let peers = meshed.iter().map(|(peer, _)| peer).filter(|peer| peer.shares_a_network_with(service));
-        let config = proxy_file::text(service, peers, request);
+        let peers = new.iter().copied().chain(standing.iter().map(|one| &one.meshed));
+        let peers = peers.filter(|peer| peer.shares_a_network_with(service));
+        let config = proxy_file::text(service, peers, &authority.address(), request);
         plan.parts.push((service.name.clone(), parts::all(service, original, &config, request)));
-        plan.volumes.push(service.certs());
+        plan.volumes.push((service.identity(), parts::identity_volume()));
         plan.change(service, original);
     }
     for (name, service) in &services {
@@ -175,6 +191,7 @@ impl Plan {
             services.insert(name.clone(), service);
             services.extend(self.parts_of(name));
         }
+        services.extend(self.further());
         document.insert(Value::from("services"), Value::Mapping(services));
         let mut volumes = document.get("volumes").and_then(Value::as_mapping).cloned().unwrap_or_default();
         volumes.extend(self.volumes());
@@ -204,6 +221,7 @@ impl Plan {
                 .flat_map(|(_, parts)| parts)
                 .map(|(name, part)| (Value::from(name.as_str()), part.clone())),
         );
+        services.extend(self.further());
         yaml::write(&yaml::map([
             ("services", Value::Mapping(services)),
             ("volumes", Value::Mapping(self.volumes().collect())),
@@ -215,8 +233,12 @@ impl Plan {
         own.flat_map(|(_, parts)| parts).map(|(name, part)| (Value::from(name.as_str()), part.clone()))
     }
 
+    fn further(&self) -> impl Iterator<Item = (Value, Value)> {
+        self.further.iter().map(|(name, service)| (Value::from(name.as_str()), service.clone()))
+    }
+
     fn volumes(&self) -> impl Iterator<Item = (Value, Value)> {
-        self.volumes.iter().map(|name| (Value::from(name.as_str()), Value::Mapping(Mapping::new())))
+        self.volumes.iter().map(|(name, volume)| (Value::from(name.as_str()), volume.clone()))
     }
 }
 

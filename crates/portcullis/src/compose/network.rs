@@ -27,6 +27,8 @@ pub(super) const MOVED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Meshed {
     pub(super) name: String,
+    /// Its SPIFFE ID.
+    pub(super) id: String,
     /// Names that it is reached by, its own first.
     pub(super) hosts: Vec<String>,
     /// Networks of the holder, each with the aliases.
@@ -43,6 +45,7 @@ impl Meshed {
     /// Reads the service; what is not shaped as compose has it is told.
     pub(super) fn new(
         name: &str,
+        id: String,
         original: &Mapping,
         document: &Mapping,
         meshed: &[String],
@@ -66,16 +69,16 @@ impl Meshed {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { name: name.to_owned(), hosts, networks, reached_over, links, net_sysctls, other_sysctls })
+        Ok(Self { name: name.to_owned(), id, hosts, networks, reached_over, links, net_sysctls, other_sysctls })
     }
 
     pub(super) fn holder(&self) -> String {
         holder(&self.name)
     }
 
-    pub(super) fn certs(&self) -> String {
-        let [_, _, certs, _] = parts::names(&self.name);
-        certs
+    /// The volume with its token.
+    pub(super) fn identity(&self) -> String {
+        identity(&self.name)
     }
 
     pub(super) fn network_mode(&self) -> Value {
@@ -86,6 +89,11 @@ impl Meshed {
     pub(super) fn shares_a_network_with(&self, other: &Self) -> bool {
         !self.reached_over.is_disjoint(&other.reached_over)
     }
+}
+
+/// The volume in which a service has its token.
+pub(super) fn identity(service: &str) -> String {
+    format!("{service}-identity")
 }
 
 /// The service that holds the namespace of another one.

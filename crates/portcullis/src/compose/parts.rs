@@ -1,54 +1,65 @@
-//! The four services that stand beside a meshed one.
+//! The three services that stand beside a meshed one.
 
 use serde_yaml::{Mapping, Value};
 
 use super::Request;
 use super::network::{self, Meshed};
-use super::proxy_file::{CERTS, POLICIES};
+use super::proxy_file::{IDENTITY, POLICIES};
 use super::yaml::{list, map};
 
-/// What is shared by all services: one CA for the whole file.
-pub(super) const CA_VOLUME: &str = "portcullis-ca";
-const CA: &str = "/var/lib/portcullis/ca";
-const USER: &str = "1337:1337";
+/// The variable that holds a configuration.
+pub(super) const CONFIG: &str = "PORTCULLIS_CONFIG";
+pub(super) const USER: &str = "1337:1337";
 
 /// Names that one service takes.
-pub(super) fn names(service: &str) -> [String; 4] {
-    ["net", "intercept", "certs", "proxy"].map(|part| format!("{service}-{part}"))
+pub(super) fn names(service: &str) -> [String; 3] {
+    ["net", "intercept", "proxy"].map(|part| format!("{service}-{part}"))
 }
 
 /// The parts of one service in the order in which they start.
 pub(super) fn all(service: &Meshed, original: &Mapping, config: &str, request: &Request) -> Vec<(String, Value)> {
-    let [net, intercept, certs, proxy] = names(&service.name);
+    let [net, intercept, proxy] = names(&service.name);
     let parts = [
         (net, holder(service, original)),
         (intercept, interceptor(service, config)),
-        (certs, issuer(service, request)),
         (proxy, sidecar(service, original, config, request)),
     ];
-    let add_common = |(name, part): (String, Mapping)| {
-        let mut whole = Mapping::new();
-        set(&mut whole, "image", Value::from(request.image.as_str()));
-        whole.extend(part);
-        set(&mut whole, "cap_drop", list(["ALL"]));
-        set(&mut whole, "read_only", Value::from(true));
-        set(&mut whole, "security_opt", list(["no-new-privileges:true"]));
-        // Without it, a second run could not tell its own output.
-        set(&mut whole, "labels", map([(super::LABEL, Value::from(service.name.as_str()))]));
+    let finish = |(name, mut part): (String, Mapping)| {
+        // By it a later run finds the sidecar, and does not give it one.
+        set(&mut part, "labels", map([(super::LABEL, Value::from(service.name.as_str()))]));
         // Otherwise the parts of a service that is not wanted would start.
         if let Some(profiles) = original.get("profiles") {
-            set(&mut whole, "profiles", profiles.clone());
+            set(&mut part, "profiles", profiles.clone());
         }
-        (name, Value::Mapping(whole))
+        (name, hardened(request, part))
     };
-    parts.into_iter().map(add_common).collect()
+    parts.into_iter().map(finish).collect()
+}
+
+/// A service of our image that may do nothing but what `part` says.
+pub(super) fn hardened(request: &Request, part: Mapping) -> Value {
+    let mut whole = Mapping::new();
+    set(&mut whole, "image", Value::from(request.image.as_str()));
+    whole.extend(part);
+    set(&mut whole, "cap_drop", list(["ALL"]));
+    set(&mut whole, "read_only", Value::from(true));
+    set(&mut whole, "security_opt", list(["no-new-privileges:true"]));
+    Value::Mapping(whole)
+}
+
+/// What a volume for a token is: in memory, since a token is worth nothing after a restart, and the sidecar's user's from the
+/// first moment on, whoever mounts it first.
+pub(super) fn identity_volume() -> Value {
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=0700,uid=1337,gid=1337")];
+    let options = map(options.map(|(key, value)| (key, Value::from(value))));
+    map([("driver", Value::from("local")), ("driver_opts", options)])
 }
 
 fn set(part: &mut Mapping, key: &str, value: Value) {
     part.insert(Value::from(key), value);
 }
 
-fn part<const N: usize>(entries: [(&str, Value); N]) -> Mapping {
+pub(super) fn part<const N: usize>(entries: [(&str, Value); N]) -> Mapping {
     entries.into_iter().map(|(key, value)| (Value::from(key), value)).collect()
 }
 
@@ -88,21 +99,8 @@ fn interceptor(service: &Meshed, config: &str) -> Mapping {
     ])
 }
 
-/// Makes the CA and the certificate if they are not there. It alone sees the CA's key, and it has no network.
-fn issuer(service: &Meshed, request: &Request) -> Mapping {
-    let id = request.spiffe_id(&service.name);
-    part([
-        ("command", list(["certs", "ensure", "--ca", CA, "--id", &id, "--out", CERTS, "--ttl", "720h"])),
-        ("network_mode", Value::from("none")),
-        ("healthcheck", no_healthcheck()),
-        ("user", Value::from(USER)),
-        ("volumes", list([format!("{CA_VOLUME}:{CA}"), format!("{}:{CERTS}", service.certs())])),
-    ])
-}
-
 fn sidecar(service: &Meshed, original: &Mapping, config: &str, request: &Request) -> Mapping {
-    let [_, intercept, certs, _] = names(&service.name);
-    let completed = || condition("service_completed_successfully");
+    let [_, intercept, _] = names(&service.name);
     // The long form: a folder that is missing is an error, where the short form would make an empty one, without policies.
     let policies = map([
         ("type", Value::from("bind")),
@@ -116,28 +114,31 @@ fn sidecar(service: &Meshed, original: &Mapping, config: &str, request: &Request
         ("user", Value::from(USER)),
         ("restart", restart(original)),
         ("environment", environment(config)),
-        ("volumes", Value::Sequence(vec![Value::from(format!("{}:{CERTS}:ro", service.certs())), policies])),
-        ("depends_on", map([(&intercept, completed()), (&certs, completed())])),
-        (
-            "healthcheck",
-            map([
-                ("test", list(["CMD", "/portcullis", "healthcheck"])),
-                ("interval", Value::from("1s")),
-                ("timeout", Value::from("3s")),
-                ("retries", Value::from(30)),
-            ]),
-        ),
+        ("volumes", Value::Sequence(vec![Value::from(format!("{}:{IDENTITY}:ro", service.identity())), policies])),
+        // Not the authority: a sidecar asks until it is there, and one that is replaced must not take the authority with it.
+        ("depends_on", map([(&intercept, condition("service_completed_successfully"))])),
+        ("healthcheck", healthcheck(&["healthcheck"])),
         ("stop_grace_period", Value::from("30s")),
     ])
 }
 
+/// Asks with a command of the image.
+pub(super) fn healthcheck(command: &[&str]) -> Value {
+    map([
+        ("test", list(["CMD", "/portcullis"].iter().chain(command).copied())),
+        ("interval", Value::from("1s")),
+        ("timeout", Value::from("3s")),
+        ("retries", Value::from(30)),
+    ])
+}
+
 /// The image asks the proxy, which is not there.
-fn no_healthcheck() -> Value {
+pub(super) fn no_healthcheck() -> Value {
     map([("disable", Value::from(true))])
 }
 
-fn environment(config: &str) -> Value {
-    map([("PORTCULLIS_CONFIG", Value::from(escaped(config)))])
+pub(super) fn environment(config: &str) -> Value {
+    map([(CONFIG, Value::from(escaped(config)))])
 }
 
 /// Compose replaces `$NAME` in every text; `$$` is a dollar.

@@ -7,12 +7,18 @@ use super::network::Meshed;
 use super::yaml::{list, map, write};
 
 pub(super) const POLICIES: &str = "/etc/portcullis/policies";
-pub(super) const CERTS: &str = "/var/lib/portcullis/certs";
+/// Where a sidecar has its token, and the roots that the authority is recognised by.
+pub(super) const IDENTITY: &str = "/var/lib/portcullis/identity";
 
-/// The text for `service`, which reaches each of `peers` over mTLS.
-pub(super) fn text<'a>(service: &Meshed, peers: impl Iterator<Item = &'a Meshed>, request: &Request) -> String {
-    let routes = peers.map(|peer| route(peer, request)).collect();
-    let file = |name: &str| Value::from(format!("{CERTS}/{name}"));
+/// The text for `service`, which reaches each of `peers` over mTLS and has its certificate from `authority`.
+pub(super) fn text<'a>(
+    service: &Meshed,
+    peers: impl Iterator<Item = &'a Meshed>,
+    authority: &str,
+    request: &Request,
+) -> String {
+    let routes = peers.map(route).collect();
+    let file = |name: &str| Value::from(format!("{IDENTITY}/{name}"));
     write(&map([
         (
             "workload",
@@ -28,11 +34,11 @@ pub(super) fn text<'a>(service: &Meshed, peers: impl Iterator<Item = &'a Meshed>
         (
             "identity",
             map([(
-                "files",
+                "ca",
                 map([
-                    ("certificate", file("cert.pem")),
-                    ("privateKey", file("key.pem")),
-                    ("trustBundle", file("ca.pem")),
+                    ("address", Value::from(authority)),
+                    ("trustBundle", file("root-cert.pem")),
+                    ("tokenFile", file("token")),
                 ]),
             )]),
         ),
@@ -44,11 +50,12 @@ pub(super) fn text<'a>(service: &Meshed, peers: impl Iterator<Item = &'a Meshed>
     ]))
 }
 
-fn route(peer: &Meshed, request: &Request) -> Value {
+/// How `peer` is reached.
+pub(super) fn route(peer: &Meshed) -> Value {
     map([
         ("hosts", list(peer.hosts.iter().cloned())),
         ("mode", Value::from("mtls")),
-        ("identities", list([request.spiffe_id(&peer.name)])),
+        ("identities", list([peer.id.clone()])),
         ("service", Value::from(peer.name.as_str())),
     ])
 }

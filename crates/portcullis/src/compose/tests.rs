@@ -73,7 +73,9 @@ fn the_namespace_goes_to_its_holder_and_the_rest_stays() {
     assert_eq!(at(holder, "networks"), &yaml("{back: {aliases: [db, database]}, default: {aliases: [db]}}"));
     assert_eq!(at(holder, "extra_hosts"), &yaml("['old:10.0.0.1']"));
     assert_eq!(at(&file, "networks"), &yaml("{back: {}}"));
-    assert_eq!(at(&file, "volumes"), &yaml("{data: {}, portcullis-ca: {}, api-certs: {}, db-certs: {}}"));
+    let volumes = at(&file, "volumes").as_mapping().unwrap();
+    let names: Vec<_> = volumes.keys().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names, ["data", "portcullis-authority", "api-identity", "db-identity"]);
 }
 
 #[test]
@@ -81,12 +83,8 @@ fn everything_starts_in_the_order_that_lets_nothing_by() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let waits = |service: &str| at(&file, &format!("services/{service}/depends_on")).clone();
     assert_eq!(waits("api-intercept"), yaml("{api-net: {condition: service_started}}"));
-    assert_eq!(
-        waits("api-proxy"),
-        yaml(
-            "{api-intercept: {condition: service_completed_successfully}, api-certs: {condition: service_completed_successfully}}"
-        )
-    );
+    assert_eq!(waits("api-proxy"), yaml("{api-intercept: {condition: service_completed_successfully}}"));
+    assert_eq!(waits("ca"), yaml("{ca-init: {condition: service_completed_successfully}}"));
     assert_eq!(
         waits("api"),
         yaml(
@@ -94,7 +92,7 @@ fn everything_starts_in_the_order_that_lets_nothing_by() {
         )
     );
     assert_eq!(waits("tool"), yaml("{db: {condition: service_started}, db-proxy: {condition: service_healthy}}"));
-    for part in ["api-net", "api-intercept", "api-certs"] {
+    for part in ["api-net", "api-intercept", "ca-init"] {
         let restart = at(&file, &format!("services/{part}/restart"));
         assert!(restart.is_null() || restart == "no", "{part} must not come back without the rules");
     }
@@ -106,17 +104,23 @@ fn only_the_part_that_makes_the_rules_may_change_the_network() {
     let services = at(&file, "services").as_mapping().unwrap();
     let may = services.iter().filter(|(_, service)| service.get("cap_add").is_some());
     assert_eq!(may.map(|(name, _)| name.as_str().unwrap()).collect::<Vec<_>>(), ["api-intercept", "db-intercept"]);
-    for part in ["api-net", "api-intercept", "api-certs", "api-proxy"] {
+    for part in ["api-net", "api-intercept", "api-proxy", "ca-init", "ca"] {
         let part = services.get(part).unwrap();
         assert_eq!(at(part, "cap_drop"), &yaml("[ALL]"));
         assert_eq!(at(part, "read_only"), &Value::from(true));
         assert_eq!(at(part, "security_opt"), &yaml("['no-new-privileges:true']"));
     }
-    for part in ["api-certs", "api-proxy"] {
+    for part in ["ca-init", "ca", "api-proxy"] {
         assert_eq!(at(services.get(part).unwrap(), "user"), "1337:1337");
     }
-    let sees_the_ca = |part: &str| format!("{:?}", services.get(part).unwrap()).contains("portcullis-ca");
-    assert!(sees_the_ca("api-certs") && !sees_the_ca("api-proxy") && !sees_the_ca("api"));
+    // Who sees which volume: the key of the authority is its own, and a token only one sidecar's.
+    let sees = |volume: &str| {
+        let seen = services.iter().filter(|(_, service)| format!("{:?}", service.get("volumes")).contains(volume));
+        seen.map(|(name, _)| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(sees("portcullis-authority"), ["ca-init", "ca"]);
+    assert_eq!(sees("api-identity"), ["api-proxy", "ca"]);
+    assert_eq!(sees("db-identity"), ["db-proxy", "ca"]);
 }
 
 #[test]
@@ -173,22 +177,123 @@ fn what_cannot_have_a_sidecar_is_refused_with_the_reason() {
         let told = refused(service);
         assert!(told.contains(needle) && told.contains("api"), "{service}: {told}");
     }
+    let told = add("services: {api: {}, api-net: {}}\nvolumes: {api-identity: {}}\n", &["api"]).unwrap_err();
+    assert_eq!(told.len(), 2, "{told:?}");
     let told =
-        add("services: {api: {}, api-net: {}}\nvolumes: {api-certs: {}, portcullis-ca: {}}\n", &["api"]).unwrap_err();
-    assert_eq!(told.len(), 3, "{told:?}");
+        add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-authority: {}}\n", &["api"]).unwrap_err();
+    assert_eq!(told.len(), 2, "{told:?}");
     let told = add(FILE, &["nobody", "api"]).unwrap_err().join("\n");
     assert!(told.contains("nobody") && told.contains("api, db, cache, tool"), "{told}");
     assert!(add("[]", &["api"]).is_err() && add("services: []", &["api"]).is_err() && add("a: [", &["api"]).is_err());
 }
 
+/// The configuration of a sidecar, as its two parts have it.
+fn config(file: &Value, service: &str) -> Value {
+    let of =
+        |part: &str| at(file, &format!("services/{service}-{part}/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
+    assert_eq!(of("proxy"), of("intercept"));
+    let text = of("proxy").replace("$$", "$");
+    portcullis_settings::read(text.as_bytes(), std::path::Path::new("")).unwrap();
+    yaml(&text)
+}
+
 #[test]
-fn its_own_output_is_refused() {
+fn one_authority_serves_all_and_who_is_added_later_is_registered_with_it() {
+    let document = read(FILE).unwrap();
+    let first = plan(&document, &request(&["api"])).unwrap().whole(&document);
+    let later = add(&first, &["db"]).unwrap();
+    let together = add(FILE, &["api", "db"]).unwrap();
+    for (part, key) in [("ca-init", "command"), ("ca", "command"), ("ca", "volumes")] {
+        let path = format!("services/{part}/{key}");
+        assert_eq!(at(&later, &path), at(&together, &path), "{path}");
+    }
+    let ids = "--id, 'spiffe://cluster.local/ns/shop/sa/api', --id, 'spiffe://cluster.local/ns/shop/sa/db'";
+    let start = "ca, init, --keep-existing, --dir, /var/lib/portcullis/ca, --trust-domain, cluster.local";
+    assert_eq!(at(&later, "services/ca-init/command"), &yaml(&format!("[{start}, {ids}]")));
+    let bootstrap = "/var/lib/portcullis/bootstrap/shop";
+    assert_eq!(
+        at(&later, "services/ca/volumes"),
+        &yaml(&format!(
+            "['portcullis-authority:/var/lib/portcullis/ca', 'api-identity:{bootstrap}/api', 'db-identity:{bootstrap}/db']"
+        ))
+    );
+    // It can be reached from wherever a sidecar is.
+    assert_eq!(at(&together, "services/ca/networks"), &yaml("[default, back]"));
+    assert_eq!(at(&later, "services/ca/networks"), &yaml("{default: null, back: null}"));
+    assert_eq!(at(&later, "volumes"), at(&together, "volumes"));
+    // Both know each other, with all names.
+    for (service, identity) in [("api", "identity"), ("db", "identity")] {
+        assert_eq!(at(&config(&later, service), identity), at(&config(&together, service), identity));
+    }
+    let routes = |file: &Value, service: &str| {
+        let config = config(file, service);
+        let mut routes: Vec<_> =
+            at(&config, "outbound/routes").as_sequence().unwrap().iter().map(|route| format!("{route:?}")).collect();
+        routes.sort();
+        routes
+    };
+    for service in ["api", "db"] {
+        assert_eq!(routes(&later, service), routes(&together, service), "{service}");
+        assert_eq!(routes(&later, service).len(), 2);
+    }
+    for service in ["api", "tool", "cache", "db", "db-net", "api-net"] {
+        let path = format!("services/{service}");
+        assert_eq!(at(&later, &path), at(&together, &path), "{service}");
+    }
+}
+
+#[test]
+fn who_has_a_sidecar_or_is_part_of_one_gets_none() {
     let document = read(FILE).unwrap();
     let once = plan(&document, &request(&["api"])).unwrap().whole(&document);
-    for service in ["api", "db"] {
+    for (service, why) in
+        [("api", "already has a sidecar"), ("api-net", "part of a sidecar"), ("ca", "the authority itself")]
+    {
         let told = add(&once, &[service]).unwrap_err().join("\n");
-        assert!(told.contains("already has a sidecar"), "{told}");
+        assert!(told.contains(why), "{told}");
     }
+    // As an earlier version wrote it: roots of its own, which the others would not trust.
+    let old = once.replace("ca:\n", "files:\n").replace("  files:\n    image", "  ca:\n    image");
+    let told = add(&old, &["db"]).unwrap_err().join("\n");
+    assert!(told.contains("from elsewhere than the authority"), "{told}");
+}
+
+#[test]
+fn an_authority_that_somebody_wrote_is_used() {
+    let file = |run: &str| {
+        format!(
+            "services:\n  api: {{image: a, networks: [back]}}\n  pki-init: {{command: ca init --dir /x --keep-existing}}\n  \
+             pki: {{command: '{run}', volumes: ['pki:/x']}}\n"
+        )
+    };
+    let run = "ca run --dir /x --listen 0.0.0.0:7000 --name pki --bootstrap /tokens";
+    let added = add(&file(run), &["api"]).unwrap();
+    assert_eq!(
+        at(&added, "services/pki-init/command"),
+        &yaml("[ca, init, --dir, /x, --keep-existing, --id, 'spiffe://cluster.local/ns/shop/sa/api']")
+    );
+    assert_eq!(at(&added, "services/pki/volumes"), &yaml("['pki:/x', 'api-identity:/tokens/shop/api']"));
+    assert_eq!(at(&added, "services/pki/networks"), &yaml("{default: null, back: null}"));
+    assert_eq!(at(&config(&added, "api"), "identity/ca/address"), "pki:7000");
+    assert!(at(&added, "services/ca").is_null() && at(&added, "services/ca-init").is_null());
+    for (was, is, why) in [
+        (" --bootstrap /tokens", "", "--bootstrap"),
+        ("--name pki", "--name ca", "--name pki"),
+        ("0.0.0.0:7000", "0.0.0.0:0", "--listen"),
+    ] {
+        let told = add(&file(&run.replace(was, is)), &["api"]).unwrap_err().join("\n");
+        assert!(told.contains("service pki: ") && told.contains(why), "{told}");
+    }
+    let told = add(&file(run).replace(" --keep-existing", ""), &["api"]).unwrap_err().join("\n");
+    assert!(told.contains("service pki-init: "), "{told}");
+    let told =
+        add(&file(run).replace("pki-init:", "p: {command: ca init}\n  pki-init:"), &["api"]).unwrap_err().join("\n");
+    assert!(told.contains("2 `ca init`"), "{told}");
+    let quick_start = include_str!("../../../../docker/compose.yaml");
+    let added = add(&quick_start.replace("services:", "services:\n  api: {image: a}"), &["api"]).unwrap();
+    let volumes = at(&added, "services/ca/volumes").as_sequence().unwrap();
+    assert!(volumes.contains(&yaml("'api-identity:/var/lib/portcullis/bootstrap/shop/api'")), "{volumes:?}");
+    assert_eq!(at(&config(&added, "api"), "identity/ca/address"), "ca:15012");
 }
 
 #[test]
