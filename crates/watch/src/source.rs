@@ -159,3 +159,31 @@ pub(crate) fn share_unchanged(files: &mut [FileContent], known: &[FileContent]) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_optional_may_be_missing_and_nothing_may_be_unreadable() {
+        let folder = tempfile::tempdir().unwrap();
+        let [b, a, other] = ["b", "a", "other"].map(|name| folder.path().join(name));
+        let source = Source::Parts { required: vec![b.clone()], optional: vec![a.clone(), other.clone()] };
+        let read = || {
+            let reading = source.read();
+            let files: Vec<_> = reading.files.iter().map(|file| file.path.clone()).collect();
+            (files, reading.errors.iter().map(ReadError::reason).collect::<Vec<_>>())
+        };
+        assert_eq!(read(), (vec![], vec!["unreadable"]));
+        fs::write(&b, "1").unwrap();
+        assert_eq!(read(), (vec![b.clone()], vec![]));
+        fs::write(&a, "1").unwrap();
+        assert_eq!(read(), (vec![a.clone(), b.clone()], vec![]), "in lexical order");
+        // A write in progress, and what is no file: neither is taken for one that is missing.
+        fs::write(&a, "").unwrap();
+        fs::create_dir(&other).unwrap();
+        assert_eq!(read(), (vec![b.clone()], vec!["empty-file", "not-regular-file"]));
+    }
+}
