@@ -61,8 +61,10 @@ fn report(who: &str, key: u32, digest: &str, since_unix: i64) -> Report {
     Report { id, key, not_after_unix, digest: digest.to_owned(), since_unix }
 }
 
-/// The key of the first certificate, what was told, and when it was heard.
-fn instances(store: &Store) -> Vec<(KeyHash, Option<(String, i64)>, i64)> {
+/// The key of the first certificate, what was told and when, and when it was last heard.
+type Known = (KeyHash, Option<(String, i64)>, i64);
+
+fn instances(store: &Store) -> Vec<Known> {
     let mut all: Vec<_> = store
         .instances()
         .into_iter()
