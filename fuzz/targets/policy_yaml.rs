@@ -25,6 +25,11 @@ fuzz_target!(|input: &[u8]| {
     sources.reverse();
     let reversed = PolicySet::load(&sources);
     assert!(reversed.errors.is_empty(), "the order of files makes an error: {:?}", reversed.errors);
+    let said = |set: &PolicySet| {
+        let mesh = set.mesh();
+        (mesh.key_type(), [&mesh.secret_ttl, &mesh.workload_cert_ttl].map(|ttl| ttl.as_ref().map(|ttl| ttl.value)))
+    };
+    assert_eq!(said(&loaded.set), said(&reversed.set), "the order of files decides");
     let mesh = MeshSettings { root_namespace: "istio-system".to_owned(), default_mode: Mode::Permissive };
     for (namespace, labels) in workloads(&loaded) {
         let effective = EffectivePolicy::resolve(&loaded.set, &mesh, &namespace, &labels);

@@ -11,12 +11,12 @@ mod judge;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_identity::TrustDomain;
+use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_settings::CaClient;
 use portcullis_tls::{
     Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, bundle_digest, certificates,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -41,6 +41,8 @@ pub struct Inputs {
     pub roots: ReadFile<Vec<u8>>,
     /// The token, if there is a place for one.
     pub token: Option<ReadFile<Zeroizing<String>>>,
+    /// The kind of key for the next request.
+    pub key_type: Box<dyn Fn() -> KeyType + Send>,
     /// The bundles of foreign trust domains that the configuration names, as they are now.
     pub foreign: watch::Receiver<Foreign>,
 }
@@ -72,7 +74,7 @@ impl CaAgent {
     ) -> (Self, Monitor) {
         let monitor = Monitor::new(format!("the certificate authority at {}", settings.address));
         let agent = Self {
-            schedule: Schedule::new(chance()),
+            schedule: Schedule::new(chance(), settings.environment.renewal),
             publisher: Publisher::new(store, reader, monitor.clone(), Box::new(changed)),
             started: Instant::now(),
             bundles: None,
@@ -138,21 +140,19 @@ impl CaAgent {
     async fn fetch(&mut self, authority: &Authority) -> Result<(), FetchError> {
         let file = self.file_roots()?;
         let proof = self.proof()?;
-        let (kind, id) = (self.settings.key_type, self.judge.rules.expected_own_id.clone());
+        let (kind, id) = ((self.inputs.key_type)(), self.judge.rules.expected_own_id.clone());
         // RSA takes seconds on a slow machine.
         let made = tokio::task::spawn_blocking(move || Request::new(kind, &id)).await;
         let Request { key, csr } =
             made.map_err(|error| FetchError::Local { reason: "key", message: format!("cannot make a key: {error}") })??;
         let digest = self.digest();
-        let asked = (csr, self.settings.ttl);
+        let asked = (csr, self.settings.ttl_in_force().0);
         let roots = self.authority_roots(&file);
         let answer = authority.create_certificate(roots.clone(), &proof, digest.as_deref(), asked).await?;
-        let chain = certificates(&chain_pem(&answer)?)
-            .map_err(|error| AnswerError::Credentials(CredentialError::Pem { file: FileRole::Certificate, error }))?;
-        let held = Held { chain, key };
+        let held = self.held(&answer, key)?;
 
         // Judged with what is trusted so far, before it is shown to anybody.
-        let mut trusted = self.judge.configured(&file, &held.chain);
+        let mut trusted = self.judge.configured(&file, &held);
         trusted.extend(self.bundles.iter().flat_map(|bundles| bundles.own.iter().cloned()));
         let provisional = self.judge.judge(&held, &Roots::Configured(trusted))?;
         let not_before = provisional.svid().leaf.not_before_unix;
@@ -168,7 +168,7 @@ impl CaAgent {
             }
             Ok(None) if self.bundles.is_none() => {
                 self.schedule.polled(now, None);
-                Roots::Configured(self.judge.configured(&file, &held.chain))
+                Roots::Configured(self.judge.configured(&file, &held))
             }
             // Once handed out, they are not forgotten because nobody hands them out any more.
             other => {
@@ -178,7 +178,7 @@ impl CaAgent {
                 self.schedule.poll_failed(now);
                 self.bundles
                     .clone()
-                    .map_or_else(|| Roots::Configured(self.judge.configured(&file, &held.chain)), Roots::Known)
+                    .map_or_else(|| Roots::Configured(self.judge.configured(&file, &held)), Roots::Known)
             }
         };
         let credentials = self.judge.judge(&held, &roots)?;
@@ -190,6 +190,24 @@ impl CaAgent {
             self.bundles = Some(bundles);
         }
         Ok(())
+    }
+
+    /// What an answer holds: the chain, and in the last text the roots.
+    fn held(&self, answer: &[String], key: Zeroizing<PrivateKeyDer<'static>>) -> Result<Held, FetchError> {
+        let read = |texts: &[String]| {
+            certificates(&chain_pem(texts)?)
+                .map_err(|error| AnswerError::Credentials(CredentialError::Pem { file: FileRole::Certificate, error }))
+        };
+        let mut chain = read(answer)?;
+        let last = match answer.split_last() {
+            Some((last, before)) if !before.is_empty() => read(std::slice::from_ref(last)).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut offered = Vec::new();
+        if self.judge.are_roots(answer.len(), &last) {
+            offered = chain.split_off(chain.len().saturating_sub(last.len()));
+        }
+        Ok(Held { chain, offered, key })
     }
 
     /// Asks for the bundles alone; new ones are put in force beside the certificate that we have.
@@ -259,7 +277,7 @@ impl CaAgent {
         let Some(held) = &self.held else { return Ok(()) };
         let roots = match &self.bundles {
             Some(bundles) => Roots::Known(bundles.clone()),
-            None => Roots::Configured(self.judge.configured(&file, &held.chain)),
+            None => Roots::Configured(self.judge.configured(&file, held)),
         };
         let credentials = self.judge.judge(held, &roots)?;
         self.publisher.publish_bundles(credentials);

@@ -1,7 +1,6 @@
 //! Keys that are made here and never leave this process, and the requests that go with them.
 
-use portcullis_identity::SpiffeId;
-use portcullis_settings::KeyType;
+use portcullis_identity::{KeyType, SpiffeId};
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, RsaKeySize, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -52,7 +51,7 @@ mod tests {
     #[test]
     fn each_request_has_a_new_key_and_asks_for_our_id_alone() {
         let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
-        for kind in [KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::Rsa2048, KeyType::Ed25519] {
+        for (_, kind) in KeyType::ALL {
             let [one, two] = [(); 2].map(|()| Request::new(kind, &id).unwrap());
             assert_ne!(one.key.secret_der(), two.key.secret_der(), "{kind}");
             let text = portcullis_testkit::openssl(["req", "-noout", "-verify", "-text"], one.csr.as_bytes());

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use portcullis_settings::Renewal;
+
 use crate::pause::{self, Backoff, Chance};
 
 /// A wait is at most so long, so that a wall clock that was set, or a machine that slept, is noticed.
@@ -66,6 +68,7 @@ struct Held {
 #[derive(Clone, Debug)]
 pub struct Schedule {
     chance: Chance,
+    renewal: Renewal,
     held: Option<Held>,
     /// After a failure: not before this.
     retry: Option<Duration>,
@@ -79,9 +82,10 @@ pub struct Schedule {
 impl Schedule {
     /// Nothing is there, so the first certificate is due at once. The seed should differ between workloads.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
+    pub const fn new(seed: u64, renewal: Renewal) -> Self {
         Self {
             chance: Chance::new(seed),
+            renewal,
             held: None,
             retry: None,
             backoff: Backoff::new(),
@@ -118,7 +122,7 @@ impl Schedule {
         wait.max(self.rest.saturating_sub(now.steady))
     }
 
-    /// A certificate was put in force. It is renewed when half of its life is over, a tenth more or less.
+    /// A certificate was put in force. When it is renewed is what [`Renewal`] says, by chance within its window.
     pub fn fetched(&mut self, now: Now, not_before: i64, not_after: i64) {
         let seconds = |from: i64, to: i64| Duration::from_secs(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
         // What is left, since it may be backdated; and never more than its whole life, which a clock that is slow would see.
@@ -129,7 +133,8 @@ impl Schedule {
             self.backoff.failed(&mut self.chance)
         } else {
             self.backoff.succeeded();
-            self.chance.about(life / 2).max(pause::SHORTEST)
+            let (from, until) = self.renewal.window(life);
+            self.chance.between(from, until).max(pause::SHORTEST)
         };
         self.held = Some(Held {
             not_after,

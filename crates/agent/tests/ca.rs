@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::{CART, Running, rules};
 use portcullis_agent::ca::{CaAgent, Foreign, Inputs};
-use portcullis_identity::TrustDomain;
-use portcullis_settings::{CaClient, HostPort, KeyType};
+use portcullis_identity::{KeyType, TrustDomain};
+use portcullis_settings::{CaClient, Environment, HostPort};
 use portcullis_testkit::certs::Authority;
 use portcullis_testkit::istio_ca::{IstioCa, Lie};
 use portcullis_tls::{Clock, CredentialStore, bundle_digest};
@@ -25,6 +25,7 @@ struct Scene {
     foreign: watch::Sender<Foreign>,
     agent: Option<Running>,
     settings: CaClient,
+    key_type: Arc<Mutex<KeyType>>,
     clock: Clock,
 }
 
@@ -39,11 +40,21 @@ impl Scene {
             address,
             trust_bundle: "unused".into(),
             token_file: None,
-            key_type: KeyType::EcdsaP256,
-            ttl: Duration::from_secs(3600),
+            key_type: None,
+            ttl: Some(Duration::from_secs(3600)),
+            environment: Environment::default(),
         };
         let token = Arc::new(Mutex::new(Ok("first".to_owned())));
-        Self { root, ca, token, foreign: watch::channel(Vec::new()).0, agent: None, settings, clock: Clock::system() }
+        Self {
+            root,
+            ca,
+            token,
+            foreign: watch::channel(Vec::new()).0,
+            agent: None,
+            settings,
+            key_type: Arc::default(),
+            clock: Clock::system(),
+        }
     }
 
     fn start(&mut self) {
@@ -51,10 +62,11 @@ impl Scene {
     }
 
     fn start_with(&mut self, bundle: Option<String>) {
-        let token = Arc::clone(&self.token);
+        let (token, key_type) = (Arc::clone(&self.token), Arc::clone(&self.key_type));
         let inputs = Inputs {
             roots: Box::new(move || bundle.clone().map(String::into_bytes).ok_or_else(|| "not there".to_owned())),
             token: Some(Box::new(move || token.lock().unwrap().clone().map(Zeroizing::new))),
+            key_type: Box::new(move || *key_type.lock().unwrap()),
             foreign: self.foreign.subscribe(),
         };
         let (store, reader) = CredentialStore::new();
@@ -103,12 +115,15 @@ fn a_token_first_then_the_own_svid_and_always_a_new_key() {
 }
 
 #[test]
-fn each_kind_of_key_is_certified() {
-    for kind in [KeyType::EcdsaP384, KeyType::Rsa2048, KeyType::Ed25519] {
-        let mut scene = Scene::new();
-        scene.settings.key_type = kind;
-        scene.start();
-        scene.reaches(1);
+fn each_kind_of_key_is_certified_and_another_one_is_for_the_next_request() {
+    let scene = started();
+    // Bytes of a SubjectPublicKeyInfo, in the order of the table.
+    let lengths = [91, 120, 294, 422, 550, 44];
+    for (generation, ((_, kind), length)) in (2..).zip(KeyType::ALL.into_iter().zip(lengths)) {
+        *scene.key_type.lock().unwrap() = kind;
+        scene.agent().monitor.renew_now();
+        scene.reaches(generation);
+        assert_eq!(scene.ca.seen().last().unwrap().spki.len(), length, "{kind}");
     }
 }
 
@@ -241,7 +256,7 @@ fn a_clock_step_is_survived() {
 #[test]
 fn a_short_life_is_renewed_again_and_again() {
     let mut scene = Scene::new();
-    scene.settings.ttl = Duration::from_secs(4);
+    scene.settings.ttl = Some(Duration::from_secs(4));
     scene.start();
     scene.reaches(4);
     assert_eq!(scene.agent().monitor.status().failures.len(), 0);

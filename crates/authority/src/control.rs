@@ -42,6 +42,8 @@ pub struct Answer {
     pub signs_until: String,
     /// The ends of the roots that are published, RFC 3339.
     pub roots_until: Vec<String>,
+    /// How many roots resources add to them for workloads.
+    pub extra_roots: usize,
     /// Whether the root's key is online.
     pub signs_as_root: bool,
     /// How many identities are registered.
@@ -150,6 +152,7 @@ fn status(services: &Services) -> Answer {
         trust_domain: ca.signer.trust_domain().to_string(),
         signs_until: utc(ca.signer.not_after_unix()),
         roots_until: ca.signer.roots().roots().map(|root| utc(root.not_after_unix())).collect(),
+        extra_roots: services.live.resources.load().roots_beyond(ca.signer.roots(), now).count(),
         signs_as_root: ca.signer.signs_as_root(),
         registered: services.live.registrations.load().iter().count(),
         certified: certified().count(),

@@ -72,6 +72,6 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
     audit.issued(&entry).map_err(NotIssued::Audit)?;
     let mut chain = vec![leaf.pem()];
     chain.extend(ca.signer.behind_leaf_pem().iter().cloned());
-    chain.push(ca.signer.roots_pem().to_owned());
+    chain.push(live.roots_pem(&ca));
     Ok(chain)
 }

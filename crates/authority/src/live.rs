@@ -1,4 +1,5 @@
-//! What is in force: the CA that signs, the registrations, the bundles of other domains. Each is swapped as a whole.
+//! What is in force: the CA that signs, the registrations, the bundles of other domains, the resources. Each is swapped as a
+//! whole.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,9 +10,11 @@ use portcullis_ca::rotation::Rotation;
 use portcullis_ca::{Registrations, ServerName, Signer, TokenKey};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::Compat;
-use portcullis_tls::{TrustBundle, TrustBundles, bundle_digest};
+use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 
+use crate::resources::{ExtraRoot, Resources};
 use crate::tls;
 
 /// Lifetime of the CA's own server certificate; it is renewed at half of it.
@@ -38,6 +41,7 @@ pub(crate) struct Live {
     pub(crate) foreign: ArcSwap<Foreign>,
     /// What tokens are signed with, and judged by.
     pub(crate) tokens: ArcSwap<TokenKey>,
+    pub(crate) resources: ArcSwap<Resources>,
     names: Vec<ServerName>,
     /// One at a time makes a new [`Ca`].
     making: Mutex<()>,
@@ -68,6 +72,7 @@ impl Live {
             registrations: ArcSwap::from_pointee(registrations),
             foreign: ArcSwap::from_pointee(foreign),
             tokens: ArcSwap::from_pointee(tokens),
+            resources: ArcSwap::default(),
             names,
             making: Mutex::new(()),
             rotation: RwLock::new(rotation),
@@ -132,10 +137,27 @@ impl Live {
 
     /// The digest of what `GetTrustBundles` answers now.
     pub(crate) fn bundle_digest(&self) -> String {
-        let (ca, foreign) = (self.ca(), self.foreign.load());
-        let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
-        let all = own.chain(foreign.iter());
-        bundle_digest(all.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der()))))
+        let all = self.bundles(&self.ca());
+        bundle_digest(all.iter().map(|(domain, roots)| (domain, roots.iter())))
+    }
+
+    /// Every bundle that is handed out: our own with the roots that resources add, and those of other domains.
+    pub(crate) fn bundles(&self, ca: &Ca) -> Vec<(TrustDomain, Vec<CertificateDer<'static>>)> {
+        let (foreign, resources) = (self.foreign.load(), self.resources.load());
+        let of = |bundle: &TrustBundle| bundle.roots().map(|root| root.der().clone()).collect::<Vec<_>>();
+        let mut own = of(ca.signer.roots());
+        own.extend(
+            resources.roots_beyond(ca.signer.roots(), Clock::system().now_unix()).map(|root| root.der().clone()),
+        );
+        let own = std::iter::once((ca.signer.trust_domain().clone(), own));
+        own.chain(foreign.iter().map(|(domain, bundle)| (domain.clone(), of(bundle)))).collect()
+    }
+
+    /// Our own bundle in PEM, the CA's roots first: the last text of an answer.
+    pub(crate) fn roots_pem(&self, ca: &Ca) -> String {
+        let resources = self.resources.load();
+        let extra = resources.roots_beyond(ca.signer.roots(), Clock::system().now_unix());
+        std::iter::once(ca.signer.roots_pem()).chain(extra.map(ExtraRoot::pem)).collect()
     }
 }
 
@@ -143,10 +165,8 @@ impl Live {
 mod tests {
     use std::path::Path;
 
-    use portcullis_ca::{Root, SignerFiles};
-    use portcullis_tls::Clock;
-
     use super::*;
+    use portcullis_ca::{Root, SignerFiles};
 
     fn live(ttl_days: u64) -> Live {
         let domain = TrustDomain::parse("cluster.local").unwrap();

@@ -1,17 +1,19 @@
-//! Reading the CA's folder, and reading it again when it changes. Three sets, each whole or not at all, each with its own last
-//! good one: the four files of the signer, the key of the tokens, and the registrations with the bundles that they name.
+//! Reading the CA's folder, and reading it again when it changes. Four sets, each whole or not at all, each with its own last
+//! good one: the four files of the signer, the key of the tokens, the registrations with the bundles that they name, and Istio's
+//! resources.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_ca::rotation::{Files, Rotation};
-use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, WriteError, write};
+use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, Usual, WriteError, write};
 use portcullis_identity::TrustDomain;
 use portcullis_tls::{Clock, TrustBundle, utc};
 use portcullis_watch::{FileContent, Monitor, Options, Source, Watcher};
 
 use crate::live::{Foreign, Live};
+use crate::resources;
 
 const REGISTRATIONS: &str = "identities.yaml";
 
@@ -32,12 +34,13 @@ pub(crate) struct Watchers {
     signer: Watcher,
     registrations: Watcher,
     token_key: Watcher,
+    resources: Watcher,
 }
 
 impl Watchers {
     /// Handles that look at the files at once.
     pub(crate) fn monitors(&self) -> Vec<Monitor> {
-        [&self.signer, &self.registrations, &self.token_key].map(Watcher::monitor).to_vec()
+        [&self.signer, &self.registrations, &self.token_key, &self.resources].map(Watcher::monitor).to_vec()
     }
 }
 
@@ -249,6 +252,7 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
 pub(crate) fn watch(
     dir: &Path,
     live: &Arc<Live>,
+    environment: Usual,
     changed: impl Fn() + Clone + Send + 'static,
 ) -> Result<Watchers, String> {
     let loader = {
@@ -265,6 +269,7 @@ pub(crate) fn watch(
     let signer = signer.map_err(|error| error.to_string())?;
     let token_key = watch_token_key(dir, live, changed.clone())?;
 
+    let resources = watch_resources(dir, live, environment)?;
     let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
     let mut bundles = None;
     let loader = move |files: &[FileContent]| {
@@ -282,7 +287,7 @@ pub(crate) fn watch(
     };
     let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
     let registrations = registrations.map_err(|error| error.to_string())?;
-    Ok(Watchers { signer, registrations, token_key })
+    Ok(Watchers { signer, registrations, token_key, resources })
 }
 
 /// A new key ends every token that is out: those that lie ready are made anew, others have to be.
@@ -298,6 +303,18 @@ fn watch_token_key(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'st
         Ok("signs tokens; those of the key before it are refused from now on")
     };
     Watcher::start(token_key_file(dir), Options::default(), loader).map_err(|error| error.to_string())
+}
+
+fn watch_resources(dir: &Path, live: &Arc<Live>, environment: Usual) -> Result<Watcher, String> {
+    let live = Arc::clone(live);
+    let loader = move |files: &[FileContent]| {
+        let read = resources::parse(files, live.ca().signer.trust_domain(), environment)?;
+        let ttl = read.usual.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
+        live.resources.store(Arc::new(read));
+        Ok::<_, String>(format!("usual lifetime {ttl}"))
+    };
+    let source = resources::source(dir, REGISTRATIONS);
+    Watcher::start(source, Options::default(), loader).map_err(|error| error.to_string())
 }
 
 fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_admin::Places;
-use portcullis_ca::ServerName;
 use portcullis_ca::state::{Options, StateError, Store};
+use portcullis_ca::{ServerName, Usual};
 use portcullis_tls::{Clock, utc};
 use portcullis_watch::Monitor;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -44,6 +44,8 @@ pub struct Config {
     pub bootstrap: Option<PathBuf>,
     /// Where to serve metrics and readiness.
     pub metrics: Option<SocketAddr>,
+    /// Lifetimes that hold where neither the registrations nor the resources say any.
+    pub usual: Usual,
 }
 
 /// Why a CA does not start.
@@ -89,7 +91,7 @@ impl Authority {
     /// # Errors
     /// Why it cannot.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { dir, listen, names, bootstrap, metrics } = config;
+        let Config { dir, listen, names, bootstrap, metrics, usual } = config;
         let registrations = reload::registrations(&dir).map_err(StartError::Folder)?;
         // First, so that nobody else changes the rotation.
         let store = Store::open(&dir.join("state"), Options::default())?;
@@ -128,7 +130,7 @@ impl Authority {
         let control = control::bind(&socket).map_err(failed(socket.display().to_string()))?;
         let registered = Arc::new(Notify::new());
         let notify = Arc::clone(&registered);
-        let watchers = reload::watch(&dir, &live, move || notify.notify_one()).map_err(StartError::Folder)?;
+        let watchers = reload::watch(&dir, &live, usual, move || notify.notify_one()).map_err(StartError::Folder)?;
         let metrics = Metrics::new().map_err(|error| StartError::Folder(error.to_string()))?;
         let services = Arc::new(Services::new(dir, live, Arc::new(store), Arc::new(audit), metrics));
         Ok(Self { listener, metrics: metrics_listener, control, socket, services, bootstrap, registered, watchers })

@@ -174,7 +174,7 @@ impl Services {
         if let Some(warning) = key.kind().warning() {
             tracing::warn!(%id, key_type = key.kind().name(), warning, "a certificate that not every peer accepts");
         }
-        let ttl = registration.lifetime(request.validity_duration);
+        let ttl = registration.lifetime(request.validity_duration, self.live.resources.load().usual);
         let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
         let uses_token = matches!(&caller.proof, Proof::Token(token) if !token.reusable);
         let hash = key.hash();
@@ -299,11 +299,9 @@ impl TrustBundles for Shared {
             return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
         }
         report::note(&services.store, &services.live, &caller, request.metadata());
-        let foreign = services.live.foreign.load();
-        let own = std::iter::once((ca.signer.trust_domain(), ca.signer.roots()));
-        let bundles = own.chain(foreign.iter()).map(|(domain, bundle)| TrustBundle {
+        let bundles = services.live.bundles(&ca).into_iter().map(|(domain, roots)| TrustBundle {
             trust_domain: domain.to_string(),
-            roots: bundle.roots().map(|root| root.der().to_vec()).collect(),
+            roots: roots.iter().map(|root| root.to_vec()).collect(),
         });
         Ok(Response::new(GetTrustBundlesResponse {
             bundles: bundles.collect(),

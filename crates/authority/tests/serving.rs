@@ -85,6 +85,7 @@ async fn ca_runs_without_root_key() {
         names: Vec::new(),
         bootstrap: None,
         metrics: None,
+        usual: portcullis_ca::Usual::default(),
     };
     let authority = Authority::start(config).await.unwrap();
     let address = authority.address().unwrap();
@@ -275,6 +276,7 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
         names: Vec::new(),
         bootstrap: None,
         metrics: None,
+        usual: portcullis_ca::Usual::default(),
     };
     let error = Authority::start(config).await.unwrap_err().to_string();
     assert!(error.contains("another CA runs on this folder"), "{error}");
@@ -299,6 +301,7 @@ async fn a_key_that_everybody_may_write_is_not_used() {
             names: Vec::new(),
             bootstrap: None,
             metrics: None,
+            usual: portcullis_ca::Usual::default(),
         };
         let error = Authority::start(config).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");

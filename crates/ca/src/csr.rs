@@ -7,6 +7,7 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use portcullis_identity::KeyType;
 use x509_parser::asn1_rs::Oid;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::{
@@ -18,7 +19,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::RSAPublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
-use crate::key::KeyType;
+use crate::key;
 
 /// The longest request that is looked at, in bytes of PEM or DER. One with an RSA key of 4096 bits has 1,800.
 pub const MAX_CSR_LEN: usize = 16 * 1024;
@@ -106,14 +107,13 @@ impl CertifiedPublicKey {
         if !behind.is_empty() || info.version != X509Version(0) {
             return Err(CsrError::Der);
         }
-        let key = &info.subject_pki;
-        let kind = kind(key)?;
-        let bytes: &[u8] = &key.subject_public_key.data;
+        let kind = kind(&info.subject_pki)?;
+        let bytes: &[u8] = &info.subject_pki.subject_public_key.data;
         let algorithm = verification(kind, &request.signature_algorithm.algorithm)?;
         UnparsedPublicKey::new(algorithm, bytes)
             .verify(info.raw, &request.signature_value.data)
             .map_err(|_| CsrError::Signature)?;
-        Ok(Self { kind, spki: kind.spki(bytes) })
+        Ok(Self { kind, spki: key::spki(kind, bytes) })
     }
 
     /// Which kind of key it is.
@@ -179,7 +179,7 @@ impl fmt::Debug for KeyHash {
 }
 
 /// The kind of a key, if it may be certified. Points are accepted uncompressed only, so that one key has one form.
-fn kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyType, CsrError> {
+pub(crate) fn kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyType, CsrError> {
     let algorithm = &key.algorithm.algorithm;
     let bytes = &key.subject_public_key.data;
     if *algorithm == OID_SIG_ED25519 {

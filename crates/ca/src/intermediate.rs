@@ -7,6 +7,7 @@ use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use time::OffsetDateTime;
 
+use crate::key;
 use crate::root::{BACKDATE, CaError, Root, after, serial};
 
 /// A new intermediate with its key, for its files. It can sign leaves and no further CA (pathLenConstraint 0).
@@ -36,7 +37,7 @@ impl Intermediate {
 }
 
 impl Root {
-    /// Signs a new P-256 intermediate. It ends with the root at the latest.
+    /// Signs a new intermediate, whose key is of the kind of the root's. It ends with the root at the latest.
     ///
     /// # Errors
     /// If this is no root, or the certificate cannot be made.
@@ -44,7 +45,7 @@ impl Root {
         if !self.behind_leaf.is_empty() {
             return Err(CaError::NotRoot);
         }
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let key = key::generate(self.key_type)?;
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
         let serial = serial()?;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use portcullis_identity::SpiffeId;
+use portcullis_identity::{KeyType, SpiffeId};
 use rcgen::PublicKeyData as _;
 
-use crate::key::KeyType;
+use crate::key;
 use crate::leaf::MIN_TTL;
 use crate::root::{CaError, Root};
 
@@ -30,7 +30,7 @@ impl Root {
     ///
     /// # Errors
     /// If the ID is not this CA's to give, the lifetime is under a minute, or the certificate cannot be made.
-    pub fn issue(&self, id: &SpiffeId, ttl: Duration, key: KeyType) -> Result<Issued, CaError> {
+    pub fn issue(&self, id: &SpiffeId, ttl: Duration, kind: KeyType) -> Result<Issued, CaError> {
         if id.trust_domain() != self.trust_domain {
             return Err(CaError::ForeignId { id: id.clone(), trust_domain: self.trust_domain.clone() });
         }
@@ -40,7 +40,7 @@ impl Root {
         if ttl < MIN_TTL {
             return Err(CaError::TooShort);
         }
-        let key = key.generate()?;
+        let key = key::generate(kind)?;
         let leaf = self.issuing.workload(id, &key.subject_public_key_info(), ttl)?;
         let cert_chain_pem = leaf.pem() + &self.behind_leaf;
         Ok(Issued { cert_chain_pem, key_pem: key.serialize_pem(), not_after_unix: leaf.not_after_unix })

@@ -199,7 +199,8 @@ fn algorithm_of(key: &KeyPair) -> Result<Vec<u8>, CaError> {
 }
 
 /// A certificate in PEM.
-pub(crate) fn pem(der: &[u8]) -> String {
+#[must_use]
+pub fn pem(der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }

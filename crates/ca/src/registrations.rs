@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_yaml::{Cursor, Problem, Problems};
 
-use crate::key::KeyType;
 use crate::leaf::MIN_TTL;
 
 /// Reason code of a value that has the right type but not the right form.
@@ -22,20 +21,25 @@ const MAX_IDENTITIES: usize = 100_000;
 /// One workload that may have certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Registration {
-    /// Lifetime of its certificates if it does not ask for another.
-    pub ttl: Duration,
-    /// The longest that it may ask for.
-    pub max_ttl: Duration,
+    /// Lifetime of its certificates if it does not ask for another, as far as the file says: its own or that of `defaults`.
+    pub ttl: Option<Duration>,
+    /// The longest that it may ask for, if `defaults` says so.
+    pub max_ttl: Option<Duration>,
+    /// What it may ask for in any case while nobody says a longest one: a day, or `defaults.ttl`.
+    pub allowed: Duration,
     /// The kinds of keys that it may have; every kind if this is empty.
     pub key_types: Vec<KeyType>,
 }
 
 impl Registration {
-    /// The lifetime of a certificate: what is asked for (in seconds; zero or less is nothing), within [1 m, max].
+    /// The lifetime of a certificate: what is asked for (in seconds; zero or less is nothing), within [1 m, max]. Where this
+    /// file says nothing, `usual` holds.
     #[must_use]
-    pub fn lifetime(&self, asked_seconds: i64) -> Duration {
+    pub fn lifetime(&self, asked_seconds: i64, usual: Usual) -> Duration {
         let asked = u64::try_from(asked_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        asked.unwrap_or(self.ttl).min(self.max_ttl).max(MIN_TTL)
+        let ttl = self.ttl.or(usual.ttl).unwrap_or(TTL);
+        let max = self.max_ttl.or(usual.max_ttl).unwrap_or_else(|| self.allowed.max(ttl));
+        asked.unwrap_or(ttl).min(max).max(MIN_TTL)
     }
 
     /// Whether a key of this kind may be certified.
@@ -43,6 +47,15 @@ impl Registration {
     pub fn accepts(&self, kind: KeyType) -> bool {
         self.key_types.is_empty() || self.key_types.contains(&kind)
     }
+}
+
+/// Lifetimes that hold where the file says none: from resources or the environment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usual {
+    /// For who asks for none.
+    pub ttl: Option<Duration>,
+    /// The longest that may be asked for.
+    pub max_ttl: Option<Duration>,
 }
 
 /// How many certificates are issued at most.
@@ -114,10 +127,17 @@ impl Registrations {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Defaults {
-    ttl: Duration,
-    max_ttl: Duration,
+    ttl: Option<Duration>,
+    max_ttl: Option<Duration>,
+}
+
+impl Defaults {
+    /// While nobody says a longest lifetime.
+    fn allowed(self) -> Duration {
+        self.ttl.unwrap_or(TTL).max(TTL)
+    }
 }
 
 struct Reader<'a> {
@@ -132,7 +152,7 @@ impl Reader<'_> {
         let trust_bundles = fields.get("trustBundles").and_then(|at| self.trust_bundles(&at, problems));
         let refresh_hint = fields.get("refreshHint").and_then(|at| duration_of(&at, 1, problems));
         let defaults = fields.get("defaults").and_then(|at| defaults(&at, problems));
-        let defaults = defaults.unwrap_or(Defaults { ttl: TTL, max_ttl: TTL });
+        let defaults = defaults.unwrap_or_default();
         let limits = fields.get("limits").and_then(|at| limits(&at, problems));
         let identities = fields.require("identities", problems).and_then(|at| identities(&at, defaults, problems))?;
         if let Some(domain) = &trust_domain
@@ -183,11 +203,14 @@ fn trust_domain(at: &Cursor<'_>, problems: &mut Problems) -> Option<TrustDomain>
 
 fn defaults(at: &Cursor<'_>, problems: &mut Problems) -> Option<Defaults> {
     let fields = at.fields(&["ttl", "maxTtl"], problems)?;
-    let ttl = fields.get("ttl").map(|at| duration(&at, problems));
-    let max_ttl = fields.get("maxTtl").map(|at| duration(&at, problems));
-    let ttl = ttl.unwrap_or(Some(TTL))?;
-    let max_ttl = max_ttl.unwrap_or_else(|| Some(ttl.max(TTL)))?;
-    if ttl > max_ttl {
+    let mut read = |name| match fields.get(name) {
+        None => Some(None),
+        Some(at) => duration(&at, problems).map(Some),
+    };
+    let (ttl, max_ttl) = (read("ttl"), read("maxTtl"));
+    let (ttl, max_ttl) = (ttl?, max_ttl?);
+    // With no ttl written, what resources say may be cut.
+    if ttl.zip(max_ttl).is_some_and(|(ttl, max)| ttl > max) {
         at.report(INVALID, "ttl is longer than maxTtl", problems);
     }
     Some(Defaults { ttl, max_ttl })
@@ -231,12 +254,13 @@ fn identity(at: &Cursor<'_>, defaults: Defaults, problems: &mut Problems) -> Opt
     let ttl = match fields.get("ttl") {
         None => Some(defaults.ttl),
         Some(at) => duration(&at, problems).and_then(|ttl| {
-            let fits = ttl <= defaults.max_ttl;
+            let max = defaults.max_ttl.unwrap_or_else(|| defaults.allowed());
+            let fits = ttl <= max;
             if !fits {
-                let max = defaults.max_ttl.as_secs();
+                let max = max.as_secs();
                 at.report(INVALID, format!("is longer than the {max}s that defaults.maxTtl allows"), problems);
             }
-            fits.then_some(ttl)
+            fits.then_some(Some(ttl))
         }),
     };
     let mut key_types = Vec::new();
@@ -247,7 +271,8 @@ fn identity(at: &Cursor<'_>, defaults: Defaults, problems: &mut Problems) -> Opt
             at.report(INVALID, "names no kind of key; leave it out to accept every kind", problems);
         }
     }
-    Some((id?, Registration { ttl: ttl?, max_ttl: defaults.max_ttl, key_types }))
+    let (max_ttl, allowed) = (defaults.max_ttl, defaults.allowed());
+    Some((id?, Registration { ttl: ttl?, max_ttl, allowed, key_types }))
 }
 
 fn spiffe_id(at: &Cursor<'_>, problems: &mut Problems) -> Option<SpiffeId> {
@@ -272,7 +297,7 @@ fn spiffe_id(at: &Cursor<'_>, problems: &mut Problems) -> Option<SpiffeId> {
 
 fn key_type(at: &Cursor<'_>, problems: &mut Problems) -> Option<KeyType> {
     let text = at.string(problems)?;
-    let found = KeyType::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, kind)| kind);
+    let found = KeyType::named(text);
     if found.is_none() {
         let known = KeyType::ALL.map(|(name, _)| name).join(", ");
         let text = portcullis_yaml::printable(text);
@@ -335,7 +360,7 @@ mod tests {
             read.get(&SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{name}")).unwrap()).cloned()
         };
         let (cart, web) = (get("cart").unwrap(), get("web").unwrap());
-        assert_eq!((cart.ttl.as_secs(), web.ttl.as_secs()), (3600, 5400));
+        assert_eq!([cart.ttl, web.ttl].map(Option::unwrap).map(|ttl| ttl.as_secs()), [3600, 5400]);
         assert!(cart.accepts(KeyType::Ed25519) && web.accepts(KeyType::Rsa2048) && !web.accepts(KeyType::Ed25519));
         assert_eq!(get("db"), None);
         assert_eq!(read.trust_bundles.values().next().unwrap(), Path::new("/ca/partner.pem"));
@@ -344,11 +369,38 @@ mod tests {
 
     #[test]
     fn a_lifetime_is_what_is_asked_for_within_bounds() {
-        let (ttl, max_ttl) = (Duration::from_secs(3600), Duration::from_secs(7200));
-        let registration = Registration { ttl, max_ttl, key_types: Vec::new() };
-        for (asked, given) in [(0, 3600), (-5, 3600), (1, 60), (600, 600), (7201, 7200), (i64::MAX, 7200)] {
-            assert_eq!(registration.lifetime(asked).as_secs(), given, "{asked}");
+        let (ttl, max_ttl) = (Some(Duration::from_secs(3600)), Some(Duration::from_secs(7200)));
+        let registration = Registration { ttl, max_ttl, allowed: TTL, key_types: Vec::new() };
+        let (one, other) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(90_000)));
+        // What others say does not count beside the file.
+        for usual in [Usual::default(), Usual { ttl: one, max_ttl: one }, Usual { ttl: other, max_ttl: other }] {
+            for (asked, given) in [(0, 3600), (-5, 3600), (1, 60), (600, 600), (7201, 7200), (i64::MAX, 7200)] {
+                assert_eq!(registration.lifetime(asked, usual).as_secs(), given, "{asked}");
+            }
         }
+    }
+
+    #[test]
+    fn where_the_file_says_nothing_the_usual_lifetimes_hold() {
+        let silent = Registration { ttl: None, max_ttl: None, allowed: TTL, key_types: Vec::new() };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (ttl, max_ttl, asked, given) in [
+            (None, None, 0, DAY),
+            (None, None, 90_000, DAY),
+            (seconds(600), None, 0, 600),
+            (seconds(600), None, 7200, 7200),
+            (seconds(30), None, 0, 60),
+            // A longer one than a day is what may be asked for, too.
+            (seconds(2 * DAY), None, 0, 2 * DAY),
+            (seconds(2 * DAY), None, 200_000, 2 * DAY),
+            (seconds(7200), seconds(3600), 0, 3600),
+            (None, seconds(30 * DAY), 1_000_000, 1_000_000),
+            (None, seconds(30 * DAY), 0, DAY),
+        ] {
+            assert_eq!(silent.lifetime(asked, Usual { ttl, max_ttl }).as_secs(), given, "{ttl:?} {max_ttl:?} {asked}");
+        }
+        let own = Registration { allowed: 2 * TTL, ..silent };
+        assert_eq!(own.lifetime(i64::MAX, Usual::default()), 2 * TTL);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
 use time::OffsetDateTime;
@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::intermediate::name;
 use crate::leaf::Issuing;
+use crate::{csr, key};
 
 /// Certificates are valid from a little before they are made, for peers whose clock is behind.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ pub enum CaError {
 pub struct Root {
     pub(crate) issuing: Issuing,
     pub(crate) trust_domain: TrustDomain,
+    /// What an intermediate below it gets as well.
+    pub(crate) key_type: KeyType,
     /// What goes behind a leaf: this certificate if another one vouches for it, nothing if it is a root.
     pub(crate) behind_leaf: String,
     cert_pem: String,
@@ -93,7 +96,15 @@ impl Root {
     /// # Errors
     /// If the certificate cannot be made.
     pub fn generate(trust_domain: &TrustDomain, ttl: Duration) -> Result<Self, CaError> {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        Self::generate_with(KeyType::default(), trust_domain, ttl)
+    }
+
+    /// Makes a new root with a key of this kind; its intermediates get the same kind.
+    ///
+    /// # Errors
+    /// If the certificate cannot be made.
+    pub fn generate_with(key_type: KeyType, trust_domain: &TrustDomain, ttl: Duration) -> Result<Self, CaError> {
+        let key = key::generate(key_type)?;
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
         let serial = serial()?;
@@ -108,7 +119,7 @@ impl Root {
         let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| CaError::Certificate)?;
         let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime())?;
         let cert_pem = certificate.pem();
-        Ok(Self { issuing, trust_domain: trust_domain.clone(), behind_leaf: String::new(), cert_pem })
+        Ok(Self { issuing, trust_domain: trust_domain.clone(), key_type, behind_leaf: String::new(), cert_pem })
     }
 
     /// Reads a CA back: certificate and key in PEM.
@@ -139,8 +150,10 @@ impl Root {
         let trust_domain = trust_domain_of(&parsed)?;
         let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
         let behind_leaf = if is_root { String::new() } else { cert_pem.to_owned() };
+        // A foreign root may have a key that no workload may have; what is made below it is ours.
+        let key_type = csr::kind(parsed.public_key()).unwrap_or_default();
         let issuing = Issuing::new(&parsed, key, not_after)?;
-        Ok(Self { issuing, trust_domain, behind_leaf, cert_pem: cert_pem.to_owned() })
+        Ok(Self { issuing, trust_domain, key_type, behind_leaf, cert_pem: cert_pem.to_owned() })
     }
 
     /// The trust domain that a certificate in PEM names, which need not be ours.

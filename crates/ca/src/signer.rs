@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use portcullis_identity::leaf::{Compat, Role};
-use portcullis_identity::{SpiffeId, SvidError, TrustDomain, signer};
+use portcullis_identity::{KeyType, SpiffeId, SvidError, TrustDomain, signer};
 use portcullis_tls::{BundleError, Clock, PemError, TrustBundle, TrustBundles, TrustError, VerifyError};
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::csr::CertifiedPublicKey;
-use crate::key::KeyType;
+use crate::key;
 use crate::leaf::{Issuing, Leaf, MIN_TTL, ServerName, pem};
 use crate::root::{CaError, trust_domain_of};
 
@@ -182,7 +182,7 @@ impl Signer {
 
     /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid, and which root it leads to.
     fn probe(&self, now_unix: i64) -> Result<(OffsetDateTime, String), SignerError> {
-        let key = KeyType::EcdsaP256.generate().map_err(CaError::Make)?;
+        let key = key::generate(KeyType::EcdsaP256).map_err(CaError::Make)?;
         let leaf = self.issuing.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
         let chain: Vec<_> =
             std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
@@ -224,7 +224,7 @@ impl Signer {
     /// # Errors
     /// If the CA has expired, or no key can be made.
     pub fn server_certificate(&self, names: &[ServerName], ttl: Duration) -> Result<ServerCertificate, CaError> {
-        let key = KeyType::EcdsaP256.generate()?;
+        let key = key::generate(KeyType::EcdsaP256)?;
         let leaf = self.issuing.server(&self.own_id, names, &key.subject_public_key_info(), ttl)?;
         let chain = std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
         Ok(ServerCertificate {

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_ca::{CaError, CertifiedPublicKey, Issued, KeyType, Root, Signer, SignerFiles};
+use portcullis_ca::{CaError, CertifiedPublicKey, Issued, Root, Signer, SignerFiles};
 use portcullis_identity::leaf::Compat;
-use portcullis_identity::{SpiffeId, TrustDomain, signer};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain, signer};
 use portcullis_testkit::certs::{Authority, Profile};
 use portcullis_testkit::{Key, KeyKind, openssl};
 use portcullis_tls::{Clock, CredentialFiles, Credentials, IdentityRules, MinVersion};
@@ -125,6 +125,51 @@ fn the_intermediate_profile_as_openssl_reads_it() {
     }
 }
 
+/// Root, intermediate and leaf of each kind, read back from their files.
+#[test]
+fn openssl_and_a_sidecar_accept_what_a_ca_of_every_kind_of_key_signs() {
+    let folder = tempfile::tempdir().unwrap();
+    let csr = CertifiedPublicKey::from_csr(&new_csr(folder.path(), KeyKind::P256)).unwrap();
+    for (name, kind) in KeyType::ALL {
+        let made = Root::generate_with(kind, &domain(), 10 * HOUR).unwrap();
+        let root = Root::from_pem(made.cert_pem(), &made.key_pem()).unwrap();
+        let intermediate = root.intermediate(HOUR).unwrap();
+        let key = intermediate.key_pem();
+        for pem in [root.cert_pem(), intermediate.cert_pem()] {
+            let expected = match kind {
+                KeyType::EcdsaP256 => "NIST CURVE: P-256",
+                KeyType::EcdsaP384 => "NIST CURVE: P-384",
+                KeyType::Rsa2048 => "Public-Key: (2048 bit)",
+                KeyType::Rsa3072 => "Public-Key: (3072 bit)",
+                KeyType::Rsa4096 => "Public-Key: (4096 bit)",
+                KeyType::Ed25519 => "ED25519 Public-Key",
+            };
+            let text = text(pem);
+            assert!(text.contains(expected), "{name}: {text}");
+        }
+        let files = SignerFiles {
+            ca_cert: intermediate.cert_pem().as_bytes(),
+            ca_key: key.as_bytes(),
+            root_cert: root.cert_pem().as_bytes(),
+            cert_chain: None,
+        };
+        // Reading tries it, by the rules of a sidecar.
+        let signer = Signer::read(files, None).unwrap();
+        let leaf = signer.sign(&id(), HOUR, &csr).unwrap();
+        std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
+        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
+        for purpose in ["sslclient", "sslserver"] {
+            assert!(verify(folder.path(), purpose).contains(": OK"), "{name}");
+        }
+    }
+}
+
+fn new_csr(folder: &Path, kind: KeyKind) -> Vec<u8> {
+    let key = folder.join("key.pem");
+    std::fs::write(&key, Key::new(kind).pem()).unwrap();
+    openssl(["req", "-new", "-key", key.to_str().unwrap(), "-subj", "/CN=x"], b"")
+}
+
 #[test]
 fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
     let root = Root::generate(&domain(), 10 * HOUR).unwrap();
@@ -140,10 +185,7 @@ fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
     for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048] {
-        let workload = folder.path().join("key.pem");
-        std::fs::write(&workload, Key::new(kind).pem()).unwrap();
-        let csr = openssl(["req", "-new", "-key", workload.to_str().unwrap(), "-subj", "/CN=x"], b"");
-        let key = CertifiedPublicKey::from_csr(&csr).unwrap();
+        let key = CertifiedPublicKey::from_csr(&new_csr(folder.path(), kind)).unwrap();
         let leaf = signer.sign(&id(), HOUR, &key).unwrap();
         std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
         for purpose in ["sslclient", "sslserver"] {

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use portcullis_ca::{CertifiedPublicKey, CsrError, KeyType};
+use portcullis_ca::{CertifiedPublicKey, CsrError};
+use portcullis_identity::KeyType;
 
 fn seeds() -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/csr");

@@ -10,6 +10,7 @@
 mod domain;
 mod expected;
 mod id;
+mod key_type;
 pub mod leaf;
 pub mod signer;
 mod summary;
@@ -19,5 +20,6 @@ mod x509;
 pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
 pub use expected::{ExpectedIds, ExpectedIdsError};
 pub use id::{IdError, IstioId, MAX_ID_LEN, SCHEME, SpiffeId};
+pub use key_type::KeyType;
 pub use summary::{Summary, summary};
 pub use svid::{KeyError, SvidError, UsageError};

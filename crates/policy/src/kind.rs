@@ -5,11 +5,15 @@
 
 use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
 
+use crate::operator;
+
 /// What to do with a document.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// Read it.
     PeerAuthentication,
+    /// Read its settings of certificates.
+    IstioOperator,
     /// Open it and read its items as documents.
     List,
     /// Skip it with a warning.
@@ -57,9 +61,14 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
         "List" => return Kind::List,
         "PeerAuthenticationList" if ours => return Kind::List,
         "PeerAuthentication" if ours => return Kind::PeerAuthentication,
+        "IstioOperator" if version == operator::VERSION => return Kind::IstioOperator,
         _ => {}
     }
     let is = |name: &str| kind.eq_ignore_ascii_case(name);
+    if is("IstioOperator") {
+        let wanted = format!("write apiVersion: {} and kind: IstioOperator", operator::VERSION);
+        return refused("unsupported-version", format!("kind {shown_kind} of {shown_version} is not known; {wanted}"));
+    }
     if is("PeerAuthentication") || is("PeerAuthenticationList") || is("List") {
         return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {WANTED}"));
     }

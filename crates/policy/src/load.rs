@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::source::{ParsedSource, Resource, Source};
-use crate::{Diagnostic, PeerAuthentication, conflict};
+use crate::{Diagnostic, MeshConfig, PeerAuthentication, conflict};
 
-/// Every PeerAuthentication of a mesh, in any order.
+/// Every PeerAuthentication of a mesh, in any order, and what its IstioOperators say of certificates.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicySet {
     policies: Vec<PeerAuthentication>,
+    mesh: MeshConfig,
 }
 
 /// What loading came to. With any error the set is not to be used.
@@ -53,6 +54,9 @@ impl PolicySet {
                     }
                 }
             }
+            for operator in &source.operators {
+                loaded.set.mesh.add(operator.clone(), &mut loaded.errors);
+            }
             // By position within the file; files stay in the order in which they were given.
             if let Some(of_file) = loaded.errors.get_mut(start..) {
                 of_file.sort_by_key(|found| (found.line, found.column));
@@ -67,11 +71,17 @@ impl PolicySet {
     pub fn policies(&self) -> &[PeerAuthentication] {
         &self.policies
     }
+
+    /// What IstioOperator documents say.
+    #[must_use]
+    pub const fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
 }
 
 impl FromIterator<PeerAuthentication> for PolicySet {
     fn from_iter<I: IntoIterator<Item = PeerAuthentication>>(policies: I) -> Self {
-        Self { policies: policies.into_iter().collect() }
+        Self { policies: policies.into_iter().collect(), mesh: MeshConfig::default() }
     }
 }
 

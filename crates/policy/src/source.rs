@@ -4,7 +4,7 @@ use portcullis_yaml::{Cursor, Position, Problem, Problems};
 
 use crate::kind::{self, Kind};
 use crate::resource::{self, Read};
-use crate::{Diagnostic, PeerAuthentication};
+use crate::{Diagnostic, MeshConfig, PeerAuthentication, operator};
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct ParsedSource {
     pub(crate) file: String,
     pub(crate) documents: usize,
     pub(crate) resources: Vec<Resource>,
+    /// One for each IstioOperator without a mistake.
+    pub(crate) operators: Vec<MeshConfig>,
     pub(crate) errors: Vec<Diagnostic>,
     /// By position.
     pub(crate) warnings: Vec<Diagnostic>,
@@ -59,6 +61,7 @@ impl ParsedSource {
             file: file.to_owned(),
             documents: 0,
             resources: Vec::new(),
+            operators: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
         };
@@ -79,6 +82,7 @@ impl ParsedSource {
         self.documents += 1;
         match kind {
             Kind::PeerAuthentication => self.peer_authentication(root),
+            Kind::IstioOperator => self.istio_operator(root),
             Kind::List => {
                 self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
             }
@@ -104,12 +108,27 @@ impl ParsedSource {
 
     fn peer_authentication(&mut self, root: &Cursor<'_>) {
         let Read { identity, policy, problems, warnings } = resource::read(root, &self.file);
-        let warnings = warnings.into_vec().into_iter().map(|problem| Diagnostic::new(&self.file, problem));
-        self.warnings.extend(warnings);
+        self.warnings(warnings.into_vec());
         self.errors(problems.into_vec());
         if let Some((namespace, name)) = identity {
             self.resources.push(Resource { namespace, name, position: root.position(), policy });
         }
+    }
+
+    fn istio_operator(&mut self, root: &Cursor<'_>) {
+        let file = self.file.clone();
+        let mut reader = operator::Reader::new(&file);
+        let read = reader.document(root);
+        if reader.problems.is_empty() {
+            self.operators.push(read);
+        }
+        self.warnings(reader.warnings.into_vec());
+        self.errors(reader.problems.into_vec());
+    }
+
+    fn warnings(&mut self, problems: Vec<Problem>) {
+        let warnings = problems.into_iter().map(|problem| Diagnostic::new(&self.file, problem));
+        self.warnings.extend(warnings);
     }
 
     fn errors(&mut self, problems: Vec<Problem>) {

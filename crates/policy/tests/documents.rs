@@ -137,6 +137,8 @@ fn what_could_be_a_policy_is_never_skipped() {
         // What is no name says nothing about what the document is.
         ("v1", "1", "unknown-kind"),
         ("v1", "~", "unknown-kind"),
+        ("install.istio.io/v1alpha2", "IstioOperator", "unsupported-version"),
+        ("install.istio.io/v1alpha1", "istioOperator", "unsupported-version"),
         ("v1", "''", "unknown-kind"),
         ("1", "Service", "unknown-kind"),
         ("''", "Service", "unknown-kind"),
@@ -149,9 +151,7 @@ fn what_could_be_a_policy_is_never_skipped() {
     for text in ["- 1\n", "text\n", "~\n", "a: 1\n"] {
         assert_eq!(reasons(&[text]), ["unknown-kind"], "{text}");
     }
-    for (version, name) in
-        [("v1", "Service"), ("install.istio.io/v1alpha1", "IstioOperator"), ("apps/v1", "Deployment")]
-    {
+    for (version, name) in [("v1", "Service"), ("install.istio.io/v1alpha1", "Other"), ("apps/v1", "Deployment")] {
         let loaded = load(&[&kind(version, name)]);
         assert_eq!(
             (loaded.errors.len(), places(&loaded.warnings)),

@@ -206,6 +206,55 @@ mod validate {
         assert_eq!(reasons, ["empty-file", "file-too-large"]);
     }
 
+    /// The examples of a guide, letter for letter: the dots are no certificate, and three fields are not Istio's.
+    #[test]
+    fn istios_settings_of_certificates_are_judged_and_what_istio_ignores_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let operator = |name: &str, mesh: &str| {
+            let file = folder.path().join(name);
+            let head = "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  meshConfig:\n";
+            fs::write(&file, format!("{head}{mesh}")).unwrap();
+            file
+        };
+        let pem = |pem: &str| {
+            let lines: String = pem.lines().map(|line| format!("        {line}\n")).collect();
+            format!(
+                "    caCertificates:\n    - pem: |\n{lines}      certSigners:\n      - your-external-ca.example.com\n"
+            )
+        };
+        let dots = pem("-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----");
+        let roots = operator("roots.yaml", &dots);
+        let settings =
+            "    certificates:\n      secretTTL: 24h\n      workloadCertTTL: 24h\n      workloadRSAKeySize: 4096\n";
+        let settings = operator("settings.yaml", settings);
+        let ran = run(&["validate", "-f", path(&roots), path(&settings), "-o", "json"]);
+        let json = ran.json();
+        assert_eq!((ran.code, json["errors"].as_array().unwrap().len()), (Some(65), 1), "{json}");
+        let error = &json["errors"][0];
+        assert_eq!((&error["file"], &error["line"], &error["column"]), (&json!(path(&roots)), &json!(7), &json!(9)));
+        assert_eq!(error["field"], "spec.meshConfig.caCertificates[0].pem");
+
+        let root = portcullis_testkit::certs::Authority::root("cluster.local").bundle_pem();
+        operator("roots.yaml", &pem(&root));
+        let ran = run(&["validate", "-f", path(folder.path())]);
+        let text = &ran.out;
+        assert_eq!(ran.code, Some(0), "{text}");
+        assert!(text.ends_with("valid: 2 documents in 2 files, 0 errors, 3 warnings\n"), "{text}");
+        for (line, field, knob) in [
+            (6, "secretTTL", "set SECRET_TTL in the environment of its agents"),
+            (7, "workloadCertTTL", "set DEFAULT_WORKLOAD_CERT_TTL in the environment of istiod"),
+            (8, "workloadRSAKeySize", "set WORKLOAD_RSA_KEY_SIZE in the environment of its agents"),
+        ] {
+            let told =
+                text.lines().find(|said| said.contains(&format!(":{line}:"))).unwrap_or_else(|| panic!("{text}"));
+            let parts = ["warning: ", field, "works here, ignored by Istio", knob, "[ignored-by-istio]"];
+            assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        }
+        operator("settings.yaml", "    certificates: {workloadRSAKeySize: 1024, secretTTL: 1d}\n");
+        let text = run(&["validate", "-f", path(&settings)]).out;
+        assert!(text.contains("write 2048, 3072 or 4096") && text.contains("24h, 1h30m"), "{text}");
+    }
+
     #[test]
     fn a_warning_does_not_make_a_file_wrong() {
         let folder = tempfile::tempdir().unwrap();

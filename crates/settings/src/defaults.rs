@@ -43,6 +43,3 @@ pub const RESCAN: Duration = Duration::from_secs(30);
 
 /// Between two resolutions of a route's host name.
 pub const RESOLVE: Duration = Duration::from_secs(30);
-
-/// Life of the certificate that is asked of an authority: Istio's `SECRET_TTL`, and SPIRE's order of magnitude.
-pub const SVID_TTL: Duration = Duration::from_secs(24 * 3600);

@@ -1,15 +1,14 @@
 //! `identity`: where this workload's certificate, key and roots come from. Exactly one source.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_identity::SpiffeId;
+use portcullis_identity::{KeyType, SpiffeId};
 use portcullis_yaml::{Cursor, Problems};
 
 use crate::outbound::{HostPort, host_port, is_host};
 use crate::read::{Reader, section};
-use crate::{defaults, value};
+use crate::{Environment, value};
 
 /// `identity`.
 #[derive(Clone, Debug)]
@@ -53,10 +52,12 @@ pub struct CaClient {
     pub token_file: Option<PathBuf>,
     /// `serverName`: the name or IP address that its certificate must be for; the host of `address` unless given.
     pub server_name: String,
-    /// `keyType`.
-    pub key_type: KeyType,
-    /// `ttl`: the life that is asked for; the authority may grant less.
-    pub ttl: Duration,
+    /// `keyType`, if it is written: the kind of key that is made anew for every certificate.
+    pub key_type: Option<KeyType>,
+    /// `ttl`, if it is written: the life that is asked for; the authority may grant less.
+    pub ttl: Option<Duration>,
+    /// Istio's variables, which hold where nothing is written. The caller reads them.
+    pub environment: Environment,
 }
 
 /// `identity.workloadApi`: the SPIFFE Workload API, as a SPIRE agent serves it.
@@ -66,52 +67,6 @@ pub struct WorkloadApi {
     pub socket: PathBuf,
     /// `spiffeId`: which SVID to take of several; it is our identity then.
     pub spiffe_id: Option<SpiffeId>,
-}
-
-/// `identity.ca.keyType`: the kind of key that is made anew for every certificate.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum KeyType {
-    /// ECDSA on P-256: what every peer accepts, and fast.
-    #[default]
-    EcdsaP256,
-    /// ECDSA on P-384.
-    EcdsaP384,
-    /// RSA with 2048 bits.
-    Rsa2048,
-    /// RSA with 3072 bits.
-    Rsa3072,
-    /// RSA with 4096 bits.
-    Rsa4096,
-    /// Ed25519, which Istio's proxies do not accept.
-    Ed25519,
-}
-
-const KEY_TYPES: &[(&str, KeyType)] = &[
-    ("ecdsa-p256", KeyType::EcdsaP256),
-    ("ecdsa-p384", KeyType::EcdsaP384),
-    ("rsa-2048", KeyType::Rsa2048),
-    ("rsa-3072", KeyType::Rsa3072),
-    ("rsa-4096", KeyType::Rsa4096),
-    ("ed25519", KeyType::Ed25519),
-];
-
-impl KeyType {
-    /// What is usable and yet worth a word.
-    #[must_use]
-    pub const fn warning(self) -> Option<&'static str> {
-        match self {
-            Self::Ed25519 => {
-                Some("Istio's proxies do not accept Ed25519 certificates; with such peers take ecdsa-p256")
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for KeyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(KEY_TYPES.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
-    }
 }
 
 /// The sources, of which exactly one belongs there.
@@ -154,8 +109,8 @@ impl Reader<'_> {
         let trust_bundle = fields.require("trustBundle", problems).and_then(|at| self.path(&at, problems));
         let token_file = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
         let server_name = section(&fields, "serverName", None, problems, |at, p| server_name(at, p).map(Some));
-        let key_type = section(&fields, "keyType", KeyType::default(), problems, |at, p| value::word(at, KEY_TYPES, p));
-        let ttl = section(&fields, "ttl", defaults::SVID_TTL, problems, ttl);
+        let key_type = section(&fields, "keyType", None, problems, |at, p| value::word(at, &KeyType::ALL, p).map(Some));
+        let ttl = section(&fields, "ttl", None, problems, |at, p| ttl(at, p).map(Some));
         let address = address?;
         Some(CaClient {
             server_name: server_name?.unwrap_or_else(|| address.host.clone()),
@@ -164,6 +119,7 @@ impl Reader<'_> {
             token_file: token_file?,
             key_type: key_type?,
             ttl: ttl?,
+            environment: Environment::default(),
         })
     }
 

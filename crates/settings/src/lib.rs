@@ -9,6 +9,7 @@
 
 mod checks;
 pub mod defaults;
+mod environment;
 mod identity;
 mod inbound;
 mod model;
@@ -16,7 +17,8 @@ mod outbound;
 mod read;
 mod value;
 
-pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, KeyType, WorkloadApi};
+pub use environment::{Environment, Origin, Renewal};
+pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, CidrError, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};

@@ -1,5 +1,7 @@
 use std::path::Path;
+use std::time::Duration;
 
+use portcullis_identity::KeyType;
 use portcullis_policy::Mode;
 
 use super::*;
@@ -264,13 +266,31 @@ fn an_authority_is_read_with_its_defaults() {
         panic!("not a CA")
     };
     assert_eq!((ca.address.to_string().as_str(), ca.server_name.as_str()), ("ca.shop:15012", "ca.shop"));
-    assert_eq!((ca.key_type, ca.ttl, ca.token_file), (KeyType::EcdsaP256, defaults::SVID_TTL, None));
+    assert_eq!((ca.key_type, ca.ttl, ca.token_file.as_ref()), (None, None, None));
+    assert_eq!(ca.key_in_force(None), (KeyType::EcdsaP256, Origin::Default));
+    assert_eq!(ca.ttl_in_force(), (None, Origin::Default), "the authority decides");
     let all = "identity: {ca: {address: \"[::1]:15012\", trustBundle: root.pem, tokenFile: t/token, \
                serverName: ca.example, keyType: rsa-3072, ttl: 1h}}";
     let IdentitySource::Ca(ca) = source(all) else { panic!("not a CA") };
-    assert_eq!((ca.server_name.as_str(), ca.key_type, ca.ttl.as_secs()), ("ca.example", KeyType::Rsa3072, 3600));
+    assert_eq!((ca.server_name.as_str(), ca.key_type), ("ca.example", Some(KeyType::Rsa3072)));
+    assert_eq!(ca.ttl_in_force(), (Some(Duration::from_secs(3600)), Origin::File));
     let settings = read(with(FILES, all).as_bytes(), Path::new("/etc/portcullis")).unwrap();
     assert_eq!(settings.identity_files(), ["/etc/portcullis/root.pem", "/etc/portcullis/t/token"].map(Path::new));
+}
+
+#[test]
+fn the_file_goes_before_resources_and_these_before_the_environment() {
+    let short = "identity: {ca: {address: \"ca.shop:15012\", trustBundle: root.pem}}";
+    let IdentitySource::Ca(mut ca) = source(short) else { panic!("not a CA") };
+    let hour = Duration::from_secs(3600);
+    ca.environment = Environment { ttl: Some(hour), key_type: Some(KeyType::EcdsaP384), ..Environment::default() };
+    assert_eq!(ca.key_in_force(None), (KeyType::EcdsaP384, Origin::Environment));
+    assert_eq!(ca.key_in_force(Some(KeyType::Rsa4096)), (KeyType::Rsa4096, Origin::Resource));
+    assert_eq!(ca.ttl_in_force(), (Some(hour), Origin::Environment));
+    ca.key_type = Some(KeyType::Ed25519);
+    ca.ttl = Some(hour * 2);
+    assert_eq!(ca.key_in_force(Some(KeyType::Rsa4096)), (KeyType::Ed25519, Origin::File));
+    assert_eq!(ca.ttl_in_force(), (Some(hour * 2), Origin::File));
 }
 
 #[test]
@@ -304,12 +324,4 @@ fn an_identity_has_exactly_one_source_and_says_what_is_wrong_with_it() {
     let problem = read(text.as_bytes(), Path::new("")).unwrap_err().remove(0);
     assert_eq!((problem.position.line, problem.position.column), (5, 58), "{problem}");
     assert!(problem.message.contains("ecdsa-p256, ecdsa-p384, rsa-2048"), "{problem}");
-}
-
-#[test]
-fn key_types_have_their_names() {
-    for (name, kind) in [("ecdsa-p256", KeyType::EcdsaP256), ("rsa-4096", KeyType::Rsa4096)] {
-        assert_eq!((kind.to_string().as_str(), kind.warning()), (name, None));
-    }
-    assert!(KeyType::Ed25519.warning().is_some());
 }

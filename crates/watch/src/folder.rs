@@ -25,9 +25,18 @@ pub const MAX_FOLDER_DEPTH: usize = 32;
 
 /// Reads all policy files below `path`.
 pub(crate) fn read(path: &Path) -> Reading {
+    walk(path, None)
+}
+
+/// Reads the policy files directly in `path`, but for one of this name.
+pub(crate) fn read_flat(path: &Path, except: &OsStr) -> Reading {
+    walk(path, Some(except))
+}
+
+fn walk(path: &Path, flat: Option<&OsStr>) -> Reading {
     let mut reading = Reading::empty();
     let root = reading.interest.follow(path);
-    let mut walk = Walk { root, shown_root: path, reading, trail: Vec::new(), bytes: 0, entries: 0 };
+    let mut walk = Walk { root, shown_root: path, flat, reading, trail: Vec::new(), bytes: 0, entries: 0 };
     let root = walk.root.clone();
     // An error here is a limit that was passed: it is already noted, and there is no use in going on.
     let _ = walk.folder(&root, path);
@@ -37,6 +46,8 @@ pub(crate) fn read(path: &Path) -> Reading {
 struct Walk<'a> {
     root: PathBuf,
     shown_root: &'a Path,
+    /// Only what lies directly in it, without the file of this name.
+    flat: Option<&'a OsStr>,
     reading: Reading,
     /// The folders that we are in, outermost first, without links.
     trail: Vec<PathBuf>,
@@ -57,7 +68,10 @@ impl Walk<'_> {
         if self.trail.len() == MAX_FOLDER_DEPTH {
             return self.enough(format!("{MAX_FOLDER_DEPTH} folders in each other"));
         }
-        self.reading.interest.folder(real);
+        match self.flat {
+            None => self.reading.interest.folder(real),
+            Some(_) => self.reading.interest.yaml_files(real),
+        }
         let names = match sorted_names(real) {
             Ok(names) => names,
             // A folder that went away while we were reading took its files with it.
@@ -69,6 +83,9 @@ impl Walk<'_> {
         };
         self.trail.push(real.to_owned());
         for name in names {
+            if self.flat.is_some_and(|except| name == except || !is_yaml(Path::new(&name))) {
+                continue;
+            }
             self.entries += 1;
             if self.entries > MAX_FOLDER_ENTRIES {
                 return self.enough(format!("{MAX_FOLDER_ENTRIES} entries"));
@@ -166,6 +183,6 @@ fn file_type(path: &Path) -> io::Result<Option<FileType>> {
     }
 }
 
-fn is_yaml(path: &Path) -> bool {
+pub(crate) fn is_yaml(path: &Path) -> bool {
     matches!(path.extension().map(OsStr::as_bytes), Some(b"yaml" | b"yml"))
 }

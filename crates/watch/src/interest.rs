@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use crate::folder::is_yaml;
+
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
 
@@ -14,6 +16,8 @@ const MAX_LINKS: usize = 40;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Interest {
     folders: BTreeSet<PathBuf>,
+    /// Folders of which YAML files alone matter.
+    yaml_in: BTreeSet<PathBuf>,
     names: BTreeSet<PathBuf>,
 }
 
@@ -21,6 +25,11 @@ impl Interest {
     /// Every entry of this folder matters.
     pub(crate) fn folder(&mut self, folder: &Path) {
         self.folders.insert(folder.to_owned());
+    }
+
+    /// Every YAML file directly in this folder matters, and nothing else in it.
+    pub(crate) fn yaml_files(&mut self, folder: &Path) {
+        self.yaml_in.insert(folder.to_owned());
     }
 
     /// Follows `path` through all its links, takes an interest in each of them, in the end of the path and in the
@@ -64,7 +73,7 @@ impl Interest {
     /// The folders to watch.
     pub(crate) fn watched(&self) -> BTreeSet<PathBuf> {
         let mut watched = self.holders_except(None);
-        watched.extend(self.folders.iter().cloned());
+        watched.extend(self.folders.iter().chain(&self.yaml_in).cloned());
         watched
     }
 
@@ -78,7 +87,9 @@ impl Interest {
     pub(crate) fn covers(&self, path: &Path) -> bool {
         self.names.contains(path)
             || self.folders.contains(path)
-            || path.parent().is_some_and(|holder| self.folders.contains(holder))
+            || path
+                .parent()
+                .is_some_and(|holder| self.folders.contains(holder) || (is_yaml(path) && self.yaml_in.contains(holder)))
     }
 }
 
@@ -106,6 +117,19 @@ mod tests {
             assert!(!interest.covers(&top.join(name)), "{name}");
         }
         assert_eq!(interest.watched(), BTreeSet::from([top.clone(), top.join("..v1")]));
+    }
+
+    #[test]
+    fn of_a_flat_folder_yaml_files_alone_are_of_interest() {
+        let top = Path::new("/ca");
+        let mut interest = Interest::default();
+        interest.yaml_files(top);
+        for (name, matters) in
+            [("mesh.yaml", true), ("mesh.yml", true), ("audit.jsonl", false), ("state/a.yaml", false)]
+        {
+            assert_eq!(interest.covers(&top.join(name)), matters, "{name}");
+        }
+        assert_eq!(interest.watched(), BTreeSet::from([top.to_owned()]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which files form one set, and reading all of them at one go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,14 @@ pub enum Source {
     /// Every regular file named `*.yaml` or `*.yml` below a folder, in lexical order; names that begin with a dot are
     /// skipped, links that stay inside the folder are followed. A file may come and go; see [`GONE_FOR`](crate::GONE_FOR).
     Folder(PathBuf),
+    /// As [`Folder`](Self::Folder), but only what lies directly in it, and without the file of this name, which is somebody
+    /// else's. Other files may change there all the time: that is no news.
+    Beside {
+        /// The folder.
+        folder: PathBuf,
+        /// The name of the file that is left out.
+        except: OsString,
+    },
     /// Exactly these files, in this order; each must exist. Links are followed wherever they lead.
     Files(Vec<PathBuf>),
     /// The first of these must exist, the others need not: they may come, and go as the members of a folder do. The loader
@@ -44,6 +53,7 @@ impl Source {
     pub fn read(&self) -> Reading {
         match self {
             Self::Folder(path) => folder::read(path),
+            Self::Beside { folder, except } => folder::read_flat(folder, except),
             Self::Files(paths) => read_files(paths, &[]),
             Self::Parts { required, optional } => {
                 let mut reading = read_files(required, optional);
@@ -59,7 +69,7 @@ impl Source {
     pub fn reach(&self) -> Reach {
         let mut reach = Reach::default();
         match self {
-            Self::Folder(path) => reach.add_folder(path),
+            Self::Folder(folder) | Self::Beside { folder, .. } => reach.add_folder(folder),
             Self::Files(paths) => paths.iter().for_each(|path| reach.add_file(path)),
             Self::Parts { required, optional } => required.iter().chain(optional).for_each(|path| reach.add_file(path)),
         }
@@ -68,7 +78,7 @@ impl Source {
 
     /// Whether files may disappear from the set without making it unreadable.
     pub(crate) fn members_may_go(&self) -> bool {
-        matches!(self, Self::Folder(_) | Self::Parts { .. })
+        matches!(self, Self::Folder(_) | Self::Beside { .. } | Self::Parts { .. })
     }
 }
 
@@ -103,6 +113,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Beside { folder, .. } => write!(f, "{}/*.yaml", folder.display()),
             Self::Files(paths) => list(f, paths.iter()),
             Self::Parts { required, optional } => list(f, required.iter().chain(optional)),
         }

@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use crate::error::{AnswerError, clean};
 
 /// Roots of one domain and no more.
-const ROOTS: usize = 64;
+pub(super) const ROOTS: usize = 64;
 /// Domains and no more.
 const DOMAINS: usize = 256;
 

@@ -70,12 +70,13 @@ impl Authority {
         roots: Vec<CertificateDer<'static>>,
         proof: &Proof,
         digest: Option<&str>,
-        (csr, ttl): (String, Duration),
+        (csr, ttl): (String, Option<Duration>),
     ) -> Result<Vec<String>, FetchError> {
         let channel = self.channel(roots, proof).await?;
         let mut client =
             IstioCertificateServiceClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(CHAIN);
-        let validity_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        // Zero leaves it to the authority, with istiod as with ours.
+        let validity_duration = ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         let request = IstioCertificateRequest { csr, validity_duration, metadata: None };
         let request = with_metadata(request, proof, digest)?;
         let answer = within(CALL, "CreateCertificate", async {

@@ -5,12 +5,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::bundles::{Bundles, Foreign};
+use super::bundles::{Bundles, Foreign, ROOTS};
 use crate::error::AnswerError;
 
 /// A chain as it came and its key: what credentials are made of, again when only bundles change.
 pub(super) struct Held {
     pub(super) chain: Vec<CertificateDer<'static>>,
+    /// The roots that came with it.
+    pub(super) offered: Vec<CertificateDer<'static>>,
     pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
 }
 
@@ -47,18 +49,21 @@ impl Judge {
         Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
     }
 
-    /// The roots of the file, and the last certificate of a chain if it is one that could be a root.
-    pub(super) fn configured(
-        &self,
-        file: &[CertificateDer<'static>],
-        chain: &[CertificateDer<'static>],
-    ) -> Vec<CertificateDer<'static>> {
-        let last = chain.last().filter(|last| {
-            let self_issued = portcullis_identity::summary(last).is_ok_and(|facts| facts.self_issued);
-            let usable = || TrustBundle::from_der(vec![(*last).clone()], self.clock.now_unix()).is_ok();
-            chain.len() > 1 && self_issued && usable()
-        });
-        let beyond = last.filter(|last| !file.contains(last));
+    /// The roots of the file, those that the authority put at the end of its answer, and the last certificate of a chain if it
+    /// is one that could be a root.
+    pub(super) fn configured(&self, file: &[CertificateDer<'static>], held: &Held) -> Vec<CertificateDer<'static>> {
+        let last = held.chain.last().filter(|last| held.chain.len() > 1 && self.could_be_root(last));
+        let beyond = held.offered.iter().chain(last).filter(|root| !file.contains(root));
         file.iter().chain(beyond).cloned().collect()
+    }
+
+    /// The last of several texts holds roots, and is no part of the chain then.
+    pub(super) fn are_roots(&self, texts: usize, last: &[CertificateDer<'static>]) -> bool {
+        texts > 1 && last.len() <= ROOTS && last.iter().all(|der| self.could_be_root(der))
+    }
+
+    fn could_be_root(&self, der: &CertificateDer<'static>) -> bool {
+        let self_issued = portcullis_identity::summary(der).is_ok_and(|facts| facts.self_issued);
+        self_issued && TrustBundle::from_der(vec![der.clone()], self.clock.now_unix()).is_ok()
     }
 }

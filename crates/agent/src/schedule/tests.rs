@@ -19,8 +19,12 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::renewing(seed, Renewal::default())
+    }
+
+    fn renewing(seed: u64, renewal: Renewal) -> Self {
         let now = Now { unix: START, steady: Duration::from_secs(1000) };
-        let schedule = Schedule::new(seed);
+        let schedule = Schedule::new(seed, renewal);
         Self { now, schedule, not_after: 0, attempts: Vec::new(), renewals: Vec::new() }
     }
 
@@ -210,6 +214,20 @@ proptest! {
         world.run(u64::try_from(life).unwrap() * 3, Some(life), 0);
         for gap in World::gaps(&world.renewals[from..]) {
             prop_assert!(i64::try_from(gap.as_secs()).unwrap() < life, "{gap:?} of {life} s");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_is_renewed_within_the_window_that_is_asked_for() {
+    for seed in 0..50 {
+        let mut world = World::renewing(seed, Renewal { grace: 250_000, jitter: 10_000 });
+        world.run(3 * 24 * 3600, Some(DAY), 0);
+        assert!(world.renewals.len() >= 4, "{:?}", world.renewals);
+        for pair in world.renewals.windows(2) {
+            let share = (pair[1] - pair[0]).as_secs_f64() / 86_400.0;
+            // What is left is looked at every half minute.
+            assert!((0.739..=0.761).contains(&share), "seed {seed}: {share}");
         }
     }
 }

@@ -91,6 +91,7 @@ impl Stage {
             names: vec![portcullis_ca::ServerName::parse("ca.test").unwrap()],
             bootstrap,
             metrics: Some(([127, 0, 0, 1], 0).into()),
+            usual: portcullis_ca::Usual::default(),
         };
         let authority = Authority::start(config).await.unwrap();
         (self.address, self.metrics) = (authority.address().unwrap(), authority.metrics_address());

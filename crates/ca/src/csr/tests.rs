@@ -16,7 +16,7 @@ fn refused(pem: impl AsRef<[u8]>) -> &'static str {
 #[test]
 fn every_kind_of_key_is_taken_over_byte_for_byte() {
     for (name, kind) in KeyType::ALL {
-        let pair = kind.generate().unwrap();
+        let pair = key::generate(kind).unwrap();
         let key = CertifiedPublicKey::from_csr(request(&pair, |_| ()).as_bytes()).unwrap();
         assert_eq!(key.kind(), kind, "{name}");
         assert_eq!(key.spki(), rcgen::PublicKeyData::subject_public_key_info(&pair), "{name}");
@@ -26,7 +26,7 @@ fn every_kind_of_key_is_taken_over_byte_for_byte() {
 
 #[test]
 fn what_a_request_wishes_for_is_not_kept() {
-    let pair = KeyType::EcdsaP256.generate().unwrap();
+    let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let plain = CertifiedPublicKey::from_csr(request(&pair, |_| ()).as_bytes()).unwrap();
     let greedy = request(&pair, |params| {
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -65,13 +65,13 @@ fn keys_of_other_kinds_are_refused() {
 
 #[test]
 fn csr_bad_signature() {
-    let pair = KeyType::EcdsaP256.generate().unwrap();
+    let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let pem = request(&pair, |_| ());
     let mut der = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
     let signed = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der));
     assert!(CertifiedPublicKey::from_csr(signed(&der).as_bytes()).is_ok());
     // A byte of the key: what was signed is another request then.
-    let other = KeyType::EcdsaP256.generate().unwrap();
+    let other = key::generate(KeyType::EcdsaP256).unwrap();
     let (own, foreign) = (rcgen::PublicKeyData::der_bytes(&pair), rcgen::PublicKeyData::der_bytes(&other));
     let at = der.windows(own.len()).position(|window| window == own).unwrap();
     der.splice(at..at + own.len(), foreign.iter().copied());
@@ -80,7 +80,7 @@ fn csr_bad_signature() {
 
 #[test]
 fn whatever_is_not_one_request_is_refused() {
-    let pair = KeyType::EcdsaP256.generate().unwrap();
+    let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let pem = request(&pair, |_| ());
     assert_eq!(refused(""), "csr-syntax");
     assert_eq!(refused(format!("{pem}{pem}")), "csr-syntax");
@@ -102,7 +102,8 @@ fn the_length_of_a_number_does_not_depend_on_how_it_is_written() {
 #[test]
 fn a_changed_byte_is_refused_or_stands_outside_of_what_is_signed() {
     for kind in [KeyType::EcdsaP256, KeyType::Ed25519, KeyType::Rsa2048] {
-        let pem = request(&kind.generate().unwrap(), |params| params.distinguished_name.push(DnType::CommonName, "x"));
+        let pem =
+            request(&key::generate(kind).unwrap(), |params| params.distinguished_name.push(DnType::CommonName, "x"));
         let der = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
         let own = CertifiedPublicKey::from_csr(pem.as_bytes()).unwrap();
         let mut accepted = 0;
@@ -130,7 +131,7 @@ proptest::proptest! {
     #[test]
     fn nothing_panics_on_any_text(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400), at in 0..600_usize) {
         let _ = CertifiedPublicKey::from_csr(&bytes);
-        let mut pem = request(&KeyType::EcdsaP256.generate().unwrap(), |_| ()).into_bytes();
+        let mut pem = request(&key::generate(KeyType::EcdsaP256).unwrap(), |_| ()).into_bytes();
         let at = at.min(pem.len());
         let _dropped: Vec<u8> = pem.splice(at..(at + 3).min(pem.len()), bytes.iter().take(5).copied()).collect();
         let _ = CertifiedPublicKey::from_csr(&pem);

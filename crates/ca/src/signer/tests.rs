@@ -16,7 +16,7 @@ fn id() -> SpiffeId {
 }
 
 fn key() -> CertifiedPublicKey {
-    let pair = KeyType::EcdsaP256.generate().unwrap();
+    let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
     CertifiedPublicKey::from_csr(csr.as_bytes()).unwrap()
 }
@@ -63,7 +63,7 @@ fn a_leaf_has_the_profile_whatever_the_key() {
     let signer = Folder::own(10 * HOUR, 10 * HOUR).read(None).unwrap();
     assert!(!signer.signs_as_root() && signer.behind_leaf_pem().len() == 1);
     for (name, kind) in KeyType::ALL {
-        let pair = kind.generate().unwrap();
+        let pair = key::generate(kind).unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
         let leaf = signer.sign(&id(), HOUR, &CertifiedPublicKey::from_csr(csr.as_bytes()).unwrap()).unwrap();
         let checked = check(&leaf.der, Compat::default(), Role::Client).unwrap();

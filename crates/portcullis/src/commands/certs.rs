@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_ca::{KeyType, Private, Root, WriteError, write};
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_ca::{Private, Root, WriteError, write};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 
 use super::Outcome;
 use crate::exit::{Exit, Failure};
@@ -211,13 +211,8 @@ pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
 }
 
-fn key_type(text: &str) -> Result<KeyType, String> {
-    let names = || KeyType::ALL.map(|(name, _)| name).join(", ");
-    KeyType::ALL
-        .into_iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, key)| key)
-        .ok_or_else(|| format!("known are {}", names()))
+pub(super) fn key_type(text: &str) -> Result<KeyType, String> {
+    KeyType::named(text).ok_or_else(|| format!("known are {}", KeyType::ALL.map(|(name, _)| name).join(", ")))
 }
 
 /// A whole number and a unit. Written out, since `24` alone would leave open whether hours or seconds were meant.

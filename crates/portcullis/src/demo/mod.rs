@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use portcullis_ca::{KeyType, Private, Root};
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_ca::{Private, Root};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
 
 use self::app::{App, MARKER, Visit};

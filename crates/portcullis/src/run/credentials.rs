@@ -1,7 +1,10 @@
 //! Certificate, key and bundles, from whichever source the configuration names: validated as a whole, published as a whole.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::{IdentityFiles, IdentitySource, Settings};
 use portcullis_tls::{
@@ -24,8 +27,8 @@ pub(super) struct Source {
 
 /// Starts the source. Without `identity` the store stays empty: nothing can be terminated then.
 ///
-/// Files must be there and good. Whoever has to be asked for a certificate is asked while the proxy runs already.
-pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, Refusal> {
+/// `set` says what kind of key to ask with, where the configuration does not. Files must be there and good. Whoever has to be asked for a certificate is asked while the proxy runs already.
+pub(super) fn watch(settings: &Settings, set: &Arc<ArcSwap<PolicySet>>, changed: Announcer) -> Result<Source, Refusal> {
     let (store, reader) = CredentialStore::new();
     let Some(identity) = &settings.identity else {
         return Ok(Source { reader, progress: Progress::None, _watcher: None });
@@ -36,7 +39,7 @@ pub(super) fn watch(settings: &Settings, changed: Announcer) -> Result<Source, R
             let watcher = files(settings, own, Private::new("private key", private), store, changed)?;
             (Progress::Files(watcher.monitor()), Some(watcher))
         }
-        IdentitySource::Ca(ca) => issued::from_authority(settings, ca, private, (store, reader.clone()), changed)?,
+        IdentitySource::Ca(ca) => issued::from_authority(settings, ca, set, private, (store, reader.clone()), changed)?,
         IdentitySource::WorkloadApi(api) => issued::from_workload_api(settings, api, (store, reader.clone()), changed)?,
     };
     Ok(Source { reader, progress, _watcher: watcher })

@@ -1,10 +1,13 @@
 //! Starts what asks for certificates: the agent in a thread of its own, and the files that it needs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
+use arc_swap::ArcSwap;
 use portcullis_agent::ca::{CaAgent, Foreign, Inputs, ReadFile};
 use portcullis_agent::workload_api::WorkloadApiAgent;
+use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
 use portcullis_settings::{CaClient, Settings, WorkloadApi};
 use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
@@ -25,17 +28,24 @@ type Started = (Progress, Option<Watcher>);
 pub(super) fn from_authority(
     settings: &Settings,
     ca: &CaClient,
+    set: &Arc<ArcSwap<PolicySet>>,
     require_private: bool,
     store: (CredentialStore, CredentialReader),
     changed: Announcer,
 ) -> Result<Started, Refusal> {
-    if let Some(warning) = ca.key_type.warning() {
-        tracing::warn!(key_type = %ca.key_type, "{warning}");
+    let (ttl, ttl_from) = ca.ttl_in_force();
+    let (kind, kind_from) = ca.key_in_force(set.load().mesh().key_type());
+    let ttl = ttl.map(|ttl| format!("{}s", ttl.as_secs()));
+    tracing::info!(key_type = %kind, %kind_from, ttl, %ttl_from, "certificates are asked for");
+    if let Some(warning) = kind.warning() {
+        tracing::warn!(key_type = %kind, "{warning}");
     }
+    let wanted = (ca.clone(), Arc::clone(set));
     let (foreign, watcher) = foreign(settings)?;
     let roots = ca.trust_bundle.clone();
     let inputs = Inputs {
         roots: Box::new(move || read(&roots).map(|file| file.content.to_vec())),
+        key_type: Box::new(move || wanted.0.key_in_force(wanted.1.load().mesh().key_type()).0),
         token: ca.token_file.clone().map(|path| token(path, require_private)),
         foreign,
     };

@@ -26,7 +26,7 @@ use anyhow::Context;
 use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::drain;
 use portcullis_proxy::{World, engine};
-use portcullis_settings::Settings;
+use portcullis_settings::{Environment, IdentitySource, Settings};
 use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
 use portcullis_tls::CredentialReader;
 use tokio::time::sleep;
@@ -96,7 +96,7 @@ fn start(config: Option<&Path>, logging: &Logging) -> Result<ExitCode, Refusal> 
     let (announcer, changes) = changes();
 
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
-    let credentials = credentials::watch(&settings, announcer.clone())?;
+    let credentials = credentials::watch(&settings, &policies.set, announcer.clone())?;
     let (trigger, token) = drain(announcer.clone());
     let (trigger, wishes) = (Arc::new(trigger), Arc::<Wishes>::default());
 
@@ -164,9 +164,21 @@ fn read_settings(named: Option<&Path>) -> Result<(Settings, OwnFile), Refusal> {
     let place = Place::required(named).map_err(|error| Refusal::new(USAGE, format!("{error:#}")))?;
     let text = place.read().map_err(unreadable)?;
     match place.parse(&text) {
-        Ok(settings) => Ok((settings, OwnFile::new(place, text))),
+        Ok(mut settings) => {
+            environment(&mut settings)?;
+            Ok((settings, OwnFile::new(place, text)))
+        }
         Err(problems) => Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", place.lines(&problems)))),
     }
+}
+
+/// Istio's variables, where they mean something.
+fn environment(settings: &mut Settings) -> Result<(), Refusal> {
+    if let Some(IdentitySource::Ca(ca)) = settings.identity.as_mut().map(|identity| &mut identity.source) {
+        ca.environment = Environment::read(|name| std::env::var(name).ok())
+            .map_err(|wrong| Refusal::new(BAD_CONFIG, format!("bad environment\n{}", wrong.join("\n"))))?;
+    }
+    Ok(())
 }
 
 /// The start-up lines: who we are, and the mode of each port with the policy that decided it.

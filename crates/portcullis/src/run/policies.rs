@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use portcullis_policy::{EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
+use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, MeshConfig, Mode, ParsedSource, PolicySet};
 use portcullis_proxy::changes::Announcer;
-use portcullis_settings::Settings;
+use portcullis_settings::{IdentitySource, Settings};
 use portcullis_telemetry::Metrics;
+use portcullis_tls::Clock;
 use portcullis_watch::{Content, FileContent, Monitor, Options, StartError, Watcher};
 
 use super::{BAD_INPUT, Refusal};
@@ -82,18 +83,38 @@ impl Parsed {
     }
 }
 
-fn load(settings: &Settings, loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
+fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
+    let workload = &settings.workload;
+    loaded.errors.extend(portcullis_authority::judge_roots(loaded.set.mesh(), Clock::system().now_unix()).errors);
     if !loaded.errors.is_empty() {
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
     }
-    let workload = &settings.workload;
+    without_effect(settings, loaded.set.mesh());
     let here = loaded.set.warnings_for(&settings.mesh.policy, &workload.namespace, &workload.labels);
     for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "policy");
     }
     let summary = format!("documents: {}, files: {files}", loaded.documents);
     Ok((resolve(settings, &loaded.set), loaded.set, summary))
+}
+
+/// What is written for somebody else, so that nobody waits for it to have an effect.
+fn without_effect(settings: &Settings, mesh: &MeshConfig) {
+    let note = |warning: &Diagnostic| tracing::warn!(%warning, "policy");
+    for place in mesh.for_the_authority() {
+        let message = "has an effect in the folder of the CA only (`portcullis ca run --dir`)".to_owned();
+        note(&place.diagnostic("no-effect-here", message));
+    }
+    let source = settings.identity.as_ref().map(|identity| &identity.source);
+    let why = match source {
+        Some(IdentitySource::Ca(ca)) if ca.key_type.is_none() => return,
+        Some(IdentitySource::Ca(_)) => "has no effect: identity.ca.keyType of the configuration says otherwise",
+        _ => "has no effect: the certificate does not come from a CA (identity.ca)",
+    };
+    if let Some(key) = &mesh.workload_key {
+        note(&key.place.diagnostic("no-effect-here", why.to_owned()));
+    }
 }
 
 fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {

@@ -156,7 +156,9 @@ impl State for Status {
         body(&match page {
             Page::ConfigDump => {
                 let parts = [("serverInfo", self.server_info()), ("policies", self.policies())];
-                config::config(&self.settings, self.derived, &self.effective.load(), &self.reader, parts)
+                let set = self.set.load();
+                let policy = (&**self.effective.load(), set.mesh());
+                config::config(&self.settings, self.derived, policy, &self.reader, parts)
             }
             Page::Certs => certs::certs(&self.reader, &self.credentials),
             Page::Listeners => process::listeners(&self.settings, self.drain.phase()),

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use portcullis_ca::{Private, RegisterError, Registered, Registrations, Root, TokenKey, register, write};
 use portcullis_identity::{SpiffeId, TrustDomain};
 
+use super::istiod::NewRoot;
 use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
 use crate::commands::Outcome;
 use crate::commands::certs::{bad_input, failure, parse_id, trust_domain};
@@ -16,8 +17,6 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 
 const DAY: u64 = 24 * 60 * 60;
-/// Ten years, as Istio's own root.
-pub(super) const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
 /// A year; `ca renew` makes another one.
 pub(super) const INTERMEDIATE_TTL: Duration = Duration::from_secs(365 * DAY);
 
@@ -32,6 +31,7 @@ const TOKEN_KEY: &str = "token-key.pem";
 #[command(after_long_help = "Examples:
   portcullis ca init --dir ca
   portcullis ca init --dir ca --trust-domain prod.example --id spiffe://prod.example/ns/shop/sa/cart
+  portcullis ca init --dir ca --key-type rsa-4096 --root-ttl 3650d
   portcullis ca init --dir /var/lib/portcullis-ca --keep-existing --id spiffe://cluster.local/ns/shop/sa/web")]
 pub(super) struct Args {
     /// Folder to write into; made, readable by its owner only, if it is not there
@@ -43,6 +43,8 @@ pub(super) struct Args {
     /// SPIFFE ID to register; may be repeated
     #[arg(long, value_name = "SPIFFE_ID")]
     id: Vec<String>,
+    #[command(flatten)]
+    new_root: NewRoot,
     /// If a CA is there, say `unchanged` instead of failing, and register those of --id that it does not know
     #[arg(long)]
     keep_existing: bool,
@@ -64,7 +66,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let folder = dir.join(ROOT_FOLDER);
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(|| folder.display().to_string())?;
-    let root = root(&folder, &args.trust_domain)?;
+    let root = root(&folder, args)?;
     let key = TokenKey::generate().map_err(|error| Failure::new(Exit::Failure, error))?;
     unless_there(&dir.join(TOKEN_KEY), key.as_bytes(), Private::Yes)?;
     unless_there(&dir.join(REGISTRATIONS), registrations.as_bytes(), Private::No)?;
@@ -110,7 +112,8 @@ fn keep(args: &Args) -> Outcome {
 
 /// The root that is there, such as one that an interrupted run has made; or a new one. The key is written first, so that a
 /// certificate without a key is a root that was moved away on purpose.
-fn root(folder: &Path, trust_domain: &TrustDomain) -> Result<Root, Failure> {
+fn root(folder: &Path, args: &Args) -> Result<Root, Failure> {
+    let trust_domain = &args.trust_domain;
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
     if cert.exists() {
         let root = Root::from_pem(&read(&cert)?, &read(&key)?);
@@ -121,7 +124,7 @@ fn root(folder: &Path, trust_domain: &TrustDomain) -> Result<Root, Failure> {
         }
         return Ok(root);
     }
-    let root = Root::generate(trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let root = args.new_root.make(trust_domain)?;
     write(&key, root.key_pem().as_bytes(), Private::Yes, true).map_err(failure)?;
     write(&cert, root.cert_pem().as_bytes(), Private::No, true).map_err(failure)?;
     Ok(root)

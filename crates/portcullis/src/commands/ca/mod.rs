@@ -1,6 +1,7 @@
 //! `portcullis ca`: a certificate authority that runs, and what there is to do about it.
 
 mod init;
+mod istiod;
 mod log;
 mod renew;
 mod roots;

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use portcullis_authority::{RotateRequest, Standing, Step};
 use portcullis_ca::{Private, Root, write};
 
-use super::init::{INTERMEDIATE_TTL, ROOT_TTL};
+use super::init::INTERMEDIATE_TTL;
+use super::istiod::NewRoot;
 use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read};
 use crate::commands::Outcome;
 use crate::commands::certs::failure;
@@ -38,6 +39,7 @@ enum Command {
     /// Publish a new root beside the old one, which still signs
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root start --dir ca
+  portcullis ca rotate-root start --dir ca --key-type ecdsa-p384
   portcullis ca rotate-root start --dir ca --ca /media/new-ca")]
     Start(Start),
     /// Sign below the new root; refused until everybody trusts it
@@ -79,6 +81,8 @@ struct Start {
     /// otherwise one is made, and its root is put into DIR/root-DIGITS
     #[arg(long, value_name = "DIR")]
     ca: Option<PathBuf>,
+    #[command(flatten)]
+    new_root: NewRoot,
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,7 +103,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             if standing.phase != "none" {
                 return step(&start.common, Step::Start, &[]);
             }
-            let done = hand_over(&start.common.dir, start.ca.as_deref());
+            let done = hand_over(&start.common.dir, start);
             let done = done.and_then(|()| step(&start.common, Step::Start, &[]));
             if done.is_err() {
                 // No copy of a key stays behind that nobody uses.
@@ -115,10 +119,10 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Puts the new CA where the running one looks for it. What an interrupted run has left there is replaced.
-fn hand_over(dir: &Path, from: Option<&Path>) -> Result<(), Failure> {
+fn hand_over(dir: &Path, start: &Start) -> Result<(), Failure> {
     let next = dir.join(NEXT);
     make(&next)?;
-    if let Some(from) = from {
+    if let Some(from) = &start.ca {
         for (name, private) in [(ROOT_CERT, Private::No), (CA_KEY, Private::Yes), (CA_CERT, Private::No)] {
             write(&next.join(name), read(&from.join(name))?.as_bytes(), private, true).map_err(failure)?;
         }
@@ -129,7 +133,7 @@ fn hand_over(dir: &Path, from: Option<&Path>) -> Result<(), Failure> {
     let failed = |error| Failure::new(Exit::Failure, error);
     let own = Root::trust_domain_in(&read(&dir.join(ROOT_CERT))?)
         .with_context(|| format!("{}: a new root for it cannot be made; say --ca", dir.join(ROOT_CERT).display()))?;
-    let root = Root::generate(&own, ROOT_TTL).map_err(failed)?;
+    let root = start.new_root.make(&own)?;
     let intermediate = root.intermediate(INTERMEDIATE_TTL).map_err(failed)?;
     // A name of its own: a root that lies there may be the one in use.
     let digits: String = root.fingerprint().map_err(failed)?.chars().take(8).collect();

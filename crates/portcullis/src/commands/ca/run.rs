@@ -11,15 +11,16 @@ use portcullis_ca::ServerName;
 use portcullis_telemetry::{log, panics};
 use rustix::process::Signal;
 
-use super::sandbox;
+use super::{istiod, sandbox};
 use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::signals::{Signals, reap};
 
 /// Serve certificates until SIGTERM
 ///
-/// Registrations, the CA's certificates and key, the roots and the token key are read again when they change, and on SIGHUP;
-/// on SIGHUP the audit goes on in a new file if the old one was moved away. The root's key is never read.
+/// Registrations, the CA's certificates and key, the roots, the token key and IstioOperator documents in the folder are read again
+/// when they change, and on SIGHUP; on SIGHUP the audit goes on in a new file if the old one was moved away. The root's key is
+/// never read. $DEFAULT_WORKLOAD_CERT_TTL and $MAX_WORKLOAD_CERT_TTL hold where no file says a lifetime.
 ///
 /// Once it runs it can reach its folder, that of --bootstrap, the files that links in it and trustBundles lead to, and its
 /// ports, and nothing else; whatever else that needs takes a restart.
@@ -90,6 +91,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         names: args.name.clone(),
         bootstrap: args.bootstrap.clone(),
         metrics: args.metrics,
+        usual: istiod::usual()?,
     };
     runtime.block_on(async {
         let mut signals = Signals::listen(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD])?;

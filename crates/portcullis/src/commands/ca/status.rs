@@ -38,6 +38,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                 ("signs until", status.signs_until.clone()),
                 ("signs as root", if status.signs_as_root { "yes: the root's key is online" } else { "no" }.to_owned()),
                 ("roots until", list(&status.roots_until)),
+                ("extra roots", status.extra_roots.to_string()),
                 ("registered", status.registered.to_string()),
                 ("with certificate", status.certified.to_string()),
                 ("on current bundles", status.on_current_bundles.to_string()),

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use portcullis_ca::{CaError, KeyType, write};
+use portcullis_ca::{CaError, write};
 use portcullis_identity::leaf::Compat;
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_tls::{Clock, CredentialFiles, Credentials, IdentityRules, MinVersion, TrustBundle};
 use rustix::fs::{FlockOperation, flock};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use portcullis_policy::EffectivePolicy;
+use portcullis_policy::{EffectivePolicy, MeshConfig};
 use portcullis_settings::{IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
 use portcullis_tls::CredentialReader;
 use serde_json::{Map, Value, json};
@@ -26,14 +26,14 @@ pub(in crate::run) struct Derived {
 pub(in crate::run) fn config(
     settings: &Settings,
     derived: Derived,
-    policy: &EffectivePolicy,
+    (policy, said): (&EffectivePolicy, &MeshConfig),
     reader: &CredentialReader,
     parts: [(&str, Value); 2],
 ) -> Value {
     let mut dump = json!({
         "workload": workload(settings),
         "mesh": mesh(settings),
-        "identity": identity(settings),
+        "identity": identity(settings, said),
         "certificates": certificates(reader),
         "modes": modes(settings, policy),
         "inbound": inbound(&settings.inbound),
@@ -101,8 +101,9 @@ fn mesh(settings: &Settings) -> Value {
 }
 
 /// Where the files are, not what is in them.
-fn identity(settings: &Settings) -> Option<Value> {
+fn identity(settings: &Settings, said: &MeshConfig) -> Option<Value> {
     let identity = settings.identity.as_ref()?;
+    let part = |millionths: u32| f64::from(millionths) / 1e6;
     let (name, source) = match &identity.source {
         IdentitySource::Files(files) => (
             "files",
@@ -112,17 +113,24 @@ fn identity(settings: &Settings) -> Option<Value> {
                 "trustBundle": path(&files.trust_bundle),
             }),
         ),
-        IdentitySource::Ca(ca) => (
-            "ca",
-            json!({
-                "address": ca.address.to_string(),
-                "trustBundle": path(&ca.trust_bundle),
-                "tokenFile": ca.token_file.as_deref().map(path),
-                "serverName": ca.server_name,
-                "keyType": ca.key_type.to_string(),
-                "ttl": duration(ca.ttl),
-            }),
-        ),
+        IdentitySource::Ca(ca) => {
+            let ((kind, kind_from), (ttl, ttl_from)) = (ca.key_in_force(said.key_type()), ca.ttl_in_force());
+            let renewal = ca.environment.renewal;
+            (
+                "ca",
+                json!({
+                    "address": ca.address.to_string(),
+                    "trustBundle": path(&ca.trust_bundle),
+                    "tokenFile": ca.token_file.as_deref().map(path),
+                    "serverName": ca.server_name,
+                    "keyType": kind.to_string(),
+                    "keyTypeFrom": kind_from.to_string(),
+                    "ttl": ttl.map(duration),
+                    "ttlFrom": ttl_from.to_string(),
+                    "renewal": { "gracePeriodRatio": part(renewal.grace), "jitter": part(renewal.jitter) },
+                }),
+            )
+        }
         IdentitySource::WorkloadApi(api) => {
             ("workloadApi", json!({ "socket": path(&api.socket), "spiffeId": settings.own_id.as_str() }))
         }
