@@ -126,8 +126,8 @@ impl Scene {
     /// The last certificate in the audit: its kind of key, and its life in seconds.
     fn last_issued(&self) -> (String, i64) {
         let audit = fs::read_to_string(self.path("ca/audit.jsonl")).unwrap();
-        let lines = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let last = lines.filter(|line| line["event"] == "issued").last().unwrap();
+        let mut lines = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let last = lines.rfind(|line| line["event"] == "issued").unwrap();
         let time = |field: &str| {
             let text = last[field].as_str().unwrap();
             time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).unwrap().unix_timestamp()
