@@ -136,3 +136,32 @@ async fn the_end_of_a_handshake_goes_with_the_first_bytes_or_by_itself() {
         assert_eq!((writes, got.as_slice()), (1, if first == "write" { &b"first"[..] } else { b"" }), "{first}");
     }
 }
+
+/// What is to be said about a failure waits for room as everything else does, and is said once.
+#[tokio::test]
+async fn an_alert_that_finds_no_room_is_sent_later() {
+    for end in ["read", "shutdown"] {
+        let (mut client, mut server) = pair(1000).await;
+        let sent = [3; MAX_WRITE];
+        assert_eq!(server.write(&sent).await.unwrap(), MAX_WRITE);
+        // A record that was not sealed with the client's key.
+        client.get_mut().write_all(&[&[23, 3, 3, 0, 20][..], &[7; 20]].concat()).await.unwrap();
+        assert_eq!(StreamFault::of(&server.read(&mut [0; 10]).await.unwrap_err()), StreamFault::Protocol);
+        let mut got = Vec::new();
+        let goes_on = async {
+            loop {
+                // It stays failed, and each try sends what there is room for.
+                let again =
+                    if end == "read" { server.read(&mut [0; 10]).await.map(drop) } else { server.shutdown().await };
+                assert!(again.is_err() || end == "shutdown", "{end}");
+                tokio::task::yield_now().await;
+            }
+        };
+        let error = tokio::select! {
+            error = client.read_to_end(&mut got) => error.unwrap_err(),
+            () = goes_on => unreachable!(),
+        };
+        assert_eq!(StreamFault::of(&error).alert(), Some("bad_record_mac"), "{end}");
+        assert!(got == sent, "{end}");
+    }
+}
