@@ -98,7 +98,7 @@ impl TrafficKey {
         Ok(iv.as_ref() == self.iv)
     }
 
-    /// Whether it may seal one record more, which is to say that another key is used from there.
+    /// Whether only one record is left to it: the one which says that another key follows.
     pub(super) const fn is_worn(&self) -> bool {
         self.sequence.saturating_add(1) >= self.suite.limit
     }

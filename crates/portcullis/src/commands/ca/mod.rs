@@ -11,6 +11,7 @@ mod sandbox;
 mod status;
 mod token;
 
+use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -18,7 +19,7 @@ use portcullis_ca::{Private, write};
 
 use super::Outcome;
 use super::certs::failure;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// The files of a CA, named as Istio names them, and its root, which `run` never reads.
 const CA_CERT: &str = "ca-cert.pem";
@@ -64,6 +65,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Renew(args) => renew::run(args),
         Command::Roots(args) => roots::run(args),
         Command::RotateRoot(args) => rotate_root::run(args),
+    }
+}
+
+/// The failure of a question to the CA that should run on a folder.
+fn unanswered(dir: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let dir = dir.display();
+        Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::unanswered;
 use crate::commands::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::output::{self, Format};
 
 /// Print the roots that the CA on a folder hands out now, in PEM: for whoever is to trust its workloads
@@ -24,10 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let published = portcullis_authority::published(&args.dir).map_err(|error| {
-        let dir = args.dir.display();
-        Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
-    })?;
+    let published = portcullis_authority::published(&args.dir).map_err(unanswered(&args.dir))?;
     match args.output {
         Format::Json => output::json(&published)?,
         Format::Text => output::text(&format!("{}\n", published.roots.trim_end()))?,

@@ -10,7 +10,7 @@ use portcullis_ca::{Private, Root, write};
 
 use super::init::INTERMEDIATE_TTL;
 use super::istiod::NewRoot;
-use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read};
+use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read, unanswered};
 use crate::commands::Outcome;
 use crate::commands::certs::failure;
 use crate::exit::{Exit, Failure};
@@ -153,10 +153,7 @@ fn make(folder: &Path) -> Result<(), Failure> {
 
 fn ask(common: &Common, step: Step, assume: &[String]) -> Result<Standing, Failure> {
     let request = RotateRequest { step, assume: assume.to_vec() };
-    portcullis_authority::rotate(&common.dir, &request).map_err(|error| {
-        let dir = common.dir.display();
-        Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
-    })
+    portcullis_authority::rotate(&common.dir, &request).map_err(unanswered(&common.dir))
 }
 
 fn step(common: &Common, step: Step, assume: &[String]) -> Outcome {

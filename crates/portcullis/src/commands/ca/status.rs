@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::unanswered;
 use crate::commands::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::output::{self, Format};
 
 /// Ask the CA that runs on a folder how it stands: 0 it can issue, 1 it cannot, 69 none runs
@@ -21,10 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let status = portcullis_authority::ask(&args.dir).map_err(|error| {
-        let dir = args.dir.display();
-        Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
-    })?;
+    let status = portcullis_authority::ask(&args.dir).map_err(unanswered(&args.dir))?;
     match args.output {
         Format::Json => output::json(&status)?,
         Format::Text => {
