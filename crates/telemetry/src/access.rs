@@ -124,54 +124,7 @@ fn printable(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-    use crate::Metrics;
-    use crate::names::tests::own;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// R107: even what no other layer lets pass to here today.
-    #[test]
-    fn text_of_peers_stays_text_in_both_forms() {
-        let evil = "a\nb\u{1b}[31m\u{9b}2J\u{202e}\" forged=\"yes\r";
-        let metrics = Metrics::new("0.0.0", own()).unwrap();
-        for json in [false, true] {
-            let written = Written::default();
-            let writer = written.clone();
-            let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-            let work = || {
-                let mut record = ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap());
-                record.sni = Some(evil.to_owned());
-                let error = Some(evil.to_owned());
-                let flag = ResponseFlag::Deny;
-                record.finish(&Ending { decision: Decision::Deny, reason: "x", hint: "", flag, error });
-            };
-            if json {
-                tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), work);
-            } else {
-                tracing::subscriber::with_default(builder.finish(), work);
-            }
-            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-            assert_eq!(text.lines().count(), 1, "{text}");
-            let bad = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
-            assert!(text.contains("31m") && !text.contains(bad), "{}", text.escape_debug());
-            assert!(!text.contains("\" forged=\"yes"), "{text}");
-        }
-    }
 
     #[test]
     fn ordinary_text_is_not_touched() {

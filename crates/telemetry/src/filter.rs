@@ -1,21 +1,31 @@
 //! Which log lines are written: the words of `--log-level` and of the admin page that changes them.
 //!
-//! `EnvFilter` would take a misspelt level for the name of a target, and so silence everything without a word. So the
-//! words are read here first, and what is not known is refused.
+//! The parsers of `tracing-subscriber` take a misspelt level for the name of a target, and so silence everything without a
+//! word. So the words are read here, and what is not known is refused. Its `EnvFilter` also knows spans and patterns, which
+//! nothing here has, at the price of an engine for regular expressions in the binary.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
 /// The levels, from nothing to everything.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
 /// Longest filter that is read; also what bounds the number of targets that can be named in it.
 const MAX_LEN: usize = 1024;
 
 /// A level for everything, and others for single targets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
-    level: Option<&'static str>,
-    targets: BTreeMap<String, &'static str>,
+    level: Option<LevelFilter>,
+    targets: BTreeMap<String, LevelFilter>,
 }
 
 /// Why a filter is not one.
@@ -62,11 +72,17 @@ impl Filter {
         if changed.level.is_none() {
             changed.level = self.level;
             for (target, level) in &self.targets {
-                changed.targets.entry(target.clone()).or_insert(level);
+                changed.targets.entry(target.clone()).or_insert(*level);
             }
         }
         // Also the way to keep somebody from adding targets without end.
         Self::parse(&changed.to_string())
+    }
+
+    /// As a subscriber takes it. What neither has a level of its own nor one for everything is not written.
+    pub(crate) fn targets(&self) -> Targets {
+        let targets = Targets::new().with_targets(self.targets.clone());
+        self.level.into_iter().fold(targets, Targets::with_default)
     }
 }
 
@@ -74,7 +90,7 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
         if let Some(level) = self.level {
-            f.write_str(level)?;
+            write!(f, "{level}")?;
             comma = ",";
         }
         for (target, level) in &self.targets {
@@ -85,9 +101,12 @@ impl fmt::Display for Filter {
     }
 }
 
-fn level(word: &str) -> Result<&'static str, FilterError> {
-    let known = LEVELS.into_iter().find(|level| level.eq_ignore_ascii_case(word));
-    known.ok_or_else(|| FilterError(format!("{word:?} is no log level; there are: {}", LEVELS.join(", "))))
+fn level(word: &str) -> Result<LevelFilter, FilterError> {
+    let known = LEVELS.into_iter().find(|level| level.to_string().eq_ignore_ascii_case(word));
+    known.ok_or_else(|| {
+        let levels = LEVELS.map(|level| level.to_string()).join(", ");
+        FilterError(format!("{word:?} is no log level; there are: {levels}"))
+    })
 }
 
 /// Targets are module paths, or words of ours such as `access`.
@@ -101,6 +120,8 @@ fn target(name: &str) -> Result<String, FilterError> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
@@ -146,6 +167,21 @@ mod tests {
         assert_eq!(changed("info,access=debug", "access=off,watch=trace"), "info,access=off,watch=trace");
         assert_eq!(changed("info,access=debug", "warn"), "warn");
         assert_eq!(changed("access=debug", "watch=info"), "access=debug,watch=info");
+    }
+
+    #[test]
+    fn a_line_passes_by_its_nearest_target_and_else_by_the_level_for_everything() {
+        let passes =
+            |filter: &str, target: &str, level| Filter::parse(filter).unwrap().targets().would_enable(target, &level);
+        assert!(passes("info", "access", Level::INFO) && !passes("info", "access", Level::DEBUG));
+        assert!(!passes("info,access=warn", "access", Level::INFO) && passes("info,access=warn", "watch", Level::INFO));
+        assert!(passes("off,portcullis_proxy=debug", "portcullis_proxy::inbound", Level::DEBUG));
+        assert!(!passes(
+            "portcullis_proxy=debug,portcullis_proxy::inbound=off",
+            "portcullis_proxy::inbound",
+            Level::ERROR
+        ));
+        assert!(!passes("access=debug", "watch", Level::ERROR), "no level for everything");
     }
 
     #[test]

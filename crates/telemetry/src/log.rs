@@ -5,8 +5,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload::Handle;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt};
 
 pub use crate::filter::{Filter, FilterError};
 pub use crate::output::Output;
@@ -29,13 +32,12 @@ pub struct Control(Arc<Mutex<Inner>>);
 
 struct Inner {
     filter: Filter,
-    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send>,
+    in_force: Handle<Targets, Registry>,
 }
 
 impl Control {
-    fn new<S: 'static>(filter: Filter, handle: Handle<EnvFilter, S>) -> Self {
-        let reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
-        Self(Arc::new(Mutex::new(Inner { filter, reload })))
+    fn new(filter: Filter, in_force: Handle<Targets, Registry>) -> Self {
+        Self(Arc::new(Mutex::new(Inner { filter, in_force })))
     }
 
     /// The filter in force.
@@ -52,7 +54,7 @@ impl Control {
         let change = Filter::parse(words).map_err(|error| error.to_string())?;
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let filter = inner.filter.changed_by(change).map_err(|error| error.to_string())?;
-        (inner.reload)(env_filter(&filter)?)?;
+        inner.in_force.reload(filter.targets()).map_err(|error| error.to_string())?;
         inner.filter = filter.clone();
         Ok(filter)
     }
@@ -75,25 +77,14 @@ pub fn init(format: Format, filter: &str) -> Result<Log, String> {
     let filter = Filter::parse(filter).map_err(|error| format!("log level \"{}\": {error}", filter.escape_debug()))?;
     let (output, flush) = Output::threaded().map_err(|error| format!("cannot start a thread for the log: {error}"))?;
     let writer = output.clone();
-    let builder = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_env_filter(env_filter(&filter)?)
-        .with_ansi(false)
-        // Otherwise a closed pipe would turn each lost line into one on standard error.
-        .log_internal_errors(false);
-    let (control, done) = match format {
-        Format::Text => {
-            let builder = builder.with_filter_reloading();
-            (Control::new(filter, builder.reload_handle()), builder.try_init())
-        }
-        Format::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            (Control::new(filter, builder.reload_handle()), builder.try_init())
-        }
+    let (targets, in_force) = reload::Layer::new(filter.targets());
+    // Without the last, a closed pipe would turn each lost line into one on standard error.
+    let lines = fmt::layer().with_writer(move || writer.clone()).with_ansi(false).log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(targets);
+    let done = match format {
+        Format::Text => registry.with(lines).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    done.map_err(|error| error.to_string()).map(|()| Log { control, output, _flush: flush })
-}
-
-fn env_filter(filter: &Filter) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter.to_string()).map_err(|error| error.to_string())
+    done.map_err(|error| error.to_string())?;
+    Ok(Log { control: Control::new(filter, in_force), output, _flush: flush })
 }

@@ -1,26 +1,11 @@
 //! A panic is logged with its place, and by the connection that it ended. Alone in its process, since the hook is global.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Mutex};
+mod support;
 
-use portcullis_identity::SpiffeId;
-use portcullis_telemetry::{ConnRecord, Direction, Metrics, Own, Service, panics};
+use portcullis_telemetry::{ConnRecord, Direction, panics};
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use support::{Log, metrics};
 
 #[test]
 fn a_panic_is_logged_with_its_place_and_counted_by_its_connection() {
@@ -28,14 +13,7 @@ fn a_panic_is_logged_with_its_place_and_counted_by_its_connection() {
     let writer = log.clone();
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
     panics::log();
-    let own = Own {
-        id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
-        name: "cart".to_owned(),
-        namespace: "shop".to_owned(),
-        labels: BTreeMap::new(),
-        service: Service::new("cart", "shop"),
-    };
-    let metrics = Metrics::new("0.0.0", own).unwrap();
+    let metrics = metrics();
     let count = "portcullis_connection_panics_total{reporter=\"destination\"}";
     assert!(metrics.encode().unwrap().contains(&format!("{count} 0\n")), "there before the first, for alerts");
 
@@ -58,7 +36,7 @@ fn a_panic_is_logged_with_its_place_and_counted_by_its_connection() {
     assert!(page.contains("portcullis_connection_panics_total{reporter=\"source\"} 0\n"), "{page}");
     assert!(page.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0\n"), "{page}");
     assert!(metrics.open_connections().is_empty());
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert!(!text.contains("what a peer sent") && text.contains("as it stands in the source"), "{text}");
     let told = |part: &str| text.lines().filter(|line| line.contains(part) && line.contains(&place)).count();
     assert_eq!((told("panic: a mistake"), told("reason=\"panic\"")), (2, 2), "{place} in {text}");
