@@ -8,13 +8,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Lines that may wait for their reader; some 2 MB.
-const WAITING_LINES: usize = 4096;
+/// Bytes of lines that may wait for their reader. A channel with a fixed number of places would keep memory for all of them in
+/// every process.
+const MAX_WAITING: usize = 2 * 1024 * 1024;
 /// How long lines are gathered before they are written together. Woken for each line, this thread would take more time than
 /// the line itself.
 const GATHER: Duration = Duration::from_millis(2);
@@ -26,7 +27,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 enum Message {
     Line(Vec<u8>),
     /// Everything before this has been written.
-    End(SyncSender<()>),
+    End(Sender<()>),
 }
 
 /// Where lines go. A clone is a pointer.
@@ -35,8 +36,16 @@ pub struct Output(Option<Queue>);
 
 #[derive(Clone)]
 struct Queue {
-    sender: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
+    sender: Sender<Message>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Bytes in the queue.
+    waiting: AtomicUsize,
+    /// Lines that did not fit.
+    dropped: AtomicU64,
 }
 
 /// Dropped, it waits for what has not been written yet, for a second at most.
@@ -53,10 +62,15 @@ impl Output {
     pub(crate) fn threaded() -> io::Result<(Self, Flush)> {
         // Not the standard library's handle: its lock would be held by a thread that waits for the reader.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let (sender, receiver) = sync_channel(WAITING_LINES);
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&receiver, stdout))?;
-        let output = Self(Some(Queue { sender, dropped: Arc::default() }));
+        let (output, receiver, counts) = Self::queue();
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&receiver, &counts, stdout))?;
         Ok((output.clone(), Flush(output)))
+    }
+
+    fn queue() -> (Self, Receiver<Message>, Arc<Counts>) {
+        let (sender, receiver) = channel();
+        let counts = Arc::<Counts>::default();
+        (Self(Some(Queue { sender, counts: Arc::clone(&counts) })), receiver, counts)
     }
 
     /// That nobody reads it is no reason to do anything else differently.
@@ -67,11 +81,11 @@ impl Output {
     /// Lines that were dropped because nobody read.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
+        self.0.as_ref().map_or(0, |queue| queue.counts.dropped.load(Ordering::Relaxed))
     }
 }
 
-fn write_all(lines: &Receiver<Message>, mut stdout: impl Write) {
+fn write_all(lines: &Receiver<Message>, counts: &Counts, mut stdout: impl Write) {
     while let Ok(first) = lines.recv() {
         if matches!(first, Message::Line(_)) {
             thread::sleep(GATHER);
@@ -79,7 +93,10 @@ fn write_all(lines: &Receiver<Message>, mut stdout: impl Write) {
         let (mut batch, mut next) = (Vec::new(), Some(first));
         while let Some(message) = next {
             match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::Line(line) => {
+                    counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+                    batch.extend_from_slice(&line);
+                }
                 Message::End(done) => {
                     write(&mut stdout, &mut batch);
                     let _waiting = done.send(());
@@ -100,8 +117,11 @@ fn write(stdout: &mut impl Write, batch: &mut Vec<u8>) {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(queue) = &self.0 else { return io::stdout().lock().write(bytes) };
-        if queue.sender.try_send(Message::Line(bytes.to_vec())).is_err() {
-            queue.dropped.fetch_add(1, Ordering::Relaxed);
+        let counts = &queue.counts;
+        let fits = counts.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() <= MAX_WAITING;
+        if !fits || queue.sender.send(Message::Line(bytes.to_vec())).is_err() {
+            counts.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+            counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes.len())
     }
@@ -114,49 +134,60 @@ impl Write for Output {
 impl Drop for Flush {
     fn drop(&mut self) {
         let Some(queue) = &self.0.0 else { return };
-        let deadline = Instant::now() + LAST_LINES;
-        let (done, written) = sync_channel(1);
-        while queue.sender.try_send(Message::End(done.clone())).is_err() {
-            if Instant::now() >= deadline {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+        let (done, written) = channel();
+        if queue.sender.send(Message::End(done)).is_ok() {
+            let _all_or_late = written.recv_timeout(LAST_LINES);
         }
-        let _all_or_late = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    fn written(lines: &Receiver<Message>, counts: &Counts) -> Vec<u8> {
+        let mut written = Vec::new();
+        write_all(lines, counts, &mut written);
+        written
+    }
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted_and_the_rest_arrives_in_order() {
-        let (sender, receiver) = sync_channel(2);
-        let output = Output(Some(Queue { sender, dropped: Arc::default() }));
-        ["one\n", "two\n", "three\n"].iter().for_each(|line| output.print(line));
+        let (output, lines, counts) = Output::queue();
+        let large = "x".repeat(MAX_WAITING - 4) + "\n";
+        ["one\n", &large, "two\n", &large].iter().for_each(|line| output.print(line));
+        assert_eq!(output.dropped(), 2, "the large ones, which do not fit with another");
+        drop(output);
+        assert_eq!(written(&lines, &counts), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn what_was_written_makes_room_again() {
+        let (output, lines, counts) = Output::queue();
+        let half = "x".repeat(MAX_WAITING / 2);
+        let print = |times: usize| (0..times).for_each(|_| output.print(&half));
+        print(3);
+        assert_eq!(output.dropped(), 1);
+        let reader = thread::spawn(move || written(&lines, &counts).len());
+        drop(Flush(output.clone()));
+        print(2);
         assert_eq!(output.dropped(), 1);
         drop(output);
-        let mut written = Vec::new();
-        write_all(&receiver, &mut written);
-        assert_eq!(written, b"one\ntwo\n");
+        assert_eq!(reader.join().unwrap(), 4 * half.len());
     }
 
     #[test]
     fn the_end_waits_for_lines_but_not_for_a_reader() {
-        let (sender, receiver) = sync_channel(1);
-        let output = Output(Some(Queue { sender, dropped: Arc::default() }));
+        let (output, lines, counts) = Output::queue();
         output.print("stuck\n");
         let start = Instant::now();
         drop(Flush(output.clone()));
         assert!(start.elapsed() >= LAST_LINES && start.elapsed() < 3 * LAST_LINES);
-        let writer = thread::spawn(move || {
-            let mut written = Vec::new();
-            write_all(&receiver, &mut written);
-            written
-        });
+        let reader = thread::spawn(move || written(&lines, &counts));
         output.print("last\n");
         drop(Flush(output));
-        assert!(writer.join().unwrap().starts_with(b"stuck\n"));
+        assert_eq!(reader.join().unwrap(), b"stuck\nlast\n");
     }
 }
