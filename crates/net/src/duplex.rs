@@ -8,11 +8,18 @@ use tokio::net::TcpStream;
 use crate::replay::Replay;
 use crate::socket;
 
+/// The largest [`Duplex::SPARE_ROOM`].
+pub(crate) const MAX_SPARE_ROOM: usize = 1;
+
 /// A byte stream with two independent directions that can also be ended by a reset.
 ///
 /// A clean end of the read direction is a read of nothing. An end that the stream knows not to be clean, such as TLS
 /// without its close_notify, must be an [`io::ErrorKind::UnexpectedEof`], given after every byte that came before it.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
+    /// Room that a read wants beyond what it gives. TLS opens a record together with the byte for its type, and straight into
+    /// the reader's buffer only if both fit. More than one byte does not compile.
+    const SPARE_ROOM: usize = 0;
+
     /// Makes the close that comes when the stream is dropped a reset (`SO_LINGER` of zero).
     ///
     /// # Errors
@@ -46,6 +53,8 @@ impl Duplex for TcpStream {
 }
 
 impl<IO: Duplex> Duplex for Replay<IO> {
+    const SPARE_ROOM: usize = IO::SPARE_ROOM;
+
     fn reset_on_close(&self) -> io::Result<()> {
         self.get_ref().reset_on_close()
     }

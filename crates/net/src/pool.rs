@@ -8,13 +8,18 @@
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 
-/// Size of one buffer. What is written at once should be one packet for the kernel: on loopback those carry 65,483 bytes, on
-/// networks it cuts at most 64,000 and some into segments later. What is longer leaves a packet of a few bytes behind, which
-/// costs as much as a full one; with records and tags around it, this is not longer.
-pub(crate) const BUFFER_SIZE: usize = 64_000 - 4 * 22;
+use crate::duplex::MAX_SPARE_ROOM;
+
+/// What is in a buffer at most: four packets. Fewer at once cost more calls and wake-ups a byte, more at once more memory for each
+/// receiver that does not keep up.
+///
+/// Each packet is to be a full one: on loopback they carry 65,483 bytes, on networks the kernel cuts at most 64,000 and some into
+/// segments later. What is longer leaves a packet of a few bytes behind, which costs as much; with records and tags around
+/// it, this is not longer.
+pub(crate) const BUFFER_SIZE: usize = 4 * (64_000 - 4 * 22);
 /// How many free buffers a thread keeps; the rest is returned to the allocator. Bounds what a burst leaves behind to
 /// 1 MiB a thread.
-const MAX_FREE: usize = 16;
+const MAX_FREE: usize = 4;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
@@ -28,7 +33,7 @@ pub fn buffers_lent() -> isize {
     LENT.try_with(Cell::get).unwrap_or_default()
 }
 
-/// A buffer of [`BUFFER_SIZE`] bytes with arbitrary content. Goes back to the pool of whichever thread drops it.
+/// A buffer for [`BUFFER_SIZE`] bytes, and [`MAX_SPARE_ROOM`] behind them, with arbitrary content. Goes back to the pool of whichever thread drops it.
 #[derive(Debug)]
 pub(crate) struct Buffer(Box<[u8]>);
 
@@ -37,7 +42,7 @@ impl Buffer {
         count(1);
         // `try_with` fails while the thread is being torn down; the allocator serves as well then.
         let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
-        Self(free.unwrap_or_else(|| vec![0; BUFFER_SIZE].into_boxed_slice()))
+        Self(free.unwrap_or_else(|| vec![0; BUFFER_SIZE + MAX_SPARE_ROOM].into_boxed_slice()))
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
         let mut first = Buffer::lend();
         first[0] = 42;
         let address = first.as_ptr();
-        assert_eq!((first.len(), buffers_lent()), (BUFFER_SIZE, before + 1));
+        assert_eq!((first.len(), buffers_lent()), (BUFFER_SIZE + MAX_SPARE_ROOM, before + 1));
         drop(first);
         assert_eq!(buffers_lent(), before);
         assert_eq!(Buffer::lend().as_ptr(), address);

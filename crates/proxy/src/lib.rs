@@ -21,6 +21,7 @@ mod outbound;
 mod peers;
 mod relay;
 mod route;
+mod seldom;
 mod way;
 mod world;
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::changes::Changes;
 use crate::drain::Phase;
 use crate::end;
+use crate::seldom::seldom;
 use crate::world::World;
 
 /// The mesh's end of a copy.
@@ -60,6 +61,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshEnd<IO> {
 }
 
 impl<IO: Duplex> Duplex for MeshEnd<IO> {
+    const SPARE_ROOM: usize = 1;
+
     fn reset_on_close(&self) -> io::Result<()> {
         match self {
             Self::Raw(io) => io.reset_on_close(),
@@ -142,7 +145,7 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
     };
     let copied = tokio::select! {
         biased;
-        ending = cut => Err(ending),
+        ending = seldom(cut) => Err(ending),
         copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
     };
     match copied {

@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::mem::take;
 
-/// The most that is read at once: four records of the largest size. It also bounds a message of the handshake, since that has
-/// to be there as a whole.
-const READ: usize = 4 * (5 + 16 * 1024 + 256);
+/// The most that is read at once, and sent: sixteen records that make four packets on loopback and on networks whose packets the
+/// kernel cuts itself (`portcullis_net` has a copy buffer of what is in them).
+pub(crate) const MOST: usize = 4 * 64_000;
 
 thread_local! {
     static FREE: Cell<Option<(Vec<u8>, Outgoing)>> = const { Cell::new(None) };
@@ -62,7 +62,7 @@ impl Scratch {
         // `try_with` fails while the thread is being torn down; new ones serve as well then, and for whoever needs a
         // second pair meanwhile.
         let free = FREE.try_with(Cell::take).ok().flatten();
-        let (incoming, outgoing) = free.unwrap_or_else(|| (vec![0; READ], Outgoing::default()));
+        let (incoming, outgoing) = free.unwrap_or_else(|| (vec![0; MOST], Outgoing::default()));
         Self { incoming, outgoing }
     }
 }

@@ -10,14 +10,13 @@ use rustls::{AlertDescription, CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{alert_name, tls_error};
-use crate::scratch::{Outgoing, Scratch};
+use crate::scratch::{MOST, Outgoing, Scratch};
 use crate::session::{Output, Session, put};
 
-/// How much is sent and received at once: four records that make one packet on loopback and on networks whose packets the kernel
-/// cuts itself (`portcullis_net` has a copy buffer of what is in them).
-const MAX_SENT: usize = 64_000;
 /// How much one write encrypts at most.
-const MAX_WRITE: usize = MAX_SENT - 4 * 22;
+const MAX_WRITE: usize = MOST - 16 * 22;
+/// A message of the handshake has to be there as a whole, so this bounds its length: four records of the largest size.
+const MAX_HANDSHAKE: usize = 4 * (5 + 16 * 1024 + 256);
 
 /// One encrypted connection.
 ///
@@ -218,7 +217,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
         // What is in it then fits into one buffer of the reader, and nothing is left for a small write of its own.
-        let most = if self.session.is_handshaking() { scratch.incoming.len() } else { MAX_SENT };
+        let most = if self.session.is_handshaking() { MAX_HANDSHAKE } else { MOST };
         let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::new(

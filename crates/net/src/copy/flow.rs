@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{FlowEnd, Stage};
-use crate::duplex::Duplex;
-use crate::pool::Buffer;
+use crate::duplex::{Duplex, MAX_SPARE_ROOM};
+use crate::pool::{BUFFER_SIZE, Buffer};
 
 /// How many buffers one direction may move before others get a turn: half a megabyte, some hundred microseconds.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -93,16 +93,16 @@ impl Flow {
         self.state = State::Ending(FlowEnd::TruncatedAfterClose);
     }
 
-    /// Moves what can be moved now. Ready when the direction is over.
-    ///
-    pub(super) fn poll<R: AsyncRead + Unpin, W: Duplex>(
+    /// Moves what can be moved now. Ready when the direction is over. `spare` is a buffer that both directions may use, and that
+    /// the caller gives back once they have been polled.
+    pub(super) fn poll<R: Duplex, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
-        count: &AtomicU64,
-        pass_on_end: PassOnEnd,
+        (count, pass_on_end): (&AtomicU64, PassOnEnd),
+        spare: &mut Option<Buffer>,
     ) -> Poll<Result<(), Fault>> {
-        let result = self.advance(cx, (reader, writer), count, pass_on_end);
+        let result = self.advance(cx, (reader, writer), (count, pass_on_end), spare);
         if let Poll::Ready(Err(_)) = result {
             self.state = State::Failed;
             self.in_hand = None;
@@ -110,18 +110,18 @@ impl Flow {
         result
     }
 
-    fn advance<R: AsyncRead + Unpin, W: Duplex>(
+    fn advance<R: Duplex, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
-        count: &AtomicU64,
-        pass_on_end: PassOnEnd,
+        (count, pass_on_end): (&AtomicU64, PassOnEnd),
+        spare: &mut Option<Buffer>,
     ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS {
-            ready!(self.write(cx, writer, count)).map_err(Fault::new(Stage::Write))?;
+            ready!(self.write(cx, (writer, count), spare)).map_err(Fault::new(Stage::Write))?;
             match self.state {
                 State::Copying => {
-                    if self.read(cx, reader).map_err(Fault::new(Stage::Read))?.is_pending() {
+                    if self.read(cx, reader, spare).map_err(Fault::new(Stage::Read))?.is_pending() {
                         // Nothing to add, so what the writer holds back goes out now.
                         ready!(self.flush(cx, writer)).map_err(Fault::new(Stage::Write))?;
                         return Poll::Pending;
@@ -138,32 +138,41 @@ impl Flow {
             }
         }
         // Whoever has to wait for a turn holds no buffer meanwhile, if the writer lets it.
-        ready!(self.write(cx, writer, count)).map_err(Fault::new(Stage::Write))?;
+        ready!(self.write(cx, (writer, count), spare)).map_err(Fault::new(Stage::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Borrows a buffer and reads into it; a buffer that stays empty goes back before this returns.
-    fn read<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> io::Result<Poll<()>> {
-        let mut buffer = Buffer::lend();
-        let mut space = ReadBuf::new(&mut buffer);
-        if Pin::new(reader).poll_read(cx, &mut space)?.is_pending() {
-            return Ok(Poll::Pending);
+    /// Reads into the spare buffer, or one that is lent for it. A buffer that stays empty is the spare one afterwards.
+    fn read<R: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        spare: &mut Option<Buffer>,
+    ) -> io::Result<Poll<()>> {
+        const { assert!(R::SPARE_ROOM <= MAX_SPARE_ROOM, "a buffer has no room for that") };
+        let mut buffer = spare.take().unwrap_or_else(Buffer::lend);
+        let mut space = ReadBuf::new(buffer.get_mut(..BUFFER_SIZE + R::SPARE_ROOM).unwrap_or_default());
+        let polled = Pin::new(reader).poll_read(cx, &mut space)?;
+        let end = space.filled().len();
+        if polled.is_ready() {
+            self.moved = true;
+            if end > 0 {
+                self.in_hand = Some(InHand { buffer, start: 0, end });
+                return Ok(Poll::Ready(()));
+            }
+            self.state = State::Ending(FlowEnd::Finished);
         }
-        self.moved = true;
-        match space.filled().len() {
-            0 => self.state = State::Ending(FlowEnd::Finished),
-            end => self.in_hand = Some(InHand { buffer, start: 0, end }),
-        }
-        Ok(Poll::Ready(()))
+        *spare = Some(buffer);
+        Ok(polled)
     }
 
-    /// Writes what is in hand, all of it. The buffer goes back with its last byte.
+    /// Writes what is in hand, all of it. With its last byte the buffer becomes the spare one.
     fn write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        writer: &mut W,
-        count: &AtomicU64,
+        (writer, count): (&mut W, &AtomicU64),
+        spare: &mut Option<Buffer>,
     ) -> Poll<io::Result<()>> {
         while let Some(in_hand) = &mut self.in_hand {
             let bytes = in_hand.buffer.get(in_hand.start..in_hand.end).unwrap_or_default();
@@ -176,7 +185,7 @@ impl Flow {
             self.unflushed = true;
             in_hand.start += written;
             if in_hand.start >= in_hand.end {
-                self.in_hand = None;
+                *spare = self.in_hand.take().map(|in_hand| in_hand.buffer);
             }
         }
         Poll::Ready(Ok(()))

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::flow::{Fault, Flow, PassOnEnd};
 use super::{ByteCounts, Copied, CopyEnd, CopyLimits, Side, Stage};
 use crate::duplex::Duplex;
+use crate::pool::Buffer;
 
 /// How long a side that failed while we wrote to it may stay silent before what it sent earlier counts as read to its
 /// end. The kernel tells at once; this is for streams that do not.
@@ -43,13 +44,15 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     /// Moves what can be moved now. `timer` is at the caller's because a timer must not move; whatever it is set to, it is
     /// set right here.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Copied> {
+        // One for both directions in turns: most often neither has anything in hand afterwards.
+        let mut spare = None;
         loop {
             // A failure is noted before the other direction is polled, since a failure may eat the kernel's only mention
             // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
             // the other hand, depends on the other direction, so that is judged when both have been polled.
-            let upwards = self.poll_from_downstream(cx);
+            let upwards = self.poll_from_downstream(cx, &mut spare);
             let mut again = self.note_failure(Side::Downstream, upwards);
-            let downwards = self.poll_from_upstream(cx);
+            let downwards = self.poll_from_upstream(cx, &mut spare);
             again |= self.note_failure(Side::Upstream, downwards);
             again |= self.judge_cut_off(Side::Downstream, upwards);
             again |= self.judge_cut_off(Side::Upstream, downwards);
@@ -66,16 +69,16 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         }
     }
 
-    fn poll_from_downstream(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
-        let pass_on = self.pass_on_end();
+    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<Fault> {
+        let how = (&*self.counts.from_downstream, self.pass_on_end());
         let ends = (&mut *self.downstream, &mut *self.upstream);
-        fault(self.from_downstream.poll(cx, ends, &self.counts.from_downstream, pass_on))
+        fault(self.from_downstream.poll(cx, ends, how, spare))
     }
 
-    fn poll_from_upstream(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
-        let pass_on = self.pass_on_end();
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<Fault> {
+        let how = (&*self.counts.from_upstream, self.pass_on_end());
         let ends = (&mut *self.upstream, &mut *self.downstream);
-        fault(self.from_upstream.poll(cx, ends, &self.counts.from_upstream, pass_on))
+        fault(self.from_upstream.poll(cx, ends, how, spare))
     }
 
     /// After a failure the other side is going to be reset; a clean end before that would be a lie.

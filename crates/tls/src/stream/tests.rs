@@ -57,7 +57,7 @@ async fn an_idle_stream_holds_no_buffer() {
 #[tokio::test]
 async fn a_slow_peer_makes_a_stream_keep_one_write_and_no_more() {
     let (mut client, mut server) = pair(1000).await;
-    let sent = [3; 10 * MAX_WRITE];
+    let sent = vec![3; 10 * MAX_WRITE];
     let first = client.write(&sent).await.unwrap();
     assert_eq!(first, MAX_WRITE);
     let [incoming, received, to_send] = held(&client);

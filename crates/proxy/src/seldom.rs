@@ -1,0 +1,150 @@
+//! A future that seldom has anything to do, beside one that is polled for every byte.
+//!
+//! A task that waits for several things is woken by one of them and asks all. Asking is not free: who waits for a change of policy
+//! takes, each time, a lock that all connections share.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Remembers that it was rung, and wakes the task.
+struct Alarm {
+    rung: AtomicBool,
+    task: Waker,
+}
+
+impl Alarm {
+    /// Rung, since nobody has looked yet.
+    fn new(task: &Waker) -> Arc<Self> {
+        Arc::new(Self { rung: AtomicBool::new(true), task: task.clone() })
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+/// `future`, which is polled only at first and when it was woken itself, however often its task is.
+pub(crate) async fn seldom<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut alarm: Option<Arc<Alarm>> = None;
+    poll_fn(|cx| {
+        let set = alarm.take().filter(|alarm| alarm.task.will_wake(cx.waker()));
+        let set = alarm.insert(set.unwrap_or_else(|| Alarm::new(cx.waker())));
+        // Before it is polled: what happens from here on rings again.
+        if set.rung.swap(false, Ordering::AcqRel) {
+            future.as_mut().poll(&mut Context::from_waker(&Arc::clone(set).into()))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Waits until `value` is two, and counts how often it is polled.
+    async fn two(mut value: watch::Receiver<u32>, polls: Arc<AtomicU32>) {
+        let mut waiting = pin!(value.wait_for(|value| *value == 2));
+        poll_fn(|cx| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            waiting.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    /// In tasks, as connections are: only there do all wakers of one look alike in every build.
+    #[tokio::test]
+    async fn it_is_polled_when_it_is_woken_and_not_when_others_are() {
+        let (sender, value) = watch::channel(0);
+        let polls = Arc::new(AtomicU32::new(0));
+        let waiting = seldom(two(value, Arc::clone(&polls)));
+        let task = tokio::spawn(async move {
+            let mut waiting = pin!(waiting);
+            let mut polled = Vec::new();
+            for turn in 0..300 {
+                if turn % 100 == 50 {
+                    sender.send_modify(|value| *value += 1);
+                }
+                let over = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
+                polled.push((polls.load(Ordering::Relaxed), over));
+                if over {
+                    break;
+                }
+                yield_now().await;
+            }
+            polled
+        });
+        let polled = task.await.unwrap();
+        assert_eq!((polled[0], polled[49], polled[50], polled[149]), ((1, false), (1, false), (2, false), (2, false)));
+        assert_eq!(polled[150..], [(3, true)]);
+    }
+
+    /// Whoever announces a change first makes it and then wakes: between the two, a task that is awake sees it too early.
+    #[tokio::test]
+    async fn what_happens_at_any_moment_is_seen() {
+        for round in 0..1000 {
+            let (sender, value) = watch::channel(0);
+            let done = Arc::new(AtomicBool::new(false));
+            let over = Arc::clone(&done);
+            let busy = async move {
+                while !over.load(Ordering::Relaxed) {
+                    yield_now().await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let task = tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = seldom(two(value, Arc::default())) => {}
+                    () = busy => {}
+                }
+            });
+            let changing = std::thread::spawn(move || {
+                for _ in 0..2 {
+                    std::thread::sleep(Duration::from_micros(round % 100));
+                    sender.send_modify(|value| *value += 1);
+                }
+                done.store(true, Ordering::Relaxed);
+                sender
+            });
+            let seen = timeout(Duration::from_secs(10), task).await;
+            assert!(matches!(seen, Ok(Ok(()))), "round {round}: {seen:?}");
+            drop(changing.join().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn it_follows_its_task() {
+        let (sender, value) = watch::channel(0);
+        let mut waiting = Box::pin(seldom(two(value, Arc::default())));
+        let elsewhere = tokio::spawn(async move {
+            let early = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
+            (waiting, early)
+        });
+        let (waiting, early) = elsewhere.await.unwrap();
+        assert!(!early);
+        let here = tokio::spawn(waiting);
+        yield_now().await;
+        sender.send_replace(2);
+        timeout(Duration::from_secs(10), here).await.unwrap().unwrap();
+    }
+}
