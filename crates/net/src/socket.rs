@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
@@ -23,17 +24,33 @@ pub const UNSENT: u32 = 128 * 1024;
 /// For a connected socket, or for a listening one, whose connections are born with its options: six calls less for each.
 ///
 /// Switches Nagle's algorithm off (we forward what we get, at once) and keepalive on (a peer that vanished must not hold
-/// descriptors for ever), and bounds what waits unsent.
+/// descriptors for ever), bounds what waits unsent, and spares loopback the pacing.
 ///
 /// # Errors
 /// If the socket is in no state to take options.
 pub fn configure(socket: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
+    let options = SockRef::from(socket);
+    options.set_tcp_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_notsent_lowat(UNSENT)
+    options.set_tcp_keepalive(&keepalive)?;
+    options.set_tcp_notsent_lowat(UNSENT)?;
+    if options.local_addr()?.as_socket().is_some_and(|local| local.ip().to_canonical().is_loopback()) {
+        stays_on_host(socket);
+    }
+    Ok(())
+}
+
+/// For a socket whose bytes do not leave this host, or a listening one of which that is true for all connections. [`configure`]
+/// knows it of addresses of loopback.
+///
+/// Where the system paces what is sent (BBR), it does not here: nothing on the way can be congested, and pacing cuts what
+/// is one packet into many, each with a timer.
+pub fn stays_on_host(socket: &impl AsFd) {
+    if sockopt::tcp_congestion(socket).is_ok_and(|name| name.starts_with("bbr")) {
+        // Always there, and open to all. Were it not, the bytes would cost more and arrive as well.
+        let _unpaced = sockopt::set_tcp_congestion(socket, "reno");
+    }
 }
 
 /// Makes the close that comes when the stream is dropped a reset, which also discards what is still unsent.
@@ -111,6 +128,21 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+    }
+
+    #[tokio::test]
+    async fn what_stays_on_the_host_is_not_paced() {
+        let (dialled, accepted) = pair().await;
+        if let Err(error) = sockopt::set_tcp_congestion(&dialled, "bbr") {
+            println!("nothing to be spared: this kernel does not let us pace ({error})");
+            return;
+        }
+        configure(&dialled).unwrap();
+        assert_eq!(sockopt::tcp_congestion(&dialled).unwrap(), "reno");
+        let default = sockopt::tcp_congestion(&accepted).unwrap();
+        configure(&accepted).unwrap();
+        let expected = if default.starts_with("bbr") { "reno" } else { &default };
+        assert_eq!(sockopt::tcp_congestion(&accepted).unwrap(), expected, "what does not pace is left as it is");
     }
 
     #[tokio::test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use portcullis_net::Duplex;
 use portcullis_net::accept::{AcceptError, Accepted, Acceptor, MAX_PAUSE, MIN_PAUSE};
 use portcullis_net::listen::{ListenError, listen};
+use portcullis_net::{Duplex, socket};
 use portcullis_policy::Reason;
 use portcullis_settings::Settings;
 use portcullis_telemetry::{ConnRecord, Direction};
@@ -138,6 +138,10 @@ async fn worker(world: Arc<World>, listeners: Vec<(Duty, TcpListener)>, number: 
         tokio::spawn(async move { expiries.keep_expiring().await });
     }
     for (duty, listener) in listeners {
+        if matches!(duty.role, Role::Outbound(_)) {
+            // Whoever dials it is the app beside us, wherever it listens.
+            socket::stays_on_host(&listener);
+        }
         match Acceptor::new(listener, Arc::clone(&world.permits)) {
             Ok(acceptor) => drop(tokio::spawn(keep_accepting(Arc::clone(&world), acceptor, duty))),
             Err(error) => tracing::error!(%error, role = ?duty.role, "cannot serve a listener"),
