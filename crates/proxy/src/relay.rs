@@ -1,7 +1,7 @@
 //! The last part of both stories: dial under a deadline, then copy until an end or a forced drain.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::changes::Changes;
 use crate::drain::Phase;
 use crate::end;
-use crate::seldom::seldom;
+use crate::seldom::Seldom;
 use crate::world::World;
 
 /// The mesh's end of a copy.
@@ -132,21 +132,23 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
     let counts =
         ByteCounts { from_downstream: record.bytes.received.clone(), from_upstream: record.bytes.sent.clone() };
-    let cut = async {
-        loop {
-            if world.drain.phase() == Phase::Forced {
-                return end::because(Reason::DrainForced, None);
+    let copied = {
+        let cut = pin!(async {
+            loop {
+                if world.drain.phase() == Phase::Forced {
+                    return end::because(Reason::DrainForced, None);
+                }
+                changes.next().await;
+                if let Some(ending) = withdrawn(world, record) {
+                    return ending;
+                }
             }
-            changes.next().await;
-            if let Some(ending) = withdrawn(world, record) {
-                return ending;
-            }
+        });
+        tokio::select! {
+            biased;
+            ending = Seldom::new(cut) => Err(ending),
+            copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
         }
-    };
-    let copied = tokio::select! {
-        biased;
-        ending = seldom(cut) => Err(ending),
-        copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
     };
     match copied {
         Ok(copied) => {

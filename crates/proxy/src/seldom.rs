@@ -3,8 +3,7 @@
 //! A task that waits for several things is woken by one of them and asks all. Asking is not free: who waits for a change of policy
 //! takes, each time, a lock that all connections share.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -33,11 +32,24 @@ impl Wake for Alarm {
     }
 }
 
-/// `future`, which is polled only at first and when it was woken itself, however often its task is.
-pub(crate) async fn seldom<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let mut alarm: Option<Arc<Alarm>> = None;
-    poll_fn(|cx| {
+/// A future that is polled only at first and when it was woken itself, however often its task is. It is borrowed: moved into here,
+/// it would take its room in the task twice.
+pub(crate) struct Seldom<'a, F> {
+    future: Pin<&'a mut F>,
+    alarm: Option<Arc<Alarm>>,
+}
+
+impl<'a, F> Seldom<'a, F> {
+    pub(crate) const fn new(future: Pin<&'a mut F>) -> Self {
+        Self { future, alarm: None }
+    }
+}
+
+impl<F: Future> Future for Seldom<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { future, alarm } = &mut *self;
         let set = alarm.take().filter(|alarm| alarm.task.will_wake(cx.waker()));
         let set = alarm.insert(set.unwrap_or_else(|| Alarm::new(cx.waker())));
         // Before it is polled: what happens from here on rings again.
@@ -46,12 +58,13 @@ pub(crate) async fn seldom<F: Future>(future: F) -> F::Output {
         } else {
             Poll::Pending
         }
-    })
-    .await
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::atomic::AtomicU32;
     use std::time::Duration;
 
@@ -76,15 +89,16 @@ mod tests {
     async fn it_is_polled_when_it_is_woken_and_not_when_others_are() {
         let (sender, value) = watch::channel(0);
         let polls = Arc::new(AtomicU32::new(0));
-        let waiting = seldom(two(value, Arc::clone(&polls)));
+
         let task = tokio::spawn(async move {
-            let mut waiting = pin!(waiting);
+            let waiting = pin!(two(value, Arc::clone(&polls)));
+            let mut waiting = Seldom::new(waiting);
             let mut polled = Vec::new();
             for turn in 0..300 {
                 if turn % 100 == 50 {
                     sender.send_modify(|value| *value += 1);
                 }
-                let over = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
+                let over = poll_fn(|cx| Poll::Ready(Pin::new(&mut waiting).poll(cx).is_ready())).await;
                 polled.push((polls.load(Ordering::Relaxed), over));
                 if over {
                     break;
@@ -112,9 +126,10 @@ mod tests {
                 std::future::pending::<()>().await;
             };
             let task = tokio::spawn(async move {
+                let waiting = pin!(two(value, Arc::default()));
                 tokio::select! {
                     biased;
-                    () = seldom(two(value, Arc::default())) => {}
+                    () = Seldom::new(waiting) => {}
                     () = busy => {}
                 }
             });
@@ -135,7 +150,8 @@ mod tests {
     #[tokio::test]
     async fn it_follows_its_task() {
         let (sender, value) = watch::channel(0);
-        let mut waiting = Box::pin(seldom(two(value, Arc::default())));
+        let waiting = async move { Seldom::new(pin!(two(value, Arc::default()))).await };
+        let mut waiting = Box::pin(waiting);
         let elsewhere = tokio::spawn(async move {
             let early = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;
             (waiting, early)
