@@ -115,7 +115,9 @@ pub(crate) fn caller(
             Err(Unknown::Two { token: token.id, certificate })
         }
         // Authoritative is the commit; here it saves the work.
-        (Some(token), _) if !token.reusable && store.is_used(token.number) => Err(Unknown::TokenUsed(token.id)),
+        (Some(token), _) if !token.reusable && store.is_used(token.number, token.expires_unix) => {
+            Err(Unknown::TokenUsed(token.id))
+        }
         (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token), shown }),
     }
 }

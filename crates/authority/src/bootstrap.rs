@@ -103,7 +103,7 @@ impl Kept {
         let fresh = self
             .tokens
             .get(id)
-            .is_some_and(|token| !services.is_used(token.number) && is_fresh(token.expires_unix, now) && file.exists());
+            .is_some_and(|token| !services.is_used(token) && is_fresh(token.expires_unix, now) && file.exists());
         if !fresh {
             let (text, token) = key.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
             write(&file, text.as_bytes(), Private::Yes, true).map_err(|error| error.to_string())?;

@@ -178,7 +178,7 @@ fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>) -> Result
 /// A key that anybody can put there is nobody's.
 fn refuse_writable(key: &FileContent) -> Result<(), String> {
     let name = key.path.file_name().unwrap_or_default().display();
-    if key.mode & 0o002 == 0 { Ok(()) } else { Err(format!("{name}: everybody may write it; chmod 0600")) }
+    if key.mode & 0o002 == 0 { Ok(()) } else { Err(format!("{name}: everybody may write it; chmod o-w")) }
 }
 
 /// The key of the tokens.
@@ -208,6 +208,10 @@ pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
 }
 
 fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, String> {
+    if let Err(why) = refuse_writable(file) {
+        // Not refused: where a folder of another system is mounted, everything looks like that.
+        tracing::warn!("{why}. Whoever writes it decides who gets a certificate");
+    }
     Registrations::read(&file.content, dir).map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", file.path.display())).collect();
         lines.join("\n")

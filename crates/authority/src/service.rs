@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::state::{Refusal, Store};
-use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, TokenNumber};
+use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, Token};
 use portcullis_identity::SpiffeId;
 use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
@@ -108,8 +108,8 @@ impl Services {
         self.used.subscribe()
     }
 
-    pub(crate) fn is_used(&self, number: TokenNumber) -> bool {
-        self.store.is_used(number)
+    pub(crate) fn is_used(&self, token: &Token) -> bool {
+        self.store.is_used(token.number, token.expires_unix)
     }
 
     fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<No>> {

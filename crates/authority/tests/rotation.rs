@@ -329,3 +329,19 @@ async fn a_rotation_to_a_root_that_is_published_or_foreign_is_refused() {
     let answer = tokio::task::spawn_blocking(move || ask(&dir)).await.unwrap().unwrap();
     assert_eq!(answer.roots_until.len(), 1);
 }
+
+#[tokio::test]
+async fn a_phase_that_does_not_get_to_the_disk_is_not_entered_and_the_audit_says_so() {
+    let stage = Stage::start(&identities()).await;
+    next(stage.folder.path());
+    // A folder with something in it, where the file is to be.
+    let obstacle = stage.path("rotation.json");
+    std::fs::create_dir_all(obstacle.join("x")).unwrap();
+    assert!(step(&stage, Step::Start, &[]).await.refused.is_some());
+    assert_eq!(step(&stage, Step::Status, &[]).await.phase, "none");
+    let audit = stage.audit();
+    let lines: Vec<_> = audit.lines().filter(|line| line.contains(r#""reason":"started""#)).collect();
+    assert!(lines.len() == 2 && lines[1].contains("not entered: "), "{audit}");
+    std::fs::remove_dir_all(obstacle).unwrap();
+    assert_eq!(done(&stage, Step::Start, &[]).await.phase, "started");
+}

@@ -65,6 +65,9 @@ pub(super) struct Image {
     /// nor this: the instance of each key that none is named after.
     #[serde(default)]
     renewed: Vec<(String, String)>,
+    /// Nor this; see [`Memory::forgotten`].
+    #[serde(default)]
+    forgotten: i64,
 }
 
 /// Who holds a key.
@@ -78,6 +81,9 @@ struct Holder {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     tokens: BTreeMap<TokenNumber, i64>,
+    /// The last end of a token that was forgotten. What ends by then may have been used: after a clock that was ahead it would be
+    /// good again.
+    forgotten: i64,
     keys: BTreeMap<KeyHash, Holder>,
     identities: BTreeMap<SpiffeId, Identity>,
     instances: Instances,
@@ -85,7 +91,7 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn check(&self, issuance: &Issuance, now_unix: i64) -> Result<(), Refusal> {
-        if issuance.token.is_some_and(|(number, _)| self.is_used(number)) {
+        if issuance.token.is_some_and(|(number, until)| self.is_used(number, until)) {
             return Err(Refusal::TokenUsed);
         }
         match self.keys.get(&issuance.key) {
@@ -96,8 +102,8 @@ impl Memory {
         }
     }
 
-    pub(super) fn is_used(&self, number: TokenNumber) -> bool {
-        self.tokens.contains_key(&number)
+    pub(super) fn is_used(&self, number: TokenNumber, until: i64) -> bool {
+        until <= self.forgotten || self.tokens.contains_key(&number)
     }
 
     /// The instance that a key is of.
@@ -201,6 +207,8 @@ impl Memory {
 
     pub(super) fn forget(&mut self, now_unix: i64) {
         let kept = |until: i64| until.saturating_add(FORGET_AFTER) >= now_unix;
+        let ended = self.tokens.values().filter(|until| !kept(**until)).max();
+        self.forgotten = ended.map_or(self.forgotten, |ended| self.forgotten.max(*ended));
         self.tokens.retain(|_, until| kept(*until));
         self.keys.retain(|_, holder| kept(holder.until));
         self.instances.retain(kept);
@@ -228,11 +236,12 @@ impl Memory {
             ),
             instances: Some(self.instances.lines()),
             renewed: renewed.map(|(key, holder)| (key.to_string(), holder.instance.to_string())).collect(),
+            forgotten: self.forgotten,
         }
     }
 
     pub(super) fn from_image(image: Image) -> Option<Self> {
-        let mut memory = Self::default();
+        let mut memory = Self { forgotten: image.forgotten, ..Self::default() };
         for (number, until) in image.tokens {
             memory.tokens.insert(TokenNumber::parse(&number)?, until);
         }

@@ -11,6 +11,8 @@ use crate::csr::KeyHash;
 use crate::token::TokenNumber;
 
 const NOW: i64 = 1_800_000_000;
+/// Of every token here.
+const END: i64 = NOW + 600;
 
 fn issuance(who: &str, key: u32, token: Option<TokenNumber>) -> Issuance {
     Issuance {
@@ -21,7 +23,7 @@ fn issuance(who: &str, key: u32, token: Option<TokenNumber>) -> Issuance {
         serial: "40".to_owned(),
         not_after_unix: NOW + 3600,
         anchor: "a0".to_owned(),
-        token: token.map(|number| (number, NOW + 600)),
+        token: token.map(|number| (number, END)),
     }
 }
 
@@ -43,7 +45,7 @@ fn a_token_serves_once_and_a_key_has_one_holder_also_after_a_restart() {
     let first = issuance("cart", 1, Some(number));
     open(folder.path()).commit(&first, NOW).unwrap();
     let store = open(folder.path());
-    assert!(store.is_used(number));
+    assert!(store.is_used(number, END));
     let replayed = store.commit(&issuance("cart", 2, Some(number)), NOW);
     assert_eq!(replayed, Err(CommitError::Refused(Refusal::TokenUsed)));
     let stolen = store.commit(&issuance("web", 1, None), NOW);
@@ -195,12 +197,12 @@ fn a_torn_last_line_is_dropped_and_any_other_damage_is_told() {
     for cut in last..whole.len() {
         fs::write(&journal, &whole[..cut]).unwrap();
         let store = open(folder.path());
-        let used: Vec<_> = numbers.iter().map(|number| store.is_used(*number)).collect();
+        let used: Vec<_> = numbers.iter().map(|number| store.is_used(*number, END)).collect();
         assert_eq!(used, [true, true, false], "cut at {cut}");
         // What comes next stands on a line of its own.
         store.commit(&issuance("cart", 9, Some(numbers[2])), NOW).unwrap();
         drop(store);
-        assert!(open(folder.path()).is_used(numbers[2]));
+        assert!(open(folder.path()).is_used(numbers[2], END));
     }
     let mut bad = whole.clone();
     bad[last - 5] ^= 1;
@@ -210,7 +212,7 @@ fn a_torn_last_line_is_dropped_and_any_other_damage_is_told() {
     bad.clone_from(&whole);
     bad[last + 20..].fill(0);
     fs::write(&journal, &bad).unwrap();
-    assert!(!open(folder.path()).is_used(numbers[2]), "zeros of a file system that lost the content");
+    assert!(!open(folder.path()).is_used(numbers[2], END), "zeros of a file system that lost the content");
 }
 
 #[test]
@@ -225,12 +227,17 @@ fn a_snapshot_replaces_the_journal_and_forgets_what_has_ended() {
     let names = files(folder.path());
     assert!(names.len() == 3 && !names.contains(&"journal.0".to_owned()), "{names:?}");
     let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
-    assert!(numbers.iter().all(|number| store.is_used(*number)));
+    assert!(numbers.iter().all(|number| store.is_used(*number, END)));
     let mut late = issuance("web", 99, None);
     late.not_after_unix = NOW + 100_000;
     store.commit(&late, NOW + 50_000).unwrap();
-    assert!(numbers.iter().all(|number| !store.is_used(*number)));
     assert_eq!(store.identities().len(), 1);
+    drop(store);
+    // The clock was ahead. What has been forgotten is not good again, nor is anything else that ended by then.
+    let store = open(folder.path());
+    assert!(numbers.iter().all(|number| store.is_used(*number, END) && !store.is_used(*number, END + 1)));
+    let replayed = store.commit(&issuance("cart", 7, Some(numbers[0])), NOW + 1);
+    assert_eq!(replayed, Err(CommitError::Refused(Refusal::TokenUsed)));
 }
 
 #[test]
@@ -245,7 +252,7 @@ fn what_a_crash_between_the_steps_of_a_snapshot_leaves_is_read() {
     fs::write(folder.path().join("journal.0"), "whatever").unwrap();
     fs::write(folder.path().join(".snapshot.0123456789abcdef"), "half").unwrap();
     let store = open(folder.path());
-    assert!(store.is_used(one) && !store.is_used(two));
+    assert!(store.is_used(one, END) && !store.is_used(two, END));
     assert_eq!(files(folder.path()), ["journal.1", "lock", "snapshot"]);
 }
 
@@ -272,7 +279,7 @@ fn files_that_do_not_go_together_are_refused_and_none_is_removed() {
     refused("an earlier snapshot");
     assert_eq!(fs::read(&journal).unwrap(), kept);
     fs::write(folder.path().join("snapshot"), latest).unwrap();
-    assert!(open(folder.path()).is_used(number), "as soon as they go together");
+    assert!(open(folder.path()).is_used(number, END), "as soon as they go together");
     fs::remove_file(&journal).unwrap();
     refused("no journal");
 }
