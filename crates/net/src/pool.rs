@@ -33,7 +33,8 @@ pub fn buffers_lent() -> isize {
     LENT.try_with(Cell::get).unwrap_or_default()
 }
 
-/// A buffer for [`BUFFER_SIZE`] bytes, and [`MAX_SPARE_ROOM`] behind them, with arbitrary content. Goes back to the pool of whichever thread drops it.
+/// A buffer for [`BUFFER_SIZE`] bytes, and [`MAX_SPARE_ROOM`] behind them, with arbitrary content. Goes back to the pool of
+/// whichever thread drops it.
 #[derive(Debug)]
 pub(crate) struct Buffer(Box<[u8]>);
 

@@ -89,7 +89,6 @@ mod tests {
     async fn it_is_polled_when_it_is_woken_and_not_when_others_are() {
         let (sender, value) = watch::channel(0);
         let polls = Arc::new(AtomicU32::new(0));
-
         let task = tokio::spawn(async move {
             let waiting = pin!(two(value, Arc::clone(&polls)));
             let mut waiting = Seldom::new(waiting);
