@@ -12,6 +12,22 @@ use crate::token::TokenNumber;
 
 /// Things are forgotten so long after their end, in seconds, since a clock may be set back.
 const FORGET_AFTER: i64 = 3600;
+/// So many days are remembered as such on which tokens ended that are forgotten; some three years.
+const MAX_FORGOTTEN_DAYS: usize = 1000;
+
+/// Says that the token is not to be kept.
+fn note_forgotten(forgotten: &mut BTreeMap<i64, i64>, until: i64) -> bool {
+    let last = forgotten.entry(day(until)).or_insert(until);
+    *last = until.max(*last);
+    if forgotten.len() > MAX_FORGOTTEN_DAYS {
+        forgotten.pop_first();
+    }
+    false
+}
+
+const fn day(unix: i64) -> i64 {
+    unix.div_euclid(24 * 3600)
+}
 
 /// What is written down.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -67,7 +83,7 @@ pub(super) struct Image {
     renewed: Vec<(String, String)>,
     /// Nor this; see [`Memory::forgotten`].
     #[serde(default)]
-    forgotten: i64,
+    forgotten: Vec<i64>,
 }
 
 /// Who holds a key.
@@ -81,9 +97,10 @@ struct Holder {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     tokens: BTreeMap<TokenNumber, i64>,
-    /// The last end of a token that was forgotten. What ends by then may have been used: after a clock that was ahead it would be
-    /// good again.
-    forgotten: i64,
+    /// For each day in which tokens ended that were forgotten, the last of these ends. What ends on that day by then may have been
+    /// used, and would be good again after a clock that was ahead. By day, so that one which was ahead by a year, and in
+    /// use, does not keep out everybody until then.
+    forgotten: BTreeMap<i64, i64>,
     keys: BTreeMap<KeyHash, Holder>,
     identities: BTreeMap<SpiffeId, Identity>,
     instances: Instances,
@@ -103,7 +120,7 @@ impl Memory {
     }
 
     pub(super) fn is_used(&self, number: TokenNumber, until: i64) -> bool {
-        until <= self.forgotten || self.tokens.contains_key(&number)
+        self.forgotten.get(&day(until)).is_some_and(|last| until <= *last) || self.tokens.contains_key(&number)
     }
 
     /// The instance that a key is of.
@@ -207,9 +224,8 @@ impl Memory {
 
     pub(super) fn forget(&mut self, now_unix: i64) {
         let kept = |until: i64| until.saturating_add(FORGET_AFTER) >= now_unix;
-        let ended = self.tokens.values().filter(|until| !kept(**until)).max();
-        self.forgotten = ended.map_or(self.forgotten, |ended| self.forgotten.max(*ended));
-        self.tokens.retain(|_, until| kept(*until));
+        let forgotten = &mut self.forgotten;
+        self.tokens.retain(|_, until| kept(*until) || note_forgotten(forgotten, *until));
         self.keys.retain(|_, holder| kept(holder.until));
         self.instances.retain(kept);
         self.identities.retain(|_, identity| {
@@ -236,12 +252,15 @@ impl Memory {
             ),
             instances: Some(self.instances.lines()),
             renewed: renewed.map(|(key, holder)| (key.to_string(), holder.instance.to_string())).collect(),
-            forgotten: self.forgotten,
+            forgotten: self.forgotten.values().copied().collect(),
         }
     }
 
     pub(super) fn from_image(image: Image) -> Option<Self> {
-        let mut memory = Self { forgotten: image.forgotten, ..Self::default() };
+        let mut memory = Self::default();
+        for until in image.forgotten {
+            note_forgotten(&mut memory.forgotten, until);
+        }
         for (number, until) in image.tokens {
             memory.tokens.insert(TokenNumber::parse(&number)?, until);
         }

@@ -103,7 +103,7 @@ impl Store {
         Ok(Self { inner: Mutex::new(inner), written: Condvar::new(), options })
     }
 
-    /// Whether a token has served already, or may have: of those that ended long ago only the last end is remembered.
+    /// Whether a token has served already, or may have: of those that ended long ago only the last end of each day is remembered.
     #[must_use]
     pub fn is_used(&self, number: TokenNumber, expires_unix: i64) -> bool {
         self.lock().memory.is_used(number, expires_unix)

@@ -241,6 +241,23 @@ fn a_snapshot_replaces_the_journal_and_forgets_what_has_ended() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_and_in_use_keeps_nobody_out_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
+    let [before, ahead, fresh] = [(); 3].map(|()| TokenNumber::random().unwrap());
+    let year = 365 * 86_400;
+    store.commit(&issuance("cart", 1, Some(before)), NOW).unwrap();
+    let future = Issuance { token: Some((ahead, END + year)), ..issuance("cart", 2, None) };
+    store.commit(&future, NOW + year).unwrap();
+    store.commit(&issuance("cart", 3, None), NOW + 2 * year).unwrap();
+    drop(store);
+    let store = open(folder.path());
+    assert!(store.is_used(before, END) && store.is_used(ahead, END + year));
+    let late = Issuance { token: Some((fresh, END + 60)), ..issuance("cart", 4, None) };
+    store.commit(&late, NOW + 60).unwrap();
+}
+
+#[test]
 fn what_a_crash_between_the_steps_of_a_snapshot_leaves_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
