@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_settings::{RouteMode, Settings, read};
+use portcullis_config::{RouteMode, Settings, read};
 
 fuzz_target!(|text: &[u8]| {
     let here = Path::new("/etc/portcullis");

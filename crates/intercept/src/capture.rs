@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use portcullis_settings::{Cidr, Settings};
+use portcullis_config::{Cidr, Settings};
 use thiserror::Error;
 
 use crate::port::{Interface, Port};

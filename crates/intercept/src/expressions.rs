@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis_settings::Cidr;
+use portcullis_config::Cidr;
 
 use crate::attributes::Attribute;
 use crate::port::{Interface, Port};

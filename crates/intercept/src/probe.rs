@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_settings::Cidr;
+use portcullis_config::Cidr;
 use rustix::io::Errno;
 use rustix::process::getuid;
 use socket2::SockRef;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use portcullis_settings::Cidr;
+use portcullis_config::Cidr;
 
 use crate::port::{Interface, Port};
 

@@ -1,13 +1,13 @@
 //! Reading policy files named on the command line, as the proxy reads its policy folder.
 //!
 //! What `validate` accepts must be what `proxy` accepts, so the folder rules (links, dot names, sizes, empty files) are
-//! those of `portcullis-watch`. What cannot be read is a finding like any other: one run shows them all.
+//! those of `portcullis-reload`. What cannot be read is a finding like any other: one run shows them all.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use portcullis_policy::{Diagnostic, Source};
-use portcullis_watch::ReadError;
+use portcullis_reload::ReadError;
 
 /// The files, and what was wrong with reading them.
 #[derive(Debug, Default)]
@@ -23,9 +23,9 @@ impl Policies {
         let mut seen = HashSet::new();
         for path in paths {
             let source = if path.is_dir() {
-                portcullis_watch::Source::Folder(path.clone())
+                portcullis_reload::Source::Folder(path.clone())
             } else {
-                portcullis_watch::Source::Files(vec![path.clone()])
+                portcullis_reload::Source::Files(vec![path.clone()])
             };
             let reading = source.read();
             policies.errors.extend(reading.errors.iter().map(unreadable));

@@ -5,13 +5,13 @@
 mod cli;
 mod commands;
 mod compose;
+mod daemon;
 mod demo;
 mod exit;
 mod files;
 mod http;
 mod output;
 mod ready;
-mod run;
 mod sandbox;
 mod signals;
 mod uncaptured;

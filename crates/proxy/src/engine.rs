@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use portcullis_config::Settings;
 use portcullis_net::accept::{AcceptError, Accepted, Acceptor, MAX_PAUSE, MIN_PAUSE};
 use portcullis_net::listen::{ListenError, listen};
 use portcullis_net::{Duplex, socket};
 use portcullis_policy::Reason;
-use portcullis_settings::Settings;
 use portcullis_telemetry::{ConnRecord, Direction};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};

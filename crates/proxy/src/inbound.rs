@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_config::{Protocol, defaults};
 use portcullis_net::accept::Accepted;
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
 use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
-use portcullis_settings::{Protocol, defaults};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
 use portcullis_wire::{Opening, proxy_v2};

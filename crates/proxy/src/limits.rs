@@ -1,6 +1,6 @@
 //! How many connections fit into the descriptors that the system grants.
 
-use portcullis_settings::Settings;
+use portcullis_config::Settings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The cap on connections that is in force: the configured one, or what the descriptors allow. Raises their limit first.

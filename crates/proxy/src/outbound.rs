@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use portcullis_config::RouteMode;
 use portcullis_net::Duplex;
 use portcullis_net::accept::Accepted;
 use portcullis_policy::Reason;
-use portcullis_settings::RouteMode;
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::client::connect_corked;
 use portcullis_tls::{Credentials, PathSummary, Unavailable};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis_settings::{Otherwise, Route, RouteMode, defaults};
+use portcullis_config::{Otherwise, Route, RouteMode, defaults};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -234,7 +234,7 @@ fn is_no_such_name(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_settings::Cidr;
+    use portcullis_config::Cidr;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_settings::RouteMode;
+use portcullis_config::RouteMode;
 use portcullis_telemetry::Service;
 use portcullis_tls::client::Sni;
 

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use portcullis_config::Settings;
 use portcullis_net::is_own_address;
 use portcullis_policy::EffectivePolicy;
-use portcullis_settings::Settings;
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{CredentialReader, Credentials, Unavailable};
 use tokio::sync::Semaphore;

@@ -109,9 +109,8 @@ fn a_selection_is_a_star_or_a_list() {
 
 #[test]
 fn settings_say_which_directions_there_are_and_what_stays_open() {
-    let of = |text: &str| {
-        Capture::of(&portcullis_settings::read(text.as_bytes(), Path::new("")).unwrap()).table().to_string()
-    };
+    let of =
+        |text: &str| Capture::of(&portcullis_config::read(text.as_bytes(), Path::new("")).unwrap()).table().to_string();
     let head = "workload: {name: a, namespace: b}\nmesh: {trustDomain: cluster.local, rootNamespace: istio-system}\n";
     let inbound = of(&format!(
         "{head}inbound: {{transparent: '[::]:16006', ports: [{{listen: '0.0.0.0:18080', port: 80, app: '127.0.0.1:80'}}]}}\n\

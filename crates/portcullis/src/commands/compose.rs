@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portcullis_config::{NAME_RULE, is_name};
 use portcullis_identity::TrustDomain;
-use portcullis_settings::{NAME_RULE, is_name};
 
 use super::Outcome;
 use crate::compose::{self, Request};

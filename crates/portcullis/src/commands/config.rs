@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use portcullis_settings::Settings;
+use portcullis_config::Settings;
 use portcullis_yaml::{MAX_FILE_BYTES, Problem};
 
 use super::Outcome;
@@ -116,7 +116,7 @@ impl Place {
     /// What the text means: the settings, or every mistake in it. Paths in it are relative to the folder of the file, or to
     /// the working directory.
     pub(crate) fn parse(&self, text: &[u8]) -> Result<Settings, Vec<Problem>> {
-        portcullis_settings::read(text, self.file().and_then(Path::parent).unwrap_or_else(|| Path::new("")))
+        portcullis_config::read(text, self.file().and_then(Path::parent).unwrap_or_else(|| Path::new("")))
     }
 
     /// One line for each mistake, `file:line:column: ...`.

@@ -73,11 +73,7 @@ fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
 
 /// What the configuration takes as a name too: a misspelt one would match nothing and be answered with the default.
 fn namespace(text: &str) -> Result<String, String> {
-    if portcullis_settings::is_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err(portcullis_settings::NAME_RULE.to_owned())
-    }
+    if portcullis_config::is_name(text) { Ok(text.to_owned()) } else { Err(portcullis_config::NAME_RULE.to_owned()) }
 }
 
 fn port(text: &str) -> Result<u16, String> {

@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use portcullis_config::Cidr;
 use portcullis_intercept::probe::{self, Outcome as Probed, Version};
 use portcullis_intercept::{
     Capture, InstallError, Installed, Interface, Port, Selection, Table, install, installed, list, remove,
 };
-use portcullis_settings::Cidr;
 
 use super::Outcome;
 use super::config::Place;

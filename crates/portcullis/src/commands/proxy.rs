@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use portcullis_telemetry::{AccessLog, log};
 
-use crate::run;
+use crate::daemon;
 
 /// Run the sidecar until SIGTERM; SIGHUP reloads policies and credentials,
 /// and says whether the configuration has changed, which takes a restart
@@ -65,5 +65,5 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         AccessLogFormat::EnvoyJson => AccessLog::EnvoyJson,
         AccessLogFormat::Off => AccessLog::Off,
     };
-    run::run(args.config.as_deref(), &run::Logging { format, level, access })
+    daemon::run(args.config.as_deref(), &daemon::Logging { format, level, access })
 }

@@ -38,7 +38,7 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> Outcome {
     let Policies { sources, mut errors } = Policies::read(&args.file);
     let loaded = PolicySet::load(&sources);
-    let roots = portcullis_authority::judge_roots(loaded.set.mesh(), Clock::system().now_unix());
+    let roots = portcullis_ca_server::judge_roots(loaded.set.mesh(), Clock::system().now_unix());
     errors.extend(loaded.errors.into_iter().chain(roots.errors));
     let warnings = loaded.warnings.into_iter().chain(roots.warnings).collect();
     let answer = Answer { valid: errors.is_empty(), documents: loaded.documents, errors, warnings };

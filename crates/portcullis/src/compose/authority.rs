@@ -9,7 +9,7 @@ use super::{Plan, Request, parts};
 
 const INIT: &str = "ca-init";
 const RUN: &str = "ca";
-const VOLUME: &str = "portcullis-authority";
+const VOLUME: &str = "portcullis-ca-server";
 /// Where both have the volume.
 const FOLDER: &str = "/var/lib/portcullis/ca";
 /// Where a token lies ready for each identity.

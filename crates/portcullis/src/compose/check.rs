@@ -1,6 +1,6 @@
 //! What stands in the way of a sidecar, and what its author should know.
 
-use portcullis_settings::{NAME_RULE, is_name};
+use portcullis_config::{NAME_RULE, is_name};
 use serde_yaml::{Mapping, Value};
 
 use super::authority::Authority;

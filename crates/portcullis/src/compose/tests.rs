@@ -75,7 +75,7 @@ fn the_namespace_goes_to_its_holder_and_the_rest_stays() {
     assert_eq!(at(&file, "networks"), &yaml("{back: {}}"));
     let volumes = at(&file, "volumes").as_mapping().unwrap();
     let names: Vec<_> = volumes.keys().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(names, ["data", "portcullis-authority", "api-identity", "db-identity"]);
+    assert_eq!(names, ["data", "portcullis-ca-server", "api-identity", "db-identity"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn only_the_part_that_makes_the_rules_may_change_the_network() {
         let seen = services.iter().filter(|(_, service)| format!("{:?}", service.get("volumes")).contains(volume));
         seen.map(|(name, _)| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(sees("portcullis-authority"), ["ca-init", "ca"]);
+    assert_eq!(sees("portcullis-ca-server"), ["ca-init", "ca"]);
     assert_eq!(sees("api-identity"), ["api-proxy", "ca"]);
     assert_eq!(sees("db-identity"), ["db-proxy", "ca"]);
 }
@@ -133,7 +133,7 @@ fn the_configuration_is_one_that_the_proxy_takes() {
             at(&file, &format!("services/{service}-intercept/environment/PORTCULLIS_CONFIG")).as_str().unwrap()
         );
         let text = text.replace("$$", "$");
-        let settings = portcullis_settings::read(text.as_bytes(), std::path::Path::new("")).unwrap();
+        let settings = portcullis_config::read(text.as_bytes(), std::path::Path::new("")).unwrap();
         assert_eq!(settings.own_id.as_str(), format!("spiffe://cluster.local/ns/shop/sa/{service}"));
         assert!(settings.inbound.http_hint && settings.inbound.transparent.is_some());
         let config = yaml(&text);
@@ -180,7 +180,7 @@ fn what_cannot_have_a_sidecar_is_refused_with_the_reason() {
     let told = add("services: {api: {}, api-net: {}}\nvolumes: {api-identity: {}}\n", &["api"]).unwrap_err();
     assert_eq!(told.len(), 2, "{told:?}");
     let told =
-        add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-authority: {}}\n", &["api"]).unwrap_err();
+        add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-ca-server: {}}\n", &["api"]).unwrap_err();
     assert_eq!(told.len(), 2, "{told:?}");
     let told = add(FILE, &["nobody", "api"]).unwrap_err().join("\n");
     assert!(told.contains("nobody") && told.contains("api, db, cache, tool"), "{told}");
@@ -193,7 +193,7 @@ fn config(file: &Value, service: &str) -> Value {
         |part: &str| at(file, &format!("services/{service}-{part}/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
     assert_eq!(of("proxy"), of("intercept"));
     let text = of("proxy").replace("$$", "$");
-    portcullis_settings::read(text.as_bytes(), std::path::Path::new("")).unwrap();
+    portcullis_config::read(text.as_bytes(), std::path::Path::new("")).unwrap();
     yaml(&text)
 }
 
@@ -214,7 +214,7 @@ fn one_authority_serves_all_and_who_is_added_later_is_registered_with_it() {
     assert_eq!(
         at(&later, "services/ca/volumes"),
         &yaml(&format!(
-            "['portcullis-authority:/var/lib/portcullis/ca', 'api-identity:{bootstrap}/api', 'db-identity:{bootstrap}/db']"
+            "['portcullis-ca-server:/var/lib/portcullis/ca', 'api-identity:{bootstrap}/api', 'db-identity:{bootstrap}/db']"
         ))
     );
     // It can be reached from wherever a sidecar is.

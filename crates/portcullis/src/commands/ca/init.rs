@@ -96,7 +96,7 @@ fn keep(args: &Args) -> Outcome {
         form @ RegisterError::Form(_) => Failure::message(Exit::BadInput, format!("{}: {form}", path.display())),
     })?;
     if let Some(Registered { text, added }) = registered {
-        let own = portcullis_authority::trust_domain(dir).map_err(|error| Failure::message(Exit::BadInput, error))?;
+        let own = portcullis_ca_server::trust_domain(dir).map_err(|error| Failure::message(Exit::BadInput, error))?;
         if own != args.trust_domain {
             let message = format!("the CA in {} is of trust domain {own}, not {}", dir.display(), args.trust_domain);
             return Err(Failure::message(Exit::BadInput, message));

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_authority::audit_files;
+use portcullis_ca_server::audit_files;
 use serde_json::Value;
 
 use crate::commands::Outcome;

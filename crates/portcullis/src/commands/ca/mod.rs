@@ -86,5 +86,5 @@ fn put(dir: &Path, intermediate: &portcullis_ca::Intermediate, roots: &str) -> R
     let cert = intermediate.cert_pem();
     write(&dir.join(ROOT_CERT), roots.as_bytes(), Private::No, true).map_err(failure)?;
     write(&dir.join(CHAIN), cert.as_bytes(), Private::No, true).map_err(failure)?;
-    portcullis_authority::put_pair(dir, &intermediate.key_pem(), cert).map_err(failure)
+    portcullis_ca_server::put_pair(dir, &intermediate.key_pem(), cert).map_err(failure)
 }

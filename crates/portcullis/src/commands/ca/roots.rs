@@ -25,7 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let published = portcullis_authority::published(&args.dir).map_err(unanswered(&args.dir))?;
+    let published = portcullis_ca_server::published(&args.dir).map_err(unanswered(&args.dir))?;
     match args.output {
         Format::Json => output::json(&published)?,
         Format::Text => output::text(&format!("{}\n", published.roots.trim_end()))?,

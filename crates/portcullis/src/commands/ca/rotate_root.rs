@@ -5,8 +5,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use portcullis_authority::{RotateRequest, Standing, Step};
 use portcullis_ca::{Private, Root, write};
+use portcullis_ca_server::{RotateRequest, Standing, Step};
 
 use super::init::INTERMEDIATE_TTL;
 use super::istiod::NewRoot;
@@ -153,7 +153,7 @@ fn make(folder: &Path) -> Result<(), Failure> {
 
 fn ask(common: &Common, step: Step, assume: &[String]) -> Result<Standing, Failure> {
     let request = RotateRequest { step, assume: assume.to_vec() };
-    portcullis_authority::rotate(&common.dir, &request).map_err(unanswered(&common.dir))
+    portcullis_ca_server::rotate(&common.dir, &request).map_err(unanswered(&common.dir))
 }
 
 fn step(common: &Common, step: Step, assume: &[String]) -> Outcome {

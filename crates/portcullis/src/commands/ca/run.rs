@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::thread;
 
 use anyhow::Context as _;
-use portcullis_authority::{Authority, Config, StartError};
 use portcullis_ca::ServerName;
+use portcullis_ca_server::{Authority, Config, StartError};
 use portcullis_telemetry::{log, panics};
 use rustix::process::Signal;
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portcullis_reload::Source;
 use portcullis_sandbox::access::Access;
-use portcullis_watch::Source;
 
 use crate::sandbox::{PROC, is_deep};
 
@@ -19,7 +19,7 @@ pub(super) fn access(dir: &Path, bootstrap: Option<&Path>, listen: [Option<Socke
         made.with_context(|| format!("--bootstrap {}", folder.display()))?;
     }
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
-    for reach in portcullis_authority::reads(dir).iter().map(Source::reach) {
+    for reach in portcullis_ca_server::reads(dir).iter().map(Source::reach) {
         read.extend(reach.within);
         read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
     }

@@ -33,7 +33,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let id = parse_id(&args.id)?;
-    let token = portcullis_authority::mint(&args.dir, &id, args.ttl, args.reusable);
+    let token = portcullis_ca_server::mint(&args.dir, &id, args.ttl, args.reusable);
     let token = token.map_err(|error| Failure::message(Exit::BadInput, error))?;
     output::text(&format!("{token}\n"))?;
     Ok(Exit::Ok)

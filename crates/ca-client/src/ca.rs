@@ -1,0 +1,328 @@
+//! Certificates from an authority that speaks Istio's protocol: a new key and a new certificate at each renewal.
+//!
+//! The old certificate stays in force until a new one has been judged. The roots of the mesh are at first those of
+//! `trustBundle`, and afterwards those that the authority hands out; an authority that hands out none (istiod) puts its root
+//! at the end of the chain instead.
+
+mod bundles;
+mod call;
+mod judge;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_config::CaClient;
+use portcullis_identity::{KeyType, TrustDomain};
+use portcullis_tls::{
+    Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, bundle_digest, certificates,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
+
+use self::bundles::Bundles;
+pub use self::bundles::Foreign;
+pub(crate) use self::bundles::merge;
+use self::call::{Authority, Proof, chain_pem};
+use self::judge::{Held, Judge, Roots};
+use crate::error::{AnswerError, FetchError};
+use crate::key::Request;
+use crate::publish::{Publisher, chance};
+use crate::schedule::{Now, Schedule, Step};
+use crate::status::Monitor;
+
+/// Reads a file; what is wrong with it is said in words.
+pub type ReadFile<T> = Box<dyn FnMut() -> Result<T, String> + Send>;
+
+/// What is read from files, whenever it is needed.
+pub struct Inputs {
+    /// The authority's roots in PEM.
+    pub roots: ReadFile<Vec<u8>>,
+    /// The token, if there is a place for one.
+    pub token: Option<ReadFile<Zeroizing<String>>>,
+    /// The kind of key for the next request.
+    pub key_type: Box<dyn Fn() -> KeyType + Send>,
+    /// The bundles of foreign trust domains that the configuration names, as they are now.
+    pub foreign: watch::Receiver<Foreign>,
+}
+
+/// Gets certificates from an authority for as long as it runs.
+pub struct CaAgent {
+    settings: CaClient,
+    judge: Judge,
+    inputs: Inputs,
+    publisher: Publisher,
+    schedule: Schedule,
+    started: Instant,
+    /// Handed out by the authority, at least once.
+    bundles: Option<Bundles>,
+    held: Option<Held>,
+    /// The SVID was not taken as proof the last time; the token may be.
+    distrusted: bool,
+}
+
+impl CaAgent {
+    /// Nothing is asked before [`run`](Self::run). `changed` is called after each new set of credentials.
+    pub fn new(
+        settings: CaClient,
+        rules: IdentityRules,
+        clock: Clock,
+        inputs: Inputs,
+        (store, reader): (CredentialStore, CredentialReader),
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> (Self, Monitor) {
+        let monitor = Monitor::new(format!("the certificate authority at {}", settings.address));
+        let agent = Self {
+            schedule: Schedule::new(chance(), settings.environment.renewal),
+            publisher: Publisher::new(store, reader, monitor.clone(), Box::new(changed)),
+            started: Instant::now(),
+            bundles: None,
+            held: None,
+            distrusted: false,
+            judge: Judge { rules, clock, configured: inputs.foreign.clone() },
+            settings,
+            inputs,
+        };
+        (agent, monitor)
+    }
+
+    /// Asks, renews and polls; does not return.
+    pub async fn run(mut self) {
+        let authority = match Authority::new(&self.settings, self.judge.clock.clone()) {
+            Ok(authority) => authority,
+            Err(error) => {
+                // Of the configuration, so no later attempt would go better.
+                self.publisher.failed(self.now().steady, &error, None);
+                return std::future::pending().await;
+            }
+        };
+        let mut foreign = self.inputs.foreign.clone();
+        let monitor = self.publisher.monitor().clone();
+        let mut watched = true;
+        loop {
+            match self.schedule.next(self.now()) {
+                Step::Fetch => self.renew(&authority).await,
+                Step::Poll => self.poll(&authority).await,
+                Step::Wait(wait) => tokio::select! {
+                    () = sleep(wait) => {}
+                    () = monitor.hurried() => { let now = self.now(); self.schedule.hurry(now); }
+                    changed = foreign.changed(), if watched => {
+                        // Without a sender there are no such files.
+                        watched = changed.is_ok();
+                        if watched { self.foreign_changed(); }
+                    }
+                },
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { unix: self.judge.clock.now_unix(), steady: self.started.elapsed() }
+    }
+
+    async fn renew(&mut self, authority: &Authority) {
+        let by_svid = self.publisher.reader().current().is_ok() && !self.distrusted;
+        match self.fetch(authority).await {
+            Ok(()) => self.distrusted = false,
+            Err(error) => {
+                // Was it the SVID that was refused? The next attempt shows the token, the one after it the SVID again.
+                let refused = matches!(error.reason(), "unauthenticated" | "tls" | "connection");
+                self.distrusted = by_svid && refused && self.inputs.token.is_some();
+                let now = self.now();
+                let wait = self.schedule.failed(now, error.trouble());
+                self.publisher.failed(now.steady, &error, Some(wait));
+            }
+        }
+    }
+
+    /// One renewal: certificate, then bundles, then both together are judged and put in force.
+    async fn fetch(&mut self, authority: &Authority) -> Result<(), FetchError> {
+        let file = self.file_roots()?;
+        let proof = self.proof()?;
+        let (kind, id) = ((self.inputs.key_type)(), self.judge.rules.expected_own_id.clone());
+        // RSA takes seconds on a slow machine.
+        let made = tokio::task::spawn_blocking(move || Request::new(kind, &id)).await;
+        let Request { key, csr } =
+            made.map_err(|error| FetchError::Local { reason: "key", message: format!("cannot make a key: {error}") })??;
+        let digest = self.digest();
+        let asked = (csr, self.settings.ttl_in_force().0);
+        let roots = self.authority_roots(&file);
+        let answer = authority.create_certificate(roots.clone(), &proof, digest.as_deref(), asked).await?;
+        let held = self.held(&answer, key)?;
+
+        // Judged with what is trusted so far, before it is shown to anybody.
+        let mut trusted = self.judge.configured(&file, &held);
+        trusted.extend(self.bundles.iter().flat_map(|bundles| bundles.own.iter().cloned()));
+        let provisional = self.judge.judge(&held, &Roots::Configured(trusted))?;
+        let not_before = provisional.svid().leaf.not_before_unix;
+        let proof = Proof::Svid(Arc::new(provisional));
+        let now = self.now();
+        let roots = match authority.trust_bundles(roots, &proof, digest.as_deref()).await {
+            Ok(Some(answer)) => {
+                let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
+                let bundles = Bundles::read(answer, &self.judge.rules)?;
+                self.schedule.polled(now, Some(hint));
+                self.publisher.polled();
+                Roots::Known(bundles)
+            }
+            Ok(None) if self.bundles.is_none() => {
+                self.schedule.polled(now, None);
+                Roots::Configured(self.judge.configured(&file, &held))
+            }
+            // Once handed out, they are not forgotten because nobody hands them out any more.
+            other => {
+                if let Err(error) = &other {
+                    self.publisher.poll_failed(error);
+                }
+                self.schedule.poll_failed(now);
+                self.bundles
+                    .clone()
+                    .map_or_else(|| Roots::Configured(self.judge.configured(&file, &held)), Roots::Known)
+            }
+        };
+        let credentials = self.judge.judge(&held, &roots)?;
+        let not_after = credentials.not_after_unix();
+        self.publisher.publish(credentials);
+        self.schedule.fetched(self.now(), not_before, not_after);
+        self.held = Some(held);
+        if let Roots::Known(bundles) = roots {
+            self.bundles = Some(bundles);
+        }
+        Ok(())
+    }
+
+    /// What an answer holds: the chain, and in the last text the roots.
+    fn held(&self, answer: &[String], key: Zeroizing<PrivateKeyDer<'static>>) -> Result<Held, FetchError> {
+        let read = |texts: &[String]| {
+            certificates(&chain_pem(texts)?)
+                .map_err(|error| AnswerError::Credentials(CredentialError::Pem { file: FileRole::Certificate, error }))
+        };
+        let mut chain = read(answer)?;
+        let last = match answer.split_last() {
+            Some((last, before)) if !before.is_empty() => read(std::slice::from_ref(last)).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let mut offered = Vec::new();
+        if self.judge.are_roots(answer.len(), &last) {
+            offered = chain.split_off(chain.len().saturating_sub(last.len()));
+        }
+        Ok(Held { chain, offered, key })
+    }
+
+    /// Asks for the bundles alone; new ones are put in force beside the certificate that we have.
+    async fn poll(&mut self, authority: &Authority) {
+        let polled = self.fetch_bundles(authority).await;
+        let now = self.now();
+        match polled {
+            Ok(Some(hint)) => {
+                self.publisher.polled();
+                self.schedule.polled(now, Some(hint));
+            }
+            Ok(None) => self.schedule.poll_failed(now),
+            Err(error) => {
+                self.publisher.poll_failed(&error);
+                self.schedule.poll_failed(now);
+            }
+        }
+    }
+
+    async fn fetch_bundles(&mut self, authority: &Authority) -> Result<Option<Duration>, FetchError> {
+        // Without a valid SVID a renewal is due anyway, and brings the bundles along.
+        let Ok(current) = self.publisher.reader().current() else { return Ok(None) };
+        let file = self.file_roots()?;
+        let roots = self.authority_roots(&file);
+        let digest = self.digest();
+        let Some(answer) = authority.trust_bundles(roots, &Proof::Svid(current), digest.as_deref()).await? else {
+            return Ok(None);
+        };
+        let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
+        let bundles = Bundles::read(answer, &self.judge.rules)?;
+        if self.bundles.as_ref() != Some(&bundles) {
+            self.adopt(bundles)?;
+        }
+        Ok(Some(hint))
+    }
+
+    /// New bundles beside the old certificate. If that does not rest on them any more, both must be new.
+    fn adopt(&mut self, bundles: Bundles) -> Result<(), FetchError> {
+        let Some(held) = &self.held else { return Ok(()) };
+        match self.judge.judge(held, &Roots::Known(bundles.clone())) {
+            Ok(credentials) => {
+                self.publisher.publish_bundles(credentials);
+                self.bundles = Some(bundles);
+                Ok(())
+            }
+            Err(error) => {
+                let now = self.now();
+                // While renewals fail as well, they come in their own time.
+                if self.schedule.failures() == 0 {
+                    self.schedule.hurry(now);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The files of foreign domains are different now.
+    fn foreign_changed(&mut self) {
+        if let Err(error) = self.again() {
+            self.publisher.poll_failed(&error);
+        }
+    }
+
+    /// The same certificate and roots of our own, judged again.
+    fn again(&mut self) -> Result<(), FetchError> {
+        let file = self.file_roots()?;
+        let Some(held) = &self.held else { return Ok(()) };
+        let roots = match &self.bundles {
+            Some(bundles) => Roots::Known(bundles.clone()),
+            None => Roots::Configured(self.judge.configured(&file, held)),
+        };
+        let credentials = self.judge.judge(held, &roots)?;
+        self.publisher.publish_bundles(credentials);
+        Ok(())
+    }
+
+    /// What the authority's own certificate may rest on: the file, and the roots of the mesh in force, since the file may be
+    /// older than the last change of roots.
+    fn authority_roots(&self, file: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+        let mut roots = file.to_vec();
+        roots.extend(self.bundles.iter().flat_map(|bundles| &bundles.own).filter(|root| !file.contains(root)).cloned());
+        roots
+    }
+
+    fn file_roots(&mut self) -> Result<Vec<CertificateDer<'static>>, FetchError> {
+        let text = (self.inputs.roots)();
+        let read = text.and_then(|text| certificates(&text).map_err(|error| error.to_string()));
+        read.map_err(|why| FetchError::Local { reason: "trust-bundle-file", message: format!("trustBundle: {why}") })
+    }
+
+    /// Which bundles are in force, as the authority can know them: without domains that only a file of ours names.
+    fn digest(&self) -> Option<String> {
+        let latest = self.publisher.reader().latest()?;
+        let handed_out = |domain: &TrustDomain| {
+            let mut foreign = self.bundles.iter().flat_map(|bundles| &bundles.foreign);
+            *domain == self.judge.rules.trust_domain || foreign.any(|(name, _)| name == domain)
+        };
+        let bundles = latest.trust().iter().filter(|(domain, _)| handed_out(domain));
+        Some(bundle_digest(bundles.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der())))))
+    }
+
+    /// Our SVID while it is valid, else the token.
+    fn proof(&mut self) -> Result<Proof, FetchError> {
+        let current = self.publisher.reader().current();
+        match (current, &mut self.inputs.token) {
+            (Ok(svid), None) => Ok(Proof::Svid(svid)),
+            (Ok(svid), Some(_)) if !self.distrusted => Ok(Proof::Svid(svid)),
+            (_, Some(token)) => {
+                let read = token().map_err(|why| format!("tokenFile: {why}"));
+                read.map(Proof::Token).map_err(|message| FetchError::Local { reason: "token-file", message })
+            }
+            (Err(why), None) => Err(FetchError::Local {
+                reason: "no-proof",
+                message: format!("{why}, and there is no tokenFile; write one into identity.ca"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The two calls to an authority, each on a connection of its own: they are hours apart.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_config::{CaClient, HostPort};
+use portcullis_rpc::bundles::GetTrustBundlesRequest;
+use portcullis_rpc::bundles::GetTrustBundlesResponse;
+use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
+use portcullis_rpc::istio::IstioCertificateRequest;
+use portcullis_rpc::istio::istio_certificate_service_client::IstioCertificateServiceClient;
+use portcullis_tls::{Clock, Credentials, authority};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::codegen::http::Uri;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{Code, Request};
+use zeroize::Zeroizing;
+
+use crate::channel::{Channel, within};
+use crate::error::{AnswerError, FetchError, clean};
+
+/// Looking up the name and connecting.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The handshake of TLS, and HTTP/2's.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// From the request to the whole answer: an authority may sign with a slow key, or ask another.
+const CALL: Duration = Duration::from_secs(10);
+/// A longer answer is not read, in bytes: ten certificates of 64 KiB in all are less in PEM.
+const CHAIN: usize = 128 * 1024;
+/// Bundles of many domains, in bytes.
+const BUNDLES: usize = 1024 * 1024;
+/// SHA-256 of the bundles that the caller uses.
+const BUNDLE_DIGEST: &str = "x-portcullis-bundle";
+
+/// What proves who we are.
+pub(super) enum Proof {
+    /// A bearer token.
+    Token(Zeroizing<String>),
+    /// Our current SVID, as TLS client certificate.
+    Svid(Arc<Credentials>),
+}
+
+/// Whom to call.
+pub(super) struct Authority {
+    address: HostPort,
+    name: ServerName<'static>,
+    origin: Uri,
+    clock: Clock,
+}
+
+impl Authority {
+    pub(super) fn new(ca: &CaClient, clock: Clock) -> Result<Self, FetchError> {
+        let local = |message: String| FetchError::Local { reason: "server-name", message };
+        let name = match ca.server_name.parse::<IpAddr>() {
+            Ok(ip) => ServerName::IpAddress(ip.into()),
+            Err(_) => ServerName::try_from(ca.server_name.trim_end_matches('.').to_owned())
+                .map_err(|_| local(format!("serverName: {} is no name that TLS can carry", ca.server_name)))?,
+        };
+        let origin = format!("https://{}", ca.address);
+        let origin = origin.parse().map_err(|error| local(format!("address: {}: {error}", ca.address)))?;
+        Ok(Self { address: ca.address.clone(), name, origin, clock })
+    }
+
+    /// Has a key certified; the certificates of the answer, as they came.
+    pub(super) async fn create_certificate(
+        &self,
+        roots: Vec<CertificateDer<'static>>,
+        proof: &Proof,
+        digest: Option<&str>,
+        (csr, ttl): (String, Option<Duration>),
+    ) -> Result<Vec<String>, FetchError> {
+        let channel = self.channel(roots, proof).await?;
+        let mut client =
+            IstioCertificateServiceClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(CHAIN);
+        // Zero leaves it to the authority, with istiod as with ours.
+        let validity_duration = ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+        let request = IstioCertificateRequest { csr, validity_duration, metadata: None };
+        let request = with_metadata(request, proof, digest)?;
+        let answer = within(CALL, "CreateCertificate", async {
+            client.create_certificate(request).await.map_err(|status| FetchError::from_status(&status))
+        });
+        Ok(answer.await?.into_inner().cert_chain)
+    }
+
+    /// Asks for the bundles; `None` if this authority does not hand them out.
+    pub(super) async fn trust_bundles(
+        &self,
+        roots: Vec<CertificateDer<'static>>,
+        proof: &Proof,
+        digest: Option<&str>,
+    ) -> Result<Option<GetTrustBundlesResponse>, FetchError> {
+        let channel = self.channel(roots, proof).await?;
+        let mut client =
+            TrustBundlesClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(BUNDLES);
+        let request = with_metadata(GetTrustBundlesRequest {}, proof, digest)?;
+        let answer = within(CALL, "GetTrustBundles", async {
+            client.get_trust_bundles(request).await.map_err(|status| FetchError::from_status(&status))
+        });
+        match answer.await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(FetchError::Refused { code: Code::Unimplemented, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn channel(&self, roots: Vec<CertificateDer<'static>>, proof: &Proof) -> Result<Channel, FetchError> {
+        let own = match proof {
+            Proof::Token(_) => None,
+            Proof::Svid(own) => Some(own.as_ref()),
+        };
+        let tls = |error: String| FetchError::Tls(clean(&error));
+        let config = authority::client(roots, own, &self.clock).map_err(|error| tls(error.to_string()))?;
+        let HostPort { host, port } = &self.address;
+        let stream = within(CONNECT, "connecting", async {
+            let connected = TcpStream::connect((host.as_str(), *port)).await;
+            connected.map_err(|error| FetchError::Connect(format!("{}: {error}", self.address)))
+        })
+        .await?;
+        within(HANDSHAKE, "the handshake", async {
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| tls(error.to_string()))?;
+            Channel::over(stream).await
+        })
+        .await
+    }
+}
+
+fn with_metadata<T>(message: T, proof: &Proof, digest: Option<&str>) -> Result<Request<T>, FetchError> {
+    let mut request = Request::new(message);
+    let metadata: &mut MetadataMap = request.metadata_mut();
+    if let Some(digest) = digest.and_then(|digest| digest.parse::<MetadataValue<Ascii>>().ok()) {
+        metadata.insert(BUNDLE_DIGEST, digest);
+    }
+    if let Proof::Token(token) = proof {
+        let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
+        let mut bearer: MetadataValue<Ascii> = bearer.parse().map_err(|_| FetchError::Local {
+            reason: "token-file",
+            message: "tokenFile: it holds something that is no token".to_owned(),
+        })?;
+        bearer.set_sensitive(true);
+        metadata.insert("authorization", bearer);
+    }
+    Ok(request)
+}
+
+/// Puts the answer's strings together: each holds one certificate or more.
+pub(super) fn chain_pem(chain: &[String]) -> Result<Vec<u8>, AnswerError> {
+    let text = chain.join("\n");
+    if text.trim().is_empty() { Err(AnswerError::Empty) } else { Ok(text.into_bytes()) }
+}

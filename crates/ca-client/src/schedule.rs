@@ -1,0 +1,198 @@
+//! When to ask an authority: a state machine that is told the time and never looks at a clock.
+//!
+//! There are two times. Certificates are valid by the wall clock, which people and NTP set; pauses are measured by the
+//! monotonic one. A renewal is due when *either* says so: the monotonic one if the wall clock was set back, and the wall
+//! clock if it was set forward or the machine slept. After each attempt the next one is at least [`pause::SHORTEST`] away by
+//! the monotonic clock, so no step of the other makes it spin.
+
+use std::time::Duration;
+
+use portcullis_config::Renewal;
+
+use crate::pause::{self, Backoff, Chance};
+
+/// A wait is at most so long, so that a wall clock that was set, or a machine that slept, is noticed.
+pub const LOOK: Duration = Duration::from_secs(30);
+/// Bundles are asked for so often unless the authority hints otherwise (SPIFFE Federation 4.1 recommends five minutes).
+pub const POLL: Duration = Duration::from_secs(300);
+/// Whatever the hint, no more often than this,
+const POLL_SHORTEST: Duration = Duration::from_secs(1);
+/// and no less often than this.
+const POLL_LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// A new certificate with less than this part of its life before it is a sign of a wrong clock. Authorities backdate by a
+/// minute or so, which must not count in one that lives for seconds.
+const SPENT: u32 = 32;
+
+/// Both times at one moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Now {
+    /// Wall clock, in Unix time.
+    pub unix: i64,
+    /// Monotonic clock, since whenever.
+    pub steady: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Ask for a certificate.
+    Fetch,
+    /// Ask for the bundles.
+    Poll,
+    /// Nothing for so long; then look again.
+    Wait(Duration),
+}
+
+/// Why there was no new certificate, as far as it changes when to try again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trouble {
+    /// Something of our own is missing or wrong; nobody else is asked.
+    Local,
+    /// The authority, or the way to it. It may have said when to come again.
+    Remote {
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// When the certificate in force ends, and by which times it is to be renewed.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    not_after: i64,
+    due_unix: i64,
+    due_steady: Duration,
+}
+
+/// The schedule of one workload.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    chance: Chance,
+    renewal: Renewal,
+    held: Option<Held>,
+    /// After a failure: not before this.
+    retry: Option<Duration>,
+    backoff: Backoff,
+    /// After any attempt: no other one before this, whatever the wall clock says.
+    rest: Duration,
+    poll: Option<Duration>,
+    poll_backoff: Backoff,
+}
+
+impl Schedule {
+    /// Nothing is there, so the first certificate is due at once. The seed should differ between workloads.
+    #[must_use]
+    pub const fn new(seed: u64, renewal: Renewal) -> Self {
+        Self {
+            chance: Chance::new(seed),
+            renewal,
+            held: None,
+            retry: None,
+            backoff: Backoff::new(),
+            rest: Duration::ZERO,
+            poll: None,
+            poll_backoff: Backoff::new(),
+        }
+    }
+
+    /// What is to be done now.
+    #[must_use]
+    pub fn next(&self, now: Now) -> Step {
+        let fetch = self.fetch_in(now);
+        if fetch.is_zero() {
+            return Step::Fetch;
+        }
+        let poll = self.poll.map(|at| at.saturating_sub(now.steady));
+        if poll.is_some_and(|wait| wait.is_zero()) {
+            return Step::Poll;
+        }
+        Step::Wait(poll.map_or(fetch, |poll| poll.min(fetch)).min(LOOK))
+    }
+
+    /// How long until a certificate is to be asked for.
+    fn fetch_in(&self, now: Now) -> Duration {
+        let wait = match (self.retry, self.held) {
+            (Some(retry), _) => retry.saturating_sub(now.steady),
+            (None, None) => Duration::ZERO,
+            (None, Some(held)) => {
+                let by_wall = Duration::from_secs(u64::try_from(held.due_unix.saturating_sub(now.unix)).unwrap_or(0));
+                held.due_steady.saturating_sub(now.steady).min(by_wall)
+            }
+        };
+        wait.max(self.rest.saturating_sub(now.steady))
+    }
+
+    /// A certificate was put in force. When it is renewed is what [`Renewal`] says, by chance within its window.
+    pub fn fetched(&mut self, now: Now, not_before: i64, not_after: i64) {
+        let seconds = |from: i64, to: i64| Duration::from_secs(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
+        // What is left, since it may be backdated; and never more than its whole life, which a clock that is slow would see.
+        let whole = seconds(not_before, not_after);
+        let life = seconds(now.unix, not_after).min(whole);
+        let wait = if life < whole / SPENT {
+            // Issued near its end: our clock or the authority's is wrong. It serves, but asking at its pace would be a spin.
+            self.backoff.failed(&mut self.chance)
+        } else {
+            self.backoff.succeeded();
+            let (from, until) = self.renewal.window(life);
+            self.chance.between(from, until).max(pause::SHORTEST)
+        };
+        self.held = Some(Held {
+            not_after,
+            due_unix: now.unix.saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)).saturating_add(1),
+            due_steady: now.steady.saturating_add(wait),
+        });
+        self.retry = None;
+        self.rest = now.steady.saturating_add(pause::SHORTEST);
+    }
+
+    /// There was no new certificate; returns how long until the next attempt.
+    pub fn failed(&mut self, now: Now, trouble: Trouble) -> Duration {
+        let mut wait = self.backoff.failed(&mut self.chance);
+        match trouble {
+            Trouble::Local => wait = wait.min(pause::LOCAL),
+            Trouble::Remote { retry_after } => wait = wait.max(retry_after.unwrap_or_default().min(pause::LONGEST)),
+        }
+        if let Some(left) = self.left(now) {
+            // Twice more at least before it ends, while there is time for that.
+            wait = wait.min((left / 2).max(pause::SHORTEST));
+        }
+        self.retry = Some(now.steady.saturating_add(wait));
+        self.rest = now.steady.saturating_add(pause::SHORTEST);
+        wait
+    }
+
+    /// What is left of a certificate that has not ended.
+    fn left(&self, now: Now) -> Option<Duration> {
+        let left = self.held?.not_after.saturating_sub(now.unix);
+        u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
+    }
+
+    /// The bundles were asked for: the hint when to do that again, or `None` if this authority does not hand them out.
+    pub fn polled(&mut self, now: Now, hint: Option<Duration>) {
+        self.poll_backoff.succeeded();
+        self.poll = hint.map(|hint| {
+            let hint = if hint.is_zero() { POLL } else { hint.clamp(POLL_SHORTEST, POLL_LONGEST) };
+            now.steady.saturating_add(self.chance.about(hint))
+        });
+    }
+
+    /// The bundles could not be had.
+    pub fn poll_failed(&mut self, now: Now) {
+        let wait = self.poll_backoff.failed(&mut self.chance);
+        self.poll = Some(now.steady.saturating_add(wait));
+    }
+
+    /// Somebody wants it now.
+    pub fn hurry(&mut self, now: Now) {
+        self.retry = Some(now.steady);
+    }
+
+    /// Attempts in a row that brought no certificate.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod ca;
+mod common;
+mod workload_api;

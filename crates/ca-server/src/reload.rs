@@ -1,0 +1,338 @@
+//! Reading the CA's folder, and reading it again when it changes. Four sets, each whole or not at all, each with its own last
+//! good one: the four files of the signer, the key of the tokens, the registrations with the bundles that they name, and Istio's
+//! resources.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_ca::rotation::{Files, Rotation};
+use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, Usual, WriteError, write};
+use portcullis_identity::TrustDomain;
+use portcullis_reload::{FileContent, Monitor, Options, Source, Watcher};
+use portcullis_tls::{Clock, TrustBundle, utc};
+
+use crate::live::{Foreign, Live};
+use crate::resources;
+
+const REGISTRATIONS: &str = "identities.yaml";
+
+const TOKEN_KEY: &str = "token-key.pem";
+
+/// The files of the signer.
+const CA_CERT: &str = "ca-cert.pem";
+const CA_KEY: &str = "ca-key.pem";
+const ROOT_CERT: &str = "root-cert.pem";
+/// This one may be missing, and may come or go at any time.
+const CHAIN: &str = "cert-chain.pem";
+
+/// The key of a certificate that is being put in place: see [`put_pair`].
+const NEXT_KEY: &str = "ca-key-next.pem";
+
+/// What keeps watching until it is dropped.
+pub(crate) struct Watchers {
+    signer: Watcher,
+    registrations: Watcher,
+    token_key: Watcher,
+    resources: Watcher,
+}
+
+impl Watchers {
+    /// Handles that look at the files at once.
+    pub(crate) fn monitors(&self) -> Vec<Monitor> {
+        [&self.signer, &self.registrations, &self.token_key, &self.resources].map(Watcher::monitor).to_vec()
+    }
+}
+
+fn signer_files(dir: &Path) -> Source {
+    let required = [CA_CERT, CA_KEY, ROOT_CERT].map(|name| dir.join(name)).to_vec();
+    Source::Parts { required, optional: vec![dir.join(CHAIN)] }
+}
+
+/// What a CA on this folder reads, wherever links and `trustBundles` lead: for whoever restricts what this process may read.
+/// What cannot be read now is left out.
+#[must_use]
+pub fn reads(dir: &Path) -> Vec<Source> {
+    let bundles = registrations(dir).map(|read| read.trust_bundles.into_values().collect()).unwrap_or_default();
+    vec![signer_files(dir), Source::Files(vec![dir.join(REGISTRATIONS), dir.join(TOKEN_KEY)]), Source::Files(bundles)]
+}
+
+pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
+    Ok(judged(dir, configured)?.signer)
+}
+
+/// The files, and what they make.
+struct Judged {
+    signer: Signer,
+    files: Vec<FileContent>,
+    /// A crash has cut off [`put_pair`]: the key is the one that waits.
+    waits: bool,
+}
+
+fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<Judged, String> {
+    let mut files = signer_files(dir).read().complete().map_err(|error| error.to_string())?;
+    let refused = match parse_signer(&files, configured) {
+        Ok(signer) => return Ok(Judged { signer, files, waits: false }),
+        Err(error) => format!("{}: {error}", dir.display()),
+    };
+    let waiting = Source::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
+    let key = files.iter_mut().find(|file| file.path.file_name().is_some_and(|own| own == CA_KEY));
+    if let (Some(key), Some(next)) = (key, waiting) {
+        (key.content, key.mode) = (next.content, next.mode);
+        if let Ok(signer) = parse_signer(&files, configured) {
+            return Ok(Judged { signer, files, waits: true });
+        }
+    }
+    Err(refused)
+}
+
+/// Puts key and certificate in place so that, wherever it is cut off, what is there makes a CA: the old one or the new one.
+///
+/// # Errors
+/// If the system refuses.
+pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
+    if !dir.join(CA_KEY).exists() {
+        // Without a certificate nothing is a CA.
+        write(&dir.join(CA_KEY), key.as_bytes(), Private::Yes, true)?;
+        return write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true);
+    }
+    // The one that was cut off first: its key must not be lost while its certificate is in place. What cannot be used anyway
+    // is replaced.
+    let configured = registrations(dir).ok().and_then(|read| read.trust_domain);
+    let _finished = finish_pair(dir, configured.as_ref());
+    write(&dir.join(NEXT_KEY), key.as_bytes(), Private::Yes, true)?;
+    write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true)?;
+    let path = dir.join(CA_KEY);
+    take_key(dir).map_err(|source| WriteError::Io { path, source })
+}
+
+/// What a crash has cut off of [`put_pair`]: the key that waits takes its place. Only if it is the certificate's.
+pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>) -> Result<(), String> {
+    if judged(dir, configured)?.waits {
+        take_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
+    }
+    Ok(())
+}
+
+fn take_key(dir: &Path) -> io::Result<()> {
+    match std::fs::rename(dir.join(NEXT_KEY), dir.join(CA_KEY)) {
+        // A CA that has started in the meantime did it.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// The four files as text, after they were judged.
+pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>) -> Result<Files, String> {
+    let Judged { files, .. } = judged(dir, configured)?;
+    let text = |name: &str| {
+        let content = named(&files, name).map(|file| file.content.to_vec()).unwrap_or_default();
+        String::from_utf8(content).map_err(|_| format!("{}: {name} is no text", dir.display()))
+    };
+    Ok(Files { ca_cert: text(CA_CERT)?, ca_key: text(CA_KEY)?, root_cert: text(ROOT_CERT)?, cert_chain: text(CHAIN)? })
+}
+
+fn named<'f>(files: &'f [FileContent], name: &str) -> Option<&'f FileContent> {
+    files.iter().find(|file| file.path.file_name().is_some_and(|own| own == name))
+}
+
+/// What is in force: what signs, what the CA's server certificate comes from, and the rotation that says so.
+pub(crate) fn in_force(dir: &Path, configured: Option<&TrustDomain>) -> Result<InForce, String> {
+    let rotation = Rotation::load(dir).map_err(|error| error.to_string())?;
+    let (signer, server) = match &rotation {
+        None => {
+            let signer = Arc::new(signer(dir, configured)?);
+            (Arc::clone(&signer), signer)
+        }
+        Some(rotation) => {
+            let both =
+                rotation.in_force(configured).map_err(|error| format!("{}: rotation: {error}", dir.display()))?;
+            (Arc::new(both.signer), Arc::new(both.server))
+        }
+    };
+    Ok(InForce { signer, server, rotation })
+}
+
+/// See [`in_force`].
+pub(crate) struct InForce {
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) server: Arc<Signer>,
+    pub(crate) rotation: Option<Rotation>,
+}
+
+fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
+    let (Some(cert), Some(key), Some(roots)) = (named(all, CA_CERT), named(all, CA_KEY), named(all, ROOT_CERT)) else {
+        return Err(format!("{CA_CERT}, {CA_KEY} and {ROOT_CERT} are three files"));
+    };
+    refuse_writable(key)?;
+    let files = SignerFiles {
+        ca_cert: &cert.content,
+        ca_key: &key.content,
+        root_cert: &roots.content,
+        cert_chain: named(all, CHAIN).map(|file| &*file.content),
+    };
+    Signer::read(files, configured).map_err(|error| error.to_string())
+}
+
+/// A key that anybody can put there is nobody's.
+fn refuse_writable(key: &FileContent) -> Result<(), String> {
+    let name = key.path.file_name().unwrap_or_default().display();
+    if key.mode & 0o002 == 0 { Ok(()) } else { Err(format!("{name}: everybody may write it; chmod o-w")) }
+}
+
+/// The key of the tokens.
+pub(crate) fn token_key(dir: &Path, trust_domain: &TrustDomain) -> Result<TokenKey, String> {
+    let file = token_key_file(dir).read().complete();
+    let file = file.map_err(|error| format!("{error}; `portcullis ca init` makes one"))?;
+    parse_token_key(&file, trust_domain)
+}
+
+fn token_key_file(dir: &Path) -> Source {
+    Source::Files(vec![dir.join(TOKEN_KEY)])
+}
+
+fn parse_token_key(files: &[FileContent], trust_domain: &TrustDomain) -> Result<TokenKey, String> {
+    let [file] = files else { return Err("one file is read".to_owned()) };
+    refuse_writable(file)?;
+    TokenKey::read(&file.content, trust_domain).map_err(|error| format!("{}: {error}", file.path.display()))
+}
+
+pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
+    let path = dir.join(REGISTRATIONS);
+    let files = Source::Files(vec![path]).read().complete().map_err(|error| error.to_string())?;
+    let [file] = files.as_slice() else {
+        return Err("one file is read".to_owned());
+    };
+    parse_registrations(file, dir)
+}
+
+fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, String> {
+    if let Err(why) = refuse_writable(file) {
+        // Not refused: where a folder of another system is mounted, everything looks like that.
+        tracing::warn!("{why}. Whoever writes it decides who gets a certificate");
+    }
+    Registrations::read(&file.content, dir).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", file.path.display())).collect();
+        lines.join("\n")
+    })
+}
+
+/// The bundles of other domains, read once.
+pub(crate) fn foreign(registrations: &Registrations) -> Result<Foreign, String> {
+    let paths = registrations.trust_bundles.values().cloned().collect();
+    let files = Source::Files(paths).read().complete().map_err(|error| error.to_string())?;
+    parse_foreign(&files, registrations.trust_bundles.keys())
+}
+
+fn parse_foreign<'a>(files: &[FileContent], domains: impl Iterator<Item = &'a TrustDomain>) -> Result<Foreign, String> {
+    let now = Clock::system().now_unix();
+    domains
+        .zip(files)
+        .map(|(domain, file)| match TrustBundle::from_pem(&file.content, now) {
+            Ok(bundle) => Ok((domain.clone(), bundle)),
+            Err(error) => Err(format!("{}: {error}", file.path.display())),
+        })
+        .collect()
+}
+
+/// Checks what only both together can be wrong about.
+pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
+    if let Some(other) = registrations.trust_domain.as_ref().filter(|domain| *domain != trust_domain) {
+        return Err(format!("{REGISTRATIONS}: trustDomain: {other} is not that of the CA that signs, {trust_domain}"));
+    }
+    if let Some((id, _)) = registrations.iter().find(|(id, _)| id.domain_str() != trust_domain.as_str()) {
+        return Err(format!("{REGISTRATIONS}: {id} is not of this CA's trust domain {trust_domain}"));
+    }
+    if registrations.trust_bundles.contains_key(trust_domain) {
+        return Err(format!(
+            "{REGISTRATIONS}: trustBundles: {trust_domain} is this CA's own, whose roots are root-cert.pem"
+        ));
+    }
+    Ok(())
+}
+
+/// Watches all sets. Whoever is told that registrations or the token key have `changed` may have something to do.
+pub(crate) fn watch(
+    dir: &Path,
+    live: &Arc<Live>,
+    environment: Usual,
+    changed: impl Fn() + Clone + Send + 'static,
+) -> Result<Watchers, String> {
+    let loader = {
+        let (live, dir) = (Arc::clone(live), dir.to_owned());
+        move |_: &[FileContent]| {
+            let configured = live.registrations.load().trust_domain.clone();
+            if !live.replace(|| signer(&dir, configured.as_ref()))? {
+                return Ok("not used while the root is being rotated".to_owned());
+            }
+            Ok::<_, String>(format!("signs until {}", utc(live.ca().signer.not_after_unix())))
+        }
+    };
+    let signer = Watcher::start(signer_files(dir), Options::default(), loader);
+    let signer = signer.map_err(|error| error.to_string())?;
+    let token_key = watch_token_key(dir, live, changed.clone())?;
+
+    let resources = watch_resources(dir, live, environment)?;
+    let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
+    let mut bundles = None;
+    let loader = move |files: &[FileContent]| {
+        let [file] = files else { return Err("one file is read".to_owned()) };
+        let read = parse_registrations(file, &own_dir)?;
+        fit(&read, live.ca().signer.trust_domain())?;
+        if bundles.is_none() || live.registrations.load().trust_bundles != read.trust_bundles {
+            // The watcher of the files that were named before ends here.
+            bundles = watch_foreign(&read, &live)?;
+        }
+        let count = read.iter().count();
+        live.registrations.store(Arc::new(read));
+        changed();
+        Ok(format!("{count} identities"))
+    };
+    let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
+    let registrations = registrations.map_err(|error| error.to_string())?;
+    Ok(Watchers { signer, registrations, token_key, resources })
+}
+
+/// A new key ends every token that is out: those that lie ready are made anew, others have to be.
+fn watch_token_key(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watcher, String> {
+    let live = Arc::clone(live);
+    let loader = move |files: &[FileContent]| {
+        let key = parse_token_key(files, live.ca().signer.trust_domain())?;
+        if key == **live.tokens.load() {
+            return Ok::<_, String>("signs tokens");
+        }
+        live.tokens.store(Arc::new(key));
+        changed();
+        Ok("signs tokens; those of the key before it are refused from now on")
+    };
+    Watcher::start(token_key_file(dir), Options::default(), loader).map_err(|error| error.to_string())
+}
+
+fn watch_resources(dir: &Path, live: &Arc<Live>, environment: Usual) -> Result<Watcher, String> {
+    let live = Arc::clone(live);
+    let loader = move |files: &[FileContent]| {
+        let read = resources::parse(files, live.ca().signer.trust_domain(), environment)?;
+        let ttl = read.usual.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
+        live.resources.store(Arc::new(read));
+        Ok::<_, String>(format!("usual lifetime {ttl}"))
+    };
+    let source = resources::source(dir, REGISTRATIONS);
+    Watcher::start(source, Options::default(), loader).map_err(|error| error.to_string())
+}
+
+fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {
+    if read.trust_bundles.is_empty() {
+        live.foreign.store(Arc::default());
+        return Ok(None);
+    }
+    let (live, domains) = (Arc::clone(live), read.trust_bundles.keys().cloned().collect::<Vec<_>>());
+    let loader = move |files: &[FileContent]| {
+        let foreign = parse_foreign(files, domains.iter())?;
+        let count = foreign.len();
+        live.foreign.store(Arc::new(foreign));
+        Ok::<_, String>(format!("bundles of {count} other trust domains"))
+    };
+    let paths = read.trust_bundles.values().cloned().collect();
+    Watcher::start(Source::Files(paths), Options::default(), loader).map(Some).map_err(|error| error.to_string())
+}

@@ -1,0 +1,286 @@
+//! What IstioOperator documents in the CA's folder add: roots for workloads to trust, and lifetimes.
+//!
+//! The extra roots are handed out and nothing else. Callers of this CA are judged by its own roots alone, so whoever holds the
+//! key of an extra root cannot get a certificate here in another's name.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use portcullis_ca::{MIN_TTL, Root, Usual, pem};
+use portcullis_identity::TrustDomain;
+use portcullis_policy::{Diagnostic, Loaded, MeshConfig, Place, PolicySet};
+use portcullis_reload::FileContent;
+use portcullis_tls::{BundleError, Clock, TrustBundle, utc};
+use rustls_pki_types::CertificateDer;
+
+/// Extra roots and no more: an answer has to stay within what callers read.
+const MAX_ROOTS: usize = 32;
+/// Their length in PEM, in bytes, and no more.
+const MAX_PEM: usize = 64 * 1024;
+
+/// A root that workloads are to trust beside those of the CA.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExtraRoot {
+    der: CertificateDer<'static>,
+    pem: String,
+    not_after_unix: i64,
+    place: Place,
+}
+
+/// What there is to say about the roots of `caCertificates`.
+#[derive(Debug, Default)]
+pub struct JudgedRoots {
+    /// Those that can be used.
+    pub roots: Vec<ExtraRoot>,
+    /// What is no root, or is too much; with any of them nothing is to be used.
+    pub errors: Vec<Diagnostic>,
+    /// Roots that have ended, which are left out.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Judges the roots that resources name as every bundle is judged: certificates of CAs that are valid at this time, and nothing
+/// else.
+#[must_use]
+pub fn judge_roots(mesh: &MeshConfig, now_unix: i64) -> JudgedRoots {
+    let mut judged = JudgedRoots::default();
+    for entry in &mesh.ca_certificates {
+        match TrustBundle::from_pem(entry.pem.as_bytes(), now_unix) {
+            Ok(bundle) => judged.roots.extend(bundle.roots().map(|root| ExtraRoot {
+                der: root.der().clone(),
+                pem: pem(root.der()),
+                not_after_unix: root.not_after_unix(),
+                place: entry.place.clone(),
+            })),
+            // It vouches for nothing any more; that must not keep a CA from starting.
+            Err(error @ BundleError::Expired { .. }) => {
+                judged.warnings.push(entry.place.diagnostic(error.class(), error.to_string()));
+            }
+            Err(error) => judged.errors.push(entry.place.diagnostic(error.class(), error.to_string())),
+        }
+    }
+    let length: usize = judged.roots.iter().map(|root| root.pem.len()).sum();
+    if let Some(last) = judged.roots.last()
+        && (judged.roots.len() > MAX_ROOTS || length > MAX_PEM)
+    {
+        let count = judged.roots.len();
+        let message =
+            format!("{count} extra roots of {length} bytes; at most {MAX_ROOTS} and {MAX_PEM} bytes are handed out");
+        judged.errors.push(last.place.diagnostic("too-many-roots", message));
+    }
+    judged
+}
+
+/// In force together.
+#[derive(Debug, Default)]
+pub(crate) struct Resources {
+    /// What holds where the registrations say no lifetime.
+    pub(crate) usual: Usual,
+    roots: Vec<ExtraRoot>,
+}
+
+impl Resources {
+    /// The roots that have not ended and are not among the CA's own.
+    pub(crate) fn roots_beyond(&self, own: &TrustBundle, now_unix: i64) -> impl Iterator<Item = &ExtraRoot> {
+        self.roots
+            .iter()
+            .filter(move |extra| extra.not_after_unix >= now_unix && !own.roots().any(|root| *root.der() == extra.der))
+    }
+}
+
+impl ExtraRoot {
+    pub(crate) const fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+}
+
+/// The files that may hold them: every YAML file beside that of the registrations.
+pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::Source {
+    portcullis_reload::Source::Beside { folder: dir.to_owned(), except: OsString::from(registrations) }
+}
+
+/// Reads the files as one set. `environment` holds where they say nothing.
+pub(crate) fn parse(files: &[FileContent], domain: &TrustDomain, environment: Usual) -> Result<Resources, String> {
+    let sources: Vec<_> = files
+        .iter()
+        .map(|file| portcullis_policy::Source { file: file.path.display().to_string(), text: file.content.to_vec() })
+        .collect();
+    let Loaded { set, errors, mut warnings, .. } = PolicySet::load(&sources);
+    // Whoever keeps something else here keeps it from nobody: this is no folder of policies.
+    let (other, mut errors): (Vec<_>, Vec<_>) =
+        errors.into_iter().partition(|error| matches!(error.reason, "unknown-kind" | "unsupported-kind"));
+    warnings.extend(other);
+    let mut judged = judge_roots(set.mesh(), Clock::system().now_unix());
+    errors.append(&mut judged.errors);
+    warnings.append(&mut judged.warnings);
+    errors.extend(judged.roots.iter().filter_map(|root| foreign(root, domain)));
+    if !errors.is_empty() {
+        return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    }
+    let usual = usual(set.mesh(), environment, &mut warnings);
+    warnings.extend(set.policies().iter().map(|policy| Diagnostic {
+        file: policy.file.clone(),
+        line: policy.line,
+        column: policy.column,
+        field: String::new(),
+        reason: "no-effect-here",
+        message: "a PeerAuthentication has an effect in the policy folder of sidecars only".to_owned(),
+    }));
+    for warning in &warnings {
+        tracing::warn!(%warning, "resource");
+    }
+    let mut roots = Vec::new();
+    for root in judged.roots {
+        if !roots.iter().any(|known: &ExtraRoot| known.der == root.der) {
+            roots.push(root);
+        }
+    }
+    tell(set.mesh(), &roots);
+    Ok(Resources { usual, roots })
+}
+
+/// A root that says it is another trust domain's, which would then be trusted for ours.
+fn foreign(root: &ExtraRoot, domain: &TrustDomain) -> Option<Diagnostic> {
+    let named = Root::trust_domain_in(&root.pem).ok().filter(|named| named != domain)?;
+    let message =
+        format!("it has a root of trust domain {named}, and this CA is of {domain}; write it into trustBundles");
+    Some(root.place.diagnostic("td-bundle", message))
+}
+
+/// Who asks for no lifetime gets `workloadCertTTL`, or `secretTTL` where that is shorter: the one is what a CA issues, the
+/// other what agents ask for.
+fn usual(mesh: &MeshConfig, environment: Usual, warnings: &mut Vec<Diagnostic>) -> Usual {
+    let shortest = [&mesh.workload_cert_ttl, &mesh.secret_ttl].into_iter().flatten().min_by_key(|ttl| ttl.value);
+    if let Some(ttl) = shortest.filter(|ttl| ttl.value < MIN_TTL) {
+        let message = "no certificate is issued for less than a minute; it will be one minute".to_owned();
+        warnings.push(ttl.place.diagnostic("lifetime-cut", message));
+    }
+    if let Some(key) = &mesh.workload_key {
+        let message = "has an effect in the policy folder of sidecars only: keys are made there".to_owned();
+        warnings.push(key.place.diagnostic("no-effect-here", message));
+    }
+    Usual { ttl: shortest.map(|ttl| ttl.value).or(environment.ttl), max_ttl: environment.max_ttl }
+}
+
+/// Which roots workloads are told to trust beyond the CA's own, and who signs below them.
+fn tell(mesh: &MeshConfig, roots: &[ExtraRoot]) {
+    for root in roots {
+        let entry = mesh.ca_certificates.iter().find(|entry| entry.place == root.place);
+        let signers = entry.map(|entry| entry.signers.join(", ")).filter(|signers| !signers.is_empty());
+        let (file, line) = (&root.place.file, root.place.position.line);
+        let until = utc(root.not_after_unix);
+        tracing::info!(file, line, signers, until, "an extra root is handed out to workloads");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use portcullis_testkit::certs::{Authority, Profile};
+
+    use super::*;
+
+    fn domain() -> TrustDomain {
+        TrustDomain::parse("cluster.local").unwrap()
+    }
+
+    fn read_with(text: &str, environment: Usual) -> Result<Resources, String> {
+        let file = FileContent { path: "/ca/mesh.yaml".into(), content: text.as_bytes().to_vec().into(), mode: 0o644 };
+        parse(&[file], &domain(), environment)
+    }
+
+    fn read(text: &str) -> Result<Resources, String> {
+        read_with(text, Usual::default())
+    }
+
+    fn operator(mesh: &str) -> String {
+        format!("apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  meshConfig:\n{mesh}")
+    }
+
+    fn roots(pems: &[&str]) -> String {
+        let entry = |pem: &&str| {
+            let lines: String = pem.lines().map(|line| format!("        {line}\n")).collect();
+            format!("    - certSigners: [external.example]\n      pem: |\n{lines}")
+        };
+        operator(&format!("    caCertificates:\n{}", pems.iter().map(entry).collect::<String>()))
+    }
+
+    fn no_domain() -> Authority {
+        Authority::self_signed(&Profile { sans: None, ..Profile::authority("cluster.local", "CN=external") })
+    }
+
+    #[test]
+    fn extra_roots_are_taken_once_and_never_those_of_the_ca() {
+        let (own, one, two) = (Authority::root("cluster.local"), Authority::root("cluster.local"), no_domain());
+        let pems = [one.bundle_pem(), two.bundle_pem(), own.bundle_pem() + &one.bundle_pem()];
+        let read = read(&roots(&pems.each_ref().map(String::as_str))).unwrap();
+        let now = Clock::system().now_unix();
+        let bundle = TrustBundle::from_pem(own.bundle_pem().as_bytes(), now).unwrap();
+        let beyond: Vec<_> = read.roots_beyond(&bundle, now).map(|root| root.der().to_vec()).collect();
+        assert_eq!(beyond, [one.root_der().to_vec(), two.root_der().to_vec()]);
+        assert_eq!(read.roots_beyond(&bundle, i64::MAX).count(), 0, "what has ended is not handed out");
+    }
+
+    #[test]
+    fn what_is_no_root_of_this_domain_is_refused_at_its_place() {
+        let root = Authority::root("cluster.local");
+        let leaf = pem(&root.workload("spiffe://cluster.local/ns/a/sa/b").chain[0]);
+        for (pem, what) in [
+            ("-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n", "damaged"),
+            ("hello\n", "no CERTIFICATE block"),
+            (leaf.as_str(), "a trust bundle holds the root certificates"),
+            (Authority::root("partner.test").bundle_pem().as_str(), "partner.test, and this CA is of cluster.local"),
+        ] {
+            let why = read(&roots(&[&root.bundle_pem(), pem])).unwrap_err();
+            let lines = 7 + root.bundle_pem().lines().count() + 3;
+            let place = format!("/ca/mesh.yaml:{lines}:9: spec.meshConfig.caCertificates[1].pem: ");
+            assert!(why.starts_with(&place) && why.contains(what), "{place} {what}: {why}");
+        }
+        let many: Vec<_> = (0..=MAX_ROOTS).map(|_| Authority::root("cluster.local").bundle_pem()).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(read(&roots(&many)).unwrap_err().contains("33 extra roots"));
+        read(&roots(&many[1..])).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_has_ended_is_left_out() {
+        let now = Clock::system().now_unix();
+        let old = Profile { sans: None, ..Profile::authority("cluster.local", "CN=old") }.valid(now - 100, now - 1);
+        let read = read(&roots(&[&Authority::self_signed(&old).bundle_pem()])).unwrap();
+        assert!(read.roots.is_empty());
+    }
+
+    #[test]
+    fn lifetimes_are_the_shorter_one_and_go_before_the_environment() {
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+        let environment = Usual { ttl: hours(5), max_ttl: hours(50) };
+        for (fields, ttl) in [
+            ("{workloadCertTTL: 12h}", 12),
+            ("{secretTTL: 6h}", 6),
+            ("{workloadCertTTL: 12h, secretTTL: 6h}", 6),
+            ("{workloadCertTTL: 12h, secretTTL: 24h}", 12),
+            ("{workloadRSAKeySize: 4096}", 5),
+        ] {
+            let read = read_with(&operator(&format!("    certificates: {fields}\n")), environment).unwrap();
+            assert_eq!(read.usual, Usual { ttl: hours(ttl), max_ttl: hours(50) }, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_operator_is_in_nobodys_way_and_a_wrong_operator_is_an_error() {
+        read("note: this is mine\n").unwrap();
+        read("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: b}\n")
+            .unwrap();
+        for text in [
+            "apiVersion: install.istio.io/v1\nkind: IstioOperator\n",
+            "apiVersion: [\n",
+            &operator("    certificates: {secretTTL: 1d}\n"),
+        ] {
+            read(text).unwrap_err();
+        }
+    }
+}

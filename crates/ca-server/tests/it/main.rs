@@ -1,0 +1,16 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod bounds;
+mod lies;
+mod reload;
+mod resources;
+mod rotation;
+mod serving;
+mod support;

@@ -1,0 +1,154 @@
+//! Starts what asks for certificates: the agent in a thread of its own, and the files that it needs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, ReadFile};
+use portcullis_ca_client::workload_api::WorkloadApiAgent;
+use portcullis_config::{CaClient, Settings, WorkloadApi};
+use portcullis_policy::PolicySet;
+use portcullis_proxy::changes::Announcer;
+use portcullis_reload::{FileContent, Source, Watcher};
+use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::Refusal;
+use super::credentials::{rules, watch_files};
+use super::private::Private;
+use super::progress::Progress;
+
+/// A longer token is none, in bytes: those of Kubernetes have about one thousand.
+const TOKEN: usize = 16 * 1024;
+
+type Started = (Progress, Option<Watcher>);
+
+pub(super) fn from_authority(
+    settings: &Settings,
+    ca: &CaClient,
+    set: &Arc<ArcSwap<PolicySet>>,
+    require_private: bool,
+    store: (CredentialStore, CredentialReader),
+    changed: Announcer,
+) -> Result<Started, Refusal> {
+    let (ttl, ttl_from) = ca.ttl_in_force();
+    let (kind, kind_from) = ca.key_in_force(set.load().mesh().key_type());
+    let ttl = ttl.map(|ttl| format!("{}s", ttl.as_secs()));
+    tracing::info!(key_type = %kind, %kind_from, ttl, %ttl_from, "certificates are asked for");
+    if let Some(warning) = kind.warning() {
+        tracing::warn!(key_type = %kind, "{warning}");
+    }
+    let wanted = (ca.clone(), Arc::clone(set));
+    let (foreign, watcher) = foreign(settings)?;
+    let roots = ca.trust_bundle.clone();
+    let inputs = Inputs {
+        roots: Box::new(move || read(&roots).map(|file| file.content.to_vec())),
+        key_type: Box::new(move || wanted.0.key_in_force(wanted.1.load().mesh().key_type()).0),
+        token: ca.token_file.clone().map(|path| token(path, require_private)),
+        foreign,
+    };
+    let announce = move || changed.announce();
+    let (agent, monitor) = CaAgent::new(ca.clone(), rules(settings), Clock::system(), inputs, store, announce);
+    in_a_thread(agent.run())?;
+    Ok((Progress::agent("ca", monitor, watcher.as_ref()), watcher))
+}
+
+pub(super) fn from_workload_api(
+    settings: &Settings,
+    api: &WorkloadApi,
+    store: (CredentialStore, CredentialReader),
+    changed: Announcer,
+) -> Result<Started, Refusal> {
+    let (foreign, watcher) = foreign(settings)?;
+    let announce = move || changed.announce();
+    let socket = api.socket.clone();
+    let (agent, monitor) = WorkloadApiAgent::new(socket, rules(settings), Clock::system(), foreign, store, announce);
+    in_a_thread(agent.run())?;
+    Ok((Progress::agent("workloadApi", monitor, watcher.as_ref()), watcher))
+}
+
+/// A runtime of its own, so that making a key delays no connection, and no load a renewal. It ends with the process.
+fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) -> Result<(), Refusal> {
+    let failed = |error: std::io::Error| Refusal::new(1, format!("cannot start a thread: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    thread::Builder::new().name("identity".to_owned()).spawn(move || runtime.block_on(work)).map_err(failed)?;
+    Ok(())
+}
+
+/// `mesh.trustBundles`, as they are now; files that turn bad leave the last good ones in force.
+fn foreign(settings: &Settings) -> Result<(watch::Receiver<Foreign>, Option<Watcher>), Refusal> {
+    let (sender, receiver) = watch::channel(Foreign::new());
+    let paths: Vec<PathBuf> = settings.foreign_bundles().cloned().collect();
+    if paths.is_empty() {
+        return Ok((receiver, None));
+    }
+    let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
+    let loader = move |files: &[FileContent]| {
+        let mut all = Foreign::new();
+        for (domain, file) in domains.iter().zip(files) {
+            let roots =
+                roots(file).map_err(|why| format!("mesh.trustBundles[{domain}]: {why}\n  {}", file.path.display()))?;
+            all.push((domain.clone(), roots));
+        }
+        let summary = format!("bundles of {} foreign trust domains", all.len());
+        sender.send_replace(all);
+        Ok::<_, String>(summary)
+    };
+    watch_files("mesh.trustBundles", settings, paths, loader).map(|watcher| (receiver, Some(watcher)))
+}
+
+fn roots(file: &FileContent) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bundle = TrustBundle::from_pem(&file.content, Clock::system().now_unix());
+    bundle.map_err(|error| error.to_string())?;
+    certificates(&file.content).map_err(|error| error.to_string())
+}
+
+/// The token, as it is when it is needed.
+fn token(path: PathBuf, require_private: bool) -> ReadFile<zeroize::Zeroizing<String>> {
+    let mut mode = Private::new("token", require_private);
+    Box::new(move || {
+        let file = read(&path)?;
+        mode.check(&file)?;
+        let text = std::str::from_utf8(&file.content).unwrap_or_default().trim();
+        let is_token = !text.is_empty() && text.len() <= TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let shown = path.display();
+        if is_token { Ok(text.to_owned().into()) } else { Err(format!("{shown}: what is in it is no token")) }
+    })
+}
+
+fn read(path: &std::path::Path) -> Result<FileContent, String> {
+    let files = Source::Files(vec![path.to_owned()]).read().complete().map_err(|errors| errors.to_string())?;
+    files.into_iter().next().ok_or_else(|| format!("{}: not there", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_anew_each_time_and_must_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let mut strict = token(path.clone(), true);
+        assert!(strict().is_err(), "not there yet");
+        let mut write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            strict().map(|token| token.to_string())
+        };
+        assert_eq!(write("a.b.c\n").as_deref(), Ok("a.b.c"));
+        assert_eq!(write("d.e.f").as_deref(), Ok("d.e.f"));
+        for wrong in ["", " \n", "two words", "a\u{7}", &"x".repeat(TOKEN + 1)] {
+            assert!(write(wrong).is_err(), "{wrong:?}");
+        }
+        fs::write(&path, "a.b.c").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(strict().is_err(), "others may read it");
+        assert!(token(path, false)().is_ok());
+    }
+}

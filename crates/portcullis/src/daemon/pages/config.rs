@@ -1,0 +1,208 @@
+//! `/config_dump`: the configuration with every default filled in, and all that is in force.
+
+use std::path::Path;
+
+use portcullis_config::{IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
+use portcullis_policy::{EffectivePolicy, MeshConfig};
+use portcullis_tls::CredentialReader;
+use serde_json::{Map, Value, json};
+
+use super::certs::certificates;
+use super::duration;
+use super::policies::modes;
+
+/// What the configuration leaves to the machine.
+#[derive(Clone, Copy)]
+pub(in crate::daemon) struct Derived {
+    /// The cap on connections.
+    pub(in crate::daemon) connections: usize,
+    /// The bound on connections that are undecided.
+    pub(in crate::daemon) handshakes: usize,
+    /// Data-plane threads.
+    pub(in crate::daemon) workers: usize,
+}
+
+/// The page; `parts` are other pages that belong into it.
+pub(in crate::daemon) fn config(
+    settings: &Settings,
+    derived: Derived,
+    (policy, said): (&EffectivePolicy, &MeshConfig),
+    reader: &CredentialReader,
+    parts: [(&str, Value); 2],
+) -> Value {
+    let mut dump = json!({
+        "workload": workload(settings),
+        "mesh": mesh(settings),
+        "identity": identity(settings, said),
+        "certificates": certificates(reader),
+        "modes": modes(settings, policy),
+        "inbound": inbound(&settings.inbound),
+        "outbound": outbound(&settings.outbound),
+        "tls": {
+            "minVersion": if settings.tls.allow_tls12 { "1.2" } else { "1.3" },
+            "compat": { "eku": settings.tls.compat.eku, "kuCritical": settings.tls.compat.ku_critical },
+        },
+        "limits": {
+            "connections": derived.connections,
+            "perIdentity": settings.limits.per_identity,
+            "handshakes": derived.handshakes,
+        },
+        "timeouts": {
+            "handshake": duration(settings.timeouts.handshake),
+            "connect": duration(settings.timeouts.connect),
+            "idle": settings.timeouts.idle.map(duration),
+            "halfClose": duration(settings.timeouts.half_close),
+        },
+        "drain": { "grace": duration(settings.drain_grace) },
+        "rescanInterval": duration(settings.rescan),
+        "sandbox": { "landlock": settings.sandbox.landlock, "seccomp": settings.sandbox.seccomp },
+        "workers": derived.workers,
+        "admin": { "listen": shown(settings.admin), "tokenFile": settings.admin_token.as_deref().map(path) },
+        "health": { "listen": shown(settings.health) },
+        "metrics": { "listen": shown(settings.metrics) },
+    });
+    if let Value::Object(fields) = &mut dump {
+        fields.extend(parts.map(|(name, part)| (name.to_owned(), part)));
+    }
+    dump
+}
+
+fn shown<T: ToString>(value: Option<T>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn workload(settings: &Settings) -> Value {
+    let workload = &settings.workload;
+    json!({
+        "name": workload.name,
+        "namespace": workload.namespace,
+        "serviceAccount": workload.service_account,
+        "labels": workload.labels,
+        "service": settings.service,
+        "spiffeId": settings.own_id.as_str(),
+    })
+}
+
+fn mesh(settings: &Settings) -> Value {
+    let mesh = &settings.mesh;
+    let bundles: Map<_, _> =
+        mesh.trust_bundles.iter().map(|(domain, file)| (domain.to_string(), path(file).into())).collect();
+    json!({
+        "trustDomain": mesh.trust_domain.as_str(),
+        "trustDomainAliases": mesh.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "trustBundles": bundles,
+        "rootNamespace": mesh.policy.root_namespace,
+        "defaultMode": mesh.policy.default_mode,
+    })
+}
+
+/// Where the files are, not what is in them.
+fn identity(settings: &Settings, said: &MeshConfig) -> Option<Value> {
+    let identity = settings.identity.as_ref()?;
+    let part = |millionths: u32| f64::from(millionths) / 1e6;
+    let (name, source) = match &identity.source {
+        IdentitySource::Files(files) => (
+            "files",
+            json!({
+                "certificate": path(&files.certificate),
+                "privateKey": path(&files.private_key),
+                "trustBundle": path(&files.trust_bundle),
+            }),
+        ),
+        IdentitySource::Ca(ca) => {
+            let ((kind, kind_from), (ttl, ttl_from)) = (ca.key_in_force(said.key_type()), ca.ttl_in_force());
+            let renewal = ca.environment.renewal;
+            (
+                "ca",
+                json!({
+                    "address": ca.address.to_string(),
+                    "trustBundle": path(&ca.trust_bundle),
+                    "tokenFile": ca.token_file.as_deref().map(path),
+                    "serverName": ca.server_name,
+                    "keyType": kind.to_string(),
+                    "keyTypeFrom": kind_from.to_string(),
+                    "ttl": ttl.map(duration),
+                    "ttlFrom": ttl_from.to_string(),
+                    "renewal": { "gracePeriodRatio": part(renewal.grace), "jitter": part(renewal.jitter) },
+                }),
+            )
+        }
+        IdentitySource::WorkloadApi(api) => {
+            ("workloadApi", json!({ "socket": path(&api.socket), "spiffeId": settings.own_id.as_str() }))
+        }
+    };
+    Some(json!({ name: source, "requirePrivateMode": identity.require_private_mode }))
+}
+
+fn inbound(inbound: &Inbound) -> Value {
+    let port = |port: &portcullis_config::InboundPort| {
+        json!({
+            "listen": port.listen.to_string(),
+            "port": port.port,
+            "app": port.app.to_string(),
+            "protocol": match port.protocol {
+                Protocol::Auto => "auto",
+                Protocol::ServerFirst => "server-first",
+            },
+            "proxyProtocol": port.proxy_protocol.then_some("v2"),
+            "limit": port.limit,
+        })
+    };
+    let apps: Map<_, _> = inbound.apps.iter().map(|(port, app)| (port.to_string(), json!(app.to_string()))).collect();
+    json!({
+        "ports": inbound.ports.iter().map(port).collect::<Vec<_>>(),
+        "transparent": shown(inbound.transparent),
+        "transparentLimit": inbound.transparent_limit,
+        "httpHint": inbound.http_hint,
+        "proxyProtocolPorts": inbound.proxy_protocol_ports,
+        "serverFirstPorts": inbound.server_first_ports,
+        "apps": apps,
+    })
+}
+
+fn outbound(outbound: &Outbound) -> Value {
+    let upstreams = outbound.upstreams.iter().map(|upstream| {
+        let fields = json!({
+            "listen": upstream.listen.to_string(),
+            "address": upstream.address.to_string(),
+            "limit": upstream.limit,
+        });
+        way(fields, &upstream.mode, upstream.service.as_deref())
+    });
+    let routes = outbound.routes.iter().map(|route| {
+        let cidrs: Vec<_> = route.cidrs.iter().map(ToString::to_string).collect();
+        way(
+            json!({ "hosts": route.hosts, "cidrs": cidrs, "ports": route.ports }),
+            &route.mode,
+            route.service.as_deref(),
+        )
+    });
+    json!({
+        "upstreams": upstreams.collect::<Vec<_>>(),
+        "transparent": shown(outbound.transparent),
+        "transparentLimit": outbound.transparent_limit,
+        "routes": routes.collect::<Vec<_>>(),
+        "otherwise": match outbound.otherwise {
+            Otherwise::Plaintext => "plaintext",
+            Otherwise::Refuse => "refuse",
+        },
+    })
+}
+
+/// How a destination is reached, added to what names it.
+fn way(mut fields: Value, mode: &RouteMode, service: Option<&str>) -> Value {
+    let (mode, identities) = match mode {
+        RouteMode::Plaintext => ("plaintext", Vec::new()),
+        RouteMode::Mtls(expected) => ("mtls", expected.iter().map(ToString::to_string).collect()),
+    };
+    if let Value::Object(fields) = &mut fields {
+        fields.insert("mode".to_owned(), mode.into());
+        fields.insert("identities".to_owned(), identities.into());
+        fields.insert("service".to_owned(), service.into());
+    }
+    fields
+}

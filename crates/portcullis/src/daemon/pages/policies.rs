@@ -1,0 +1,71 @@
+//! `/policies`, `/explain` and the effective modes: what is in force, and whose word it is.
+
+use std::collections::BTreeMap;
+
+use portcullis_config::Settings;
+use portcullis_policy::{Decided, EffectivePolicy, Mode, PeerAuthentication, PolicySet};
+use portcullis_reload::{Problem, Status};
+use serde_json::{Value, json};
+
+use super::system_time;
+use crate::daemon::policies::named_ports;
+
+/// What a policy says where it says nothing.
+const UNSET: &str = "UNSET";
+
+/// The page, also a part of `/config_dump`. Without a policy folder there is no status.
+pub(in crate::daemon) fn policies(settings: &Settings, set: &PolicySet, status: Option<&Status>) -> Value {
+    json!({
+        "folder": settings.policies.as_ref().map(|folder| folder.display().to_string()),
+        "generation": status.map(|status| status.generation),
+        "loadedAt": status.map(|status| system_time(status.loaded_at)),
+        "summary": status.map(|status| &status.summary),
+        "problem": status.and_then(|status| status.problem.as_ref()).map(problem),
+        "policies": set.policies().iter().map(policy).collect::<Vec<_>>(),
+    })
+}
+
+/// Why an older set than that of the files is in force.
+fn problem(problem: &Problem) -> Value {
+    json!({ "reason": problem.reason, "message": problem.message, "since": system_time(problem.since) })
+}
+
+fn policy(policy: &PeerAuthentication) -> Value {
+    let said = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
+    let ports: BTreeMap<_, _> = policy.ports.iter().map(|(port, mode)| (port.to_string(), said(*mode))).collect();
+    json!({
+        "namespace": policy.namespace,
+        "name": policy.name,
+        "created": policy.created.map(|created| portcullis_tls::utc(created.unix_timestamp())),
+        "selector": policy.selector,
+        "mode": said(policy.mode),
+        "ports": ports,
+        "file": policy.file,
+        "line": policy.line,
+    })
+}
+
+/// The mode of each port that somebody names, and of all others.
+pub(super) fn modes(settings: &Settings, policy: &EffectivePolicy) -> Value {
+    let port = |port: u16| {
+        let mut decided = decided(policy.mode(port));
+        if let Value::Object(fields) = &mut decided {
+            fields.insert("port".to_owned(), port.into());
+        }
+        decided
+    };
+    json!({
+        "ports": named_ports(settings, policy).into_iter().map(port).collect::<Vec<_>>(),
+        "otherPorts": decided(policy.workload()),
+    })
+}
+
+fn decided(decided: &Decided) -> Value {
+    json!({ "mode": decided.mode, "decidedBy": decided.by })
+}
+
+/// The same answer as the command `explain` gives for the same policies.
+pub(in crate::daemon) fn explain(settings: &Settings, set: &PolicySet, port: u16) -> portcullis_policy::Explanation {
+    let workload = &settings.workload;
+    portcullis_policy::explain(set, &settings.mesh.policy, &workload.namespace, &workload.labels, port)
+}

@@ -1,0 +1,196 @@
+//! The policy folder: watched, parsed as a whole, and put in force as a whole.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use portcullis_config::{IdentitySource, Settings};
+use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, MeshConfig, Mode, ParsedSource, PolicySet};
+use portcullis_proxy::changes::Announcer;
+use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
+use portcullis_telemetry::Metrics;
+use portcullis_tls::Clock;
+
+use super::{BAD_INPUT, Refusal};
+
+/// The effective policy in force, the set it was made from, and the watcher that keeps it so.
+pub(super) struct Policies {
+    pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
+    /// For whoever asks why; no connection looks at it.
+    pub(super) set: Arc<ArcSwap<PolicySet>>,
+    watcher: Option<Watcher>,
+}
+
+impl Policies {
+    pub(super) fn monitor(&self) -> Option<Monitor> {
+        self.watcher.as_ref().map(Watcher::monitor)
+    }
+}
+
+/// Loads the folder and watches it. A set with any error in it changes nothing.
+pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Refusal> {
+    let none = resolve(settings, &PolicySet::default());
+    let (effective, set) = (Arc::new(ArcSwap::from_pointee(none)), Arc::<ArcSwap<PolicySet>>::default());
+    let Some(folder) = settings.policies.clone() else {
+        return Ok(Policies { effective, set, watcher: None });
+    };
+    let options = Options { rescan_interval: settings.rescan, ..Options::default() };
+    let (target, whole, metrics, settings) =
+        (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
+    let mut first = true;
+    let mut parsed = Parsed::default();
+    let loader = move |files: &[FileContent]| {
+        let (policy, all, summary) = load(&settings, parsed.load(files), files.len())?;
+        for port in policy.ports() {
+            metrics.know_port(port);
+        }
+        if files.is_empty() {
+            let mode = settings.mesh.policy.default_mode.as_str();
+            tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
+        }
+        if !std::mem::take(&mut first) {
+            log_modes(&settings, &policy, Some(&target.load()));
+        }
+        whole.store(Arc::new(all));
+        target.store(Arc::new(policy));
+        changed.announce();
+        Ok::<_, String>(summary)
+    };
+    let watcher =
+        Watcher::start(portcullis_reload::Source::Folder(folder), options, loader).map_err(|error| match error {
+            StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
+            other => Refusal::new(BAD_INPUT, format!("policies: {other}")),
+        })?;
+    Ok(Policies { effective, set, watcher: Some(watcher) })
+}
+
+/// What each file held when it was last read. A file that did not change is not parsed again.
+#[derive(Default)]
+struct Parsed(HashMap<PathBuf, (Content, ParsedSource)>);
+
+impl Parsed {
+    fn load(&mut self, files: &[FileContent]) -> Loaded {
+        let mut before = std::mem::take(&mut self.0);
+        for FileContent { path, content, .. } in files {
+            let parsed = match before.remove(path) {
+                Some((known, parsed)) if known == *content => parsed,
+                _ => ParsedSource::new(&path.display().to_string(), content),
+            };
+            self.0.insert(path.clone(), (content.clone(), parsed));
+        }
+        PolicySet::assemble(files.iter().filter_map(|file| self.0.get(&file.path)).map(|(_, parsed)| parsed))
+    }
+}
+
+fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
+    let workload = &settings.workload;
+    loaded.errors.extend(portcullis_ca_server::judge_roots(loaded.set.mesh(), Clock::system().now_unix()).errors);
+    if !loaded.errors.is_empty() {
+        let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        return Err(lines.join("\n"));
+    }
+    without_effect(settings, loaded.set.mesh());
+    let here = loaded.set.warnings_for(&settings.mesh.policy, &workload.namespace, &workload.labels);
+    for warning in loaded.warnings.iter().chain(&here) {
+        tracing::warn!(%warning, "policy");
+    }
+    let summary = format!("documents: {}, files: {files}", loaded.documents);
+    Ok((resolve(settings, &loaded.set), loaded.set, summary))
+}
+
+/// What is written for somebody else, so that nobody waits for it to have an effect.
+fn without_effect(settings: &Settings, mesh: &MeshConfig) {
+    let note = |warning: &Diagnostic| tracing::warn!(%warning, "policy");
+    for place in mesh.for_the_authority() {
+        let message = "has an effect in the folder of the CA only (`portcullis ca run --dir`)".to_owned();
+        note(&place.diagnostic("no-effect-here", message));
+    }
+    let source = settings.identity.as_ref().map(|identity| &identity.source);
+    let why = match source {
+        Some(IdentitySource::Ca(ca)) if ca.key_type.is_none() => return,
+        Some(IdentitySource::Ca(_)) => "has no effect: identity.ca.keyType of the configuration says otherwise",
+        _ => "has no effect: the certificate does not come from a CA (identity.ca)",
+    };
+    if let Some(key) = &mesh.workload_key {
+        note(&key.place.diagnostic("no-effect-here", why.to_owned()));
+    }
+}
+
+fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {
+    let workload = &settings.workload;
+    EffectivePolicy::resolve(set, &settings.mesh.policy, &workload.namespace, &workload.labels)
+}
+
+/// One line for each port that the configuration or a policy names: its mode, and the policy that decided it.
+/// After a change also the mode that it `was`; a port that admits more than before is worth a warning.
+pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
+    let mut ports = named_ports(settings, policy);
+    ports.extend(before.into_iter().flat_map(EffectivePolicy::ports));
+    for port in ports {
+        let decided = policy.mode(port);
+        let (mode, policy) = (decided.mode.as_str(), &decided.label);
+        match before.map(|before| before.mode(port).mode).filter(|was| *was != decided.mode) {
+            Some(was) if admits(decided.mode) > admits(was) => {
+                tracing::warn!(port, mode, was = was.as_str(), %policy, "inbound port");
+            }
+            Some(was) => tracing::info!(port, mode, was = was.as_str(), %policy, "inbound port"),
+            None => tracing::info!(port, mode, %policy, "inbound port"),
+        }
+    }
+}
+
+/// How much a mode lets through, for comparison.
+const fn admits(mode: Mode) -> u8 {
+    match mode {
+        Mode::Strict => 0,
+        Mode::Permissive => 1,
+        Mode::Disable => 2,
+    }
+}
+
+/// The ports that the configuration or a policy names, in order.
+pub(super) fn named_ports(settings: &Settings, policy: &EffectivePolicy) -> BTreeSet<u16> {
+    settings.inbound.ports.iter().map(|port| port.port).chain(policy.ports()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> FileContent {
+        FileContent { path: path.into(), content: text.as_bytes().to_vec().into(), mode: 0o644 }
+    }
+
+    fn named(name: &str) -> String {
+        format!(
+            "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: {name}, namespace: x}}}}"
+        )
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_parsed_again_and_a_changed_one_is() {
+        let mut parsed = Parsed::default();
+        let (one, two, three) = (named("one"), named("two"), named("three"));
+        assert_eq!(parsed.load(&[file("a", &one), file("b", &two)]).set.policies().len(), 2);
+        // Proof that what is kept is used: another result beside the same content shows through.
+        let kept = ParsedSource::new("a", named("kept").as_bytes());
+        parsed.0.get_mut(&PathBuf::from("a")).unwrap().1 = kept;
+        let names = |loaded: &Loaded| loaded.set.policies().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        let again = parsed.load(&[file("a", &one), file("b", &three)]);
+        assert_eq!(names(&again), ["kept", "three"]);
+        let moved = parsed.load(&[file("b", &three), file("c", &one)]);
+        assert_eq!(names(&moved), ["three", "one"]);
+        assert_eq!(parsed.0.len(), 2, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_duplicate_of_an_unchanged_file_is_found() {
+        let mut parsed = Parsed::default();
+        assert!(parsed.load(&[file("a", &named("one"))]).errors.is_empty());
+        let loaded = parsed.load(&[file("a", &named("one")), file("b", &named("one"))]);
+        assert_eq!(loaded.errors.len(), 1, "{:?}", loaded.errors);
+        assert_eq!(loaded.errors[0].reason, "duplicate-resource");
+        assert!(loaded.errors[0].message.contains("at a:1 already"), "{}", loaded.errors[0]);
+    }
+}

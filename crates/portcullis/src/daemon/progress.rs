@@ -1,0 +1,114 @@
+//! How the credentials fare, whatever their source: for readiness, metrics, pages and reloads.
+
+use portcullis_reload::Watcher;
+use portcullis_telemetry::Metrics;
+use portcullis_tls::{CredentialReader, Unavailable};
+use serde_json::{Value, json};
+
+use super::pages::system_time;
+use super::status::{seconds, set};
+
+/// What is known of the source. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    /// No identity is configured.
+    None,
+    /// Files are watched.
+    Files(portcullis_reload::Monitor),
+    /// Somebody is asked.
+    Agent {
+        /// The key in `identity` that names the source.
+        key: &'static str,
+        /// How it fares.
+        monitor: portcullis_ca_client::Monitor,
+        /// The files with bundles of foreign domains, if there are any.
+        files: Option<portcullis_reload::Monitor>,
+    },
+}
+
+impl Progress {
+    pub(super) fn agent(key: &'static str, monitor: portcullis_ca_client::Monitor, watcher: Option<&Watcher>) -> Self {
+        Self::Agent { key, monitor, files: watcher.map(Watcher::monitor) }
+    }
+
+    /// SIGHUP: reads the files again, asks for a new certificate.
+    pub(super) fn reload_now(&self) {
+        match self {
+            Self::None => {}
+            Self::Files(monitor) => monitor.reload_now(),
+            Self::Agent { monitor, files, .. } => {
+                monitor.renew_now();
+                files.iter().for_each(portcullis_reload::Monitor::reload_now);
+            }
+        }
+    }
+
+    /// Why the proxy is not ready as far as its identity goes.
+    pub(super) fn pending(&self, reader: &CredentialReader) -> Option<String> {
+        let why = match (self, reader.current()) {
+            (Self::None, _) => {
+                return Some("identity (none configured: whatever is to be terminated is refused)".to_owned());
+            }
+            (_, Ok(_)) => return None,
+            (_, Err(why)) => why,
+        };
+        let Self::Agent { monitor, .. } = self else { return Some(format!("credentials ({why})")) };
+        let status = monitor.status();
+        let problem = status.problem.map_or_else(|| "no answer yet".to_owned(), |problem| problem.message);
+        let waiting = format!("waiting for {}: {problem}", status.source);
+        Some(match why {
+            Unavailable::NotLoaded => format!("credentials ({waiting})"),
+            Unavailable::Expired { .. } => format!("credentials ({why}; {waiting})"),
+        })
+    }
+
+    /// What is only worth knowing when somebody looks.
+    pub(super) fn refresh(&self, metrics: &Metrics, reader: &CredentialReader) {
+        match self {
+            Self::None => {}
+            Self::Files(monitor) => set(&metrics.credentials, Some(monitor)),
+            Self::Agent { monitor, .. } => {
+                let status = monitor.status();
+                let failures = status.failures.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+                if let Some(renewed_at) = status.renewed_at {
+                    metrics.credentials.set(reader.generation(), failures, seconds(renewed_at));
+                }
+                metrics.identity.renewals(status.renewals, &status.failures, status.consecutive_failures);
+                metrics.identity.bundle_polls(status.bundle_polls, &status.bundle_failures);
+            }
+        }
+    }
+
+    /// What `/certs` shows of the source.
+    pub(super) fn page(&self) -> Value {
+        match self {
+            Self::None => Value::Null,
+            Self::Files(monitor) => {
+                let status = monitor.status();
+                json!({
+                    "kind": "files",
+                    "loadedAt": system_time(status.loaded_at),
+                    "problem": status.problem.map(|problem| json!({
+                        "reason": problem.reason, "message": problem.message, "since": system_time(problem.since),
+                    })),
+                })
+            }
+            Self::Agent { key, monitor, .. } => {
+                let status = monitor.status();
+                json!({
+                    "kind": key,
+                    "name": status.source,
+                    "renewals": status.renewals,
+                    "renewedAt": status.renewed_at.map(system_time),
+                    "failures": status.failures,
+                    "consecutiveFailures": status.consecutive_failures,
+                    "bundlePolls": status.bundle_polls,
+                    "bundleFailures": status.bundle_failures,
+                    "problem": status.problem.map(|problem| json!({
+                        "reason": problem.reason, "message": problem.message, "since": system_time(problem.since),
+                    })),
+                })
+            }
+        }
+    }
+}

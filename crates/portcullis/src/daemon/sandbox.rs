@@ -1,0 +1,133 @@
+//! What a sidecar needs once it serves. It enters the sandbox after everything is bound that is ever bound.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use portcullis_config::{IdentitySource, Settings};
+use portcullis_reload::Source;
+use portcullis_sandbox::access::Access;
+
+use crate::sandbox::{self, PROC, Sandbox, is_deep};
+
+/// What looking up a name reads. Missing ones are left out.
+const NAME_LOOKUP: &[&str] =
+    &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
+/// An answer that is too long for one datagram is asked for over TCP.
+const DNS: u16 = 53;
+
+/// Enters the sandbox. `config` is the configuration, which stays readable: whether it has changed is told.
+pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
+    let access = Access { read: readable(settings, config), connect: dialled(settings), ..Access::default() };
+    sandbox::enter(settings.sandbox.landlock.then_some(&access), settings.sandbox.seccomp)
+}
+
+fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
+    let mut read = BTreeSet::from([PathBuf::from(PROC)]);
+    let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
+    let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
+    sources.push(Source::Files(files.collect()));
+    read.extend(config.map(own_file).unwrap_or_default());
+    for reach in sources.iter().map(Source::reach) {
+        read.extend(reach.within);
+        read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
+    }
+    for file in NAME_LOOKUP.iter().map(PathBuf::from) {
+        // A link leads to where a resolver renames new versions over old ones.
+        let holder = fs::canonicalize(&file).ok().and_then(|end| end.parent().map(Path::to_owned));
+        read.extend(holder.filter(|holder| is_deep(holder)));
+        read.insert(file);
+    }
+    read
+}
+
+/// Where the configuration is, and where a new one would be put. Nothing more: that a restart is needed is worth less than
+/// what may lie around, so in a folder such as `/etc` it is the file alone, as it is now.
+fn own_file(config: &Path) -> BTreeSet<PathBuf> {
+    let folder = config.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+    let mut read: BTreeSet<PathBuf> = folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().collect();
+    read.extend(Source::Files(vec![config.to_owned()]).reach().within);
+    read.retain(|folder| is_deep(folder));
+    read.extend(fs::canonicalize(config));
+    read
+}
+
+/// The ports of the app, of the upstreams and of a certificate authority, or `None` where a captured connection may go anywhere.
+fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
+    let (inbound, outbound) = (&settings.inbound, &settings.outbound);
+    if inbound.transparent.or(outbound.transparent).is_some() {
+        return None;
+    }
+    let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();
+    let authority = match settings.identity.as_ref().map(|identity| &identity.source) {
+        Some(IdentitySource::Ca(ca)) => Some(&ca.address),
+        _ => None,
+    };
+    for address in outbound.upstreams.iter().map(|upstream| &upstream.address).chain(authority) {
+        ports.insert(address.port);
+        if address.host.parse::<IpAddr>().is_err() {
+            ports.insert(DNS);
+        }
+    }
+    Some(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        let text = format!("workload: {{name: a, namespace: b}}\n{text}");
+        portcullis_config::read(text.as_bytes(), Path::new("/srv/app/conf")).unwrap()
+    }
+
+    #[test]
+    fn only_fixed_destinations_restrict_what_is_dialled() {
+        let ports = "ports: [{listen: \"127.0.0.1:1\", port: 80, app: \"127.0.0.1:8080\"}]";
+        let upstream = |address: &str| {
+            format!("outbound: {{upstreams: [{{listen: \"127.0.0.1:2\", address: \"{address}\", mode: plaintext}}]}}")
+        };
+        let of = |text: &str| dialled(&settings(text)).map(Vec::from_iter);
+        assert_eq!(of(""), Some(vec![]));
+        assert_eq!(of(&format!("inbound: {{{ports}}}")), Some(vec![8080]));
+        assert_eq!(of(&upstream("10.0.0.1:9000")), Some(vec![9000]));
+        assert_eq!(of(&upstream("[::1]:9000")), Some(vec![9000]));
+        assert_eq!(of(&upstream("cart:9000")), Some(vec![DNS, 9000]));
+        assert_eq!(of(&format!("inbound: {{{ports}, transparent: \"127.0.0.1:3\"}}")), None);
+        let ca = |address: &str| format!("identity: {{ca: {{address: \"{address}\", trustBundle: r}}}}");
+        assert_eq!(of(&ca("10.0.0.1:15012")), Some(vec![15012]));
+        assert_eq!(of(&ca("ca:15012")), Some(vec![DNS, 15012]));
+        assert_eq!(of("outbound: {transparent: \"127.0.0.1:3\"}"), None);
+    }
+
+    #[test]
+    fn the_configuration_does_not_open_what_lies_around_it() {
+        let of = |path: &str| own_file(Path::new(path));
+        assert_eq!(of("/etc/hosts"), BTreeSet::from([fs::canonicalize("/etc/hosts").unwrap()]));
+        assert_eq!(of("/srv/app/conf/cart.yaml"), BTreeSet::from(["/srv/app/conf".into()]));
+    }
+
+    #[test]
+    fn what_holds_more_than_ours_is_not_readable() {
+        let files = |folder: &str| {
+            format!(
+                "identity: {{files: {{certificate: {folder}/c, privateKey: {folder}/k, trustBundle: {folder}/b}}}}\n\
+                 mesh: {{trustBundles: {{partner.test: /srv/partner/roots/p}}}}\npolicies: policies\n"
+            )
+        };
+        let read = readable(&settings(&files("/etc/certs")), Some(Path::new("/srv/app/conf/cart.yaml")));
+        for yes in ["/srv/app/conf", "/srv/app/conf/policies", "/etc/certs", "/srv/partner/roots", "/srv/partner"] {
+            assert!(read.contains(Path::new(yes)), "{yes} in {read:?}");
+        }
+        for no in ["/", "/etc", "/srv", "/srv/app", "/etc/shadow", "/etc/ssl", "/usr"] {
+            assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
+        }
+        let ca = "identity: {ca: {address: \"ca:1\", trustBundle: /srv/b/ca/roots, tokenFile: /srv/b/me/token}}\n";
+        let read = readable(&settings(ca), None);
+        assert!(["/srv/b/ca", "/srv/b/me"].iter().all(|folder| read.contains(Path::new(folder))), "{read:?}");
+        // Files in the root itself: they alone, and no renames.
+        let read = readable(&settings(&files("")), Some(Path::new("/srv/app/conf/cart.yaml")));
+        assert!(read.contains(Path::new("/k")) && !read.contains(Path::new("/")), "{read:?}");
+    }
+}

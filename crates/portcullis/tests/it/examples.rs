@@ -1,0 +1,135 @@
+//! What the documents show works as it stands: config/quickstart with certs-dev/make, and the blocks of the README.
+//!
+//! Only the port numbers are replaced by free ones, the same everywhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{App, BIN, Sidecar, ask, eventually, free_port, passed, portcullis};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, target) = (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
+        if entry.file_type().unwrap().is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path()).unwrap(), target).unwrap();
+        } else if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Free ports in the place of those that the examples name.
+struct Ports(BTreeMap<u16, u16>);
+
+impl Ports {
+    fn new(named: &[u16]) -> Self {
+        Self(named.iter().map(|port| (*port, free_port())).collect())
+    }
+
+    fn address(&self, named: u16) -> SocketAddr {
+        ([127, 0, 0, 1], self.0[&named]).into()
+    }
+
+    fn rewrite(&self, file: &Path) {
+        let mut text = fs::read_to_string(file).unwrap();
+        for (named, free) in &self.0 {
+            text = text.replace(&format!("\"127.0.0.1:{named}\""), &format!("\"127.0.0.1:{free}\""));
+        }
+        fs::write(file, text).unwrap();
+    }
+}
+
+#[test]
+fn the_quick_start_of_config_runs_as_its_readme_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for part in ["config", "certs-dev"] {
+        copy(&repository().join(part), &root.join(part));
+    }
+    // Somebody's own certificates stay out of it.
+    let _none = fs::remove_dir_all(root.join("certs-dev/out"));
+    for _again in 0..2 {
+        let made = Command::new(root.join("certs-dev/make")).env("PORTCULLIS", BIN).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    let app = App::start();
+    let mut ports = Ports::new(&[18080, 19090, 19080, 15000, 15010, 9090]);
+    ports.0.insert(8080, app.address.port());
+    ports.0.insert(9090, app.address.port());
+    let quickstart = root.join("config/quickstart");
+    for name in ["cart.yaml", "web.yaml"] {
+        let checked = portcullis(&["config", "check", quickstart.join(name).to_str().unwrap()]);
+        assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+        ports.rewrite(&quickstart.join(name));
+    }
+    let cart = Sidecar::launch(&quickstart.join("cart.yaml"), ports.address(15000));
+    let web = Sidecar::launch(&quickstart.join("web.yaml"), ports.address(15010));
+    cart.ready();
+    web.ready();
+
+    assert!(passed(ports.address(19080), b"through both"), "{}{}", web.read_log(), cart.read_log());
+    assert!(!passed(ports.address(18080), b"plaintext to a STRICT port"));
+    let told = ask(ports.address(18080), b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(told.starts_with(b"HTTP/1.1 403 ") && told.ends_with(b"through a sidecar.\n"), "{}", told.escape_ascii());
+    assert!(passed(ports.address(19090), b"plaintext to the excepted port"));
+
+    let policies = quickstart.join("policies");
+    let ladder = portcullis(&[
+        "explain",
+        "--policies",
+        policies.to_str().unwrap(),
+        "--root-namespace",
+        "istio-system",
+        "--namespace",
+        "shop",
+        "--labels",
+        "app=cart",
+        "--port",
+        "8080",
+    ]);
+    let told = String::from_utf8_lossy(&ladder.stdout);
+    assert!(ladder.status.success() && told.contains("STRICT") && told.contains("shop/default"), "{told}");
+
+    let namespace = policies.join("shop/namespace.yaml");
+    let permissive = fs::read_to_string(&namespace).unwrap().replace("mode: STRICT", "mode: PERMISSIVE");
+    fs::write(&namespace, permissive).unwrap();
+    eventually("the edit of the quick start", || passed(ports.address(18080), b"plaintext").then_some(()));
+}
+
+/// The blocks of a README that are marked as YAML.
+fn yaml_blocks(readme: &str) -> Vec<String> {
+    let blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.collect()
+}
+
+#[test]
+fn the_readme_shows_a_valid_policy_and_a_valid_configuration() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut policies, mut configurations) = (0, 0);
+    for block in yaml_blocks(&readme) {
+        let file = folder.path().join("block.yaml");
+        fs::write(&file, &block).unwrap();
+        let file = file.to_str().unwrap();
+        let answer = if block.contains("kind: PeerAuthentication") {
+            policies += 1;
+            portcullis(&["validate", "-f", file])
+        } else {
+            configurations += 1;
+            portcullis(&["config", "check", file])
+        };
+        assert!(answer.status.success(), "{block}{}", String::from_utf8_lossy(&answer.stderr));
+    }
+    assert!(policies >= 1 && configurations >= 1, "{policies} policies, {configurations} configurations");
+}

@@ -1,0 +1,40 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod admin;
+mod ca;
+mod ca_hardening;
+mod ca_rotation;
+mod cli;
+mod compose;
+mod demo_app;
+mod domains;
+mod endings;
+mod examples;
+mod hardening;
+mod http_hint;
+mod identity;
+mod intercept;
+mod istio_settings;
+mod lifecycle;
+mod live_change;
+mod logs;
+mod no_secrets;
+mod processes;
+mod proxy_protocol;
+mod reload;
+mod schema;
+mod support;
+mod two_sidecars;
+mod wire;
+mod wire_cases;
+mod wrong_input;

@@ -1,0 +1,4 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod poisoned;

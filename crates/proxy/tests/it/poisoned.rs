@@ -1,0 +1,123 @@
+//! A panic ends the connection in whose task it happens, and nothing else.
+//!
+//! There is no way to make the product panic, so it gets limits that no file can hold: a deadline beyond what a clock can
+//! say overflows where it is computed.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use portcullis_config::Settings;
+use portcullis_policy::{EffectivePolicy, PolicySet};
+use portcullis_proxy::World;
+use portcullis_proxy::changes::changes;
+use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
+use portcullis_proxy::engine::{self, Engine};
+use portcullis_telemetry::{Metrics, Own, Service};
+use portcullis_testkit::apps::echo;
+use portcullis_tls::CredentialStore;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// More connections are poisoned than may be open at once, so that one that keeps its place is noticed.
+const PLACES: usize = 4;
+
+fn free() -> SocketAddr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    TcpListener::bind((Ipv4Addr::new(127, 64 + high % 64, middle, low), 0)).unwrap().local_addr().unwrap()
+}
+
+/// A data plane with one worker.
+struct Rig {
+    inbound: SocketAddr,
+    outbound: SocketAddr,
+    metrics: Metrics,
+    trigger: DrainTrigger,
+    engine: Option<Engine>,
+}
+
+impl Rig {
+    fn new(poison: impl FnOnce(&mut Settings)) -> Self {
+        let (inbound, outbound, app) = (free(), free(), echo());
+        let text = format!(
+            "workload: {{name: cart, namespace: shop}}\n\
+             inbound: {{ports: [{{listen: \"{inbound}\", port: 8080, app: \"{app}\"}}]}}\n\
+             outbound: {{upstreams: [{{listen: \"{outbound}\", address: \"{app}\", mode: plaintext}}]}}\n\
+             limits: {{connections: {PLACES}}}\n"
+        );
+        let mut settings = portcullis_config::read(text.as_bytes(), Path::new(".")).unwrap();
+        poison(&mut settings);
+        let own = Own {
+            id: settings.own_id.clone(),
+            name: "cart".to_owned(),
+            namespace: "shop".to_owned(),
+            labels: settings.workload.labels.clone(),
+            service: Service::new("cart", "shop"),
+        };
+        let metrics = Metrics::new("0.0.0", own).unwrap();
+        let (mesh, labels) = (settings.mesh.policy.clone(), settings.workload.labels.clone());
+        let policy = EffectivePolicy::resolve(&PolicySet::default(), &mesh, "shop", &labels);
+        let (announcer, changes) = changes();
+        let (trigger, token) = drain(announcer.clone());
+        let bound = engine::bind(&settings, NonZeroUsize::MIN).unwrap();
+        let policy = Arc::new(ArcSwap::from_pointee(policy));
+        let reader = CredentialStore::new().1;
+        let world = Arc::new(World::new(settings, policy, reader, (announcer, changes), metrics.clone(), token));
+        let engine = Some(bound.start(&world).unwrap());
+        Self { inbound, outbound, metrics, trigger, engine }
+    }
+
+    fn has(&self, line: &str) -> bool {
+        self.metrics.encode().unwrap().lines().any(|found| found == line)
+    }
+
+    fn eventually(&self, line: &str) {
+        let start = Instant::now();
+        while !self.has(line) {
+            assert!(start.elapsed() < PATIENCE, "{line} not in {}", self.metrics.encode().unwrap());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.trigger.advance(Phase::Forced);
+        self.engine.take().unwrap().join();
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn echoes(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; 5];
+    stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer)).is_ok_and(|()| answer == *b"hello")
+}
+
+#[test]
+fn poisoned_conn_does_not_kill() {
+    let rig = Rig::new(|settings| settings.timeouts.handshake = Duration::MAX);
+    let mut before = connect(rig.outbound);
+    assert!(echoes(&mut before));
+    for n in 1..=3 * PLACES {
+        assert!(!echoes(&mut connect(rig.inbound)));
+        rig.eventually(&format!("portcullis_connection_panics_total{{reporter=\"destination\"}} {n}"));
+    }
+    assert!(echoes(&mut before), "a connection of the same worker lives on");
+    let mut after = connect(rig.outbound);
+    assert!(echoes(&mut after), "the worker takes new ones");
+    // Nothing of the poisoned ones is left, and none was refused for want of a place.
+    rig.eventually("istio_tcp_sockets_open{reporter=\"destination\"} 0");
+    assert_eq!(rig.trigger.live(), 2);
+    assert!(!rig.metrics.encode().unwrap().contains("too_many_connections"));
+    let reason = portcullis_policy::Reason::Panic.label();
+    rig.eventually(&format!("portcullis_no_mtls_reason_total{{reason=\"{reason}\"}} {}", 3 * PLACES));
+}

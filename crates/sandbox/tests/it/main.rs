@@ -1,0 +1,5 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(clippy::panic, clippy::print_stderr, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod access;
+mod calls;

@@ -1,0 +1,15 @@
+//! Integration tests of this crate, one binary for all of them: each module is one subject.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+mod credentials;
+mod handshake;
+mod openssl;
+mod stream;
+mod svid;
