@@ -12,7 +12,7 @@ import urllib.request
 from rig import packages
 from rig.processes import Processes, RigError, run, until
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 TOOLS = {"docker": "docker.io", "docker-compose": "docker-compose", "busybox": "busybox-static"}
 IMAGE, APPS = "portcullis-test:latest", "portcullis-test-apps:latest"
 

@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
                 relay::run(listen.parse().unwrap(), target.parse().unwrap(), fault).await
             }
             ["load", kind, options @ ..] => load::run(kind, &load::Options::new(options)).await,
-            _ => panic!("see the top of soak/src/main.rs for the usage"),
+            _ => panic!("see the top of tests/soak/src/main.rs for the usage"),
         }
     });
     runtime.shutdown_background();

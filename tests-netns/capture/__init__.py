@@ -1,1 +1,0 @@
-"""The parts of the tests of transparent capture; `tests-netns/run` puts them together."""

@@ -1,0 +1,1 @@
+"""The parts of the interoperation rig; `tests/interop/run` and `tests/interop/tls-probes` put them together."""
