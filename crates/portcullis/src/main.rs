@@ -4,7 +4,6 @@
 
 mod cli;
 mod commands;
-mod compose;
 mod daemon;
 mod demo;
 mod exit;

@@ -5,11 +5,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use portcullis_compose::{ComposeFile, Error, Request};
 use portcullis_config::{NAME_RULE, is_name};
 use portcullis_identity::TrustDomain;
 
 use super::Outcome;
-use crate::compose::{self, Request};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -76,8 +76,11 @@ struct Add {
 pub(crate) fn run(args: &Args) -> Outcome {
     let Command::Add(args) = &args.command;
     let name = if is_stdin(&args.file) { "standard input".to_owned() } else { args.file.display().to_string() };
-    let bad = |text: String| Failure::message(Exit::BadInput, text);
-    let document = compose::read(&read(&args.file)?).map_err(|error| bad(format!("{name}: {error}")))?;
+    let bad_input = |error: Error| {
+        let lines: Vec<_> = error.lines().iter().map(|line| format!("{name}: {line}")).collect();
+        Failure::message(Exit::BadInput, lines.join("\n"))
+    };
+    let file = ComposeFile::parse(&read(&args.file)?).map_err(bad_input)?;
     let request = Request {
         services: args.services.clone(),
         namespace: args.namespace.clone(),
@@ -85,14 +88,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         image: args.image.clone(),
         policies: relative(&args.policies),
     };
-    let plan = compose::plan(&document, &request).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(|problem| format!("{name}: {problem}")).collect();
-        bad(lines.join("\n"))
-    })?;
-    for warning in &plan.warnings {
+    let plan = file.add_sidecars(&request).map_err(bad_input)?;
+    for warning in plan.warnings() {
         output::note(&format!("warning: {name}: {warning}"));
     }
-    let body = if args.overlay { plan.overlay() } else { plan.whole(&document) };
+    let body = if args.overlay { plan.override_file() } else { plan.merged_file() };
     output::text(&format!("{}{body}", header(args, &name)))?;
     Ok(Exit::Ok)
 }

@@ -1,24 +1,26 @@
-//! The proxy's own file for a service of a compose file.
+//! The proxy's configuration file for a service of a compose file.
 
 use serde_yaml::Value;
 
-use super::Request;
-use super::network::Meshed;
-use super::yaml::{list, map, write};
+use crate::request::Request;
+use crate::service::MeshedService;
+use crate::yaml::{list, map, write};
 
-pub(super) const POLICIES: &str = "/etc/portcullis/policies";
-/// Where a sidecar has its token, and the roots that the authority is recognised by.
-pub(super) const IDENTITY: &str = "/var/lib/portcullis/identity";
+/// Where the policies are mounted.
+pub(crate) const POLICIES_DIR: &str = "/etc/portcullis/policies";
+/// Where a sidecar finds its token, and the roots by which it recognises the CA.
+pub(crate) const IDENTITY_DIR: &str = "/var/lib/portcullis/identity";
 
-/// The text for `service`, which reaches each of `peers` over mTLS and has its certificate from `authority`.
-pub(super) fn text<'a>(
-    service: &Meshed,
-    peers: impl Iterator<Item = &'a Meshed>,
-    authority: &str,
+/// The configuration of the sidecar of `service`, which reaches each of `peers` over mTLS and gets its certificate from the CA at
+/// `ca_address`.
+pub(crate) fn text<'a>(
+    service: &MeshedService,
+    peers: impl Iterator<Item = &'a MeshedService>,
+    ca_address: &str,
     request: &Request,
 ) -> String {
     let routes = peers.map(route).collect();
-    let file = |name: &str| Value::from(format!("{IDENTITY}/{name}"));
+    let file = |name: &str| Value::from(format!("{IDENTITY_DIR}/{name}"));
     write(&map([
         (
             "workload",
@@ -30,13 +32,13 @@ pub(super) fn text<'a>(
             ]),
         ),
         ("mesh", map([("trustDomain", Value::from(request.trust_domain.to_string()))])),
-        ("policies", Value::from(POLICIES)),
+        ("policies", Value::from(POLICIES_DIR)),
         (
             "identity",
             map([(
                 "ca",
                 map([
-                    ("address", Value::from(authority)),
+                    ("address", Value::from(ca_address)),
                     ("trustBundle", file("root-cert.pem")),
                     ("tokenFile", file("token")),
                 ]),
@@ -50,8 +52,8 @@ pub(super) fn text<'a>(
     ]))
 }
 
-/// How `peer` is reached.
-pub(super) fn route(peer: &Meshed) -> Value {
+/// The route to `peer`.
+pub(crate) fn route(peer: &MeshedService) -> Value {
     map([
         ("hosts", list(peer.hosts.iter().cloned())),
         ("mode", Value::from("mtls")),

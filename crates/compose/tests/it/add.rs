@@ -1,6 +1,10 @@
-use super::*;
+//! Sidecars in compose files as people write them: what is added, what moves, what is refused.
 
-/// With what people write: anchors, merge keys, short and long forms.
+use portcullis_compose::{ComposeFile, Error, Request};
+use portcullis_identity::TrustDomain;
+use serde_yaml::Value;
+
+/// Anchors, merge keys, short and long forms.
 const FILE: &str = r#"
 x-app: &app {image: "apps:1", restart: always}
 services:
@@ -33,9 +37,9 @@ fn request(services: &[&str]) -> Request {
 }
 
 fn add(file: &str, services: &[&str]) -> Result<Value, Vec<String>> {
-    let document = read(file).map_err(|error| vec![error])?;
-    let plan = plan(&document, &request(services))?;
-    Ok(serde_yaml::from_str(&plan.whole(&document)).unwrap())
+    let lines = |error: Error| error.lines();
+    let plan = ComposeFile::parse(file).map_err(lines)?.add_sidecars(&request(services)).map_err(lines)?;
+    Ok(serde_yaml::from_str(&plan.merged_file()).unwrap())
 }
 
 fn refused(service: &str) -> String {
@@ -52,7 +56,7 @@ fn yaml(text: &str) -> Value {
 }
 
 #[test]
-fn the_namespace_goes_to_its_holder_and_the_rest_stays() {
+fn network_keys_move_to_the_holder_and_the_rest_stays() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let api = at(&file, "services/api");
     for gone in ["ports", "hostname", "networks", "<<"] {
@@ -75,11 +79,11 @@ fn the_namespace_goes_to_its_holder_and_the_rest_stays() {
     assert_eq!(at(&file, "networks"), &yaml("{back: {}}"));
     let volumes = at(&file, "volumes").as_mapping().unwrap();
     let names: Vec<_> = volumes.keys().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(names, ["data", "portcullis-ca-server", "api-identity", "db-identity"]);
+    assert_eq!(names, ["data", "portcullis-authority", "api-identity", "db-identity"]);
 }
 
 #[test]
-fn everything_starts_in_the_order_that_lets_nothing_by() {
+fn an_app_starts_after_its_sidecar() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let waits = |service: &str| at(&file, &format!("services/{service}/depends_on")).clone();
     assert_eq!(waits("api-intercept"), yaml("{api-net: {condition: service_started}}"));
@@ -99,7 +103,7 @@ fn everything_starts_in_the_order_that_lets_nothing_by() {
 }
 
 #[test]
-fn only_the_part_that_makes_the_rules_may_change_the_network() {
+fn only_the_interceptor_has_a_capability() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let services = at(&file, "services").as_mapping().unwrap();
     let may = services.iter().filter(|(_, service)| service.get("cap_add").is_some());
@@ -113,18 +117,18 @@ fn only_the_part_that_makes_the_rules_may_change_the_network() {
     for part in ["ca-init", "ca", "api-proxy"] {
         assert_eq!(at(services.get(part).unwrap(), "user"), "1337:1337");
     }
-    // Who sees which volume: the key of the authority is its own, and a token only one sidecar's.
+    // Only the CA mounts its key, and only one sidecar each token.
     let sees = |volume: &str| {
         let seen = services.iter().filter(|(_, service)| format!("{:?}", service.get("volumes")).contains(volume));
         seen.map(|(name, _)| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(sees("portcullis-ca-server"), ["ca-init", "ca"]);
+    assert_eq!(sees("portcullis-authority"), ["ca-init", "ca"]);
     assert_eq!(sees("api-identity"), ["api-proxy", "ca"]);
     assert_eq!(sees("db-identity"), ["db-proxy", "ca"]);
 }
 
 #[test]
-fn the_configuration_is_one_that_the_proxy_takes() {
+fn the_proxy_accepts_the_generated_configuration() {
     let file = add(FILE, &["api", "db"]).unwrap();
     for (service, peer_hosts) in [("api", "[db, database]"), ("db", "[api]")] {
         let text = at(&file, &format!("services/{service}-proxy/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
@@ -145,28 +149,29 @@ fn the_configuration_is_one_that_the_proxy_takes() {
 }
 
 #[test]
-fn who_has_to_do_with_a_meshed_service_follows_it() {
+fn links_and_joined_namespaces_follow_a_service_to_its_holder() {
     let file = add(FILE, &["api", "db"]).unwrap();
     assert_eq!(at(&file, "services/tool/network_mode"), "service:db-net");
     assert_eq!(at(&file, "services/cache/links"), &yaml("['db-net:db', 'api-net:front']"));
     let file = add(FILE, &["cache"]).unwrap();
     assert_eq!(at(&file, "services/api"), &{
-        let mut original = Value::Mapping(read(FILE).unwrap());
-        original.as_mapping_mut().unwrap().get("services").unwrap().get("api").unwrap().clone()
+        let mut original = yaml(FILE);
+        original.apply_merge().unwrap();
+        at(&original, "services/api").clone()
     });
     assert_eq!(at(&file, "services/cache-net/links"), &yaml("[db, 'api:front']"));
 }
 
 #[test]
-fn what_cannot_have_a_sidecar_is_refused_with_the_reason() {
+fn a_service_that_cannot_have_a_sidecar_is_refused_with_the_reason() {
     for (service, needle) in [
         ("network_mode: host", "network_mode \"host\""),
         ("user: '1337'", "IST0144"),
         ("user: 1337", "IST0144"),
         ("user: '1337:0'", "IST0144"),
-        ("ports: ['80:15006']", "port 15006 is the sidecar's own"),
-        ("ports: ['15000-15010:15000-15010']", "port 15000 is the sidecar's own"),
-        ("ports: [{target: 15001, published: 80}]", "port 15001 is the sidecar's own"),
+        ("ports: ['80:15006']", "the sidecar uses port 15006"),
+        ("ports: ['15000-15010:15000-15010']", "the sidecar uses port 15000"),
+        ("ports: [{target: 15001, published: 80}]", "the sidecar uses port 15001"),
         ("deploy: {mode: global}", "deploy.mode: global"),
         ("deploy: {replicas: 2}", "deploy.replicas: 2"),
         ("scale: 3", "scale: 3"),
@@ -174,20 +179,20 @@ fn what_cannot_have_a_sidecar_is_refused_with_the_reason() {
         ("networks: 5", "networks is neither"),
         ("depends_on: 5", "depends_on is neither"),
     ] {
-        let told = refused(service);
-        assert!(told.contains(needle) && told.contains("api"), "{service}: {told}");
+        let error = refused(service);
+        assert!(error.contains(needle) && error.contains("api"), "{service}: {error}");
     }
-    let told = add("services: {api: {}, api-net: {}}\nvolumes: {api-identity: {}}\n", &["api"]).unwrap_err();
-    assert_eq!(told.len(), 2, "{told:?}");
-    let told =
-        add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-ca-server: {}}\n", &["api"]).unwrap_err();
-    assert_eq!(told.len(), 2, "{told:?}");
-    let told = add(FILE, &["nobody", "api"]).unwrap_err().join("\n");
-    assert!(told.contains("nobody") && told.contains("api, db, cache, tool"), "{told}");
+    let error = add("services: {api: {}, api-net: {}}\nvolumes: {api-identity: {}}\n", &["api"]).unwrap_err();
+    assert_eq!(error.len(), 2, "{error:?}");
+    let error =
+        add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-authority: {}}\n", &["api"]).unwrap_err();
+    assert_eq!(error.len(), 2, "{error:?}");
+    let error = add(FILE, &["nobody", "api"]).unwrap_err().join("\n");
+    assert!(error.contains("nobody") && error.contains("api, db, cache, tool"), "{error}");
     assert!(add("[]", &["api"]).is_err() && add("services: []", &["api"]).is_err() && add("a: [", &["api"]).is_err());
 }
 
-/// The configuration of a sidecar, as its two parts have it.
+/// The configuration of a sidecar, which two of its services have.
 fn config(file: &Value, service: &str) -> Value {
     let of =
         |part: &str| at(file, &format!("services/{service}-{part}/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
@@ -198,9 +203,9 @@ fn config(file: &Value, service: &str) -> Value {
 }
 
 #[test]
-fn one_authority_serves_all_and_who_is_added_later_is_registered_with_it() {
-    let document = read(FILE).unwrap();
-    let first = plan(&document, &request(&["api"])).unwrap().whole(&document);
+fn a_service_that_is_added_later_is_registered_with_the_existing_ca() {
+    let file = ComposeFile::parse(FILE).unwrap();
+    let first = file.add_sidecars(&request(&["api"])).unwrap().merged_file();
     let later = add(&first, &["db"]).unwrap();
     let together = add(FILE, &["api", "db"]).unwrap();
     for (part, key) in [("ca-init", "command"), ("ca", "command"), ("ca", "volumes")] {
@@ -214,14 +219,14 @@ fn one_authority_serves_all_and_who_is_added_later_is_registered_with_it() {
     assert_eq!(
         at(&later, "services/ca/volumes"),
         &yaml(&format!(
-            "['portcullis-ca-server:/var/lib/portcullis/ca', 'api-identity:{bootstrap}/api', 'db-identity:{bootstrap}/db']"
+            "['portcullis-authority:/var/lib/portcullis/ca', 'api-identity:{bootstrap}/api', 'db-identity:{bootstrap}/db']"
         ))
     );
-    // It can be reached from wherever a sidecar is.
+    // The CA is on the network of each sidecar.
     assert_eq!(at(&together, "services/ca/networks"), &yaml("[default, back]"));
     assert_eq!(at(&later, "services/ca/networks"), &yaml("{default: null, back: null}"));
     assert_eq!(at(&later, "volumes"), at(&together, "volumes"));
-    // Both know each other, with all names.
+    // Each has a route to the other, with all hosts.
     for (service, identity) in [("api", "identity"), ("db", "identity")] {
         assert_eq!(at(&config(&later, service), identity), at(&config(&together, service), identity));
     }
@@ -243,23 +248,22 @@ fn one_authority_serves_all_and_who_is_added_later_is_registered_with_it() {
 }
 
 #[test]
-fn who_has_a_sidecar_or_is_part_of_one_gets_none() {
-    let document = read(FILE).unwrap();
-    let once = plan(&document, &request(&["api"])).unwrap().whole(&document);
-    for (service, why) in
-        [("api", "already has a sidecar"), ("api-net", "part of a sidecar"), ("ca", "the authority itself")]
+fn a_service_with_a_sidecar_and_the_parts_of_one_are_refused() {
+    let file = ComposeFile::parse(FILE).unwrap();
+    let once = file.add_sidecars(&request(&["api"])).unwrap().merged_file();
+    for (service, why) in [("api", "already has a sidecar"), ("api-net", "part of a sidecar"), ("ca", "part of the CA")]
     {
-        let told = add(&once, &[service]).unwrap_err().join("\n");
-        assert!(told.contains(why), "{told}");
+        let error = add(&once, &[service]).unwrap_err().join("\n");
+        assert!(error.contains(why), "{error}");
     }
-    // As an earlier version wrote it: roots of its own, which the others would not trust.
+    // An earlier version gave each sidecar roots of its own, which the others would not trust.
     let old = once.replace("ca:\n", "files:\n").replace("  files:\n    image", "  ca:\n    image");
-    let told = add(&old, &["db"]).unwrap_err().join("\n");
-    assert!(told.contains("from elsewhere than the authority"), "{told}");
+    let error = add(&old, &["db"]).unwrap_err().join("\n");
+    assert!(error.contains("does not get its certificate from the CA"), "{error}");
 }
 
 #[test]
-fn an_authority_that_somebody_wrote_is_used() {
+fn a_handwritten_ca_is_used() {
     let file = |run: &str| {
         format!(
             "services:\n  api: {{image: a, networks: [back]}}\n  pki-init: {{command: ca init --dir /x --keep-existing}}\n  \
@@ -281,14 +285,14 @@ fn an_authority_that_somebody_wrote_is_used() {
         ("--name pki", "--name ca", "--name pki"),
         ("0.0.0.0:7000", "0.0.0.0:0", "--listen"),
     ] {
-        let told = add(&file(&run.replace(was, is)), &["api"]).unwrap_err().join("\n");
-        assert!(told.contains("service pki: ") && told.contains(why), "{told}");
+        let error = add(&file(&run.replace(was, is)), &["api"]).unwrap_err().join("\n");
+        assert!(error.contains("service pki: ") && error.contains(why), "{error}");
     }
-    let told = add(&file(run).replace(" --keep-existing", ""), &["api"]).unwrap_err().join("\n");
-    assert!(told.contains("service pki-init: "), "{told}");
-    let told =
+    let error = add(&file(run).replace(" --keep-existing", ""), &["api"]).unwrap_err().join("\n");
+    assert!(error.contains("service pki-init: "), "{error}");
+    let error =
         add(&file(run).replace("pki-init:", "p: {command: ca init}\n  pki-init:"), &["api"]).unwrap_err().join("\n");
-    assert!(told.contains("2 `ca init`"), "{told}");
+    assert!(error.contains("2 that run `ca init`"), "{error}");
     let quick_start = include_str!("../../../../docker/compose.yaml");
     let added = add(&quick_start.replace("services:", "services:\n  api: {image: a}"), &["api"]).unwrap();
     let volumes = at(&added, "services/ca/volumes").as_sequence().unwrap();
@@ -297,10 +301,10 @@ fn an_authority_that_somebody_wrote_is_used() {
 }
 
 #[test]
-fn what_can_step_around_is_told_and_not_refused() {
+fn what_can_bypass_the_sidecar_is_a_warning() {
     let warned = |service: &str| {
-        let document = read(&format!("services: {{api: {{{service}}}}}")).unwrap();
-        plan(&document, &request(&["api"])).unwrap().warnings.join("\n")
+        let file = ComposeFile::parse(&format!("services: {{api: {{{service}}}}}")).unwrap();
+        file.add_sidecars(&request(&["api"])).unwrap().warnings().join("\n")
     };
     for (service, needle) in [
         ("privileged: true", "privileged"),
@@ -315,9 +319,9 @@ fn what_can_step_around_is_told_and_not_refused() {
 }
 
 #[test]
-fn an_override_takes_away_what_the_whole_file_leaves_out() {
-    let document = read(FILE).unwrap();
-    let text = plan(&document, &request(&["api"])).unwrap().overlay();
+fn an_override_resets_what_the_merged_file_leaves_out() {
+    let file = ComposeFile::parse(FILE).unwrap();
+    let text = file.add_sidecars(&request(&["api"])).unwrap().override_file();
     let overlay = yaml(&text);
     for line in ["ports: !reset null", "hostname: !reset null", "sysctls: !override"] {
         assert!(text.contains(line), "{line}: {text}");

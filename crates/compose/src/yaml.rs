@@ -1,24 +1,24 @@
-//! Building YAML values, and writing them for every reader of compose files.
+//! Builds YAML values, and writes them so that every version of Compose reads the same.
 //!
-//! docker-compose reads YAML 1.1, Compose v2 something between 1.1 and 1.2: `22:22` and `on` are a number and a truth
-//! value to one and texts to the other. What could be either is therefore quoted here, which a general writer does not do.
+//! docker-compose reads YAML 1.1, Compose v2 a mixture of 1.1 and 1.2: `22:22` and `on` are a number and a boolean to one and
+//! strings to the other. This writer quotes every string that is ambiguous, which a general YAML writer does not do.
 
 use std::fmt::Write as _;
 
 use serde_yaml::{Mapping, Value};
 
-/// A mapping in the order that is given.
-pub(super) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
+/// A mapping in the given order.
+pub(crate) fn map<const N: usize>(entries: [(&str, Value); N]) -> Value {
     Value::Mapping(entries.into_iter().map(|(key, value)| (Value::from(key), value)).collect())
 }
 
-/// A list of texts.
-pub(super) fn list<T: Into<String>>(items: impl IntoIterator<Item = T>) -> Value {
+/// A list of strings.
+pub(crate) fn list<T: Into<String>>(items: impl IntoIterator<Item = T>) -> Value {
     Value::Sequence(items.into_iter().map(|item| Value::String(item.into())).collect())
 }
 
-/// A text or a number as it would be written; compose takes either in many places.
-pub(super) fn scalar(value: &Value) -> Option<String> {
+/// A string or a number as it is written; compose accepts either for many keys.
+pub(crate) fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -27,7 +27,7 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
 }
 
 /// The whole document.
-pub(super) fn write(value: &Value) -> String {
+pub(crate) fn write(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Mapping(entries) if !entries.is_empty() => mapping(&mut out, entries, 0),
@@ -57,7 +57,7 @@ fn entry(out: &mut String, key: &Value, value: &Value, depth: usize) {
     nested(out, value, depth);
 }
 
-/// What stands behind a key: on the same line, or in a block below it.
+/// The value of a key: on the same line, or in a block below it.
 fn nested(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::Mapping(entries) if !entries.is_empty() => {
@@ -120,7 +120,7 @@ fn inline(out: &mut String, value: &Value, depth: usize) {
             }
         }
         Value::String(text) => quoted(out, text),
-        // A collection that is a key, or empty. Compose knows no such key; it is written so that it says so itself.
+        // A collection that is a key, or empty. Compose has no such key and reports it when it reads the file.
         Value::Sequence(items) => {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
@@ -146,7 +146,7 @@ fn inline(out: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// Whether every reader takes it for this very text when it stands there bare.
+/// Whether every version of Compose reads it as this string without quotes.
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let start = text.strip_prefix("./").unwrap_or(text);
@@ -157,7 +157,7 @@ fn is_plain(text: &str) -> bool {
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Whether it can be shown line by line: several lines, of which the last one is ended and the first not indented.
+/// Whether it can be a block: several lines, the last one terminated and the first not indented.
 fn is_block(text: &str) -> bool {
     let visible = |character: char| character == '\n' || matches!(character, ' '..='~');
     text.ends_with('\n')
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_as_it_was() {
+    fn a_written_document_reads_back_unchanged() {
         let text = r#"
 a: [x, 1, 1.5, true, null, "true", "22:22", "0440", on, "", "~", "a: b", "a #b", "- x", "\e\u2028é", "${X:-y}"]
 "yes": {b: {}, c: [], d: [[1, [2]], {e: f, g: [h]}, [{i: j}]]}

@@ -1,0 +1,78 @@
+//! Sidecars that an earlier run added: they get routes to the new ones, and the new ones get routes to them.
+
+use serde_yaml::{Mapping, Value};
+
+use crate::error::{Error, ExistingProblem, Problem, Reason};
+use crate::file::ComposeFile;
+use crate::names::{SidecarNames, owner};
+use crate::plan::Plan;
+use crate::proxy_config;
+use crate::service::MeshedService;
+use crate::sidecar::{CONFIG_VARIABLE, environment};
+use crate::yaml::{scalar, write};
+
+/// A service that already has a sidecar.
+#[derive(Debug)]
+pub(crate) struct ExistingSidecar {
+    pub(crate) service: MeshedService,
+    config: Mapping,
+}
+
+/// The existing sidecars of a file, or every reason why one of them cannot be extended.
+pub(crate) fn existing_sidecars(file: &ComposeFile) -> Result<Vec<ExistingSidecar>, Error> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for (name, holder) in file.services()? {
+        let (Some(name), Some(holder)) = (scalar(name), holder.as_mapping()) else { continue };
+        let Some(service) = owner(holder).filter(|service| name == SidecarNames::of(service).holder) else { continue };
+        match ExistingSidecar::read(&service, holder, file) {
+            Ok(sidecar) => found.push(sidecar),
+            Err(problem) => problems.push(Problem::of_service(&service, Reason::ExistingSidecar(problem))),
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(Error::Refused(problems)) }
+}
+
+impl ExistingSidecar {
+    fn read(name: &str, holder: &Mapping, file: &ComposeFile) -> Result<Self, ExistingProblem> {
+        let SidecarNames { proxy, .. } = SidecarNames::of(name);
+        let text = file.service(&proxy).and_then(|proxy| proxy.get("environment")?.get(CONFIG_VARIABLE)?.as_str());
+        let Some(text) = text else {
+            return Err(ExistingProblem::NoConfiguration { proxy, variable: CONFIG_VARIABLE });
+        };
+        let config: Mapping = match serde_yaml::from_str(&text.replace("$$", "$")) {
+            Ok(config) => config,
+            Err(error) => return Err(ExistingProblem::Syntax { proxy, error: error.to_string() }),
+        };
+        let field = |section: &str, key: &str| config.get(section)?.get(key)?.as_str();
+        if config.get("identity").and_then(|identity| identity.get("ca")).is_none() {
+            return Err(ExistingProblem::OtherIdentitySource(proxy));
+        }
+        let (Some(domain), Some(namespace)) = (field("mesh", "trustDomain"), field("workload", "namespace")) else {
+            return Err(ExistingProblem::NoIdentity(proxy));
+        };
+        let id = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
+        let service = MeshedService::new(name, id, holder, file, &[]).map_err(ExistingProblem::Network)?;
+        Ok(Self { service, config })
+    }
+
+    /// Adds a route to each new service that it can reach.
+    pub(crate) fn add_routes(&self, new: &[&MeshedService], plan: &mut Plan) -> Result<(), Reason> {
+        let new: Vec<_> = new.iter().filter(|peer| peer.shares_network_with(&self.service)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let SidecarNames { interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
+        let mut config = self.config.clone();
+        let routes = config.get_mut("outbound").and_then(|outbound| outbound.get_mut("routes"));
+        let Some(Value::Sequence(routes)) = routes else {
+            return Err(Reason::ExistingSidecar(ExistingProblem::NoRoutes(proxy)));
+        };
+        routes.extend(new.into_iter().map(|peer| proxy_config::route(peer)));
+        let environment = environment(&write(&Value::Mapping(config)));
+        for service in [interceptor, proxy] {
+            plan.set(&service, "environment", Some(environment.clone()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Names of generated services and volumes, and the label by which a later run finds them.
+
+use serde_yaml::Mapping;
+
+use crate::yaml::scalar;
+
+/// On each service of a sidecar; its value is the service that the sidecar belongs to.
+pub(crate) const SIDECAR_OF: &str = "portcullis.sidecar-of";
+
+/// The names that a sidecar adds to the file.
+#[derive(Debug)]
+pub(crate) struct SidecarNames {
+    /// The service that holds the network namespace.
+    pub(crate) holder: String,
+    /// The service that installs the redirect rules and exits.
+    pub(crate) interceptor: String,
+    /// The service that runs the proxy.
+    pub(crate) proxy: String,
+    /// The volume with the token and the roots.
+    pub(crate) identity_volume: String,
+}
+
+impl SidecarNames {
+    /// The names for the sidecar of `service`.
+    pub(crate) fn of(service: &str) -> Self {
+        Self {
+            holder: format!("{service}-net"),
+            interceptor: format!("{service}-intercept"),
+            proxy: format!("{service}-proxy"),
+            identity_volume: format!("{service}-identity"),
+        }
+    }
+
+    /// The names of the services.
+    pub(crate) fn services(&self) -> [&str; 3] {
+        [&self.holder, &self.interceptor, &self.proxy]
+    }
+}
+
+/// The service for whose sidecar a service was generated.
+pub(crate) fn owner(service: &Mapping) -> Option<String> {
+    service.get("labels").and_then(|labels| labels.get(SIDECAR_OF)).and_then(scalar)
+}
+
+/// The service whose network namespace a service joins.
+pub(crate) fn joined_namespace(service: &Mapping) -> Option<&str> {
+    service.get("network_mode")?.as_str()?.strip_prefix("service:")
+}

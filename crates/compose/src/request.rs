@@ -1,0 +1,25 @@
+//! What the caller asks for.
+
+use portcullis_identity::TrustDomain;
+
+/// The services that get a sidecar, and the settings of the sidecars.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Names of the services.
+    pub services: Vec<String>,
+    /// Namespace of the workloads, as policies name it.
+    pub namespace: String,
+    /// Trust domain of the mesh.
+    pub trust_domain: TrustDomain,
+    /// Image of the sidecar.
+    pub image: String,
+    /// Folder with the policies, as the compose file names it.
+    pub policies: String,
+}
+
+impl Request {
+    /// The SPIFFE ID that a service gets.
+    pub(crate) fn spiffe_id(&self, service: &str) -> String {
+        format!("spiffe://{}/ns/{}/sa/{service}", self.trust_domain, self.namespace)
+    }
+}

@@ -1,0 +1,115 @@
+//! The three services that a sidecar consists of.
+
+use serde_yaml::{Mapping, Value};
+
+use crate::names::{SIDECAR_OF, SidecarNames};
+use crate::proxy_config::{IDENTITY_DIR, POLICIES_DIR};
+use crate::request::Request;
+use crate::service::{MeshedService, NETWORK_KEYS};
+use crate::spec::{self, NamedService, keys, set};
+use crate::yaml::{list, map};
+
+/// The variable that holds the proxy's configuration.
+pub(crate) const CONFIG_VARIABLE: &str = "PORTCULLIS_CONFIG";
+
+/// A service of the file together with its definition and the configuration of its new sidecar.
+pub(crate) struct SidecarSpec<'a> {
+    pub(crate) service: &'a MeshedService,
+    /// The definition that the author wrote.
+    pub(crate) original: &'a Mapping,
+    /// The proxy's configuration file.
+    pub(crate) config: &'a str,
+}
+
+impl SidecarSpec<'_> {
+    /// The services in the order in which they start.
+    pub(crate) fn services(&self, request: &Request) -> Vec<NamedService> {
+        let SidecarNames { holder, interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
+        let services = [(holder, self.holder()), (interceptor, self.interceptor()), (proxy, self.proxy(request))];
+        let finish = |(name, mut service): (String, Mapping)| {
+            // A later run recognises the sidecar by this label, and gives it no sidecar of its own.
+            set(&mut service, "labels", map([(SIDECAR_OF, Value::from(self.service.name.as_str()))]));
+            // Otherwise the sidecar would start although the profile of its app is not active.
+            if let Some(profiles) = self.original.get("profiles") {
+                set(&mut service, "profiles", profiles.clone());
+            }
+            NamedService { name, definition: spec::hardened(request, service) }
+        };
+        services.into_iter().map(finish).collect()
+    }
+
+    /// Holds the network namespace and everything that belongs to it, so that it survives a replacement of the app.
+    fn holder(&self) -> Mapping {
+        let mut holder = keys([
+            ("command", list(["hold", "--await-intercept"])),
+            // If it restarted by itself after a reboot, the app would run without rules: nothing installs them again.
+            ("restart", Value::from("no")),
+            ("healthcheck", spec::no_healthcheck()),
+            ("networks", Value::Mapping(self.service.networks.clone())),
+        ]);
+        for key in NETWORK_KEYS {
+            if let Some(value) = self.original.get(*key).filter(|_| !["networks", "links"].contains(key)) {
+                set(&mut holder, key, value.clone());
+            }
+        }
+        if let Some(links) = &self.service.links {
+            set(&mut holder, "links", links.clone());
+        }
+        if let Some(sysctls) = &self.service.sysctls.network {
+            set(&mut holder, "sysctls", sysctls.clone());
+        }
+        holder
+    }
+
+    /// Installs the redirect rules and exits. Only root can use the capability, since the binary has no file capabilities.
+    fn interceptor(&self) -> Mapping {
+        let names = SidecarNames::of(&self.service.name);
+        keys([
+            ("command", list(["intercept", "install"])),
+            ("network_mode", self.service.network_mode()),
+            ("user", Value::from("0:0")),
+            ("cap_add", list(["NET_ADMIN"])),
+            ("environment", environment(self.config)),
+            ("healthcheck", spec::no_healthcheck()),
+            ("depends_on", map([(&names.holder, spec::condition("service_started"))])),
+        ])
+    }
+
+    fn proxy(&self, request: &Request) -> Mapping {
+        let names = SidecarNames::of(&self.service.name);
+        // The long form: a missing folder is an error. The short form would create an empty folder, without policies.
+        let policies = map([
+            ("type", Value::from("bind")),
+            ("source", Value::from(spec::escaped(&request.policies))),
+            ("target", Value::from(POLICIES_DIR)),
+            ("read_only", Value::from(true)),
+        ]);
+        let identity = Value::from(format!("{}:{IDENTITY_DIR}:ro", names.identity_volume));
+        let restart = self.original.get("restart").cloned().unwrap_or_else(|| Value::from("unless-stopped"));
+        keys([
+            ("command", list(["proxy"])),
+            ("network_mode", self.service.network_mode()),
+            ("user", Value::from(spec::USER)),
+            ("restart", restart),
+            ("environment", environment(self.config)),
+            ("volumes", Value::Sequence(vec![identity, policies])),
+            // Not the CA: a sidecar retries until the CA answers, and replacing a sidecar must not recreate the CA.
+            ("depends_on", map([(&names.interceptor, spec::condition("service_completed_successfully"))])),
+            ("healthcheck", spec::healthcheck(&["healthcheck"])),
+            ("stop_grace_period", Value::from("30s")),
+        ])
+    }
+}
+
+/// The environment with a configuration in it.
+pub(crate) fn environment(config: &str) -> Value {
+    map([(CONFIG_VARIABLE, Value::from(spec::escaped(config)))])
+}
+
+/// The volume for a token. It is in memory, since a token is of no use after a restart, and it belongs to the sidecar's user
+/// whichever container mounts it first.
+pub(crate) fn identity_volume() -> Value {
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=0700,uid=1337,gid=1337")];
+    let options = map(options.map(|(key, value)| (key, Value::from(value))));
+    map([("driver", Value::from("local")), ("driver_opts", options)])
+}
