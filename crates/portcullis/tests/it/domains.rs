@@ -178,7 +178,7 @@ fn two_trust_domains_have_mutual_tls_and_each_root_vouches_for_its_own_domain_on
     assert!(scene.admitted(&theirs.issuing.workload("spiffe://partner.example/ns/shop/sa/web")));
 }
 
-/// The other domain's CA has no word in our rotation; what its operator does is in docs/ca.md.
+/// The other domain's CA has no word in our rotation; what its operator does is in docs/guides/certificate-authority.md.
 #[test]
 fn another_root_of_one_domain_reaches_the_workloads_of_the_other_one() {
     let scene = Scene::new();
