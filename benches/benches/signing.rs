@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
 use criterion::Criterion;
 use portcullis_ca::{CertifiedPublicKey, Root, Signer, SignerFiles};
 use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_tls::Clock;
 use rcgen::{CertificateParams, KeyPair};
 
 fn main() {
@@ -20,7 +21,7 @@ fn main() {
     group.sample_size(30).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
 
     let day = Duration::from_secs(24 * 3600);
-    let root = Root::generate(&TrustDomain::parse("cluster.local").unwrap(), 10 * day).unwrap();
+    let root = Root::generate(&TrustDomain::parse("cluster.local").unwrap(), 10 * day, &Clock::system()).unwrap();
     let intermediate = root.intermediate(5 * day).unwrap();
     let (cert, key) = (intermediate.cert_pem(), intermediate.key_pem());
     let files = SignerFiles {
@@ -29,7 +30,7 @@ fn main() {
         root_cert: root.cert_pem().as_bytes(),
         cert_chain: None,
     };
-    let signer = Signer::read(files, None).unwrap();
+    let signer = Signer::read(files, None, &Clock::system()).unwrap();
     let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
     let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
     group.bench_function("request verified, leaf signed, in PEM", |bencher| {

@@ -9,7 +9,6 @@
 pub mod alarm;
 pub mod ca;
 mod channel;
-mod der;
 mod error;
 mod key;
 pub mod pause;

@@ -21,7 +21,6 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::ca::{Foreign, merge};
 use crate::channel::{Channel, within};
-use crate::der;
 use crate::error::{AnswerError, FetchError, clean};
 use crate::pause::{Backoff, Chance};
 use crate::publish::{Publisher, chance};
@@ -179,14 +178,18 @@ impl WorkloadApiAgent {
         };
         let key = Zeroizing::new(PrivateKeyDer::from(PrivatePkcs8KeyDer::from(x509_svid_key)));
         let wrong = |what: &str, why: &str| AnswerError::Bundles(format!("{}: {why}", clean(what)));
-        let chain = der::certificates(&x509_svid).map_err(|why| wrong("the SVID", why))?;
-        let own = der::certificates(&bundle).map_err(|why| wrong("the own trust domain", why))?;
+        let split = |what: &str, der: &[u8]| -> Result<Vec<CertificateDer<'static>>, AnswerError> {
+            let parts = portcullis_der::certificates(der).map_err(|why| wrong(what, why))?;
+            Ok(parts.into_iter().map(CertificateDer::from).collect())
+        };
+        let chain = split("the SVID", &x509_svid)?;
+        let own = split("the own trust domain", &bundle)?;
         let mut foreign = Foreign::new();
         for (name, bundle) in &message.federated_bundles {
             let domain = TrustDomain::parse(name.strip_prefix("spiffe://").unwrap_or(name))
                 .map_err(|error| wrong(name, &error.to_string()))?;
             if domain != self.rules.trust_domain && !self.rules.aliases.contains(&domain) {
-                foreign.push((domain, der::certificates(bundle).map_err(|why| wrong(name, why))?));
+                foreign.push((domain, split(name, bundle)?));
             }
         }
         Ok(Held { chain, key, own, foreign })

@@ -98,8 +98,8 @@ pub(crate) fn caller(
     trust: &TrustBundles,
     tokens: &TokenKey,
     store: &Store,
+    clock: &Clock,
 ) -> Result<Caller, Unknown> {
-    let clock = Clock::system();
     let leaf = if peer.chain.is_empty() { None } else { Some(trust.verify(&peer.chain, Role::Client, clock.now())?.0) };
     let key = peer.chain.first().and_then(|leaf| KeyHash::of_certificate(leaf));
     let shown = leaf.as_ref().zip(key).map(|(leaf, key)| Shown { key, not_after_unix: leaf.not_after_unix });
@@ -114,8 +114,11 @@ pub(crate) fn caller(
         (Some(token), Some(certificate)) if token.id != certificate => {
             Err(Unknown::Two { token: token.id, certificate })
         }
-        // Authoritative is the commit; here it saves the work.
-        (Some(token), _) if !token.reusable && store.is_used(token.number, token.expires_unix) => {
+        // Authoritative is the commit; here it saves the work. After a failed write it is not known which tokens were used,
+        // and the commit answers that.
+        (Some(token), _)
+            if !token.reusable && store.is_used(token.number, token.expires_unix) && store.broken().is_none() =>
+        {
             Err(Unknown::TokenUsed(token.id))
         }
         (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token), shown }),

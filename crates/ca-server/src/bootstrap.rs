@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use portcullis_ca::{Private, Token, TokenKey, write};
 use portcullis_identity::SpiffeId;
-use portcullis_tls::Clock;
 use tokio::sync::Notify;
 
 use crate::service::Services;
@@ -91,7 +90,7 @@ impl Kept {
     }
 
     fn refresh_one(&mut self, place: &Path, id: &SpiffeId, key: &TokenKey, services: &Services) -> Result<(), String> {
-        let now = Clock::system().now_unix();
+        let now = services.live.clock.now_unix();
         DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| error.to_string())?;
         let roots = services.live.ca().signer.roots_pem().to_owned();
         let file = place.join("root-cert.pem");

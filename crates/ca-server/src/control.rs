@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_ca::state::Instance;
-use portcullis_tls::{Clock, utc};
+use portcullis_tls::utc;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -137,7 +137,7 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
 }
 
 fn status(services: &Services) -> Answer {
-    let (ca, now) = (services.live.ca(), Clock::system().now_unix());
+    let (ca, now) = (services.live.ca(), services.live.clock.now_unix());
     let digest = services.live.bundle_digest();
     let identities = services.store.identities();
     let certified = || identities.iter().filter(|(_, identity)| identity.not_after_unix >= now);

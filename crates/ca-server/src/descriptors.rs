@@ -18,7 +18,7 @@ pub(crate) fn connections() -> usize {
 }
 
 /// A quarter of the descriptors, at least 16, is kept for what strangers must not be in the way of: the state, the audit, the
-/// watched files, `ca.sock`. A state that cannot be written for want of one would end all issuing until a restart.
+/// watched files, `ca.sock`. For want of one the state could not be written, and nothing could be issued.
 fn fitting(open_files: Option<u64>) -> usize {
     let files = open_files.unwrap_or(u64::MAX);
     let kept = (files / 4).clamp(16, 256).saturating_add(plain::PLACES as u64);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_ca::state::{CommitError, Issuance, Refusal, Store};
 use portcullis_ca::{CaError, CertifiedPublicKey};
-use portcullis_tls::{Clock, utc};
+use portcullis_tls::utc;
 
 use crate::audit::{Audit, Entry};
 use crate::authenticate::{Caller, Proof};
@@ -59,7 +59,7 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
         anchor: ca.signer.anchor().to_owned(),
         token,
     };
-    store.commit(&issuance, Clock::system().now_unix()).map_err(|error| match error {
+    store.commit(&issuance, live.clock.now_unix()).map_err(|error| match error {
         CommitError::Refused(refusal) => NotIssued::Refused(refusal),
         broken @ CommitError::Broken(_) => NotIssued::State(broken),
     })?;

@@ -23,6 +23,7 @@ mod live;
 mod metrics;
 mod mint;
 mod plain;
+mod recovery;
 mod reload;
 mod report;
 mod resources;

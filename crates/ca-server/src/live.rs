@@ -43,6 +43,7 @@ pub(crate) struct Live {
     pub(crate) tokens: ArcSwap<TokenKey>,
     pub(crate) resources: ArcSwap<Resources>,
     names: Vec<ServerName>,
+    pub(crate) clock: Clock,
     /// One at a time makes a new [`Ca`].
     making: Mutex<()>,
     /// Read by whoever signs until the state knows of it, written to by whoever changes the phase. Taken before `making`.
@@ -50,8 +51,13 @@ pub(crate) struct Live {
 }
 
 impl Ca {
-    pub(crate) fn new(signer: Arc<Signer>, server: Arc<Signer>, names: &[ServerName]) -> Result<Self, String> {
-        let (tls, server_valid) = tls::configuration(&server, names)?;
+    pub(crate) fn new(
+        signer: Arc<Signer>,
+        server: Arc<Signer>,
+        names: &[ServerName],
+        clock: &Clock,
+    ) -> Result<Self, String> {
+        let (tls, server_valid) = tls::configuration(&server, names, clock)?;
         let roots = signer.roots().clone();
         let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
         Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_valid })
@@ -66,6 +72,7 @@ impl Live {
         tokens: TokenKey,
         names: Vec<ServerName>,
         rotation: Option<Rotation>,
+        clock: Clock,
     ) -> Self {
         Self {
             ca: ArcSwap::from_pointee(ca),
@@ -74,6 +81,7 @@ impl Live {
             tokens: ArcSwap::from_pointee(tokens),
             resources: ArcSwap::default(),
             names,
+            clock,
             making: Mutex::new(()),
             rotation: RwLock::new(rotation),
         }
@@ -115,7 +123,7 @@ impl Live {
                 "the CA is of trust domain {new}, and this one serves {old}; another one takes a restart"
             ));
         }
-        self.ca.store(Arc::new(Ca::new(signer, server, &self.names)?));
+        self.ca.store(Arc::new(Ca::new(signer, server, &self.names, &self.clock)?));
         Ok(())
     }
 
@@ -131,7 +139,12 @@ impl Live {
         if !early && (ends.saturating_sub(now_unix) > half || ends >= current.server.not_after_unix()) {
             return Ok(false);
         }
-        self.ca.store(Arc::new(Ca::new(Arc::clone(&current.signer), Arc::clone(&current.server), &self.names)?));
+        self.ca.store(Arc::new(Ca::new(
+            Arc::clone(&current.signer),
+            Arc::clone(&current.server),
+            &self.names,
+            &self.clock,
+        )?));
         Ok(true)
     }
 
@@ -146,9 +159,7 @@ impl Live {
         let (foreign, resources) = (self.foreign.load(), self.resources.load());
         let of = |bundle: &TrustBundle| bundle.roots().map(|root| root.der().clone()).collect::<Vec<_>>();
         let mut own = of(ca.signer.roots());
-        own.extend(
-            resources.roots_beyond(ca.signer.roots(), Clock::system().now_unix()).map(|root| root.der().clone()),
-        );
+        own.extend(resources.roots_beyond(ca.signer.roots(), self.clock.now_unix()).map(|root| root.der().clone()));
         let own = std::iter::once((ca.signer.trust_domain().clone(), own));
         own.chain(foreign.iter().map(|(domain, bundle)| (domain.clone(), of(bundle)))).collect()
     }
@@ -156,7 +167,7 @@ impl Live {
     /// Our own bundle in PEM, the CA's roots first: the last text of an answer.
     pub(crate) fn roots_pem(&self, ca: &Ca) -> String {
         let resources = self.resources.load();
-        let extra = resources.roots_beyond(ca.signer.roots(), Clock::system().now_unix());
+        let extra = resources.roots_beyond(ca.signer.roots(), self.clock.now_unix());
         std::iter::once(ca.signer.roots_pem()).chain(extra.map(ExtraRoot::pem)).collect()
     }
 }
@@ -169,9 +180,10 @@ mod tests {
     use portcullis_ca::{Root, SignerFiles};
 
     fn live(ttl_days: u64) -> Live {
+        let clock = Clock::system();
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let ttl = Duration::from_secs(ttl_days * 24 * 3600);
-        let root = Root::generate(&domain, ttl).unwrap();
+        let root = Root::generate(&domain, ttl, &clock).unwrap();
         let intermediate = root.intermediate(ttl).unwrap();
         let key = intermediate.key_pem();
         let files = SignerFiles {
@@ -180,11 +192,11 @@ mod tests {
             root_cert: root.cert_pem().as_bytes(),
             cert_chain: None,
         };
-        let signer = Arc::new(Signer::read(files, None).unwrap());
-        let ca = Ca::new(Arc::clone(&signer), signer, &[]).unwrap();
+        let signer = Arc::new(Signer::read(files, None, &clock).unwrap());
+        let ca = Ca::new(Arc::clone(&signer), signer, &[], &clock).unwrap();
         let registrations = Registrations::read(b"identities: []", Path::new("/")).unwrap();
         let tokens = TokenKey::read(TokenKey::generate().unwrap().as_bytes(), &domain).unwrap();
-        Live::new(ca, registrations, Foreign::new(), tokens, Vec::new(), None)
+        Live::new(ca, registrations, Foreign::new(), tokens, Vec::new(), None, clock)
     }
 
     #[test]
@@ -217,7 +229,7 @@ mod tests {
     fn a_ca_of_another_trust_domain_takes_a_restart() {
         let (live, other) = (live(1), TrustDomain::parse("other.local").unwrap());
         let day = Duration::from_secs(24 * 3600);
-        let root = Root::generate(&other, day).unwrap();
+        let root = Root::generate(&other, day, &Clock::system()).unwrap();
         let key = root.key_pem();
         let files = SignerFiles {
             ca_cert: root.cert_pem().as_bytes(),
@@ -225,7 +237,7 @@ mod tests {
             root_cert: root.cert_pem().as_bytes(),
             cert_chain: None,
         };
-        let why = live.replace(|| Ok(Signer::read(files, None).unwrap())).unwrap_err();
+        let why = live.replace(|| Ok(Signer::read(files, None, &Clock::system()).unwrap())).unwrap_err();
         assert!(why.contains("takes a restart"), "{why}");
         assert_eq!(live.ca().signer.trust_domain().as_str(), "cluster.local");
     }

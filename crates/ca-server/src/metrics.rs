@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     chain_timestamp: Gauge,
     root_seconds: Gauge,
     chain_seconds: Gauge,
+    state_unwritable: Gauge,
 }
 
 impl Metrics {
@@ -64,13 +65,20 @@ impl Metrics {
                 "cert_chain_expiry_seconds",
                 "The time remaining, in seconds, before the cert chain will expire.",
             )?,
+            state_unwritable: {
+                let name = "portcullis_ca_state_unwritable";
+                let gauge = Gauge::new(name, "1 while the state cannot be written and nothing is issued, else 0.")?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
             sign_error,
             registry,
         })
     }
 
     /// The page, with ends of root and chain as they are now, in Unix time.
-    pub(crate) fn page(&self, root: i64, chain: i64, now: i64) -> String {
+    pub(crate) fn page(&self, root: i64, chain: i64, now: i64, state_unwritable: bool) -> String {
+        self.state_unwritable.set(if state_unwritable { 1.0 } else { 0.0 });
         #[allow(clippy::cast_precision_loss, reason = "times of this century are far below 2^53")]
         let set = |gauge: &Gauge, value: i64| gauge.set(value as f64);
         set(&self.root_timestamp, root);

@@ -14,7 +14,7 @@ use crate::reload;
 /// If the folder holds no CA.
 pub fn trust_domain(dir: &Path) -> Result<TrustDomain, String> {
     let configured = reload::registrations(dir)?.trust_domain;
-    Ok(reload::in_force(dir, configured.as_ref())?.signer.trust_domain().clone())
+    Ok(reload::in_force(dir, configured.as_ref(), &Clock::system())?.signer.trust_domain().clone())
 }
 
 /// Makes a token for a registered identity. It is good for one certificate, or `reusable` until it ends.
@@ -29,7 +29,7 @@ pub fn mint(dir: &Path, id: &SpiffeId, ttl: Duration, reusable: bool) -> Result<
             dir.join("identities.yaml").display()
         ));
     }
-    let signer = reload::in_force(dir, registrations.trust_domain.as_ref())?.signer;
+    let signer = reload::in_force(dir, registrations.trust_domain.as_ref(), &Clock::system())?.signer;
     reload::fit(&registrations, signer.trust_domain())?;
     let key = reload::token_key(dir, signer.trust_domain())?;
     let token = key.issue(id, ttl, reusable, Clock::system().now_unix());

@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_admin::Places;
-use portcullis_tls::Clock;
 use tokio::net::TcpListener;
 
 use crate::limits::source;
@@ -68,12 +67,17 @@ fn metrics(services: &Services) -> String {
     let ca = services.live.ca();
     // Of several roots the one that ends first is what somebody has to act on.
     let root = ca.signer.roots().roots().map(|root| root.not_after_unix()).min().unwrap_or_default();
-    services.metrics.page(root, ca.signer.not_after_unix(), Clock::system().now_unix())
+    services.metrics.page(
+        root,
+        ca.signer.not_after_unix(),
+        services.live.clock.now_unix(),
+        services.store.broken().is_some(),
+    )
 }
 
 /// Whether certificates can be issued; otherwise why not.
 pub(crate) fn ready(services: &Services) -> Result<(), String> {
-    if services.live.ca().signer.not_after_unix() <= Clock::system().now_unix() {
+    if services.live.ca().signer.not_after_unix() <= services.live.clock.now_unix() {
         return Err("the CA certificate has expired".to_owned());
     }
     services.store.broken().map_or(Ok(()), Err)

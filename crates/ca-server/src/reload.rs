@@ -57,8 +57,8 @@ pub fn reads(dir: &Path) -> Vec<Source> {
     vec![signer_files(dir), Source::Files(vec![dir.join(REGISTRATIONS), dir.join(TOKEN_KEY)]), Source::Files(bundles)]
 }
 
-pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>) -> Result<Signer, String> {
-    Ok(judged(dir, configured)?.signer)
+pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Signer, String> {
+    Ok(judged(dir, configured, clock)?.signer)
 }
 
 /// The files, and what they make.
@@ -69,9 +69,9 @@ struct Judged {
     waits: bool,
 }
 
-fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<Judged, String> {
+fn judged(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Judged, String> {
     let mut files = signer_files(dir).read().complete().map_err(|error| error.to_string())?;
-    let refused = match parse_signer(&files, configured) {
+    let refused = match parse_signer(&files, configured, clock) {
         Ok(signer) => return Ok(Judged { signer, files, waits: false }),
         Err(error) => format!("{}: {error}", dir.display()),
     };
@@ -79,7 +79,7 @@ fn judged(dir: &Path, configured: Option<&TrustDomain>) -> Result<Judged, String
     let key = files.iter_mut().find(|file| file.path.file_name().is_some_and(|own| own == CA_KEY));
     if let (Some(key), Some(next)) = (key, waiting) {
         (key.content, key.mode) = (next.content, next.mode);
-        if let Ok(signer) = parse_signer(&files, configured) {
+        if let Ok(signer) = parse_signer(&files, configured, clock) {
             return Ok(Judged { signer, files, waits: true });
         }
     }
@@ -99,7 +99,7 @@ pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
     // The one that was cut off first: its key must not be lost while its certificate is in place. What cannot be used anyway
     // is replaced.
     let configured = registrations(dir).ok().and_then(|read| read.trust_domain);
-    let _finished = finish_pair(dir, configured.as_ref());
+    let _finished = finish_pair(dir, configured.as_ref(), &Clock::system());
     write(&dir.join(NEXT_KEY), key.as_bytes(), Private::Yes, true)?;
     write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true)?;
     let path = dir.join(CA_KEY);
@@ -107,8 +107,8 @@ pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
 }
 
 /// What a crash has cut off of [`put_pair`]: the key that waits takes its place. Only if it is the certificate's.
-pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>) -> Result<(), String> {
-    if judged(dir, configured)?.waits {
+pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<(), String> {
+    if judged(dir, configured, clock)?.waits {
         take_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
     }
     Ok(())
@@ -124,8 +124,8 @@ fn take_key(dir: &Path) -> io::Result<()> {
 }
 
 /// The four files as text, after they were judged.
-pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>) -> Result<Files, String> {
-    let Judged { files, .. } = judged(dir, configured)?;
+pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Files, String> {
+    let Judged { files, .. } = judged(dir, configured, clock)?;
     let text = |name: &str| {
         let content = named(&files, name).map(|file| file.content.to_vec()).unwrap_or_default();
         String::from_utf8(content).map_err(|_| format!("{}: {name} is no text", dir.display()))
@@ -138,16 +138,17 @@ fn named<'f>(files: &'f [FileContent], name: &str) -> Option<&'f FileContent> {
 }
 
 /// What is in force: what signs, what the CA's server certificate comes from, and the rotation that says so.
-pub(crate) fn in_force(dir: &Path, configured: Option<&TrustDomain>) -> Result<InForce, String> {
+pub(crate) fn in_force(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<InForce, String> {
     let rotation = Rotation::load(dir).map_err(|error| error.to_string())?;
     let (signer, server) = match &rotation {
         None => {
-            let signer = Arc::new(signer(dir, configured)?);
+            let signer = Arc::new(signer(dir, configured, clock)?);
             (Arc::clone(&signer), signer)
         }
         Some(rotation) => {
-            let both =
-                rotation.in_force(configured).map_err(|error| format!("{}: rotation: {error}", dir.display()))?;
+            let both = rotation
+                .in_force(configured, clock)
+                .map_err(|error| format!("{}: rotation: {error}", dir.display()))?;
             (Arc::new(both.signer), Arc::new(both.server))
         }
     };
@@ -161,7 +162,7 @@ pub(crate) struct InForce {
     pub(crate) rotation: Option<Rotation>,
 }
 
-fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>) -> Result<Signer, String> {
+fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>, clock: &Clock) -> Result<Signer, String> {
     let (Some(cert), Some(key), Some(roots)) = (named(all, CA_CERT), named(all, CA_KEY), named(all, ROOT_CERT)) else {
         return Err(format!("{CA_CERT}, {CA_KEY} and {ROOT_CERT} are three files"));
     };
@@ -172,7 +173,7 @@ fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>) -> Result
         root_cert: &roots.content,
         cert_chain: named(all, CHAIN).map(|file| &*file.content),
     };
-    Signer::read(files, configured).map_err(|error| error.to_string())
+    Signer::read(files, configured, clock).map_err(|error| error.to_string())
 }
 
 /// A key that anybody can put there is nobody's.
@@ -219,17 +220,20 @@ fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, 
 }
 
 /// The bundles of other domains, read once.
-pub(crate) fn foreign(registrations: &Registrations) -> Result<Foreign, String> {
+pub(crate) fn foreign(registrations: &Registrations, now_unix: i64) -> Result<Foreign, String> {
     let paths = registrations.trust_bundles.values().cloned().collect();
     let files = Source::Files(paths).read().complete().map_err(|error| error.to_string())?;
-    parse_foreign(&files, registrations.trust_bundles.keys())
+    parse_foreign(&files, registrations.trust_bundles.keys(), now_unix)
 }
 
-fn parse_foreign<'a>(files: &[FileContent], domains: impl Iterator<Item = &'a TrustDomain>) -> Result<Foreign, String> {
-    let now = Clock::system().now_unix();
+fn parse_foreign<'a>(
+    files: &[FileContent],
+    domains: impl Iterator<Item = &'a TrustDomain>,
+    now_unix: i64,
+) -> Result<Foreign, String> {
     domains
         .zip(files)
-        .map(|(domain, file)| match TrustBundle::from_pem(&file.content, now) {
+        .map(|(domain, file)| match TrustBundle::from_pem(&file.content, now_unix) {
             Ok(bundle) => Ok((domain.clone(), bundle)),
             Err(error) => Err(format!("{}: {error}", file.path.display())),
         })
@@ -242,7 +246,7 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
         return Err(format!("{REGISTRATIONS}: trustDomain: {other} is not that of the CA that signs, {trust_domain}"));
     }
     if let Some((id, _)) = registrations.iter().find(|(id, _)| id.domain_str() != trust_domain.as_str()) {
-        return Err(format!("{REGISTRATIONS}: {id} is not of this CA's trust domain {trust_domain}"));
+        return Err(format!("{REGISTRATIONS}: {id} does not belong to this CA's trust domain {trust_domain}"));
     }
     if registrations.trust_bundles.contains_key(trust_domain) {
         return Err(format!(
@@ -263,7 +267,7 @@ pub(crate) fn watch(
         let (live, dir) = (Arc::clone(live), dir.to_owned());
         move |_: &[FileContent]| {
             let configured = live.registrations.load().trust_domain.clone();
-            if !live.replace(|| signer(&dir, configured.as_ref()))? {
+            if !live.replace(|| signer(&dir, configured.as_ref(), &live.clock))? {
                 return Ok("not used while the root is being rotated".to_owned());
             }
             Ok::<_, String>(format!("signs until {}", utc(live.ca().signer.not_after_unix())))
@@ -312,7 +316,7 @@ fn watch_token_key(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'st
 fn watch_resources(dir: &Path, live: &Arc<Live>, environment: Usual) -> Result<Watcher, String> {
     let live = Arc::clone(live);
     let loader = move |files: &[FileContent]| {
-        let read = resources::parse(files, live.ca().signer.trust_domain(), environment)?;
+        let read = resources::parse(files, live.ca().signer.trust_domain(), environment, live.clock.now_unix())?;
         let ttl = read.usual.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
         live.resources.store(Arc::new(read));
         Ok::<_, String>(format!("usual lifetime {ttl}"))
@@ -328,7 +332,7 @@ fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watche
     }
     let (live, domains) = (Arc::clone(live), read.trust_bundles.keys().cloned().collect::<Vec<_>>());
     let loader = move |files: &[FileContent]| {
-        let foreign = parse_foreign(files, domains.iter())?;
+        let foreign = parse_foreign(files, domains.iter(), live.clock.now_unix())?;
         let count = foreign.len();
         live.foreign.store(Arc::new(foreign));
         Ok::<_, String>(format!("bundles of {count} other trust domains"))

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use portcullis_ca::KeyHash;
-use portcullis_ca::state::{Report, Store};
-use portcullis_tls::Clock;
+use portcullis_ca::state::Report;
 use tonic::metadata::MetadataMap;
 
 use crate::authenticate::Caller;
-use crate::live::Live;
+use crate::service::Services;
 
 /// The digest of the bundles that a caller says it uses.
 pub(crate) fn told(metadata: &MetadataMap) -> Option<&str> {
@@ -17,14 +16,15 @@ pub(crate) fn told(metadata: &MetadataMap) -> Option<&str> {
 }
 
 /// Notes it, if the caller has shown which of its identity's instances it is. Nobody waits for the disk.
-pub(crate) fn note(store: &Arc<Store>, live: &Arc<Live>, caller: &Caller, metadata: &MetadataMap) {
+pub(crate) fn note(services: &Arc<Services>, caller: &Caller, metadata: &MetadataMap) {
     let (Some(digest), Some(shown)) = (told(metadata), caller.shown) else { return };
-    let (store, live) = (Arc::clone(store), Arc::clone(live));
+    let services = Arc::clone(services);
     let (id, key, not_after_unix, digest) = (caller.id.clone(), shown.key, shown.not_after_unix, digest.to_owned());
     drop(tokio::task::spawn_blocking(move || {
-        let since_unix = live.signing().as_ref().map_or(0, |rotation| rotation.published_unix);
+        let since_unix = services.live.signing().as_ref().map_or(0, |rotation| rotation.published_unix);
         let report = Report { id, key, not_after_unix, digest, since_unix };
-        if let Err(error) = store.told(&report, Clock::system().now_unix()) {
+        if let Err(error) = services.store.told(&report, services.live.clock.now_unix()) {
+            services.state_failed.notify_one();
             tracing::error!(%error, "the state cannot be written");
         }
     }));

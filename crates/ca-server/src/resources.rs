@@ -10,7 +10,7 @@ use portcullis_ca::{MIN_TTL, Root, Usual, pem};
 use portcullis_identity::TrustDomain;
 use portcullis_policy::{Diagnostic, Loaded, MeshConfig, Place, PolicySet};
 use portcullis_reload::FileContent;
-use portcullis_tls::{BundleError, Clock, TrustBundle, utc};
+use portcullis_tls::{BundleError, TrustBundle, utc};
 use rustls_pki_types::CertificateDer;
 
 /// Extra roots and no more: an answer has to stay within what callers read.
@@ -103,7 +103,12 @@ pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::Sour
 }
 
 /// Reads the files as one set. `environment` holds where they say nothing.
-pub(crate) fn parse(files: &[FileContent], domain: &TrustDomain, environment: Usual) -> Result<Resources, String> {
+pub(crate) fn parse(
+    files: &[FileContent],
+    domain: &TrustDomain,
+    environment: Usual,
+    now_unix: i64,
+) -> Result<Resources, String> {
     let sources: Vec<_> = files
         .iter()
         .map(|file| portcullis_policy::Source { file: file.path.display().to_string(), text: file.content.to_vec() })
@@ -113,7 +118,7 @@ pub(crate) fn parse(files: &[FileContent], domain: &TrustDomain, environment: Us
     let (other, mut errors): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|error| matches!(error.reason, "unknown-kind" | "unsupported-kind"));
     warnings.extend(other);
-    let mut judged = judge_roots(set.mesh(), Clock::system().now_unix());
+    let mut judged = judge_roots(set.mesh(), now_unix);
     errors.append(&mut judged.errors);
     warnings.append(&mut judged.warnings);
     errors.extend(judged.roots.iter().filter_map(|root| foreign(root, domain)));
@@ -182,6 +187,8 @@ mod tests {
 
     use portcullis_testkit::certs::{Authority, Profile};
 
+    use portcullis_tls::Clock;
+
     use super::*;
 
     fn domain() -> TrustDomain {
@@ -190,7 +197,7 @@ mod tests {
 
     fn read_with(text: &str, environment: Usual) -> Result<Resources, String> {
         let file = FileContent { path: "/ca/mesh.yaml".into(), content: text.as_bytes().to_vec().into(), mode: 0o644 };
-        parse(&[file], &domain(), environment)
+        parse(&[file], &domain(), environment, Clock::system().now_unix())
     }
 
     fn read(text: &str) -> Result<Resources, String> {

@@ -54,17 +54,17 @@ pub struct Request {
 }
 
 /// At a start: what is in force. What a crash has cut off of the last step is done.
-pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>) -> Result<reload::InForce, String> {
+pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>, clock: &Clock) -> Result<reload::InForce, String> {
     match Rotation::load(dir).map_err(|error| error.to_string())? {
-        None => reload::finish_pair(dir, domain)?,
+        None => reload::finish_pair(dir, domain, clock)?,
         Some(rotation) if rotation.phase == Phase::Finished => {
             // Before files are replaced, it is known that what replaces them can be used.
-            rotation.in_force(domain).map_err(|error| error.to_string())?;
+            rotation.in_force(domain, clock).map_err(|error| error.to_string())?;
             settle(dir, &rotation)?;
         }
         Some(_) => {}
     }
-    reload::in_force(dir, domain)
+    reload::in_force(dir, domain, clock)
 }
 
 fn settle(dir: &Path, rotation: &Rotation) -> Result<(), String> {
@@ -110,9 +110,9 @@ fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), No>
     }
     let (dir, domain) = (&services.dir, domain(services));
     let next = dir.join(NEXT);
-    let (old, new) = (reload::files(dir, domain.as_ref())?, reload::files(&next, domain.as_ref())?);
-    let now = Clock::system().now_unix();
-    let begun = Rotation::start(old, new, domain.as_ref(), now).map_err(|error| error.to_string())?;
+    let clock = &services.live.clock;
+    let (old, new) = (reload::files(dir, domain.as_ref(), clock)?, reload::files(&next, domain.as_ref(), clock)?);
+    let begun = Rotation::start(old, new, domain.as_ref(), clock).map_err(|error| error.to_string())?;
     enter(services, rotation, begun, "")?;
     // Its key is in the rotation now.
     if let Err(error) = std::fs::remove_dir_all(&next) {
@@ -124,7 +124,7 @@ fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), No>
 fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), No> {
     let mut rotation = in_phase(current.as_ref(), Phase::Started, "promote")?;
     judge(services, &rotation, assumed, Step::Promote)?;
-    rotation.enter(Phase::Promoted, Clock::system().now_unix());
+    rotation.enter(Phase::Promoted, services.live.clock.now_unix());
     enter(services, current, rotation, &names(assumed))
 }
 
@@ -136,7 +136,7 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed
         None => {
             let mut rotation = in_phase(current.as_ref(), Phase::Promoted, "finish")?;
             judge(services, &rotation, assumed, Step::Finish)?;
-            rotation.enter(Phase::Finished, Clock::system().now_unix());
+            rotation.enter(Phase::Finished, services.live.clock.now_unix());
             enter(services, current, rotation.clone(), &names(assumed))?;
             rotation
         }
@@ -152,13 +152,14 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), No> 
     let mut rotation = current.clone().ok_or_else(|| "no rotation is on".to_owned())?;
     match rotation.phase {
         Phase::Promoted => {
-            rotation.enter(Phase::Started, Clock::system().now_unix());
+            rotation.enter(Phase::Started, services.live.clock.now_unix());
             enter(services, current, rotation, "back from promoted")
         }
         Phase::Started => {
             judge(services, &rotation, &Assumed::default(), Step::Abort)?;
-            let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref())?);
-            if signer.anchor() != rotation.old_anchor(domain(services).as_ref()).map_err(|error| error.to_string())? {
+            let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref(), &services.live.clock)?);
+            let old = rotation.old_anchor(domain(services).as_ref(), &services.live.clock);
+            if signer.anchor() != old.map_err(|error| error.to_string())? {
                 return Err(
                     "root-cert.pem, ca-cert.pem: they are not those that the rotation began with; put them back"
                         .to_owned()
@@ -189,7 +190,8 @@ fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rota
 
 /// The audit, the disk, and only then what is in force.
 fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation, detail: &str) -> Result<(), No> {
-    let in_force = rotation.in_force(domain(services).as_ref()).map_err(|error| error.to_string())?;
+    let in_force =
+        rotation.in_force(domain(services).as_ref(), &services.live.clock).map_err(|error| error.to_string())?;
     line(services, rotation.phase.name(), detail)?;
     if let Err(error) = rotation.save(&services.dir) {
         // What the audit has said already did not come true.
@@ -206,7 +208,7 @@ fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation
 }
 
 fn line(services: &Services, phase: &'static str, detail: &str) -> Result<(), String> {
-    let written = services.audit.rotation(phase, detail.to_owned(), Clock::system().now_unix());
+    let written = services.audit.rotation(phase, detail.to_owned(), services.live.clock.now_unix());
     written.map_err(|error| format!("the audit file cannot be written, so nothing is changed: {error}"))
 }
 
@@ -219,8 +221,8 @@ fn names(assumed: &Assumed) -> String {
 fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), No> {
     let (identities, instances) = (services.store.identities(), services.store.instances());
     let digest = services.live.bundle_digest();
-    let new_anchors = rotation.new_anchors().map_err(|error| error.to_string())?;
-    let now_unix = Clock::system().now_unix();
+    let new_anchors = rotation.new_anchors(&services.live.clock).map_err(|error| error.to_string())?;
+    let now_unix = services.live.clock.now_unix();
     let seen = Seen {
         identities: &identities,
         instances: &instances,
@@ -250,5 +252,5 @@ fn standing(services: &Services, rotation: Option<&Rotation>, done: Result<(), N
             (rotation.map(next).and_then(Result::err), false)
         }
     };
-    Standing::new(rotation, services.live.bundle_digest(), lacking, refused, Clock::system().now_unix())
+    Standing::new(rotation, services.live.bundle_digest(), lacking, refused, services.live.clock.now_unix())
 }

@@ -22,7 +22,7 @@ use crate::live::{Ca, Live};
 use crate::metrics::Metrics;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
-use crate::{bootstrap, connection, control, descriptors, plain, rotate};
+use crate::{bootstrap, connection, control, descriptors, plain, recovery, rotate};
 
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,6 +46,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Lifetimes that hold where neither the registrations nor the resources say any.
     pub usual: Usual,
+    /// What certificates and tokens are made and judged by.
+    pub clock: Clock,
 }
 
 /// Why a CA does not start.
@@ -91,14 +93,14 @@ impl Authority {
     /// # Errors
     /// Why it cannot.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { dir, listen, names, bootstrap, metrics, usual } = config;
+        let Config { dir, listen, names, bootstrap, metrics, usual, clock } = config;
         let registrations = reload::registrations(&dir).map_err(StartError::Folder)?;
         // First, so that nobody else changes the rotation.
         let store = Store::open(&dir.join("state"), Options::default())?;
         let reload::InForce { signer, server, rotation } =
-            rotate::resume(&dir, registrations.trust_domain.as_ref()).map_err(StartError::Folder)?;
+            rotate::resume(&dir, registrations.trust_domain.as_ref(), &clock).map_err(StartError::Folder)?;
         reload::fit(&registrations, signer.trust_domain()).map_err(StartError::Folder)?;
-        let foreign = reload::foreign(&registrations).map_err(StartError::Folder)?;
+        let foreign = reload::foreign(&registrations, clock.now_unix()).map_err(StartError::Folder)?;
         let tokens = reload::token_key(&dir, signer.trust_domain()).map_err(StartError::Folder)?;
         let failed = |what: String| move |error| StartError::Io { what, error };
         let audit_path = dir.join(AUDIT);
@@ -117,8 +119,8 @@ impl Authority {
         if let Some(rotation) = &rotation {
             tracing::info!(phase = rotation.phase.name(), "the root is being rotated");
         }
-        let ca = Ca::new(signer, server, &names).map_err(StartError::Folder)?;
-        let live = Arc::new(Live::new(ca, registrations, foreign, tokens, names, rotation));
+        let ca = Ca::new(signer, server, &names, &clock).map_err(StartError::Folder)?;
+        let live = Arc::new(Live::new(ca, registrations, foreign, tokens, names, rotation, clock));
         let listener = TcpListener::bind(listen).await.map_err(failed(format!("cannot listen on {listen}")))?;
         let metrics_listener = match metrics {
             Some(at) => {
@@ -165,6 +167,7 @@ impl Authority {
             background.spawn(plain::serve(metrics, Arc::clone(&services)));
         }
         background.spawn(control::serve(control, Arc::clone(&services)));
+        background.spawn(recovery::run(Arc::clone(&services)));
         background.spawn(renew(Arc::clone(&services.live)));
         if let Some(folder) = bootstrap {
             background.spawn(bootstrap::keep(folder, Arc::clone(&services), registered));
@@ -242,7 +245,7 @@ fn accept(
 async fn renew(live: Arc<Live>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        match live.renew_server_certificate(Clock::system().now_unix()) {
+        match live.renew_server_certificate(live.clock.now_unix()) {
             Ok(true) => tracing::info!("renewed the server certificate"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),

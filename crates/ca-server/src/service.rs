@@ -12,8 +12,7 @@ use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
 use portcullis_rpc::istio::istio_certificate_service_server::IstioCertificateService;
 use portcullis_rpc::istio::{IstioCertificateRequest, IstioCertificateResponse};
-use portcullis_tls::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 
@@ -50,6 +49,8 @@ pub(crate) struct Services {
     asking: Buckets<SpiffeId>,
     /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
     used: watch::Sender<u64>,
+    /// The state could not be written.
+    pub(crate) state_failed: Notify,
 }
 
 /// A refusal: what the caller is told, and what is written down.
@@ -100,6 +101,7 @@ impl Services {
             failures: Buckets::new(),
             asking: Buckets::new(),
             used: watch::Sender::new(0),
+            state_failed: Notify::new(),
         }
     }
 
@@ -117,14 +119,15 @@ impl Services {
         self.failures
             .has(&from, FAILURES, now)
             .map_err(|wait| No::too_many("too-many-failures", "too many failed attempts from this address", wait))?;
-        authenticate::caller(peer, metadata, &ca.trust, &self.live.tokens.load(), &self.store).map_err(|unknown| {
-            self.metrics.authentication_failure.inc();
-            // Full or not, this one has failed.
-            let _counted = self.failures.take(from, FAILURES, now);
-            let mut no = No::unauthenticated(unknown.class(), unknown.to_string());
-            no.id = unknown.id().cloned();
-            no
-        })
+        authenticate::caller(peer, metadata, &ca.trust, &self.live.tokens.load(), &self.store, &self.live.clock)
+            .map_err(|unknown| {
+                self.metrics.authentication_failure.inc();
+                // Full or not, this one has failed.
+                let _counted = self.failures.take(from, FAILURES, now);
+                let mut no = No::unauthenticated(unknown.class(), unknown.to_string());
+                no.id = unknown.id().cloned();
+                no
+            })
     }
 
     /// What is registered for a caller. One that only has a token is not told that it is known and not registered.
@@ -178,7 +181,7 @@ impl Services {
         let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
         let uses_token = matches!(&caller.proof, Proof::Token(token) if !token.reusable);
         let hash = key.hash();
-        let entry = Entry::new("issued", "CreateCertificate", peer.address, Clock::system().now_unix());
+        let entry = Entry::new("issued", "CreateCertificate", peer.address, self.live.clock.now_unix());
         let work = Work {
             live: Arc::clone(&self.live),
             store: Arc::clone(&self.store),
@@ -194,6 +197,10 @@ impl Services {
             issue::issue(work)
         });
         let result = done.await.map_err(|error| unavailable("panic", error.to_string()))?;
+        // Also after a success: the snapshot that follows may have failed.
+        if self.store.broken().is_some() {
+            self.state_failed.notify_one();
+        }
         if uses_token {
             self.used.send_modify(|count| *count = count.wrapping_add(1));
         }
@@ -225,7 +232,7 @@ impl Services {
 
     /// Writes a refusal down, and makes the answer of it.
     fn refuse(&self, call: &'static str, peer: &Peer, no: &No) -> Status {
-        let mut entry = Entry::new("refused", call, peer.address, Clock::system().now_unix());
+        let mut entry = Entry::new("refused", call, peer.address, self.live.clock.now_unix());
         entry.id = no.id.as_ref().map(ToString::to_string);
         entry.key_sha256 = no.key.map(|key| key.to_string());
         entry.reason = Some(no.class);
@@ -298,7 +305,7 @@ impl TrustBundles for Shared {
             let no = No::too_many("rate-identity", "this identity asks too often", wait);
             return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
         }
-        report::note(&services.store, &services.live, &caller, request.metadata());
+        report::note(services, &caller, request.metadata());
         let bundles = services.live.bundles(&ca).into_iter().map(|(domain, roots)| TrustBundle {
             trust_domain: domain.to_string(),
             roots: roots.iter().map(|root| root.to_vec()).collect(),

@@ -9,8 +9,12 @@ use rustls::ServerConfig;
 use crate::live::SERVER_TTL;
 
 /// A configuration with a new server certificate, and the first and last second of that, in Unix time.
-pub(crate) fn configuration(signer: &Signer, names: &[ServerName]) -> Result<(Arc<ServerConfig>, (i64, i64)), String> {
+pub(crate) fn configuration(
+    signer: &Signer,
+    names: &[ServerName],
+    clock: &Clock,
+) -> Result<(Arc<ServerConfig>, (i64, i64)), String> {
     let server = signer.server_certificate(names, SERVER_TTL).map_err(|error| error.to_string())?;
-    let config = authority::server(server.chain, server.key, &Clock::system()).map_err(|error| error.to_string())?;
+    let config = authority::server(server.chain, server.key, clock).map_err(|error| error.to_string())?;
     Ok((Arc::new(config), server.valid_unix))
 }

@@ -57,7 +57,8 @@ pub fn write(path: &Path, content: &[u8], private: Private, replace: bool) -> Re
 /// behind when it was killed would be in the way of the next.
 fn distinct() -> io::Result<String> {
     let mut bytes = [0_u8; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| io::Error::other("the operating system's random generator failed"))?;
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use portcullis_identity::TrustDomain;
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
-use time::OffsetDateTime;
 
 use crate::key;
 use crate::root::{BACKDATE, CaError, Root, after, serial};
@@ -46,7 +45,7 @@ impl Root {
             return Err(CaError::NotRoot);
         }
         let key = key::generate(self.key_type)?;
-        let now = OffsetDateTime::now_utc();
+        let now = self.issuing.now()?;
         let mut params = CertificateParams::default();
         let serial = serial()?;
         params.distinguished_name = name(&self.trust_domain, "intermediate", &serial);

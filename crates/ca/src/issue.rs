@@ -51,12 +51,14 @@ impl Root {
 mod tests {
     use portcullis_identity::TrustDomain;
     use portcullis_identity::leaf::{Compat, Role, check};
+    use portcullis_tls::Clock;
     use x509_parser::prelude::{FromDer, X509Certificate};
 
     use super::*;
 
     fn root() -> Root {
-        Root::generate(&TrustDomain::parse("example.org").unwrap(), Duration::from_secs(3600)).unwrap()
+        Root::generate(&TrustDomain::parse("example.org").unwrap(), Duration::from_secs(3600), &Clock::system())
+            .unwrap()
     }
 
     fn der(pem: &str) -> Vec<u8> {
@@ -111,15 +113,21 @@ mod tests {
     #[test]
     fn a_root_is_read_back_and_only_with_its_own_key() {
         let (one, other) = (root(), root());
-        let read = Root::from_pem(one.cert_pem(), &one.key_pem()).unwrap();
+        let read = Root::from_pem(one.cert_pem(), &one.key_pem(), &Clock::system()).unwrap();
         assert_eq!(read.trust_domain(), one.trust_domain());
         let issued = read.issue(&id(), MIN_TTL, KeyType::EcdsaP256).unwrap();
         let root_der = der(one.cert_pem());
         let leaf = der(&issued.cert_chain_pem);
         let (_, root_cert) = X509Certificate::from_der(&root_der).unwrap();
         X509Certificate::from_der(&leaf).unwrap().1.verify_signature(Some(root_cert.public_key())).unwrap();
-        assert!(matches!(Root::from_pem(one.cert_pem(), &other.key_pem()), Err(CaError::KeyMismatch)));
-        assert!(matches!(Root::from_pem(&issued.cert_chain_pem, &issued.key_pem), Err(CaError::NotCa)));
-        assert!(matches!(Root::from_pem("x", &one.key_pem()), Err(CaError::Certificate)));
+        assert!(matches!(
+            Root::from_pem(one.cert_pem(), &other.key_pem(), &Clock::system()),
+            Err(CaError::KeyMismatch)
+        ));
+        assert!(matches!(
+            Root::from_pem(&issued.cert_chain_pem, &issued.key_pem, &Clock::system()),
+            Err(CaError::NotCa)
+        ));
+        assert!(matches!(Root::from_pem("x", &one.key_pem(), &Clock::system()), Err(CaError::Certificate)));
     }
 }

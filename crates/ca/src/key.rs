@@ -1,9 +1,8 @@
 //! Kinds of keys: how they are made, and how they are written in a certificate.
 
+use portcullis_der::{self as der, NULL, oid};
 use portcullis_identity::KeyType;
 use rcgen::{KeyPair, RsaKeySize};
-
-use crate::der::{self, NULL, oid};
 
 /// A new key of this kind. With RSA it takes a while.
 pub(crate) fn generate(kind: KeyType) -> Result<KeyPair, rcgen::Error> {

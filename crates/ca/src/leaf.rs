@@ -7,14 +7,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use portcullis_der::{self as der, NULL, oid, tag};
 use portcullis_identity::SpiffeId;
+use portcullis_tls::Clock;
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
 use time::OffsetDateTime;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::X509Certificate;
 
-use crate::der::{self, NULL, oid, tag};
-use crate::root::{BACKDATE, CaError, after, serial};
+use crate::root::{BACKDATE, CaError, after, now, serial};
 
 /// Shortest lifetime of a leaf.
 pub const MIN_TTL: Duration = Duration::from_secs(60);
@@ -29,6 +30,7 @@ pub(crate) struct Issuing {
     algorithm: Vec<u8>,
     /// Nothing that it signs may be valid for longer.
     pub(crate) not_after: OffsetDateTime,
+    clock: Clock,
 }
 
 /// A certificate that was signed, without those behind it.
@@ -102,6 +104,7 @@ impl Issuing {
         certificate: &X509Certificate<'_>,
         key: KeyPair,
         not_after: OffsetDateTime,
+        clock: Clock,
     ) -> Result<Self, CaError> {
         let given = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
@@ -114,8 +117,14 @@ impl Issuing {
             name: certificate.subject().as_raw().to_vec(),
             algorithm: algorithm_of(&key)?,
             not_after,
+            clock,
             key,
         })
+    }
+
+    /// The time that certificates are made and judged at.
+    pub(crate) fn now(&self) -> Result<OffsetDateTime, CaError> {
+        now(&self.clock)
     }
 
     pub(crate) const fn key(&self) -> &KeyPair {
@@ -141,7 +150,7 @@ impl Issuing {
     }
 
     fn sign(&self, names: &[Vec<u8>], spki: &[u8], ttl: Duration) -> Result<Leaf, CaError> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.now()?;
         if self.not_after <= after(now, Duration::from_secs(1))? {
             return Err(CaError::Expired);
         }

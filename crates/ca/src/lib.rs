@@ -5,7 +5,6 @@
 //! a request nothing survives but its public key ([`CertifiedPublicKey`]). A leaf never outlives its issuer.
 
 mod csr;
-mod der;
 mod files;
 mod hex;
 mod intermediate;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
+use portcullis_tls::Clock;
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
 use time::OffsetDateTime;
@@ -43,7 +44,7 @@ pub enum CaError {
     #[error("the CA certificate has expired; make a new one")]
     Expired,
     /// The ID is of another trust domain.
-    #[error("{id} is not of this CA's trust domain {trust_domain}")]
+    #[error("{id} does not belong to this CA's trust domain {trust_domain}")]
     ForeignId {
         /// Whom to issue for.
         id: SpiffeId,
@@ -69,7 +70,7 @@ pub enum CaError {
     #[error("the certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
     /// No random numbers.
-    #[error("the system gives no random numbers")]
+    #[error("the operating system's random generator failed")]
     Random,
 }
 
@@ -95,17 +96,22 @@ impl Root {
     ///
     /// # Errors
     /// If the certificate cannot be made.
-    pub fn generate(trust_domain: &TrustDomain, ttl: Duration) -> Result<Self, CaError> {
-        Self::generate_with(KeyType::default(), trust_domain, ttl)
+    pub fn generate(trust_domain: &TrustDomain, ttl: Duration, clock: &Clock) -> Result<Self, CaError> {
+        Self::generate_with(KeyType::default(), trust_domain, ttl, clock)
     }
 
     /// Makes a new root with a key of this kind; its intermediates get the same kind.
     ///
     /// # Errors
     /// If the certificate cannot be made.
-    pub fn generate_with(key_type: KeyType, trust_domain: &TrustDomain, ttl: Duration) -> Result<Self, CaError> {
+    pub fn generate_with(
+        key_type: KeyType,
+        trust_domain: &TrustDomain,
+        ttl: Duration,
+        clock: &Clock,
+    ) -> Result<Self, CaError> {
         let key = key::generate(key_type)?;
-        let now = OffsetDateTime::now_utc();
+        let now = now(clock)?;
         let mut params = CertificateParams::default();
         let serial = serial()?;
         params.distinguished_name = name(trust_domain, "root", &serial);
@@ -117,7 +123,7 @@ impl Root {
         params.not_after = after(now, ttl)?;
         let certificate = params.self_signed(&key)?;
         let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| CaError::Certificate)?;
-        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime())?;
+        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
         let cert_pem = certificate.pem();
         Ok(Self { issuing, trust_domain: trust_domain.clone(), key_type, behind_leaf: String::new(), cert_pem })
     }
@@ -126,7 +132,7 @@ impl Root {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+    pub fn from_pem(cert_pem: &str, key_pem: &str, clock: &Clock) -> Result<Self, CaError> {
         let key = KeyPair::from_pem(key_pem).map_err(CaError::Key)?;
         let (rest, block) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;
         if block.label != "CERTIFICATE" || rest.iter().any(|byte| !byte.is_ascii_whitespace()) {
@@ -144,7 +150,7 @@ impl Root {
             return Err(CaError::KeyMismatch);
         }
         let not_after = parsed.validity().not_after.to_datetime();
-        if not_after <= OffsetDateTime::now_utc() {
+        if not_after <= now(clock)? {
             return Err(CaError::Expired);
         }
         let trust_domain = trust_domain_of(&parsed)?;
@@ -152,7 +158,7 @@ impl Root {
         let behind_leaf = if is_root { String::new() } else { cert_pem.to_owned() };
         // A foreign root may have a key that no workload may have; what is made below it is ours.
         let key_type = csr::kind(parsed.public_key()).unwrap_or_default();
-        let issuing = Issuing::new(&parsed, key, not_after)?;
+        let issuing = Issuing::new(&parsed, key, not_after, clock.clone())?;
         Ok(Self { issuing, trust_domain, key_type, behind_leaf, cert_pem: cert_pem.to_owned() })
     }
 
@@ -209,6 +215,11 @@ pub(crate) fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<Trust
         }
         _ => Err(CaError::NoTrustDomain),
     }
+}
+
+/// The time now as the certificate library counts it.
+pub(crate) fn now(clock: &Clock) -> Result<OffsetDateTime, CaError> {
+    OffsetDateTime::from_unix_timestamp(clock.now_unix()).map_err(|_| CaError::TooLong)
 }
 
 /// The end of a lifetime.

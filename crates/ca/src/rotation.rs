@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use portcullis_identity::TrustDomain;
-use portcullis_tls::TrustBundle;
+use portcullis_tls::{Clock, TrustBundle};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{Private, write};
@@ -73,14 +73,14 @@ impl std::fmt::Debug for Files {
 }
 
 impl Files {
-    fn signer(&self, roots: &str, configured: Option<&TrustDomain>) -> Result<Signer, SignerError> {
+    fn signer(&self, roots: &str, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Signer, SignerError> {
         let files = SignerFiles {
             ca_cert: self.ca_cert.as_bytes(),
             ca_key: self.ca_key.as_bytes(),
             root_cert: roots.as_bytes(),
             cert_chain: Some(self.cert_chain.as_bytes()).filter(|chain| !chain.is_empty()),
         };
-        Signer::read(files, configured)
+        Signer::read(files, configured, clock)
     }
 }
 
@@ -153,8 +153,9 @@ impl Rotation {
     ///
     /// # Errors
     /// If either cannot be used, or they do not go together.
-    pub fn start(old: Files, new: Files, domain: Option<&TrustDomain>, now_unix: i64) -> Result<Self, RotationError> {
-        let (a, b) = (old.signer(&old.root_cert, domain)?, new.signer(&new.root_cert, domain)?);
+    pub fn start(old: Files, new: Files, domain: Option<&TrustDomain>, clock: &Clock) -> Result<Self, RotationError> {
+        let now_unix = clock.now_unix();
+        let (a, b) = (old.signer(&old.root_cert, domain, clock)?, new.signer(&new.root_cert, domain, clock)?);
         if a.trust_domain() != b.trust_domain() {
             return Err(RotationError::TrustDomain { new: b.trust_domain().clone(), old: a.trust_domain().clone() });
         }
@@ -238,16 +239,16 @@ impl Rotation {
     ///
     /// # Errors
     /// If a certificate cannot be used (any more).
-    pub fn in_force(&self, domain: Option<&TrustDomain>) -> Result<InForce, RotationError> {
+    pub fn in_force(&self, domain: Option<&TrustDomain>, clock: &Clock) -> Result<InForce, RotationError> {
         let both = format!("{}\n{}", self.old.root_cert, self.new.root_cert);
         let (signing, serving, roots) = match self.phase {
             Phase::Started => (&self.old, &self.old, &both),
             Phase::Promoted => (&self.new, &self.old, &both),
             Phase::Finished => (&self.new, &self.new, &self.new.root_cert),
         };
-        let signer = signing.signer(roots, domain)?;
+        let signer = signing.signer(roots, domain, clock)?;
         // A may have ended in the meantime; its root then vouches for nothing that could be shown.
-        let server = serving.signer(roots, domain).or_else(|_| signing.signer(roots, domain))?;
+        let server = serving.signer(roots, domain, clock).or_else(|_| signing.signer(roots, domain, clock))?;
         Ok(InForce { signer, server })
     }
 
@@ -255,17 +256,16 @@ impl Rotation {
     ///
     /// # Errors
     /// If A cannot be used any more.
-    pub fn old_anchor(&self, domain: Option<&TrustDomain>) -> Result<String, RotationError> {
-        Ok(self.old.signer(&self.old.root_cert, domain)?.anchor().to_owned())
+    pub fn old_anchor(&self, domain: Option<&TrustDomain>, clock: &Clock) -> Result<String, RotationError> {
+        Ok(self.old.signer(&self.old.root_cert, domain, clock)?.anchor().to_owned())
     }
 
     /// The roots of B, as [`Signer::anchor`] names them.
     ///
     /// # Errors
     /// If they cannot be read.
-    pub fn new_anchors(&self) -> Result<BTreeSet<String>, RotationError> {
-        let now = portcullis_tls::Clock::system().now_unix();
-        let roots = TrustBundle::from_pem(self.new.root_cert.as_bytes(), now);
+    pub fn new_anchors(&self, clock: &Clock) -> Result<BTreeSet<String>, RotationError> {
+        let roots = TrustBundle::from_pem(self.new.root_cert.as_bytes(), clock.now_unix());
         Ok(anchors(&roots.map_err(SignerError::from)?))
     }
 }

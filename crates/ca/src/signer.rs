@@ -128,11 +128,10 @@ impl Signer {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn read(files: SignerFiles<'_>, configured: Option<&TrustDomain>) -> Result<Self, SignerError> {
+    pub fn read(files: SignerFiles<'_>, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Self, SignerError> {
         let certificates = |file, content: &[u8]| {
             portcullis_tls::certificates(content).map_err(|error| SignerError::Pem { file, error })
         };
-        let now = Clock::system().now_unix();
         let own = match <[_; 1]>::try_from(certificates("ca-cert.pem", files.ca_cert)?) {
             Ok([own]) => own,
             Err(many) => return Err(SignerError::OneCertificate(many.len())),
@@ -141,7 +140,7 @@ impl Signer {
         let key = portcullis_tls::private_key(files.ca_key)
             .map_err(|error| SignerError::Pem { file: "ca-key.pem", error })?;
         let key = KeyPair::try_from(&*key).map_err(SignerError::Key)?;
-        let roots = TrustBundle::from_pem(files.root_cert, now)?;
+        let roots = TrustBundle::from_pem(files.root_cert, clock.now_unix())?;
         let above = files.cert_chain.map(|chain| certificates("cert-chain.pem", chain)).transpose()?;
         // Some write the whole chain into cert-chain.pem, some without its ends.
         let is_root = |der: &CertificateDer<'_>| roots.roots().any(|root| root.der() == der);
@@ -163,7 +162,7 @@ impl Signer {
             (None, Some(configured)) => configured.clone(),
             (None, None) => return Err(SignerError::NoTrustDomain),
         };
-        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime())?;
+        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
         let mut signer = Self {
             own_id: own_id(&trust_domain)?,
             behind_leaf_pem: behind_leaf.iter().map(|der| pem(der)).collect(),
@@ -174,25 +173,25 @@ impl Signer {
             behind_leaf,
             roots,
         };
-        let (ends, anchor) = signer.probe(now)?;
+        let (ends, anchor) = signer.probe(clock)?;
         signer.anchor = anchor;
         signer.issuing.not_after = signer.issuing.not_after.min(ends);
         Ok(signer)
     }
 
     /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid, and which root it leads to.
-    fn probe(&self, now_unix: i64) -> Result<(OffsetDateTime, String), SignerError> {
+    fn probe(&self, clock: &Clock) -> Result<(OffsetDateTime, String), SignerError> {
         let key = key::generate(KeyType::EcdsaP256).map_err(CaError::Make)?;
         let leaf = self.issuing.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
         let chain: Vec<_> =
             std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
         let trust = TrustBundles::new(self.trust_domain.clone(), [], self.roots.clone(), [], Compat::default())?;
-        let now = Clock::system().now();
+        let now = clock.now();
         trust.verify(&chain, Role::Client, now)?;
         let (_, path) = trust.verify(&chain, Role::Server, now)?;
         let ends = OffsetDateTime::from_unix_timestamp(path.not_after_unix()).map_err(|_| CaError::TooLong)?;
         for root in self.roots.roots() {
-            let alone = TrustBundle::from_pem(pem(root.der()).as_bytes(), now_unix)?;
+            let alone = TrustBundle::from_pem(pem(root.der()).as_bytes(), clock.now_unix())?;
             let alone = TrustBundles::new(self.trust_domain.clone(), [], alone, [], Compat::default())?;
             if alone.verify(&chain, Role::Server, now).is_ok() {
                 return Ok((ends, anchor_of(root.der())));

@@ -77,7 +77,7 @@ pub enum TokenKeyError {
     #[error("the key is not ECDSA on P-256, which ES256 needs")]
     Kind,
     /// No key or token can be made.
-    #[error("the system makes no key or signature: {0}")]
+    #[error("the key or signature cannot be made: {0}")]
     Make(String),
 }
 
@@ -108,10 +108,11 @@ impl TokenNumber {
     /// A new one.
     ///
     /// # Errors
-    /// If the system gives no random numbers.
+    /// If the operating system's random generator fails.
     pub fn random() -> Result<Self, TokenKeyError> {
         let mut bytes = [0; 16];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| TokenKeyError::Make("no random numbers".to_owned()))?;
+        aws_lc_rs::rand::fill(&mut bytes)
+            .map_err(|_| TokenKeyError::Make("the operating system's random generator failed".to_owned()))?;
         Ok(Self(bytes))
     }
 }
@@ -192,7 +193,7 @@ impl TokenKey {
     /// Makes a token.
     ///
     /// # Errors
-    /// If the system gives no random numbers, or cannot sign.
+    /// If the random generator or the signature fails.
     pub fn issue(
         &self,
         id: &SpiffeId,

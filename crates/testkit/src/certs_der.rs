@@ -1,37 +1,16 @@
-//! Writing DER, by hand: the certificates that tests need are the ones that no library wants to make.
+//! DER of the certificates that tests need and that no library wants to make, written with `portcullis_der`.
 
-/// Tags that are used more than once.
-pub(crate) mod tag {
-    pub(crate) const BOOLEAN: u8 = 0x01;
-    pub(crate) const INTEGER: u8 = 0x02;
-    pub(crate) const BIT_STRING: u8 = 0x03;
-    pub(crate) const OCTET_STRING: u8 = 0x04;
-    pub(crate) const OID: u8 = 0x06;
-    pub(crate) const UTF8_STRING: u8 = 0x0c;
-    pub(crate) const SEQUENCE: u8 = 0x30;
-    pub(crate) const SET: u8 = 0x31;
-}
+use portcullis_der as der;
+pub(crate) use portcullis_der::{bit_string, tag};
 
 /// One value: tag, length, content.
 pub(crate) fn tlv(tag: u8, content: impl AsRef<[u8]>) -> Vec<u8> {
-    let content = content.as_ref();
-    let mut out = vec![tag];
-    match content.len() {
-        short @ ..0x80 => out.push(u8::try_from(short).unwrap()),
-        long => {
-            let bytes = long.to_be_bytes();
-            let significant = &bytes[bytes.iter().position(|&byte| byte != 0).unwrap()..];
-            out.push(0x80 | u8::try_from(significant.len()).unwrap());
-            out.extend(significant);
-        }
-    }
-    out.extend(content);
-    out
+    der::tlv(tag, &[content.as_ref()])
 }
 
 pub(crate) fn sequence<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> Vec<u8> {
-    let content: Vec<u8> = parts.into_iter().flat_map(|part| part.as_ref().to_vec()).collect();
-    tlv(tag::SEQUENCE, content)
+    let parts: Vec<T> = parts.into_iter().collect();
+    der::sequence(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
 /// An object identifier from its dotted form.
@@ -49,11 +28,6 @@ pub(crate) fn oid(dotted: &str) -> Vec<u8> {
     tlv(tag::OID, content)
 }
 
-/// A bit string without unused bits.
-pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
-    tlv(tag::BIT_STRING, [&[0], bytes].concat())
-}
-
 /// A bit string of named flags; bit 0 is the first. DER wants no trailing zero bits.
 pub(crate) fn named_bits(bits: &[u8]) -> Vec<u8> {
     let Some(highest) = bits.iter().max() else {
@@ -66,15 +40,9 @@ pub(crate) fn named_bits(bits: &[u8]) -> Vec<u8> {
     tlv(tag::BIT_STRING, [&[7 - highest % 8], bytes.as_slice()].concat())
 }
 
-/// A time as certificates have it: two digits of the year up to 2049, four from 2050.
+/// A time as certificates have it.
 pub(crate) fn time(unix: i64) -> Vec<u8> {
-    let at = time::OffsetDateTime::from_unix_timestamp(unix).unwrap();
-    let (month, day, hour, minute, second) = (u8::from(at.month()), at.day(), at.hour(), at.minute(), at.second());
-    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
-    match at.year() {
-        year @ 1950..2050 => tlv(0x17, format!("{:02}{rest}", year % 100)),
-        year => tlv(0x18, format!("{year:04}{rest}")),
-    }
+    der::time(time::OffsetDateTime::from_unix_timestamp(unix).unwrap())
 }
 
 /// A distinguished name, given as `CN=..` or `O=..`, several with commas between; the empty text is the empty name.

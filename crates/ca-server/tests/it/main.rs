@@ -8,6 +8,7 @@
 )]
 
 mod bounds;
+mod full_disk;
 mod lies;
 mod reload;
 mod resources;

@@ -105,6 +105,7 @@ async fn a_mistake_at_the_start_is_told_with_its_place() {
         bootstrap: None,
         metrics: None,
         usual: portcullis_ca::Usual::default(),
+        clock: portcullis_tls::Clock::system(),
     };
     let why = portcullis_ca_server::Authority::start(config).await.unwrap_err().to_string();
     assert!(why.contains("mesh.yaml:5:31: spec.meshConfig.certificates.secretTTL: \"1d\" is not a lifetime"), "{why}");

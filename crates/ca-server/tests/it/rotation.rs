@@ -11,7 +11,7 @@ use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
 use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
 
-use crate::support::{CART, Stage, WEB, csr, der, now, pem, private, registered, without_root};
+use crate::support::{CART, Stage, WEB, csr, der, pem, private, registered, without_root};
 
 fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
@@ -23,24 +23,23 @@ async fn step(stage: &Stage, step: Step, assume: &[&str]) -> Standing {
     tokio::task::spawn_blocking(move || rotate(&dir, &request)).await.unwrap().unwrap()
 }
 
-/// A step that is done; a promotion is asked for until the new root is published long enough.
+/// A step that is done; before a promotion the time passes for which the new root has to be published.
 async fn done(stage: &Stage, which: Step, assume: &[&str]) -> Standing {
-    let start = Instant::now();
-    loop {
-        let standing = step(stage, which, assume).await;
-        match &standing.refused {
-            None => return standing,
-            Some(_) if standing.seconds_left > 0 && start.elapsed() < crate::support::PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Some(why) => panic!("{which:?}: {why} {:?}", standing.behind),
-        }
-    }
+    let standing = step(stage, which, assume).await;
+    let Some(why) = &standing.refused else { return standing };
+    assert!(standing.seconds_left > 0 && standing.behind.is_empty(), "{which:?}: {why} {:?}", standing.behind);
+    // Not a second earlier than it says.
+    stage.advance(u64::try_from(standing.seconds_left).unwrap() - 1);
+    assert!(step(stage, which, assume).await.refused.is_some(), "{which:?}");
+    stage.advance(1);
+    let standing = step(stage, which, assume).await;
+    assert_eq!(standing.refused, None, "{which:?}");
+    standing
 }
 
 /// Another root, with the key that it has, and a CA below it in `next/`.
 fn next(dir: &Path) -> String {
-    let root = Root::generate(&domain(), Duration::from_secs(86400)).unwrap();
+    let root = Root::generate(&domain(), Duration::from_secs(86400), &Clock::system()).unwrap();
     let below = root.intermediate(Duration::from_secs(86400)).unwrap();
     let folder = dir.join("next");
     std::fs::create_dir_all(&folder).unwrap();
@@ -87,11 +86,13 @@ impl Workload {
 
     async fn connect(&self, stage: &Stage) -> crate::support::Client {
         let own = Some((self.chain.clone(), private(&self.key)));
-        crate::support::Client::connect(stage.address, &self.roots_pem(), own).await.unwrap()
+        crate::support::Client::connect_in(stage, &self.roots_pem(), own).await.unwrap()
     }
 
     /// Takes over what is published, and tells it at the next poll.
     async fn poll(&mut self, stage: &Stage) {
+        // What is said in the second in which a phase begins does not count.
+        stage.advance(1);
         let answer = self.connect(stage).await.bundles(None, &self.digest()).await.unwrap();
         self.roots.clone_from(&answer.bundles[0].roots);
     }
@@ -118,10 +119,10 @@ impl Workload {
         self.key = key;
     }
 
-    fn accepts(&self, peer: &Self) -> bool {
-        let bundle = TrustBundle::from_pem(self.roots_pem().as_bytes(), now()).unwrap();
+    fn accepts(&self, peer: &Self, clock: &Clock) -> bool {
+        let bundle = TrustBundle::from_pem(self.roots_pem().as_bytes(), clock.now_unix()).unwrap();
         let trust = TrustBundles::new(domain(), [], bundle, [], Compat::default()).unwrap();
-        let at = Clock::system().now();
+        let at = clock.now();
         let [client, server] = [Role::Client, Role::Server].map(|role| trust.verify(&peer.chain, role, at).is_ok());
         assert_eq!(client, server);
         client
@@ -129,10 +130,10 @@ impl Workload {
 }
 
 /// Everybody accepts everybody.
-fn at_peace(when: &str, all: &[&Workload]) {
+fn at_peace(stage: &Stage, when: &str, all: &[&Workload]) {
     for (a, one) in all.iter().enumerate() {
         for (b, other) in all.iter().enumerate() {
-            assert!(one.accepts(other), "{when}: {a} refuses {b}");
+            assert!(one.accepts(other, &stage.clock()), "{when}: {a} refuses {b}");
         }
     }
 }
@@ -148,7 +149,7 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     let (mut cart, mut web) = (Workload::born(&stage, CART, 60).await, Workload::born(&stage, WEB, 60).await);
     let before = cart.digest();
     let a_only = Workload { chain: cart.chain.clone(), key: KeyPair::generate().unwrap(), roots: cart.roots.clone() };
-    at_peace("before", &[&cart, &web]);
+    at_peace(&stage, "before", &[&cart, &web]);
 
     let b = next(stage.folder.path());
     let started = done(&stage, Step::Start, &[]).await;
@@ -157,7 +158,7 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     cart.follow(&stage, CART).await;
     assert_eq!((cart.roots.len(), cart.digest()), (2, started.bundle_digest.clone()));
     // One trusts both, the other the old one only; the old one signs.
-    at_peace("started", &[&cart, &web]);
+    at_peace(&stage, "started", &[&cart, &web]);
     let refused = step(&stage, Step::Promote, &[]).await;
     assert_eq!((lacking(&refused), refused.phase.as_str()), (vec![(WEB, "silent")], "started"));
     assert!(refused.refused.is_some());
@@ -171,12 +172,12 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
 
     let promoted = done(&stage, Step::Promote, &[]).await;
     assert_eq!((promoted.phase.as_str(), &promoted.bundle_digest), ("promoted", &started.bundle_digest));
-    at_peace("promoted, before renewal", &[&cart, &web]);
+    at_peace(&stage, "promoted, before renewal", &[&cart, &web]);
     let old_leaf = Workload { chain: web.chain.clone(), key: KeyPair::generate().unwrap(), roots: web.roots.clone() };
     web.renew(&stage).await;
-    at_peace("promoted, one renewed", &[&cart, &web, &old_leaf]);
+    at_peace(&stage, "promoted, one renewed", &[&cart, &web, &old_leaf]);
     // This is what the promotion was refused for.
-    assert!(!a_only.accepts(&web));
+    assert!(!a_only.accepts(&web, &stage.clock()));
     // Whoever has a copy of the old root reaches the CA.
     a_only_reaches(&stage).await;
     let refused = step(&stage, Step::Finish, &["spiffe://cluster.local/ns/shop/sa/cart"]).await;
@@ -185,16 +186,16 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     assert!((1..=121).contains(&refused.seconds_left), "{refused:?}");
     assert!(refused.not_before.is_some());
     cart.renew(&stage).await;
-    at_peace("promoted, both renewed", &[&cart, &web, &old_leaf]);
+    at_peace(&stage, "promoted, both renewed", &[&cart, &web, &old_leaf]);
     let finished = finish(&stage).await;
     assert_eq!(finished.phase, "none");
-    at_peace("finished, not polled", &[&cart, &web]);
+    at_peace(&stage, "finished, not polled", &[&cart, &web]);
     cart.poll(&stage).await;
     assert_eq!(cart.roots, der(&b).iter().map(|der| der.to_vec()).collect::<Vec<_>>());
     // One trusts the new root only, the other both.
-    at_peace("finished, one polled", &[&cart, &web]);
+    at_peace(&stage, "finished, one polled", &[&cart, &web]);
     web.renew(&stage).await;
-    at_peace("finished, renewed", &[&cart, &web]);
+    at_peace(&stage, "finished, renewed", &[&cart, &web]);
     assert_eq!(der(&std::fs::read_to_string(stage.path("root-cert.pem")).unwrap()), der(&b));
     assert!(!stage.path("rotation.json").exists());
     let audit = stage.audit();
@@ -204,21 +205,19 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
 }
 
 async fn a_only_reaches(stage: &Stage) {
-    crate::support::Client::connect(stage.address, &stage.root.bundle_pem(), None).await.unwrap();
+    crate::support::Client::connect_in(stage, &stage.root.bundle_pem(), None).await.unwrap();
 }
 
 /// The certificates below the old root end after a minute, and count for another one.
 async fn finish(stage: &Stage) -> Standing {
-    let start = Instant::now();
-    loop {
-        let standing = step(stage, Step::Finish, &[]).await;
-        if standing.refused.is_none() {
-            return standing;
-        }
-        assert!(standing.behind.iter().all(|waited| waited.lack == "certificate"), "{standing:?}");
-        assert!(start.elapsed() < Duration::from_secs(240), "{standing:?}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    let standing = step(stage, Step::Finish, &[]).await;
+    assert!(standing.refused.is_some() && standing.seconds_left > 0, "{standing:?}");
+    assert!(standing.behind.iter().all(|waited| waited.lack == "certificate"), "{standing:?}");
+    stage.advance(u64::try_from(standing.seconds_left).unwrap() - 1);
+    let early = step(stage, Step::Finish, &[]).await;
+    assert!(early.refused.is_some() && early.seconds_left == 1, "{early:?}");
+    stage.advance(1);
+    step(stage, Step::Finish, &[]).await
 }
 
 /// The instances that are waited for, and what each lacks.
@@ -299,9 +298,9 @@ async fn a_rotation_is_taken_back_from_each_phase() {
     cart.renew(&stage).await;
     let below_b = Workload { chain: cart.chain.clone(), key: KeyPair::generate().unwrap(), roots: cart.roots.clone() };
     assert_eq!(done(&stage, Step::Abort, &[]).await.phase, "started");
-    at_peace("taken back, before renewal", &[&cart, &web]);
+    at_peace(&stage, "taken back, before renewal", &[&cart, &web]);
     cart.renew(&stage).await;
-    at_peace("taken back, renewed", &[&cart, &web, &below_b]);
+    at_peace(&stage, "taken back, renewed", &[&cart, &web, &below_b]);
     // The certificate below B lasts a day: B stays published.
     let refused = step(&stage, Step::Abort, &[]).await;
     assert_eq!((lacking(&refused), refused.phase.as_str()), (vec![(CART, "certificate")], "started"));

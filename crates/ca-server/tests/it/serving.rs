@@ -62,7 +62,7 @@ async fn ca_runs_without_root_key() {
     let domain = TrustDomain::parse("cluster.local").unwrap();
     let roots = {
         // The root and its key are gone when this block ends.
-        let root = Root::generate(&domain, Duration::from_secs(3600)).unwrap();
+        let root = Root::generate(&domain, Duration::from_secs(3600), &portcullis_tls::Clock::system()).unwrap();
         let intermediate = root.intermediate(Duration::from_secs(1800)).unwrap();
         for (name, content) in [
             ("ca-cert.pem", intermediate.cert_pem()),
@@ -83,6 +83,7 @@ async fn ca_runs_without_root_key() {
         bootstrap: None,
         metrics: None,
         usual: portcullis_ca::Usual::default(),
+        clock: portcullis_tls::Clock::system(),
     };
     let authority = Authority::start(config).await.unwrap();
     let address = authority.address().unwrap();
@@ -274,6 +275,7 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
         bootstrap: None,
         metrics: None,
         usual: portcullis_ca::Usual::default(),
+        clock: portcullis_tls::Clock::system(),
     };
     let error = Authority::start(config).await.unwrap_err().to_string();
     assert!(error.contains("another CA runs on this folder"), "{error}");
@@ -299,6 +301,7 @@ async fn a_key_that_everybody_may_write_is_not_used() {
             bootstrap: None,
             metrics: None,
             usual: portcullis_ca::Usual::default(),
+            clock: portcullis_tls::Clock::system(),
         };
         let error = Authority::start(config).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");

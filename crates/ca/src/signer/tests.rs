@@ -26,7 +26,7 @@ struct Folder(String, String, String, Option<String>);
 
 impl Folder {
     fn own(root_ttl: Duration, ttl: Duration) -> Self {
-        let root = Root::generate(&domain(), root_ttl).unwrap();
+        let root = Root::generate(&domain(), root_ttl, &Clock::system()).unwrap();
         let intermediate = root.intermediate(ttl).unwrap();
         let cert = intermediate.cert_pem().to_owned();
         Self(cert.clone(), intermediate.key_pem(), root.cert_pem().to_owned(), Some(cert))
@@ -45,7 +45,7 @@ impl Folder {
             root_cert: self.2.as_bytes(),
             cert_chain: self.3.as_deref().map(str::as_bytes),
         };
-        Signer::read(files, configured)
+        Signer::read(files, configured, &Clock::system())
     }
 
     fn refused(&self, configured: Option<&TrustDomain>) -> String {
@@ -153,9 +153,9 @@ fn what_cannot_sign_is_refused_when_it_is_read() {
 
 #[test]
 fn only_a_root_makes_an_intermediate_and_no_certificate_of_its_own() {
-    let root = Root::generate(&domain(), HOUR).unwrap();
+    let root = Root::generate(&domain(), HOUR, &Clock::system()).unwrap();
     let intermediate = root.intermediate(HOUR).unwrap();
-    let below = Root::from_pem(intermediate.cert_pem(), &intermediate.key_pem()).unwrap();
+    let below = Root::from_pem(intermediate.cert_pem(), &intermediate.key_pem(), &Clock::system()).unwrap();
     assert!(matches!(below.intermediate(HOUR), Err(CaError::NotRoot)));
     let der = portcullis_tls::certificates(intermediate.cert_pem().as_bytes()).unwrap();
     let (_, parsed) = X509Certificate::from_der(&der[0]).unwrap();

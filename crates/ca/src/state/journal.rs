@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use super::error::StateError;
 use super::frame;
 use super::memory::{Image, Memory, Record};
-use super::store::StateError;
 use crate::files::{Private, write};
 
 const SNAPSHOT: &str = "snapshot";
@@ -55,32 +55,27 @@ impl Journal {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StateError::Locked(folder.to_owned())),
             Err(error) => return Err(failed(&lock_path)(error.into())),
         }
-        let snapshot_path = folder.join(SNAPSHOT);
-        let (generation, mut memory) = match fs::read(&snapshot_path) {
-            Ok(file) => read_snapshot(&file).ok_or(StateError::Damaged { path: snapshot_path, line: 1 })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (0, Memory::default()),
-            Err(error) => return Err(failed(&snapshot_path)(error)),
-        };
-        let others = others(folder, generation).map_err(failed(folder))?;
-        let path = journal_path(folder, generation);
-        // A step of `compact` that was cut off leaves the journal before it. Nothing else does; and what a later one says is
-        // not to be lost by removing it.
-        if let Some(later) = others.later {
-            return Err(StateError::Incomplete(journal_path(folder, later)));
-        }
-        if generation > 0 && !others.before && !path.exists() {
-            return Err(StateError::Incomplete(path));
-        }
-        let content = match fs::read(&path) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(&path)(error)),
-        };
-        let length = replay(&content, &mut memory).map_err(|line| StateError::Damaged { path: path.clone(), line })?;
-        let file = begin(folder, &path, length).map_err(failed(&path))?;
-        // Last: until then they tell that the journal may be missing.
-        others.leftover.iter().try_for_each(fs::remove_file).map_err(failed(folder))?;
+        let Loaded { generation, file, length, memory } = load(folder)?;
         Ok((Self { folder: folder.to_owned(), generation, file, length, _lock: lock }, memory))
+    }
+
+    /// Reads the folder again after a failed write, and goes on with another generation of both files.
+    pub(super) fn recover(&mut self) -> Result<Memory, StateError> {
+        let Loaded { generation, file, length, memory } = load(&self.folder)?;
+        // What was committed is in the journal that was appended to, or in a snapshot that was made of it.
+        if generation < self.generation || (generation == self.generation && length < self.length) {
+            return Err(StateError::Lost(journal_path(&self.folder, self.generation)));
+        }
+        if generation > self.generation {
+            // All that was committed is in its snapshot.
+            self.length = 0;
+        }
+        // The length stays that of what was committed: what else is in the file may be in memory only.
+        (self.generation, self.file) = (generation, file);
+        if let Err(error) = self.compact(memory.image()) {
+            return Err(StateError::Io { path: self.folder.clone(), error });
+        }
+        Ok(memory)
     }
 
     /// Writes a batch, and returns when it is on disk.
@@ -90,6 +85,12 @@ impl Journal {
         self.file.sync_data()?;
         self.length = self.length.saturating_add(line.len() as u64);
         Ok(())
+    }
+
+    /// From here on everything is appended to this file, and fails as that does.
+    #[cfg(test)]
+    pub(super) fn divert(&mut self, file: File) {
+        self.file = file;
     }
 
     pub(super) const fn length(&self) -> u64 {
@@ -106,6 +107,48 @@ impl Journal {
         (self.generation, self.length) = (generation, 0);
         fs::remove_file(old)
     }
+}
+
+/// What is in a folder, with the journal open behind its whole lines.
+struct Loaded {
+    generation: u64,
+    file: File,
+    length: u64,
+    memory: Memory,
+}
+
+/// Reads a folder that is locked, and removes what a crash has left in it.
+fn load(folder: &Path) -> Result<Loaded, StateError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| StateError::Io { path, error }
+    };
+    let snapshot_path = folder.join(SNAPSHOT);
+    let (generation, mut memory) = match fs::read(&snapshot_path) {
+        Ok(file) => read_snapshot(&file).ok_or(StateError::Damaged { path: snapshot_path, line: 1 })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (0, Memory::default()),
+        Err(error) => return Err(failed(&snapshot_path)(error)),
+    };
+    let others = others(folder, generation).map_err(failed(folder))?;
+    let path = journal_path(folder, generation);
+    // A step of `compact` that was cut off leaves the journal before it. Nothing else does; and what a later one says is
+    // not to be lost by removing it.
+    if let Some(later) = others.later {
+        return Err(StateError::Incomplete(journal_path(folder, later)));
+    }
+    if generation > 0 && !others.before && !path.exists() {
+        return Err(StateError::Incomplete(path));
+    }
+    let content = match fs::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(&path)(error)),
+    };
+    let length = replay(&content, &mut memory).map_err(|line| StateError::Damaged { path: path.clone(), line })?;
+    let file = begin(folder, &path, length).map_err(failed(&path))?;
+    // Last: until then they show that the journal may be missing.
+    others.leftover.iter().try_for_each(fs::remove_file).map_err(failed(folder))?;
+    Ok(Loaded { generation, file, length, memory })
 }
 
 fn private() -> OpenOptions {

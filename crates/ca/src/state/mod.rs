@@ -5,6 +5,7 @@
 //! that can be read. Each batch of records is one line of a journal, on disk before anybody is told; a snapshot replaces the
 //! journal now and then. One process has the folder at a time.
 
+mod error;
 mod facts;
 mod frame;
 mod instances;
@@ -12,9 +13,10 @@ mod journal;
 mod memory;
 mod store;
 
+pub use error::{CommitError, StateError};
 pub use facts::{Identity, Issuance, Refusal, Report};
 pub use instances::{Instance, Told};
-pub use store::{CommitError, Options, StateError, Store};
+pub use store::{Options, Store};
 
 #[cfg(test)]
 mod tests;

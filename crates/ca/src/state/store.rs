@@ -1,13 +1,13 @@
 //! Committing: many callers, one file, and no more waiting for the disk than there must be.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use portcullis_identity::SpiffeId;
 
-use super::facts::{Identity, Issuance, Refusal, Report};
+use super::error::{CommitError, StateError};
+use super::facts::{Identity, Issuance, Report};
 use super::instances::Instance;
 use super::journal::Journal;
 use super::memory::{Memory, Record};
@@ -25,50 +25,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { compact_above: 4 << 20 }
     }
-}
-
-/// Why a folder of state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// Somebody else has it.
-    #[error("{}: another CA runs on this folder; stop it first", .0.display())]
-    Locked(PathBuf),
-    /// What is written makes no sense.
-    #[error(
-        "{}:{line}: damaged; restore it from a backup, or move the folder away to begin anew (then tokens that were used may be used again until they expire)",
-        path.display()
-    )]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// Which line.
-        line: u64,
-    },
-    /// A journal without its snapshot, or a snapshot without its journal.
-    #[error(
-        "{}: snapshot and journal do not go together, as when a backup was made while the CA ran, or not all of it was restored; restore the whole folder, or move it away to begin anew (then tokens that were used may be used again until they expire)",
-        .0.display()
-    )]
-    Incomplete(PathBuf),
-    /// The system said no.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// Which file or folder.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-}
-
-/// Why something is not committed.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum CommitError {
-    /// It must not be.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// It cannot be written; nothing is from here on, since nobody knows what is on the disk. A restart reads that again.
-    #[error("the state cannot be written, so nothing is issued until the CA is restarted: {0}")]
-    Broken(String),
 }
 
 /// The state of a CA in its folder. Callers may come from any thread; a call returns when the disk has it.
@@ -90,6 +46,9 @@ struct Inner {
     begun: u64,
     done: u64,
     broken: Option<String>,
+    /// How often writing has failed, and `done` at the last failure.
+    failures: u64,
+    done_at_failure: u64,
 }
 
 impl Store {
@@ -99,7 +58,16 @@ impl Store {
     /// If somebody else has it, or it cannot be read.
     pub fn open(folder: &Path, options: Options) -> Result<Self, StateError> {
         let (journal, memory) = Journal::open(folder)?;
-        let inner = Inner { memory, journal: Some(journal), pending: Vec::new(), begun: 0, done: 0, broken: None };
+        let inner = Inner {
+            memory,
+            journal: Some(journal),
+            pending: Vec::new(),
+            begun: 0,
+            done: 0,
+            broken: None,
+            failures: 0,
+            done_at_failure: 0,
+        };
         Ok(Self { inner: Mutex::new(inner), written: Condvar::new(), options })
     }
 
@@ -121,7 +89,7 @@ impl Store {
         self.lock().memory.instances().clone()
     }
 
-    /// Why nothing can be written any more, if so.
+    /// Why nothing can be written now, if so.
     #[must_use]
     pub fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
@@ -162,16 +130,54 @@ impl Store {
         }
     }
 
+    /// After a failed write: reads the files again as at a start, and goes on in a new snapshot and journal. Until that
+    /// succeeds nothing is committed. Does nothing if nothing has failed.
+    ///
+    /// The files of before are not appended to any more: after a failed sync the kernel may show pages that are not on disk.
+    ///
+    /// # Errors
+    /// If they cannot be read or written, or hold less than was committed.
+    pub fn recover(&self) -> Result<(), StateError> {
+        let mut inner = self.lock();
+        if inner.broken.is_none() {
+            return Ok(());
+        }
+        // It is put back under the lock under which the failure is noted; only another recovery has it.
+        let Some(mut journal) = inner.journal.take() else { return Ok(()) };
+        drop(inner);
+        // Nothing changes the memory meanwhile: every call is refused.
+        let read = journal.recover();
+        let mut inner = self.lock();
+        inner.journal = Some(journal);
+        match read {
+            Ok(memory) => {
+                inner.memory = memory;
+                inner.pending.clear();
+                inner.broken = None;
+                Ok(())
+            }
+            Err(error) => {
+                inner.broken = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
     /// Puts a record behind those that wait. Whoever finds the journal free writes them all; the others wait for that.
     fn write<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, record: Record, now_unix: i64) -> Result<(), CommitError> {
         inner.pending.push(record);
         inner.begun = inner.begun.saturating_add(1);
-        let mine = inner.begun;
+        let (mine, failures) = (inner.begun, inner.failures);
         loop {
+            if inner.failures != failures {
+                // Counts of after the recovery say nothing of this record.
+                let written = inner.failures == failures.saturating_add(1) && inner.done_at_failure >= mine;
+                let why = inner.broken.clone().unwrap_or_else(|| "writing failed and works again".to_owned());
+                return if written { Ok(()) } else { Err(CommitError::Broken(why)) };
+            }
             if inner.done >= mine {
                 return Ok(());
             }
-            inner.is_sound()?;
             let Some(mut journal) = inner.journal.take() else {
                 inner = self.written.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -183,7 +189,7 @@ impl Store {
             inner = self.lock();
             match result {
                 Ok(()) => inner.done = begun,
-                Err(error) => inner.broken = Some(error.to_string()),
+                Err(error) => inner.failed(error.to_string()),
             }
             if inner.broken.is_none() && journal.length() > self.options.compact_above {
                 inner.compact(&mut journal, now_unix);
@@ -191,6 +197,24 @@ impl Store {
             inner.journal = Some(journal);
             self.written.notify_all();
         }
+    }
+
+    /// From here on everything is written to this file, and fails as that does, until [`Self::recover`].
+    #[cfg(test)]
+    pub(super) fn divert(&self, file: impl Fn() -> std::fs::File) {
+        let mut inner = self.lock();
+        loop {
+            if let Some(journal) = &mut inner.journal {
+                return journal.divert(file());
+            }
+            inner = self.written.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How many records are on disk.
+    #[cfg(test)]
+    pub(super) fn lock_done(&self) -> u64 {
+        self.lock().done
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -208,7 +232,13 @@ impl Inner {
     fn compact(&mut self, journal: &mut Journal, now_unix: i64) {
         self.memory.forget(now_unix);
         if let Err(error) = journal.compact(self.memory.image()) {
-            self.broken = Some(error.to_string());
+            self.failed(error.to_string());
         }
+    }
+
+    fn failed(&mut self, why: String) {
+        self.broken = Some(why);
+        self.failures = self.failures.saturating_add(1);
+        self.done_at_failure = self.done;
     }
 }

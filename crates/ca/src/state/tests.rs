@@ -310,4 +310,88 @@ fn when_the_disk_fails_nothing_more_is_issued() {
     store.commit(&issuance("cart", 1, None), NOW).unwrap();
     assert!(store.broken().is_some());
     assert!(matches!(store.commit(&issuance("cart", 2, None), NOW), Err(CommitError::Broken(_))));
+    assert!(store.recover().is_err(), "the obstacle is still there");
+    assert!(matches!(store.commit(&issuance("cart", 2, None), NOW), Err(CommitError::Broken(_))));
+    fs::remove_dir(folder.path().join("journal.1")).unwrap();
+    store.recover().unwrap();
+    assert_eq!(store.broken(), None);
+    store.commit(&issuance("cart", 2, None), NOW).unwrap();
+    let expected = store.identities();
+    drop(store);
+    assert_eq!(open(folder.path()).identities(), expected);
+}
+
+/// `/dev/full` fails as a full disk does.
+fn full() -> fs::File {
+    fs::File::options().append(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn after_a_full_disk_exactly_what_was_acknowledged_is_known_and_more_can_be_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (stop, failures) = (std::sync::atomic::AtomicBool::new(false), 20);
+    let commit = |who: u32| {
+        let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let number = TokenNumber::random().unwrap();
+            match store.commit(&issuance("cart", who, Some(number)), NOW) {
+                Ok(()) => accepted.push(number),
+                Err(CommitError::Broken(_)) => refused.push(number),
+                Err(other) => panic!("{other}"),
+            }
+            thread::yield_now();
+        }
+        (accepted, refused)
+    };
+    let all: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|who| scope.spawn(move || commit(who))).collect();
+        for _ in 0..failures {
+            store.divert(full);
+            while store.broken().is_none() {
+                thread::yield_now();
+            }
+            store.recover().unwrap();
+            let before = store.lock_done();
+            while store.lock_done() < before + 4 {
+                thread::yield_now();
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let accepted: Vec<_> = all.iter().flat_map(|(accepted, _)| accepted).collect();
+    let refused: Vec<_> = all.iter().flat_map(|(_, refused)| refused).collect();
+    assert!(accepted.len() >= failures * 4 && refused.len() >= failures, "{} {}", accepted.len(), refused.len());
+    let check = |store: &Store| {
+        assert!(accepted.iter().all(|number| store.is_used(**number, END)), "forgotten");
+        assert!(!refused.iter().any(|number| store.is_used(**number, END)), "used up without a certificate");
+    };
+    check(&store);
+    drop(store);
+    check(&open(folder.path()));
+}
+
+#[test]
+fn files_that_hold_less_than_was_committed_are_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let number = TokenNumber::random().unwrap();
+    store.commit(&issuance("cart", 1, Some(number)), NOW).unwrap();
+    store.divert(full);
+    assert!(matches!(store.commit(&issuance("cart", 2, None), NOW), Err(CommitError::Broken(_))));
+    // Somebody who needs room.
+    let journal = folder.path().join("journal.0");
+    let kept = fs::read(&journal).unwrap();
+    fs::remove_file(&journal).unwrap();
+    let error = store.recover().unwrap_err();
+    assert!(matches!(error, StateError::Lost(_)), "{error}");
+    assert!(store.is_used(number, END));
+    assert!(
+        matches!(store.commit(&issuance("cart", 2, None), NOW), Err(CommitError::Broken(why)) if why.contains("holds less"))
+    );
+    fs::write(&journal, kept).unwrap();
+    store.recover().unwrap();
+    assert!(store.is_used(number, END));
+    store.commit(&issuance("cart", 2, None), NOW).unwrap();
 }

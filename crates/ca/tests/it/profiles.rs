@@ -54,7 +54,7 @@ fn verify(folder: &Path, purpose: &str) -> String {
 
 #[test]
 fn a_sidecar_and_openssl_accept_every_kind_of_key() {
-    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let root = Root::generate(&domain(), 10 * HOUR, &Clock::system()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
     for (name, key) in KeyType::ALL {
@@ -70,7 +70,7 @@ fn a_sidecar_and_openssl_accept_every_kind_of_key() {
 
 #[test]
 fn the_leaf_profile_as_openssl_reads_it() {
-    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let root = Root::generate(&domain(), 10 * HOUR, &Clock::system()).unwrap();
     let text = text(&root.issue(&id(), HOUR, KeyType::EcdsaP256).unwrap().cert_chain_pem);
     for part in [
         "Version: 3 (0x2)",
@@ -90,7 +90,7 @@ fn the_leaf_profile_as_openssl_reads_it() {
 
 #[test]
 fn the_root_profile_as_openssl_reads_it() {
-    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let root = Root::generate(&domain(), 10 * HOUR, &Clock::system()).unwrap();
     let text = text(root.cert_pem());
     for part in [
         "Subject: O = example.org, CN = Portcullis root ",
@@ -109,7 +109,7 @@ fn the_root_profile_as_openssl_reads_it() {
 
 #[test]
 fn the_intermediate_profile_as_openssl_reads_it() {
-    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let root = Root::generate(&domain(), 10 * HOUR, &Clock::system()).unwrap();
     let text = text(root.intermediate(HOUR).unwrap().cert_pem());
     for part in [
         "Issuer: O = example.org, CN = Portcullis root ",
@@ -130,8 +130,8 @@ fn openssl_and_a_sidecar_accept_what_a_ca_of_every_kind_of_key_signs() {
     let folder = tempfile::tempdir().unwrap();
     let csr = CertifiedPublicKey::from_csr(&new_csr(folder.path(), KeyKind::P256)).unwrap();
     for (name, kind) in KeyType::ALL {
-        let made = Root::generate_with(kind, &domain(), 10 * HOUR).unwrap();
-        let root = Root::from_pem(made.cert_pem(), &made.key_pem()).unwrap();
+        let made = Root::generate_with(kind, &domain(), 10 * HOUR, &Clock::system()).unwrap();
+        let root = Root::from_pem(made.cert_pem(), &made.key_pem(), &Clock::system()).unwrap();
         let intermediate = root.intermediate(HOUR).unwrap();
         let key = intermediate.key_pem();
         for pem in [root.cert_pem(), intermediate.cert_pem()] {
@@ -153,7 +153,7 @@ fn openssl_and_a_sidecar_accept_what_a_ca_of_every_kind_of_key_signs() {
             cert_chain: None,
         };
         // Reading tries it, by the rules of a sidecar.
-        let signer = Signer::read(files, None).unwrap();
+        let signer = Signer::read(files, None, &Clock::system()).unwrap();
         let leaf = signer.sign(&id(), HOUR, &csr).unwrap();
         std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
         std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
@@ -171,7 +171,7 @@ fn new_csr(folder: &Path, kind: KeyKind) -> Vec<u8> {
 
 #[test]
 fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
-    let root = Root::generate(&domain(), 10 * HOUR).unwrap();
+    let root = Root::generate(&domain(), 10 * HOUR, &Clock::system()).unwrap();
     let intermediate = root.intermediate(HOUR).unwrap();
     let (cert, key) = (intermediate.cert_pem(), intermediate.key_pem());
     let files = SignerFiles {
@@ -180,7 +180,7 @@ fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
         root_cert: root.cert_pem().as_bytes(),
         cert_chain: None,
     };
-    let signer = Signer::read(files, None).unwrap();
+    let signer = Signer::read(files, None, &Clock::system()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
     for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048] {
@@ -197,7 +197,7 @@ fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
 
 #[test]
 fn validity_is_backdated_and_ends_with_the_issuer() {
-    let root = Root::generate(&domain(), HOUR).unwrap();
+    let root = Root::generate(&domain(), HOUR, &Clock::system()).unwrap();
     for (ttl, expected) in [(HOUR / 2, 1800), (HOUR, 3600), (100 * HOUR, 3600)] {
         let issued = root.issue(&id(), ttl, KeyType::EcdsaP256).unwrap();
         let leaf = load(&issued, root.cert_pem()).svid().leaf.clone();
@@ -207,12 +207,12 @@ fn validity_is_backdated_and_ends_with_the_issuer() {
     }
     // A lifetime beyond any date is an error, not a panic.
     assert!(matches!(root.issue(&id(), Duration::MAX, KeyType::EcdsaP256), Err(CaError::TooLong)));
-    assert!(matches!(Root::generate(&domain(), Duration::MAX), Err(CaError::TooLong)));
+    assert!(matches!(Root::generate(&domain(), Duration::MAX, &Clock::system()), Err(CaError::TooLong)));
 }
 
 #[test]
 fn serials_are_positive_long_and_never_the_same() {
-    let root = Root::generate(&domain(), HOUR).unwrap();
+    let root = Root::generate(&domain(), HOUR, &Clock::system()).unwrap();
     let mut serials = std::collections::HashSet::new();
     for _ in 0..200 {
         let issued = root.issue(&id(), HOUR, KeyType::EcdsaP256).unwrap();
@@ -227,12 +227,12 @@ fn serials_are_positive_long_and_never_the_same() {
 fn a_ca_below_a_root_is_sent_along() {
     let above = Authority::root("example.org");
     let below = above.issue(&Profile::authority("example.org", "CN=plugged in"));
-    let ca = Root::from_pem(&below.cert_pem(), &below.key_pem()).unwrap();
+    let ca = Root::from_pem(&below.cert_pem(), &below.key_pem(), &Clock::system()).unwrap();
     let issued = ca.issue(&id(), HOUR, KeyType::EcdsaP256).unwrap();
     assert_eq!(issued.cert_chain_pem.matches("BEGIN CERTIFICATE").count(), 2);
     load(&issued, &above.bundle_pem());
-    let root = Root::generate(&domain(), HOUR).unwrap();
-    let read = Root::from_pem(root.cert_pem(), &root.key_pem()).unwrap();
+    let root = Root::generate(&domain(), HOUR, &Clock::system()).unwrap();
+    let read = Root::from_pem(root.cert_pem(), &root.key_pem(), &Clock::system()).unwrap();
     let issued = read.issue(&id(), HOUR, KeyType::EcdsaP256).unwrap();
     assert_eq!(issued.cert_chain_pem.matches("BEGIN CERTIFICATE").count(), 1, "a root is not");
 }
@@ -241,7 +241,7 @@ fn a_ca_below_a_root_is_sent_along() {
 fn an_expired_or_foreign_ca_is_not_used() {
     let pem = |profile: &Profile| {
         let issued = Authority::root("example.org").issue(profile);
-        Root::from_pem(&issued.cert_pem(), &issued.key_pem()).unwrap_err()
+        Root::from_pem(&issued.cert_pem(), &issued.key_pem(), &Clock::system()).unwrap_err()
     };
     let good = || Profile::authority("example.org", "CN=ca");
     assert!(matches!(pem(&good().valid(now() - 100, now() - 1)), CaError::Expired));
@@ -252,7 +252,7 @@ fn an_expired_or_foreign_ca_is_not_used() {
 
 #[test]
 fn no_key_in_debug_output() {
-    let root = Root::generate(&domain(), HOUR).unwrap();
+    let root = Root::generate(&domain(), HOUR, &Clock::system()).unwrap();
     let issued = root.issue(&id(), HOUR, KeyType::EcdsaP256).unwrap();
     let shown = format!("{root:?} {issued:?}");
     for key in [root.key_pem(), issued.key_pem] {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
 use portcullis_rpc::istio::IstioCertificateRequest;
 use portcullis_rpc::istio::istio_certificate_service_client::IstioCertificateServiceClient;
 use portcullis_testkit::certs::{self, Profile};
+use portcullis_tls::Clock;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
@@ -49,6 +51,8 @@ pub(crate) struct Stage {
     pub(crate) issuing: certs::Authority,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
+    /// The CA's clock, which stands still until it is moved.
+    seconds: Arc<AtomicU64>,
     end: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
 }
@@ -65,8 +69,17 @@ impl Stage {
         profile: Profile,
         bootstrap: Option<PathBuf>,
     ) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), identities, root, profile, bootstrap).await
+    }
+
+    pub(crate) async fn start_in(
+        folder: tempfile::TempDir,
+        identities: &str,
+        root: certs::Authority,
+        profile: Profile,
+        bootstrap: Option<PathBuf>,
+    ) -> Self {
         let issuing = root.below(&profile);
-        let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
         // The chain of a leaf has the CA's own certificate behind it.
         let chain = issuing.workload(CART).chain;
@@ -77,8 +90,10 @@ impl Stage {
         write("root-cert.pem", &root.bundle_pem());
         write("token-key.pem", &TokenKey::generate().unwrap());
         write("identities.yaml", identities);
-        let mut stage =
-            Self { folder, root, issuing, address: ([127, 0, 0, 1], 0).into(), metrics: None, end: None, served: None };
+        // A little before now, so that no certificate of the test kit ends earlier than it says, seen from here.
+        let seconds = Arc::new(AtomicU64::new(u64::try_from(now()).unwrap() - 10));
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut stage = Self { folder, root, issuing, address, metrics: None, seconds, end: None, served: None };
         stage.run(bootstrap).await;
         stage
     }
@@ -91,6 +106,7 @@ impl Stage {
             bootstrap,
             metrics: Some(([127, 0, 0, 1], 0).into()),
             usual: portcullis_ca::Usual::default(),
+            clock: self.clock(),
         };
         let authority = Authority::start(config).await.unwrap();
         (self.address, self.metrics) = (authority.address().unwrap(), authority.metrics_address());
@@ -112,6 +128,15 @@ impl Stage {
         self.run(None).await;
     }
 
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::shared(Arc::clone(&self.seconds))
+    }
+
+    /// Lets time pass for the CA, and for clients that follow its clock.
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.seconds.fetch_add(seconds, Ordering::AcqRel);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -122,15 +147,18 @@ impl Stage {
     }
 
     pub(crate) fn token(&self, id: &str) -> String {
-        self.tokens().issue(&SpiffeId::parse(id).unwrap(), Duration::from_secs(600), false, now()).unwrap().0
+        self.tokens()
+            .issue(&SpiffeId::parse(id).unwrap(), Duration::from_secs(600), false, self.clock().now_unix())
+            .unwrap()
+            .0
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        Client::connect(self.address, &self.root.bundle_pem(), None).await.unwrap()
+        Client::connect_in(self, &self.root.bundle_pem(), None).await.unwrap()
     }
 
     pub(crate) async fn connect_as(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Client {
-        Client::connect(self.address, &self.root.bundle_pem(), Some((chain, key))).await.unwrap()
+        Client::connect_in(self, &self.root.bundle_pem(), Some((chain, key))).await.unwrap()
     }
 
     /// A new certificate, with its key, by token.
@@ -208,7 +236,7 @@ impl Client {
     pub(crate) async fn connect_from(source: [u8; 4], address: SocketAddr, roots: &str) -> std::io::Result<Self> {
         let socket = tokio::net::TcpSocket::new_v4()?;
         socket.bind((source, 0).into())?;
-        Self::over(socket.connect(address).await?, roots, None, "ca.test").await
+        Self::over(socket.connect(address).await?, roots, None, "ca.test", Clock::system()).await
     }
 
     /// Verifies the server as Istio's agents do: by name, with the roots that it was given.
@@ -218,15 +246,26 @@ impl Client {
         own: Option<Credentials>,
         name: &str,
     ) -> std::io::Result<Self> {
-        Self::over(TcpStream::connect(address).await?, roots, own, name).await
+        Self::over(TcpStream::connect(address).await?, roots, own, name, Clock::system()).await
     }
 
-    async fn over(stream: TcpStream, roots: &str, own: Option<Credentials>, name: &str) -> std::io::Result<Self> {
+    /// Verifies the server at the time of the CA's own clock.
+    pub(crate) async fn connect_in(stage: &Stage, roots: &str, own: Option<Credentials>) -> std::io::Result<Self> {
+        Self::over(TcpStream::connect(stage.address).await?, roots, own, "ca.test", stage.clock()).await
+    }
+
+    async fn over(
+        stream: TcpStream,
+        roots: &str,
+        own: Option<Credentials>,
+        name: &str,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
         let mut store = RootCertStore::empty();
         for root in der(roots) {
             store.add(root).unwrap();
         }
-        let builder = rustls::ClientConfig::builder_with_provider(portcullis_tls::provider())
+        let builder = rustls::ClientConfig::builder_with_details(portcullis_tls::provider(), Arc::new(clock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(store);

@@ -1,20 +1,21 @@
-//! Certificates in DER, one after the other, as the Workload API has them.
+//! Certificates in DER that follow each other without separators, as the SPIFFE Workload API sends them.
 
-use rustls_pki_types::CertificateDer;
+/// The largest number of certificates that [`certificates`] returns: more than a chain or a bundle has.
+pub const MAX_CERTIFICATES: usize = 256;
 
-/// More than a chain or a bundle has.
-const MOST: usize = 256;
-
-/// Cuts them apart; what is in them is judged elsewhere.
-pub(crate) fn certificates(mut bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+/// Splits certificates that follow each other; their contents are not looked at.
+///
+/// # Errors
+/// If one is cut off or is not a SEQUENCE in DER, or there are too many.
+pub fn certificates(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let length = sequence_length(bytes).ok_or("what it has is no DER certificate, or is cut off")?;
+        let length = sequence_length(bytes).ok_or("it is not a certificate in DER, or is cut off")?;
         let (one, rest) = bytes.split_at_checked(length).ok_or("a certificate is cut off")?;
-        if all.len() == MOST {
-            return Err("more certificates than are read");
+        if all.len() == MAX_CERTIFICATES {
+            return Err("there are more certificates than are read");
         }
-        all.push(CertificateDer::from(one.to_vec()));
+        all.push(one.to_vec());
         bytes = rest;
     }
     Ok(all)
@@ -39,18 +40,17 @@ fn sequence_length(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_testkit::certs::Authority;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sequence;
 
     #[test]
     fn a_chain_is_cut_into_its_certificates() {
-        let ca = Authority::root("example.org");
-        let leaf = ca.workload("spiffe://example.org/a").chain.remove(0);
-        let both = [leaf.as_ref(), ca.root_der().as_ref()].concat();
-        assert_eq!(certificates(&both).unwrap(), [leaf, ca.root_der().clone()]);
-        assert_eq!(certificates(&[]).unwrap(), []);
+        let (short, long) = (sequence(&[b"leaf"]), sequence(&[&[7; 700]]));
+        let both = [short.clone(), long.clone()].concat();
+        assert_eq!(certificates(&both).unwrap(), [short, long]);
+        assert!(certificates(&[]).unwrap().is_empty());
         for wrong in [
             &both[..both.len() - 1],
             &both[1..],
@@ -60,14 +60,14 @@ mod tests {
         ] {
             assert!(certificates(wrong).is_err(), "{wrong:?}");
         }
-        assert!(certificates(&[0x30, 0].repeat(MOST + 1)).is_err());
+        assert!(certificates(&[0x30, 0].repeat(MAX_CERTIFICATES + 1)).is_err());
     }
 
     proptest! {
         #[test]
         fn whatever_comes_is_cut_without_loss_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             if let Ok(all) = certificates(&bytes) {
-                prop_assert_eq!(all.iter().flat_map(|der| der.to_vec()).collect::<Vec<_>>(), bytes);
+                prop_assert_eq!(all.concat(), bytes);
             }
         }
     }

@@ -1,0 +1,59 @@
+//! Why a state cannot be used, or something is not committed.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::facts::Refusal;
+
+/// Why a folder of state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Somebody else has it.
+    #[error("{}: another CA runs on this folder; stop it first", .0.display())]
+    Locked(PathBuf),
+    /// What is written makes no sense.
+    #[error(
+        "{}:{line}: damaged; restore it from a backup, or move the folder away to begin anew (then tokens that were used may be used again until they expire)",
+        path.display()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Which line.
+        line: u64,
+    },
+    /// A journal without its snapshot, or a snapshot without its journal.
+    #[error(
+        "{}: snapshot and journal do not go together, as when a backup was made while the CA ran, or not all of it was restored; restore the whole folder, or move it away to begin anew (then tokens that were used may be used again until they expire)",
+        .0.display()
+    )]
+    Incomplete(PathBuf),
+    /// The files hold less than was committed: somebody has replaced or removed them.
+    #[error(
+        "{}: it holds less than this CA has committed; somebody has replaced or removed files of the folder. Put them back, or restart the CA to go on with what is there (then tokens that were used may be used again until they expire)",
+        .0.display()
+    )]
+    Lost(PathBuf),
+    /// An operation of the file system failed.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the file system answered.
+        error: io::Error,
+    },
+}
+
+/// Why something is not committed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CommitError {
+    /// It must not be.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It cannot be written. What is on the disk is not known then, so nothing is committed until [`Store::recover`] has read
+    /// it again.
+    ///
+    /// [`Store::recover`]: super::Store::recover
+    #[error("the state cannot be written, so nothing is issued until it can: {0}")]
+    Broken(String),
+}
