@@ -14,8 +14,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portcullis_ca::{Private, Root, WriteError, write};
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
+use portcullis_tls::Clock;
 
 use super::Outcome;
+use super::ca::folder::made_by_ca_init;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -102,6 +104,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn init(args: &Init) -> Outcome {
     // Others may be about to make one.
     let _lock = ensure::lock(&args.out)?;
+    if let Some(why) = made_by_ca_init(&args.out) {
+        return Err(Failure::message(Exit::Failure, why));
+    }
     write_all(&args.out, &new_ca(&args.trust_domain)?, Existing::Precious)?;
     output::note(&format!("wrote {CA_CERT}, {CA_KEY} and {ROOT_CERT} to {}", args.out.display()));
     Ok(Exit::Ok)
@@ -120,7 +125,8 @@ type NewFile = (&'static str, String, Private);
 
 /// A new CA, as the files that it is made of.
 fn new_ca(trust_domain: &TrustDomain) -> Result<[NewFile; 3], Failure> {
-    let root = Root::generate(trust_domain, ROOT_TTL).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let root =
+        Root::generate(trust_domain, ROOT_TTL, &Clock::system()).map_err(|error| Failure::new(Exit::Failure, error))?;
     Ok([
         (CA_KEY, root.key_pem(), Private::Yes),
         (CA_CERT, root.cert_pem().to_owned(), Private::No),
@@ -145,9 +151,12 @@ struct Ca {
 
 impl Ca {
     fn read(folder: &Path) -> Result<Self, Failure> {
+        if let Some(why) = made_by_ca_init(folder) {
+            return Err(Failure::message(Exit::BadInput, why));
+        }
         let read = |name: &str| read(&folder.join(name));
         let (cert, key, trust) = (read(CA_CERT)?, read(CA_KEY)?, read(ROOT_CERT)?);
-        let root = Root::from_pem(&cert, &key)
+        let root = Root::from_pem(&cert, &key, &Clock::system())
             .with_context(|| format!("{} and {CA_KEY}", folder.join(CA_CERT).display()))
             .map_err(bad_input)?;
         Ok(Self { root, cert, trust })

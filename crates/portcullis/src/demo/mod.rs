@@ -21,6 +21,7 @@ use anyhow::{Context as _, ensure};
 use portcullis_ca::{Private, Root};
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
+use portcullis_tls::Clock;
 
 use self::app::{App, MARKER, Visit};
 use self::authority::Authority;
@@ -190,7 +191,7 @@ impl<'s> Scene<'s> {
 /// A stranger who has his own CA sign a certificate for a workload of the mesh. He trusts the mesh, so that it is the mesh
 /// that has to refuse.
 fn write_strange_certificate(stage: &Stage, mesh: &str) -> anyhow::Result<()> {
-    let strange = Root::generate(&TrustDomain::parse("cluster.local")?, TTL)?;
+    let strange = Root::generate(&TrustDomain::parse("cluster.local")?, TTL, &Clock::system())?;
     let issued = strange.issue(&SpiffeId::parse(CLIENT)?, TTL, KeyType::EcdsaP256)?;
     stage.write("intruder/key.pem", &issued.key_pem, Private::Yes)?;
     stage.write("intruder/cert.pem", &issued.cert_chain_pem, Private::No)?;

@@ -325,3 +325,62 @@ fn the_audit_goes_on_in_a_new_file_on_sighup_and_the_log_shows_older_ones_first(
     assert_eq!(serials, ["01", "02", "03"], "{shown}");
     assert!(ca(&["status", "--dir", text(&dir)]).status.success(), "it did not end");
 }
+
+/// `ca init` and `certs init` make folders with the same file names and different uses.
+#[test]
+fn a_folder_of_the_other_command_is_refused_and_the_answer_names_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let (served, by_hand, out) =
+        (folder.path().join("served"), folder.path().join("by-hand"), folder.path().join("out"));
+    init(&served);
+    assert!(portcullis(&["certs", "init", "--out", text(&by_hand)]).status.success());
+    let (served, by_hand, out) = (text(&served), text(&by_hand), text(&out));
+    for (arguments, exit) in [
+        (&["certs", "issue", "--ca", served, "--id", CART, "--out", out] as &[&str], 65),
+        (&["certs", "ensure", "--ca", served, "--id", CART, "--out", out], 65),
+        (&["certs", "init", "--out", served], 1),
+    ] {
+        let refused = portcullis(arguments);
+        assert_eq!(refused.status.code(), Some(exit), "{arguments:?}: {}", said(&refused));
+        let why = format!("{served} is a folder of `portcullis ca init`");
+        assert!(
+            said(&refused).contains(&why) && said(&refused).contains("portcullis certs init --out"),
+            "{}",
+            said(&refused)
+        );
+    }
+    for (arguments, exit) in [
+        (&["run", "--dir", by_hand, "--listen", "127.0.0.1:0"] as &[&str], 78),
+        (&["init", "--dir", by_hand], 1),
+        (&["init", "--dir", by_hand, "--keep-existing"], 1),
+        (&["token", "--dir", by_hand, "--id", CART], 65),
+        (&["renew", "--dir", by_hand], 65),
+    ] {
+        let refused = ca(arguments);
+        assert_eq!(refused.status.code(), Some(exit), "{arguments:?}: {}", said(&refused));
+        let why = format!("{by_hand} is a folder of `portcullis certs init`");
+        assert!(
+            said(&refused).contains(&why) && said(&refused).contains("portcullis ca init --dir"),
+            "{}",
+            said(&refused)
+        );
+    }
+    assert!(!Path::new(out).join("cert.pem").exists());
+    // Each is still good for its own.
+    assert!(portcullis(&["certs", "issue", "--ca", by_hand, "--id", CART, "--out", out]).status.success());
+    assert!(ca(&["token", "--dir", served, "--id", CART]).status.success());
+}
+
+#[test]
+fn a_token_is_printed_with_a_newline_unless_that_is_not_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ca");
+    init(&dir);
+    let arguments = ["token", "--dir", text(&dir), "--id", CART];
+    let line = ca(&arguments).stdout;
+    assert!(line.ends_with(b"\n") && line.iter().filter(|byte| byte.is_ascii_whitespace()).count() == 1);
+    let bare = ca(&[&arguments[..], &["--no-newline"]].concat()).stdout;
+    assert!(bare.len() > 100 && !bare.iter().any(u8::is_ascii_whitespace), "{}", String::from_utf8_lossy(&bare));
+    let help = ca(&["token", "--help"]).stdout;
+    assert!(String::from_utf8_lossy(&help).contains("--no-newline > ztunnel/istio-token"));
+}

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portcullis_ca::{Private, RegisterError, Registered, Registrations, Root, TokenKey, register, write};
 use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_tls::Clock;
 
 use super::istiod::NewRoot;
-use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
+use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read, refuse_certs_folder};
 use crate::commands::Outcome;
 use crate::commands::certs::{bad_input, failure, parse_id, trust_domain};
 use crate::exit::{Exit, Failure};
@@ -20,8 +21,8 @@ const DAY: u64 = 24 * 60 * 60;
 /// A year; `ca renew` makes another one.
 pub(super) const INTERMEDIATE_TTL: Duration = Duration::from_secs(365 * DAY);
 
-const REGISTRATIONS: &str = "identities.yaml";
-const TOKEN_KEY: &str = "token-key.pem";
+pub(super) const REGISTRATIONS: &str = "identities.yaml";
+pub(super) const TOKEN_KEY: &str = "token-key.pem";
 
 /// Make a root, an intermediate below it, a key for tokens, and a file for identities
 ///
@@ -55,6 +56,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Before anything is written.
     let registrations = registrations(args)?;
     if dir.join(CA_CERT).symlink_metadata().is_ok() {
+        refuse_certs_folder(dir, Exit::Failure)?;
         if args.keep_existing {
             return keep(args);
         }
@@ -116,7 +118,7 @@ fn root(folder: &Path, args: &Args) -> Result<Root, Failure> {
     let trust_domain = &args.trust_domain;
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
     if cert.exists() {
-        let root = Root::from_pem(&read(&cert)?, &read(&key)?);
+        let root = Root::from_pem(&read(&cert)?, &read(&key)?, &Clock::system());
         let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
         if root.trust_domain() != trust_domain {
             let message = format!("{}: it is of trust domain {}", cert.display(), root.trust_domain());
@@ -139,7 +141,7 @@ fn ids(args: &Args) -> Result<Vec<SpiffeId>, Failure> {
     let domain = &args.trust_domain;
     let one = |text: &String| match parse_id(text)? {
         id if id.trust_domain() == *domain => Ok(id),
-        id => Err(Failure::message(Exit::BadInput, format!("{id} is not of trust domain {domain}"))),
+        id => Err(Failure::message(Exit::BadInput, format!("{id} does not belong to trust domain {domain}"))),
     };
     args.id.iter().map(one).collect()
 }

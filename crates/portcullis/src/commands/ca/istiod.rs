@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis_ca::Usual;
 use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_policy::go_duration;
+use portcullis_tls::Clock;
 
 use crate::commands::certs::{key_type, ttl};
 use crate::exit::{Exit, Failure};
@@ -33,7 +34,8 @@ impl NewRoot {
         if let Some(warning) = kind.warning() {
             crate::output::note(&format!("warning: {kind}: {warning}"));
         }
-        portcullis_ca::Root::generate_with(kind, trust_domain, ttl).map_err(|error| Failure::new(Exit::Failure, error))
+        portcullis_ca::Root::generate_with(kind, trust_domain, ttl, &Clock::system())
+            .map_err(|error| Failure::new(Exit::Failure, error))
     }
 
     fn resolve(&self, variable: &impl Fn(&str) -> Option<String>) -> Result<(Duration, KeyType), String> {

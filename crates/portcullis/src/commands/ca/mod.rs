@@ -1,5 +1,6 @@
 //! `portcullis ca`: a certificate authority that runs, and what there is to do about it.
 
+pub(super) mod folder;
 mod init;
 mod istiod;
 mod log;
@@ -74,6 +75,11 @@ fn unanswered(dir: &Path) -> impl FnOnce(io::Error) -> Failure {
         let dir = dir.display();
         Failure::message(Exit::Unreachable, format!("no CA runs on {dir}, or it does not answer: {error}"))
     }
+}
+
+/// Refuses a folder that is for `portcullis certs`.
+fn refuse_certs_folder(dir: &Path, exit: Exit) -> Result<(), Failure> {
+    folder::made_by_certs_init(dir).map_or(Ok(()), |why| Err(Failure::message(exit, why)))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

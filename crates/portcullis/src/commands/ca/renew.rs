@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use portcullis_ca::Root;
+use portcullis_tls::Clock;
 
 use super::init::INTERMEDIATE_TTL;
 use super::{ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
@@ -27,6 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    super::refuse_certs_folder(&args.dir, Exit::BadInput)?;
     let rotation =
         portcullis_ca::rotation::Rotation::load(&args.dir).map_err(|error| Failure::new(Exit::Failure, error))?;
     if let Some(rotation) = rotation {
@@ -38,7 +40,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let folder = args.root.clone().unwrap_or_else(|| args.dir.join(ROOT_FOLDER));
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
-    let root = Root::from_pem(&read(&cert)?, &read(&key)?);
+    let root = Root::from_pem(&read(&cert)?, &read(&key)?, &Clock::system());
     let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
     let trusted_path = args.dir.join(ROOT_CERT);
     let trusted = read(&trusted_path)?;

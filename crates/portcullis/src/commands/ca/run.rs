@@ -71,6 +71,7 @@ enum LogFormat {
 
 pub(super) fn run(args: &Args) -> Outcome {
     portcullis_sandbox::dumps::forbid().context("cannot forbid core dumps")?;
+    super::refuse_certs_folder(&args.dir, Exit::BadConfig)?;
     let format = match args.log_format {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
@@ -92,6 +93,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         bootstrap: args.bootstrap.clone(),
         metrics: args.metrics,
         usual: istiod::usual()?,
+        clock: portcullis_tls::Clock::system(),
     };
     runtime.block_on(async {
         let mut signals = Signals::listen(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD])?;

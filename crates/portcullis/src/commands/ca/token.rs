@@ -15,6 +15,7 @@ use crate::output;
 #[command(after_long_help = "Examples:
   portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart > cart/token
   portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart --ttl 10m
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/istio-system/sa/ztunnel --no-newline > ztunnel/istio-token
   portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/batch --reusable")]
 pub(super) struct Args {
     /// Folder of the CA
@@ -29,12 +30,17 @@ pub(super) struct Args {
     /// Good for any number of certificates until it ends
     #[arg(long)]
     reusable: bool,
+    /// Print no newline behind the token: some clients send the whole file, and a newline makes it invalid
+    #[arg(long)]
+    no_newline: bool,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     let id = parse_id(&args.id)?;
+    super::refuse_certs_folder(&args.dir, Exit::BadInput)?;
     let token = portcullis_ca_server::mint(&args.dir, &id, args.ttl, args.reusable);
     let token = token.map_err(|error| Failure::message(Exit::BadInput, error))?;
-    output::text(&format!("{token}\n"))?;
+    let end = if args.no_newline { "" } else { "\n" };
+    output::text(&format!("{token}{end}"))?;
     Ok(Exit::Ok)
 }
