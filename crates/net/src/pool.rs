@@ -10,13 +10,8 @@ use std::ops::{Deref, DerefMut};
 
 use crate::duplex::MAX_SPARE_ROOM;
 
-/// What is in a buffer at most: four packets. Fewer at once cost more calls and wake-ups a byte, more at once more memory for each
-/// receiver that does not keep up.
-///
-/// Each packet is to be a full one: on loopback they carry 65,483 bytes, on networks the kernel cuts at most 64,000 and some into
-/// segments later. What is longer leaves a packet of a few bytes behind, which costs as much; with records and tags around
-/// it, this is not longer.
-pub(crate) const BUFFER_SIZE: usize = 4 * (64_000 - 4 * 22);
+/// The content of a buffer becomes full packets, with and without TLS records around it.
+pub(crate) const BUFFER_SIZE: usize = portcullis_wire::BATCH_PLAINTEXT_LEN;
 /// How many free buffers a thread keeps; the rest is returned to the allocator. Bounds what a burst leaves behind to
 /// 1 MiB a thread.
 const MAX_FREE: usize = 4;

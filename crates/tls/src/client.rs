@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
-use crate::record::TrafficSecrets;
 use crate::server::established;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
+use portcullis_record::TrafficSecretLog;
 
 /// A server name to send, for routers on the way. It has no part in deciding who the server is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,7 +73,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
-    let secrets = Arc::new(TrafficSecrets::default());
+    let secrets = Arc::new(TrafficSecretLog::default());
     let config = credentials.client_config(Arc::clone(&verifier), Arc::clone(&secrets), sni.is_some());
     // rustls wants a name in any case; the verifier never looks at it, and an address is never sent.
     let name = match sni {

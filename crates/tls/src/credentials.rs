@@ -18,10 +18,10 @@ use crate::credential_error::{CredentialError, CredentialWarning, FileRole};
 use crate::pem;
 use crate::proven::Proven;
 use crate::provider::provider;
-use crate::record::TrafficSecrets;
 use crate::trust::TrustBundles;
 use crate::verifier::PeerVerifier;
 use crate::verify::{Verified, VerifyError, recheck, unix, verify};
+use portcullis_record::TrafficSecretLog;
 
 /// The contents of the files, before anything is known of them. The key is wiped when this is dropped.
 pub struct CredentialFiles {
@@ -276,7 +276,7 @@ impl Credentials {
     pub(crate) fn server_config(
         &self,
         verifier: Arc<PeerVerifier>,
-        secrets: Arc<TrafficSecrets>,
+        secrets: Arc<TrafficSecretLog>,
     ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
             .with_protocol_versions(self.min_version.versions())?
@@ -305,7 +305,7 @@ impl Credentials {
     pub(crate) fn client_config(
         &self,
         verifier: Arc<PeerVerifier>,
-        secrets: Arc<TrafficSecrets>,
+        secrets: Arc<TrafficSecretLog>,
         send_sni: bool,
     ) -> ClientConfig {
         let mut config = self.client.clone();

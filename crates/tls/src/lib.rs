@@ -23,7 +23,6 @@ mod handshake;
 mod pem;
 mod proven;
 mod provider;
-mod record;
 mod scratch;
 pub mod server;
 mod session;

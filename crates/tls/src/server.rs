@@ -7,10 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::credentials::Credentials;
 use crate::handshake::{HandshakeError, PeerInfo};
-use crate::record::TrafficSecrets;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
+use portcullis_record::TrafficSecretLog;
 
 /// Runs the server's side of a handshake. The client must present a certificate of a trusted domain.
 ///
@@ -23,7 +23,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::AnyWorkload));
-    let secrets = Arc::new(TrafficSecrets::default());
+    let secrets = Arc::new(TrafficSecretLog::default());
     let config =
         credentials.server_config(Arc::clone(&verifier), Arc::clone(&secrets)).map_err(HandshakeError::Protocol)?;
     let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(HandshakeError::Protocol)?;

@@ -1,38 +1,35 @@
-//! Who speaks TLS for a connection: rustls as long as the handshake lasts, then [`Records`], or still rustls in TLS 1.2.
+//! The TLS state of a connection: rustls during the handshake, then a [`RecordLayer`], or still rustls with TLS 1.2.
 //!
-//! rustls' state machine is used without its buffers: one step at a time over bytes that the caller holds. Its other interface
-//! keeps 4 KiB for reading in every connection, for as long as it lives, and reads no more than that at once. With this one a
-//! connection that is idle holds no buffer at all, and a busy one reads into a large buffer that all connections of a thread
-//! share.
+//! rustls is used through its unbuffered interface: one step at a time over bytes that the caller holds. Its buffered interface
+//! keeps a read buffer of 4 KiB in every connection for its whole life, and reads no more than that at once. With the unbuffered
+//! one an idle connection holds no buffer, and a busy one reads into a large buffer that all connections of a thread share.
 
 use std::sync::Arc;
 
+use portcullis_record::{PlaintextSink, RecordLayer, SendBuffer, TrafficSecretLog, record_len};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{CommonState, Error, ProtocolVersion};
 use tokio::io::ReadBuf;
 
-use crate::record::{self, Records, TrafficSecrets};
-use crate::scratch::Outgoing;
+/// The most that encryption adds to the content of a record, in any version and suite.
+const MAX_RECORD_OVERHEAD: usize = 64;
+/// The most application data in one record.
+const MAX_RECORD_CONTENT: usize = 16 * 1024;
 
-/// What a record is longer than what is in it, at most, in any version and suite that we speak.
-const RECORD_OVERHEAD: usize = 64;
-/// What fits into one record.
-const RECORD_PAYLOAD: usize = 16 * 1024;
-
-/// What drives a connection.
+/// The TLS state of a connection.
 pub(crate) enum Session {
-    /// The handshake, and everything of TLS 1.2. In a box: it is large, and for most connections short.
+    /// The handshake, and all of TLS 1.2. Boxed, since it is large and most connections need it for a short time only.
     Rustls(Box<Rustls>),
-    /// TLS 1.3 behind the handshake.
-    Records(Records),
+    /// TLS 1.3 after the handshake.
+    Records(RecordLayer),
 }
 
-/// rustls' state, and where it leaves the secrets that [`Records`] go on with.
+/// rustls' state, and the key log from which the [`RecordLayer`] gets its secrets.
 pub(crate) struct Rustls {
     side: Side,
-    secrets: Arc<TrafficSecrets>,
+    secrets: Arc<TrafficSecretLog>,
 }
 
 enum Side {
@@ -40,81 +37,84 @@ enum Side {
     Server(UnbufferedServerConnection),
 }
 
-/// Where everything that comes out goes.
+/// Everything that processing produces.
 pub(crate) struct Output<'o, 'b> {
-    /// To be sent, in order, and before whatever is encrypted later.
-    pub(crate) to_send: Outgoing,
-    /// Takes what was received and decrypted, as far as it has room.
-    into: Option<&'o mut ReadBuf<'b>>,
-    /// What was not taken.
-    pub(crate) received: Vec<u8>,
-    /// The peer has ended its direction with close_notify.
+    /// To be sent in order, before anything that is encrypted later.
+    pub(crate) to_send: SendBuffer,
+    pub(crate) received: Received<'o, 'b>,
+    /// The peer ended its direction with close_notify.
     pub(crate) peer_closed: bool,
 }
 
+/// Application data that was received.
+pub(crate) struct Received<'o, 'b> {
+    /// The reader's buffer, which is filled first.
+    into: Option<&'o mut ReadBuf<'b>>,
+    /// What it had no room for.
+    pub(crate) rest: Vec<u8>,
+}
+
 impl<'o, 'b> Output<'o, 'b> {
-    pub(crate) const fn new(to_send: Outgoing, into: Option<&'o mut ReadBuf<'b>>) -> Self {
-        Self { to_send, into, received: Vec::new(), peer_closed: false }
-    }
-
-    /// Takes a copy of what was received.
-    pub(crate) fn receive(&mut self, payload: &[u8]) {
-        let taken = match self.into.as_mut() {
-            Some(into) if self.received.is_empty() => put(into, payload),
-            _ => 0,
-        };
-        self.received.extend_from_slice(payload.get(taken..).unwrap_or_default());
-    }
-
-    /// Room for so many bytes where they are wanted, if there is; see [`Output::took`].
-    pub(crate) fn room(&mut self, length: usize) -> Option<&mut [u8]> {
-        let into = self.into.as_mut().filter(|into| self.received.is_empty() && into.remaining() >= length)?;
-        Some(into.initialize_unfilled_to(length))
-    }
-
-    /// So many bytes at the front of the room were received.
-    pub(crate) fn took(&mut self, length: usize) {
-        if let Some(into) = self.into.as_mut() {
-            into.advance(length);
-        }
+    pub(crate) const fn new(to_send: SendBuffer, into: Option<&'o mut ReadBuf<'b>>) -> Self {
+        Self { to_send, received: Received { into, rest: Vec::new() }, peer_closed: false }
     }
 }
 
-/// Adds as much as there is room for, and says how much that is.
-pub(crate) fn put(buf: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
+impl PlaintextSink for Received<'_, '_> {
+    fn space(&mut self, len: usize) -> Option<&mut [u8]> {
+        let into = self.into.as_mut().filter(|into| self.rest.is_empty() && into.remaining() >= len)?;
+        Some(into.initialize_unfilled_to(len))
+    }
+
+    fn advance(&mut self, len: usize) {
+        if let Some(into) = self.into.as_mut() {
+            into.advance(len);
+        }
+    }
+
+    fn append(&mut self, plaintext: &[u8]) {
+        let copied = match self.into.as_mut() {
+            Some(into) if self.rest.is_empty() => copy_into(into, plaintext),
+            _ => 0,
+        };
+        self.rest.extend_from_slice(plaintext.get(copied..).unwrap_or_default());
+    }
+}
+
+/// Copies as much as there is room for, and returns how much that is.
+pub(crate) fn copy_into(buf: &mut ReadBuf<'_>, bytes: &[u8]) -> usize {
     let count = bytes.len().min(buf.remaining());
     buf.put_slice(bytes.get(..count).unwrap_or_default());
     count
 }
 
-/// What is done once nothing that came is left to be processed.
-enum Then<'d> {
-    /// Nothing.
+/// What to do once all received data is processed.
+enum Request<'d> {
     Read,
-    /// Bytes are encrypted.
+    /// Encrypt this data.
     Write(&'d [u8]),
-    /// Our direction is ended with close_notify.
+    /// End our direction with close_notify.
     Close,
 }
 
-/// Whether another step is to be made.
-enum Next {
-    Step,
-    Enough,
+/// Whether rustls has to be called again.
+enum Step {
+    Continue,
+    Done,
 }
 
 impl Session {
-    /// A client before its first word; `secrets` is the key log of its configuration.
-    pub(crate) fn client(session: UnbufferedClientConnection, secrets: Arc<TrafficSecrets>) -> Self {
+    /// A client before its ClientHello; `secrets` is the key log of its configuration.
+    pub(crate) fn client(session: UnbufferedClientConnection, secrets: Arc<TrafficSecretLog>) -> Self {
         Self::Rustls(Box::new(Rustls { side: Side::Client(session), secrets }))
     }
 
-    /// A server before its first word; `secrets` is the key log of its configuration.
-    pub(crate) fn server(session: UnbufferedServerConnection, secrets: Arc<TrafficSecrets>) -> Self {
+    /// A server before its handshake; `secrets` is the key log of its configuration.
+    pub(crate) fn server(session: UnbufferedServerConnection, secrets: Arc<TrafficSecretLog>) -> Self {
         Self::Rustls(Box::new(Rustls { side: Side::Server(session), secrets }))
     }
 
-    /// Whether it is the client of a handshake that goes on.
+    /// Whether rustls runs it as a client.
     pub(crate) const fn is_client(&self) -> bool {
         matches!(self, Self::Rustls(rustls) if matches!(rustls.side, Side::Client(_)))
     }
@@ -123,7 +123,7 @@ impl Session {
         matches!(self, Self::Rustls(rustls) if rustls.state().is_handshaking())
     }
 
-    /// What the handshake agreed on, as long as rustls is there to tell it.
+    /// What the handshake negotiated, as long as rustls runs the session.
     pub(crate) fn state(&self) -> Option<&CommonState> {
         match self {
             Self::Rustls(rustls) => Some(rustls.state()),
@@ -131,21 +131,20 @@ impl Session {
         }
     }
 
-    /// Goes on without rustls, where that can be, once the handshake is done. `rest` is what came and is not done with.
+    /// Replaces rustls by a [`RecordLayer`] after a handshake of TLS 1.3. `rest` is what was received and not consumed.
     ///
-    /// Where that is more than the beginning of a record, it has to do with a part of a message that rustls has opened already and
-    /// only rustls can read on from. Nobody sends such a thing so early, but may.
+    /// If that is more than an incomplete record, it belongs to a message of which rustls has decrypted a part; then rustls stays.
     ///
     /// # Errors
-    /// When rustls has not left what is needed, which it has after each handshake of TLS 1.3.
+    /// When rustls has not left the secrets, which it has after every handshake of TLS 1.3.
     pub(crate) fn established(self, rest: &[u8]) -> Result<Self, Error> {
-        let is_clear = record::length(rest).is_none_or(|length| length > rest.len());
+        let is_clear = record_len(rest).is_none_or(|len| len > rest.len());
         match self {
             Self::Rustls(rustls) if is_clear && rustls.state().protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
                 let Rustls { side, secrets } = *rustls;
                 let records = match side {
-                    Side::Client(session) => secrets.client(session),
-                    Side::Server(session) => secrets.server(session),
+                    Side::Client(session) => secrets.client_record_layer(session),
+                    Side::Server(session) => secrets.server_record_layer(session),
                 };
                 records.map(Self::Records)
             }
@@ -153,21 +152,25 @@ impl Session {
         }
     }
 
-    /// Processes what came, and says how much of it is done with; the rest is to be given again, with more behind it.
+    /// Processes received bytes and returns how many were consumed; the rest has to be passed again, with more behind it.
     ///
     /// # Errors
-    /// What ends the connection. An alert about it may be in `output.to_send`.
+    /// The error that ends the connection. The alert that informs the peer is in `output.to_send`.
     pub(crate) fn read(&mut self, incoming: &mut [u8], output: &mut Output<'_, '_>) -> (usize, Result<(), Error>) {
         match self {
-            Self::Rustls(rustls) => rustls.run(incoming, output, &Then::Read),
-            Self::Records(records) => records.read(incoming, output),
+            Self::Rustls(rustls) => rustls.run(incoming, output, &Request::Read),
+            Self::Records(records) => {
+                let outcome = records.read(incoming, &mut output.received, &mut output.to_send);
+                output.peer_closed |= outcome.has_received_close_notify;
+                (outcome.consumed, outcome.result)
+            }
         }
     }
 
-    /// Encrypts `data`. What came and is not done with has to be given here too.
+    /// Encrypts `data`. What was received and not consumed has to be passed here too.
     ///
     /// # Errors
-    /// What ends the connection.
+    /// The error that ends the connection.
     pub(crate) fn write(
         &mut self,
         incoming: &mut [u8],
@@ -175,7 +178,7 @@ impl Session {
         output: &mut Output<'_, '_>,
     ) -> (usize, Result<(), Error>) {
         match self {
-            Self::Rustls(rustls) => rustls.run(incoming, output, &Then::Write(data)),
+            Self::Rustls(rustls) => rustls.run(incoming, output, &Request::Write(data)),
             Self::Records(records) => (0, records.write(data, &mut output.to_send)),
         }
     }
@@ -183,11 +186,11 @@ impl Session {
     /// Ends our direction.
     ///
     /// # Errors
-    /// What ends the connection otherwise.
+    /// The error that ends the connection.
     pub(crate) fn close(&mut self, incoming: &mut [u8], output: &mut Output<'_, '_>) -> (usize, Result<(), Error>) {
         match self {
-            Self::Rustls(rustls) => rustls.run(incoming, output, &Then::Close),
-            Self::Records(records) => (0, records.close(&mut output.to_send)),
+            Self::Rustls(rustls) => rustls.run(incoming, output, &Request::Close),
+            Self::Records(records) => (0, records.send_close_notify(&mut output.to_send)),
         }
     }
 }
@@ -200,24 +203,29 @@ impl Rustls {
         }
     }
 
-    fn run(&mut self, incoming: &mut [u8], output: &mut Output<'_, '_>, then: &Then<'_>) -> (usize, Result<(), Error>) {
-        let mut done = 0;
+    fn run(
+        &mut self,
+        incoming: &mut [u8],
+        output: &mut Output<'_, '_>,
+        request: &Request<'_>,
+    ) -> (usize, Result<(), Error>) {
+        let mut consumed = 0;
         loop {
-            let (discard, next) = self.step(incoming.get_mut(done..).unwrap_or_default(), output, then);
-            done += discard;
-            match next {
-                Ok(Next::Step) => {}
-                Ok(Next::Enough) => return (done, Ok(())),
+            let (discard, step) = self.step(incoming.get_mut(consumed..).unwrap_or_default(), output, request);
+            consumed += discard;
+            match step {
+                Ok(Step::Continue) => {}
+                Ok(Step::Done) => return (consumed, Ok(())),
                 Err(error) => {
-                    // What there is to say to the peer about it. No step is made beyond that: it would process what
-                    // came behind the failure. The bytes are the same, since places in them may have been noted.
+                    // Takes the alert about it. No step beyond that: it would process what follows the failure. The bytes are
+                    // the same, since rustls may have noted positions in them.
                     while self.state().wants_write() {
-                        let rest = incoming.get_mut(done..).unwrap_or_default();
-                        if !matches!(self.step(rest, output, &Then::Read), (0, Ok(Next::Step))) {
+                        let rest = incoming.get_mut(consumed..).unwrap_or_default();
+                        if !matches!(self.step(rest, output, &Request::Read), (0, Ok(Step::Continue))) {
                             break;
                         }
                     }
-                    return (done, Err(error));
+                    return (consumed, Err(error));
                 }
             }
         }
@@ -227,86 +235,90 @@ impl Rustls {
         &mut self,
         incoming: &mut [u8],
         output: &mut Output<'_, '_>,
-        then: &Then<'_>,
-    ) -> (usize, Result<Next, Error>) {
+        request: &Request<'_>,
+    ) -> (usize, Result<Step, Error>) {
         match &mut self.side {
-            Side::Client(session) => settle(session.process_tls_records(incoming), output, then),
-            Side::Server(session) => settle(session.process_tls_records(incoming), output, then),
+            Side::Client(session) => advance(session.process_tls_records(incoming), output, request),
+            Side::Server(session) => advance(session.process_tls_records(incoming), output, request),
         }
     }
 }
 
-fn settle<Data>(
+fn advance<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     output: &mut Output<'_, '_>,
-    then: &Then<'_>,
-) -> (usize, Result<Next, Error>) {
+    request: &Request<'_>,
+) -> (usize, Result<Step, Error>) {
     let UnbufferedStatus { mut discard, state } = status;
-    let next = match state {
+    let step = match state {
         Err(error) => Err(error),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
             match traffic.next_record() {
                 Some(Ok(record)) => {
                     discard += record.discard;
-                    output.receive(record.payload);
+                    output.received.append(record.payload);
                 }
                 Some(Err(error)) => break Err(error),
-                None => break Ok(Next::Step),
+                None => break Ok(Step::Continue),
             }
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            append(&mut output.to_send, RECORD_OVERHEAD, |space| match data.encode(space) {
+            encode(&mut output.to_send, MAX_RECORD_OVERHEAD, |space| match data.encode(space) {
                 Ok(written) => Ok(Ok(written)),
                 Err(EncodeError::InsufficientSize(needed)) => Err(needed),
-                Err(EncodeError::AlreadyEncoded) => Ok(Err(Error::General("encoded twice".to_owned()))),
+                Err(EncodeError::AlreadyEncoded) => {
+                    Ok(Err(Error::General("a handshake message was encoded twice".to_owned())))
+                }
             })
-            .map(|()| Next::Step)
+            .map(|()| Step::Continue)
         }
-        // It is sent before anything that comes later, which is all that this asks for.
+        // It is sent before anything that comes later, as is required.
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
-            Ok(Next::Step)
+            Ok(Step::Continue)
         }
         Ok(ConnectionState::PeerClosed) => {
             output.peer_closed = true;
-            Ok(Next::Step)
+            Ok(Step::Continue)
         }
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => match then {
-            Then::Read => Ok(Next::Enough),
-            Then::Write(data) => {
-                append(&mut output.to_send, encrypted(data.len()), |space| fit(traffic.encrypt(data, space)))
-                    .map(|()| Next::Enough)
-            }
-            Then::Close => append(&mut output.to_send, RECORD_OVERHEAD, |space| fit(traffic.queue_close_notify(space)))
-                .map(|()| Next::Enough),
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => match request {
+            Request::Read => Ok(Step::Done),
+            Request::Write(data) => encode(&mut output.to_send, max_encrypted_len(data.len()), |space| {
+                size_or_error(traffic.encrypt(data, space))
+            })
+            .map(|()| Step::Done),
+            Request::Close => encode(&mut output.to_send, MAX_RECORD_OVERHEAD, |space| {
+                size_or_error(traffic.queue_close_notify(space))
+            })
+            .map(|()| Step::Done),
         },
-        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => match then {
-            Then::Read | Then::Close => Ok(Next::Enough),
-            Then::Write(_) => Err(Error::HandshakeNotComplete),
+        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => match request {
+            Request::Read | Request::Close => Ok(Step::Done),
+            Request::Write(_) => Err(Error::HandshakeNotComplete),
         },
-        // Early data is off, and of a state that we do not know nothing good can come.
-        Ok(_) => Err(Error::General("a state that was not asked for".to_owned())),
+        // Early data is disabled, and an unknown state must not be skipped.
+        Ok(_) => Err(Error::General("rustls entered an unexpected state".to_owned())),
     };
-    (discard, next)
+    (discard, step)
 }
 
-/// Has `write` add to the end of `buffer`: first with room for what is expected, then for what it says it needs.
-fn append(
-    buffer: &mut Outgoing,
-    expected: usize,
+/// Lets `write` append to `buffer`: first with the expected space, then with as much as it requires.
+fn encode(
+    buffer: &mut SendBuffer,
+    expected_len: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<Result<usize, Error>, InsufficientSizeError>,
 ) -> Result<(), Error> {
-    let mut room = expected;
+    let mut len = expected_len;
     loop {
-        match write(buffer.room(room)) {
-            Ok(written) => return written.map(|written| buffer.add(written)),
-            Err(InsufficientSizeError { required_size }) if required_size > room => room = required_size,
-            Err(_) => return Err(Error::General("no room is enough".to_owned())),
+        match write(buffer.space(len)) {
+            Ok(written) => return written.map(|written| buffer.advance(written)),
+            Err(InsufficientSizeError { required_size }) if required_size > len => len = required_size,
+            Err(_) => return Err(Error::General("rustls refused the space that it required".to_owned())),
         }
     }
 }
 
-fn fit(result: Result<usize, EncryptError>) -> Result<Result<usize, Error>, InsufficientSizeError> {
+fn size_or_error(result: Result<usize, EncryptError>) -> Result<Result<usize, Error>, InsufficientSizeError> {
     match result {
         Ok(written) => Ok(Ok(written)),
         Err(EncryptError::InsufficientSize(needed)) => Err(needed),
@@ -314,7 +326,7 @@ fn fit(result: Result<usize, EncryptError>) -> Result<Result<usize, Error>, Insu
     }
 }
 
-/// How much room the records for so many bytes take at most, a key update before them included.
-const fn encrypted(length: usize) -> usize {
-    length + (length / RECORD_PAYLOAD + 2) * RECORD_OVERHEAD
+/// The longest records for so many bytes, including a KeyUpdate before them.
+const fn max_encrypted_len(len: usize) -> usize {
+    len + (len / MAX_RECORD_CONTENT + 2) * MAX_RECORD_OVERHEAD
 }

@@ -6,15 +6,17 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use portcullis_record::SendBuffer;
+use portcullis_wire::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 use rustls::{AlertDescription, CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{alert_name, tls_error};
-use crate::scratch::{MOST, Outgoing, Scratch};
-use crate::session::{Output, Session, put};
+use crate::scratch::Scratch;
+use crate::session::{Output, Session, copy_into};
 
-/// How much one write encrypts at most.
-const MAX_WRITE: usize = MOST - 16 * 22;
+/// The most that one write encrypts.
+const MAX_WRITE: usize = BATCH_PLAINTEXT_LEN;
 /// A message of the handshake has to be there as a whole, so this bounds its length: four records of the largest size.
 const MAX_HANDSHAKE: usize = 4 * (5 + 16 * 1024 + 256);
 
@@ -217,7 +219,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
         // What is in it then fits into one buffer of the reader, and nothing is left for a small write of its own.
-        let most = if self.session.is_handshaking() { MAX_HANDSHAKE } else { MOST };
+        let most = if self.session.is_handshaking() { MAX_HANDSHAKE } else { BATCH_LEN };
         let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::new(
@@ -250,19 +252,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
 
     /// Processes everything that has come and was not done with.
     fn process(&mut self, bytes: &mut [u8], into: Option<&mut ReadBuf<'_>>) {
-        let mut output = Output::new(Outgoing::default(), into);
+        let mut output = Output::new(SendBuffer::default(), into);
         let (done, result) = self.session.read(bytes, &mut output);
         let rest = bytes.get(done..).unwrap_or_default();
         let to_send = self.absorb(output);
         // What comes behind close_notify is nobody's.
         self.incoming = if self.peer_closed { Vec::new() } else { rest.to_vec() };
-        self.to_send.add(to_send.filled());
+        self.to_send.add(to_send.as_slice());
         self.failed = result.err();
     }
 
     /// Keeps what came out, but for what is to be sent, which is returned.
-    fn absorb(&mut self, output: Output<'_, '_>) -> Outgoing {
-        self.received.add(&output.received);
+    fn absorb(&mut self, output: Output<'_, '_>) -> SendBuffer {
+        self.received.add(&output.received.rest);
         self.peer_closed |= output.peer_closed;
         output.to_send
     }
@@ -314,7 +316,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
         let inner = &mut *self.0;
         let before = buf.filled().len();
         loop {
-            let served = put(buf, inner.received.rest());
+            let served = copy_into(buf, inner.received.rest());
             inner.received.advance(served);
             if buf.filled().len() > before || buf.remaining() == 0 || inner.peer_closed {
                 return Poll::Ready(Ok(()));
@@ -349,13 +351,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         }
         let mut scratch = Scratch::lend();
         if std::mem::take(&mut inner.fresh) {
-            scratch.outgoing.extend(inner.to_send.rest());
+            scratch.outgoing.append(inner.to_send.rest());
             inner.to_send = Pending::default();
         }
         let mut output = Output::new(std::mem::take(&mut scratch.outgoing), None);
         let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);
         scratch.outgoing = inner.absorb(output);
-        let sent = inner.send_now(cx, scratch.outgoing.filled());
+        let sent = inner.send_now(cx, scratch.outgoing.as_slice());
         inner.note(done, result)?;
         sent?;
         Poll::Ready(Ok(data.len()))
@@ -373,10 +375,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
             inner.closed = true;
             inner.try_last_words(cx);
             inner.check()?;
-            let mut output = Output::new(Outgoing::default(), None);
+            let mut output = Output::new(SendBuffer::default(), None);
             let (done, result) = inner.session.close(&mut inner.incoming, &mut output);
             let to_send = inner.absorb(output);
-            inner.to_send.add(to_send.filled());
+            inner.to_send.add(to_send.as_slice());
             inner.note(done, result)?;
         }
         ready!(inner.poll_send(cx))?;

@@ -6,6 +6,7 @@
 //! change with one.
 
 mod alpn;
+mod batch;
 mod body;
 mod hello;
 pub mod http1;
@@ -13,6 +14,7 @@ mod opening;
 pub mod proxy_v2;
 
 pub use alpn::{CLIENT_ALPN, MESH_ALPN, is_mesh_alpn};
+pub use batch::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 pub use body::HelloInfo;
 pub use hello::{HANDSHAKE_RECORD, HelloParser, Progress, classify};
 pub use opening::Opening;

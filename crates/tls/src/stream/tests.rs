@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use portcullis_record::TrafficSecretLog;
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
 use rustls::client::UnbufferedClientConnection;
@@ -10,11 +11,10 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
-use crate::record::TrafficSecrets;
 
 fn sessions() -> (Session, Session) {
     let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
-    let (near, far) = (Arc::new(TrafficSecrets::default()), Arc::new(TrafficSecrets::default()));
+    let (near, far) = (Arc::new(TrafficSecretLog::default()), Arc::new(TrafficSecretLog::default()));
     let (mut client, mut server) = (peer.client(), peer.server());
     (client.key_log, server.key_log) = (near.clone(), far.clone());
     (client.enable_secret_extraction, server.enable_secret_extraction) = (true, true);

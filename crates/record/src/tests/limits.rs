@@ -1,34 +1,34 @@
 //! What a key may not be used for any more.
 
 use super::*;
-use crate::record::key::Suite;
+use crate::traffic_key::Suite;
 
 #[test]
 fn a_worn_key_is_changed_before_it_seals_more() {
     let (mut ours, mut peer) = both(SUITES[0]);
-    ours.writing.set_limit(3);
+    ours.message_encrypter.set_confidentiality_limit(3);
     for round in 0..20_u8 {
         let outcome = read(&mut peer, &write(&mut ours, &[round]), 100);
         outcome.result.unwrap();
         assert_eq!(outcome.received, [round]);
-        assert!(ours.writing.sequence < 3);
+        assert!(ours.message_encrypter.seq < 3);
     }
     // Within one write too.
     let outcome = read(&mut peer, &write(&mut ours, &noise(200_000)), 300_000);
     outcome.result.unwrap();
     assert!(outcome.received == noise(200_000));
-    assert_eq!(SUITES.map(|suite| Suite::new(suite).unwrap().limit()), [1 << 24, 1 << 24, u64::MAX]);
+    assert_eq!(SUITES.map(|suite| Suite::new(suite).unwrap().confidentiality_limit()), [1 << 24, 1 << 24, u64::MAX]);
 }
 
 /// The nonce of the last number is never used, so that none is used again.
 #[test]
 fn numbers_do_not_begin_again() {
     let (mut ours, mut peer) = both(SUITES[2]);
-    (ours.writing.sequence, peer.reading.sequence) = (u64::MAX - 1, u64::MAX - 1);
+    (ours.message_encrypter.seq, peer.message_decrypter.seq) = (u64::MAX - 1, u64::MAX - 1);
     assert_eq!(read(&mut peer, &sealed(&mut ours, 23, b"last"), 100).received, b"last");
-    let mut out = Outgoing::default();
-    assert_eq!(ours.seal(&mut out, ContentType::ApplicationData, b"more"), Err(Error::EncryptError));
-    assert!(out.filled().is_empty());
+    let mut out = SendBuffer::default();
+    assert_eq!(ours.encrypt(&mut out, ContentType::ApplicationData, b"more"), Err(Error::EncryptError));
+    assert!(out.as_slice().is_empty());
     let wire = sealed(&mut both(SUITES[2]).1, 23, b"more");
     assert_eq!(read(&mut peer, &wire, 100).result, Err(Error::DecryptError));
 }
@@ -37,31 +37,31 @@ fn numbers_do_not_begin_again() {
 #[test]
 fn a_nonce_is_the_number_over_the_iv() {
     let (mut ours, _) = both(SUITES[0]);
-    ours.writing.iv = [0; 12];
+    ours.message_encrypter.iv = [0; 12];
     for (sequence, expected) in [
         (0, [0; 12]),
         (1, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
         (0x0102_0304_0506_0708, [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
     ] {
-        ours.writing.sequence = sequence;
-        assert_eq!(*ours.writing.nonce().unwrap().as_ref(), expected);
+        ours.message_encrypter.seq = sequence;
+        assert_eq!(*ours.message_encrypter.next_nonce().unwrap().as_ref(), expected);
     }
 }
 
 /// One record less than what is refused, and that.
 #[test]
 fn what_costs_us_and_carries_nothing_is_bounded() {
-    let update = |peer: &mut Records| {
-        let wire = sealed(peer, 22, &message::KEY_UPDATE);
-        peer.writing.update().unwrap();
+    let update = |peer: &mut RecordLayer| {
+        let wire = sealed(peer, 22, &KEY_UPDATE);
+        peer.message_encrypter.update().unwrap();
         wire
     };
-    let empty = |peer: &mut Records| sealed(peer, 23, b"");
-    let warning = |peer: &mut Records| sealed(peer, 21, &[1, 90]);
-    let data = |peer: &mut Records| sealed(peer, 23, b"data");
-    let both_kinds = |peer: &mut Records| [update(peer), empty(peer)].concat();
+    let empty = |peer: &mut RecordLayer| sealed(peer, 23, b"");
+    let warning = |peer: &mut RecordLayer| sealed(peer, 21, &[1, 90]);
+    let data = |peer: &mut RecordLayer| sealed(peer, 23, b"data");
+    let both_kinds = |peer: &mut RecordLayer| [update(peer), empty(peer)].concat();
     for (one, bound, again) in [
-        (&update as &dyn Fn(&mut Records) -> Vec<u8>, 32, true),
+        (&update as &dyn Fn(&mut RecordLayer) -> Vec<u8>, 32, true),
         (&empty, 32, true),
         (&both_kinds, 32, true),
         (&warning, 4, false),
@@ -87,9 +87,9 @@ fn what_costs_us_and_carries_nothing_is_bounded() {
 #[test]
 fn nothing_follows_close_notify() {
     let (mut ours, mut peer) = both(SUITES[0]);
-    let mut out = Outgoing::default();
-    ours.close(&mut out).unwrap();
-    assert!(read(&mut peer, out.filled(), 100).closed);
+    let mut out = SendBuffer::default();
+    ours.send_close_notify(&mut out).unwrap();
+    assert!(read(&mut peer, out.as_slice(), 100).closed);
     let wire = [sealed(&mut peer, 22, &[24, 0, 0, 1, 1]), sealed(&mut peer, 23, b"with the old key")].concat();
     let outcome = read(&mut ours, &wire, 100);
     assert_eq!((outcome.result, outcome.to_send.len()), (Err(Error::DecryptError), 0));

@@ -74,7 +74,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// What the peer sends, with its own keys.
-fn play(peer: &mut Records, steps: &[Step]) -> Vec<u8> {
+fn play(peer: &mut RecordLayer, steps: &[Step]) -> Vec<u8> {
     let mut wire = Vec::new();
     for step in steps {
         match step {
@@ -85,7 +85,7 @@ fn play(peer: &mut Records, steps: &[Step]) -> Vec<u8> {
             }
             Step::KeyUpdate { request } => {
                 wire.extend(sealed(peer, 22, &[24, 0, 0, 1, u8::from(*request)]));
-                peer.writing.update().unwrap();
+                peer.message_encrypter.update().unwrap();
             }
             Step::Message { kind, body, pieces } => {
                 wire.extend(message(*kind, body).chunks(*pieces).flat_map(|piece| sealed(peer, 22, piece)));
@@ -103,7 +103,7 @@ fn play(peer: &mut Records, steps: &[Step]) -> Vec<u8> {
             }
             Step::Changed { at, bit } => {
                 let mut record = sealed(peer, 23, b"to be changed");
-                let at = HEADER + at % (record.len() - HEADER);
+                let at = HEADER_LEN + at % (record.len() - HEADER_LEN);
                 record[at] ^= 1 << bit;
                 wire.extend(record);
             }
@@ -140,7 +140,7 @@ fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<
     let wire = play(&mut peer, steps);
     let mut rest = wire.as_slice();
     while failed.is_none() && !rest.is_empty() {
-        let (record, behind) = rest.split_at(length(rest).unwrap().min(rest.len()));
+        let (record, behind) = rest.split_at(record_len(rest).unwrap().min(rest.len()));
         rest = behind;
         match rustls.take(record) {
             Ok(bytes) => received.extend(bytes),
@@ -206,6 +206,6 @@ proptest! {
         }
         let outcome = read(&mut both(SUITES[0]).0, &bytes, 1_000);
         prop_assert!(outcome.received.is_empty() && !outcome.closed);
-        prop_assert!(outcome.result.is_err() || length(&bytes).is_none_or(|length| length > bytes.len()));
+        prop_assert!(outcome.result.is_err() || record_len(&bytes).is_none_or(|length| length > bytes.len()));
     }
 }

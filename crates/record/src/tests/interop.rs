@@ -57,12 +57,12 @@ fn keys_change_as_often_as_either_side_wants() {
                 outcome.result.unwrap();
                 assert_eq!((outcome.received.as_slice(), outcome.to_send.len()), (&[round; 20][..], 0));
                 if round % 4 == 3 {
-                    ours.writing.set_limit(ours.writing.sequence);
+                    ours.message_encrypter.set_confidentiality_limit(ours.message_encrypter.seq);
                 }
-                let before = ours.writing.generation();
+                let before = ours.message_encrypter.generation();
                 assert_eq!(rustls.take(&write(&mut ours, &[round; 30])).unwrap(), [round; 30]);
-                ours.writing.set_limit(u64::MAX);
-                let changed = ours.writing.generation() != before;
+                ours.message_encrypter.set_confidentiality_limit(u64::MAX);
+                let changed = ours.message_encrypter.generation() != before;
                 assert_eq!(changed, round % 3 != 0 || round % 4 == 3, "{side:?} {suite:?} {round}");
             }
         }
@@ -80,10 +80,10 @@ fn either_side_may_end_first() {
         assert_eq!(rustls.take(&write(&mut ours, b"goes on")).unwrap(), b"goes on");
 
         let (mut ours, mut rustls) = handshake(side, SUITES[0]);
-        let mut out = Outgoing::default();
+        let mut out = SendBuffer::default();
         ours.write(b"last", &mut out).unwrap();
-        ours.close(&mut out).unwrap();
-        assert_eq!(rustls.take(out.filled()).unwrap(), b"last");
+        ours.send_close_notify(&mut out).unwrap();
+        assert_eq!(rustls.take(out.as_slice()).unwrap(), b"last");
         let outcome = read(&mut ours, &rustls.write(b"goes on"), 100);
         outcome.result.unwrap();
         assert_eq!(outcome.received, b"goes on");
@@ -103,75 +103,10 @@ fn tickets_are_passed_over() {
     }
     assert_eq!(read(&mut ours, &write(&mut peer, b"then"), 100).received, b"then");
     // And in one record with others.
-    let wire = sealed(&mut peer, 22, &[ticket.as_slice(), &ticket, &message::KEY_UPDATE].concat());
-    peer.writing.update().unwrap();
+    let wire = sealed(&mut peer, 22, &[ticket.as_slice(), &ticket, &KEY_UPDATE].concat());
+    peer.message_encrypter.update().unwrap();
     let wire = [wire, write(&mut peer, b"after")].concat();
     assert_eq!(read(&mut ours, &wire, 100).received, b"after");
-}
-
-/// What follows the end of a handshake may come with it. rustls has seen some of it then, and where it stopped we go on: after
-/// data, after other keys, in the middle of a record or of a message.
-#[test]
-fn what_comes_with_the_end_of_a_handshake_is_not_lost() {
-    for suite in SUITES {
-        for (name, records) in [("data", 0b01), ("an update", 0b10), ("both", 0b11), ("nothing", 0)] {
-            for cut in [0, 3, 7, 30] {
-                let (mut session, mut client, mut held) = almost(suite);
-                let mut behind = Vec::new();
-                if records & 0b01 != 0 {
-                    behind.extend(client.write(b"first"));
-                }
-                if records & 0b10 != 0 {
-                    client.refresh();
-                }
-                behind.extend(client.write(b"second"));
-                let whole = held.len() + behind.len();
-                held.extend(&behind);
-                let later = held.split_off(whole - cut.min(behind.len() - 1));
-                let mut output = Output::new(Outgoing::default(), None);
-                let (done, result) = session.read(&mut held, &mut output);
-                result.unwrap();
-                assert!(!session.is_handshaking() && output.to_send.filled().is_empty(), "{name} {cut}");
-                let mut got = output.received;
-                let rest = held.split_off(done);
-                let Session::Records(mut ours) = session.established(&rest).unwrap() else { panic!("{name} {cut}") };
-                let outcome = read(&mut ours, &[rest, later].concat(), 100);
-                outcome.result.unwrap();
-                got.extend(outcome.received);
-                let expected: &[u8] = if records & 0b01 == 0 { b"second" } else { b"firstsecond" };
-                assert_eq!(got, expected, "{name} {cut}");
-                assert_eq!(ours.update_due, records & 0b10 != 0);
-                for round in 0..3 {
-                    assert_eq!(client.take(&write(&mut ours, b"back")).unwrap(), b"back", "{name} {cut} {round}");
-                    client.refresh();
-                    assert_eq!(read(&mut ours, &client.write(b"forth"), 100).received, b"forth");
-                }
-            }
-        }
-    }
-}
-
-/// A message that comes in pieces is rustls' to the end, when its first piece came with the end of the handshake.
-#[test]
-fn a_message_that_rustls_has_begun_is_left_to_it() {
-    let (mut session, mut client, mut held) = almost_with_ours(SUITES[0]);
-    held.extend(sealed(&mut client, 22, &[24, 0]));
-    let mut output = Output::new(Outgoing::default(), None);
-    let (done, result) = session.read(&mut held, &mut output);
-    result.unwrap();
-    let mut rest = held.split_off(done);
-    let mut session = session.established(&rest).unwrap();
-    assert!(matches!(session, Session::Rustls(_)) && !rest.is_empty());
-    rest.extend(sealed(&mut client, 22, &[0, 1, 0]));
-    client.writing.update().unwrap();
-    rest.extend(write(&mut client, b"with the next key"));
-    let mut output = Output::new(Outgoing::default(), None);
-    let (done, result) = session.read(&mut rest, &mut output);
-    result.unwrap();
-    assert_eq!((done, output.received.as_slice()), (rest.len(), &b"with the next key"[..]));
-    let mut output = Output::new(Outgoing::default(), None);
-    session.write(&mut [], b"answer", &mut output).1.unwrap();
-    assert_eq!(read(&mut client, output.to_send.filled(), 100).received, b"answer");
 }
 
 /// The secret that the key log gave is the one that rustls made its keys from.
@@ -180,7 +115,10 @@ fn the_first_keys_come_from_the_secrets() {
     for suite in SUITES {
         for side in [Side::Client, Side::Server] {
             let (mut ours, mut rustls) = handshake(side, suite);
-            assert_eq!((ours.reading.sequence, ours.writing.sequence, ours.update_due), (0, 0, false));
+            assert_eq!(
+                (ours.message_decrypter.seq, ours.message_encrypter.seq, ours.key_update_requested),
+                (0, 0, false)
+            );
             assert_eq!(rustls.take(&write(&mut ours, b"derived")).unwrap(), b"derived");
             assert_eq!(read(&mut ours, &rustls.write(b"too"), 100).received, b"too");
         }
