@@ -77,6 +77,7 @@ impl RecordLayer {
                 self.message_encrypter.update()?;
             }
             self.encrypt(to_send, ContentType::ApplicationData, chunk)?;
+            self.post_handshake.application_data_sent();
         }
         Ok(())
     }

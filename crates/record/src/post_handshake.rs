@@ -13,7 +13,7 @@ pub(crate) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// The longest handshake message; the limit of rustls.
 const MAX_MESSAGE_LEN: u32 = 0xffff;
-/// The most KeyUpdates in a row without application data. Each costs us more than the peer.
+/// The most KeyUpdates in a row without application data in either direction. Each costs us more than the peer.
 const MAX_KEY_UPDATES: u8 = 32;
 /// The most records without content in a row.
 const MAX_EMPTY_RECORDS: u8 = 32;
@@ -62,6 +62,11 @@ enum PartialMessage {
 impl PostHandshake {
     pub(crate) const fn new(is_client: bool) -> Self {
         Self { is_client, partial: PartialMessage::None, key_updates: 0, empty_records: 0, warning_alerts: 0 }
+    }
+
+    /// A peer that only receives may update its key as often as it gets data.
+    pub(crate) const fn application_data_sent(&mut self) {
+        self.key_updates = 0;
     }
 
     /// Validates the content of one record.

@@ -31,20 +31,20 @@ const CLIENT_LABEL: &str = "CLIENT_TRAFFIC_SECRET_0";
 const SERVER_LABEL: &str = "SERVER_TRAFFIC_SECRET_0";
 
 impl TrafficSecretLog {
-    /// Replaces a client whose handshake is complete and that holds no received data.
+    /// Replaces a client whose handshake is complete, and that has processed no record after the server's Finished.
     ///
     /// # Errors
-    /// When the protocol is not TLS 1.3, or a secret is missing.
+    /// When the protocol is not TLS 1.3, a secret is missing, or a KeyUpdate was processed.
     pub fn client_record_layer(&self, session: UnbufferedClientConnection) -> Result<RecordLayer, Error> {
         let suite = session.negotiated_cipher_suite();
         let (extracted, _) = session.dangerous_into_kernel_connection()?;
         self.record_layer(suite, &extracted, true)
     }
 
-    /// Replaces a server whose handshake is complete and that holds no received data.
+    /// Replaces a server whose handshake is complete, and that has processed no record after the client's Finished.
     ///
     /// # Errors
-    /// When the protocol is not TLS 1.3, or a secret is missing.
+    /// When the protocol is not TLS 1.3, a secret is missing, or a KeyUpdate was processed.
     pub fn server_record_layer(&self, session: UnbufferedServerConnection) -> Result<RecordLayer, Error> {
         let suite = session.negotiated_cipher_suite();
         let (extracted, _) = session.dangerous_into_kernel_connection()?;
@@ -62,13 +62,13 @@ impl TrafficSecretLog {
             std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let (client, server) = (client.ok_or_else(missing)?, server.ok_or_else(missing)?);
         let (ours, peers) = if is_client { (client, server) } else { (server, client) };
-        let message_decrypter = TrafficKey::decrypting(suite, peers, (rx.0, &rx.1))?;
-        let (message_encrypter, key_update_requested) = TrafficKey::encrypting(suite, ours, (tx.0, &tx.1))?;
+        let message_decrypter = TrafficKey::from_handshake(suite, peers, rx)?;
+        let message_encrypter = TrafficKey::from_handshake(suite, ours, tx)?;
         Ok(RecordLayer {
             message_decrypter,
             message_encrypter,
             post_handshake: PostHandshake::new(is_client),
-            key_update_requested,
+            key_update_requested: false,
             has_sent_close_notify: false,
         })
     }

@@ -10,9 +10,6 @@ use zeroize::Zeroizing;
 use crate::error::FatalError;
 use crate::frame::{HEADER_LEN, TAG_LEN};
 
-/// How many KeyUpdates of the peer rustls may have processed.
-const MAX_KEY_UPDATES: u8 = 32;
-
 /// The algorithms that the handshake negotiated.
 #[derive(Clone, Copy)]
 pub(crate) struct Suite {
@@ -60,39 +57,20 @@ pub(crate) struct TrafficKey {
 }
 
 impl TrafficKey {
-    /// The key that rustls decrypts with, derived from `secret` or a later generation of it.
-    pub(crate) fn decrypting(
-        suite: Suite,
-        secret: TrafficSecret,
-        (seq, extracted): (u64, &ConnectionTrafficSecrets),
-    ) -> Result<Self, Error> {
-        let mut key = Self::derive(suite, secret)?;
-        // KeyUpdates of the peer may have followed its Finished. rustls limits their number.
-        for _ in 0..=MAX_KEY_UPDATES {
-            if key.is_same_as(extracted)? {
-                key.seq = seq;
-                return Ok(key);
-            }
-            key.update()?;
-        }
-        Err(mismatch("the peer's traffic secret"))
-    }
-
-    /// The key to encrypt with, and whether an update of it is due.
+    /// The key that rustls uses, derived from the secret that it logged.
     ///
-    /// When rustls has made another one, the record that says so was not sent: rustls sends it with the next data. So it has not
-    /// been used for anything that left; we begin with the first key, and its first record.
-    pub(crate) fn encrypting(
+    /// # Errors
+    /// When rustls uses another key: it has processed a KeyUpdate after the handshake.
+    pub(crate) fn from_handshake(
         suite: Suite,
         secret: TrafficSecret,
-        (seq, extracted): (u64, &ConnectionTrafficSecrets),
-    ) -> Result<(Self, bool), Error> {
-        let mut key = Self::derive(suite, secret)?;
-        let key_update_requested = !key.is_same_as(extracted)?;
-        if !key_update_requested {
-            key.seq = seq;
+        (seq, extracted): &(u64, ConnectionTrafficSecrets),
+    ) -> Result<Self, Error> {
+        let key = Self::derive(suite, secret)?;
+        if !key.is_same_as(extracted)? {
+            return Err(mismatch("a traffic secret"));
         }
-        Ok((key, key_update_requested))
+        Ok(Self { seq: *seq, ..key })
     }
 
     /// Derives key and IV from a traffic secret (section 7.3). The sequence numbers start at 0.

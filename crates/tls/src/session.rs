@@ -30,6 +30,9 @@ pub(crate) enum Session {
 pub(crate) struct Rustls {
     side: Side,
     secrets: Arc<TrafficSecretLog>,
+    /// How many bytes of complete records rustls has seen and not consumed in the handshake. It has noted positions in them, and
+    /// has to see them again.
+    seen: usize,
 }
 
 enum Side {
@@ -106,12 +109,12 @@ enum Step {
 impl Session {
     /// A client before its ClientHello; `secrets` is the key log of its configuration.
     pub(crate) fn client(session: UnbufferedClientConnection, secrets: Arc<TrafficSecretLog>) -> Self {
-        Self::Rustls(Box::new(Rustls { side: Side::Client(session), secrets }))
+        Self::Rustls(Box::new(Rustls { side: Side::Client(session), secrets, seen: 0 }))
     }
 
     /// A server before its handshake; `secrets` is the key log of its configuration.
     pub(crate) fn server(session: UnbufferedServerConnection, secrets: Arc<TrafficSecretLog>) -> Self {
-        Self::Rustls(Box::new(Rustls { side: Side::Server(session), secrets }))
+        Self::Rustls(Box::new(Rustls { side: Side::Server(session), secrets, seen: 0 }))
     }
 
     /// Whether rustls runs it as a client.
@@ -131,17 +134,15 @@ impl Session {
         }
     }
 
-    /// Replaces rustls by a [`RecordLayer`] after a handshake of TLS 1.3. `rest` is what was received and not consumed.
-    ///
-    /// If that is more than an incomplete record, it belongs to a message of which rustls has decrypted a part; then rustls stays.
+    /// Replaces rustls by a [`RecordLayer`] after a handshake of TLS 1.3. Received bytes that were not consumed have to be passed
+    /// to [`Session::read`] again.
     ///
     /// # Errors
     /// When rustls has not left the secrets, which it has after every handshake of TLS 1.3.
-    pub(crate) fn established(self, rest: &[u8]) -> Result<Self, Error> {
-        let is_clear = record_len(rest).is_none_or(|len| len > rest.len());
+    pub(crate) fn established(self) -> Result<Self, Error> {
         match self {
-            Self::Rustls(rustls) if is_clear && rustls.state().protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
-                let Rustls { side, secrets } = *rustls;
+            Self::Rustls(rustls) if rustls.is_tls13() => {
+                let Rustls { side, secrets, .. } = *rustls;
                 let records = match side {
                     Side::Client(session) => secrets.client_record_layer(session),
                     Side::Server(session) => secrets.server_record_layer(session),
@@ -203,6 +204,12 @@ impl Rustls {
         }
     }
 
+    fn is_tls13(&self) -> bool {
+        self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
+    /// Processes `incoming` and returns how much of it was consumed. A handshake of TLS 1.3 ends with the record that completes
+    /// it: what follows is left for the [`RecordLayer`], which starts with the first record and the first key.
     fn run(
         &mut self,
         incoming: &mut [u8],
@@ -210,17 +217,24 @@ impl Rustls {
         request: &Request<'_>,
     ) -> (usize, Result<(), Error>) {
         let mut consumed = 0;
+        let (mut seen, mut visible) = self.next_record(incoming, self.seen);
         loop {
-            let (discard, step) = self.step(incoming.get_mut(consumed..).unwrap_or_default(), output, request);
+            let (discard, step) = self.step(incoming.get_mut(consumed..visible).unwrap_or_default(), output, request);
             consumed += discard;
             match step {
                 Ok(Step::Continue) => {}
-                Ok(Step::Done) => return (consumed, Ok(())),
+                Ok(Step::Done) if visible < incoming.len() && (self.state().is_handshaking() || !self.is_tls13()) => {
+                    (seen, visible) = self.next_record(incoming, visible);
+                }
+                Ok(Step::Done) => {
+                    self.seen = seen.saturating_sub(consumed);
+                    return (consumed, Ok(()));
+                }
                 Err(error) => {
                     // Takes the alert about it. No step beyond that: it would process what follows the failure. The bytes are
-                    // the same, since rustls may have noted positions in them.
+                    // the same, for the positions that it noted.
                     while self.state().wants_write() {
-                        let rest = incoming.get_mut(consumed..).unwrap_or_default();
+                        let rest = incoming.get_mut(consumed..visible).unwrap_or_default();
                         if !matches!(self.step(rest, output, &Request::Read), (0, Ok(Step::Continue))) {
                             break;
                         }
@@ -228,6 +242,15 @@ impl Rustls {
                     return (consumed, Err(error));
                 }
             }
+        }
+    }
+
+    /// The end of the next complete record, and how much of `incoming` rustls may see next: up to there in the handshake,
+    /// otherwise everything. It always sees an incomplete record, so that it can refuse its header.
+    fn next_record(&self, incoming: &[u8], seen: usize) -> (usize, usize) {
+        match incoming.get(seen..).and_then(record_len).map(|len| seen + len) {
+            Some(end) if end <= incoming.len() && self.state().is_handshaking() => (end, end),
+            _ => (seen, incoming.len()),
         }
     }
 
@@ -330,3 +353,6 @@ fn size_or_error(result: Result<usize, EncryptError>) -> Result<Result<usize, Er
 const fn max_encrypted_len(len: usize) -> usize {
     len + (len / MAX_RECORD_CONTENT + 2) * MAX_RECORD_OVERHEAD
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,14 +174,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
         poll_fn(|cx| self.0.poll_handshake(cx)).await
     }
 
-    /// Goes on to what follows the handshake.
+    /// Replaces the state of the handshake with the record layer, and processes the records that came with the end of the
+    /// handshake: the peer may wait for an answer before it sends more.
     ///
     /// # Errors
-    /// When the handshake has not left what is needed for that.
+    /// When the handshake has not left the traffic secrets.
     pub(crate) fn established(self) -> Result<Self, Error> {
         let inner = *self.0;
-        let session = inner.session.established(&inner.incoming)?;
-        Ok(Self(Box::new(Inner { session, ..inner })))
+        let session = inner.session.established()?;
+        let mut inner = Inner { session, ..inner };
+        if !inner.incoming.is_empty() {
+            let mut early = std::mem::take(&mut inner.incoming);
+            inner.process(&mut early, None);
+        }
+        Ok(Self(Box::new(inner)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a key may not be used for any more.
 
+use rustls::PeerMisbehaved;
+
 use super::*;
 use crate::traffic_key::Suite;
 
@@ -81,6 +83,29 @@ fn what_costs_us_and_carries_nothing_is_bounded() {
         assert!(matches!(outcome.result, Err(Error::PeerMisbehaved(_))), "{outcome:?}");
         assert_eq!(alert_in(&mut peer, &outcome.to_send), Some(AlertDescription::UnexpectedMessage));
     }
+}
+
+/// A peer that only receives may change its key as often as it gets data: a long download is not a flood.
+#[test]
+fn data_that_is_sent_resets_the_count_of_key_updates() {
+    let (mut ours, mut peer) = both(SUITES[0]);
+    let update = |peer: &mut RecordLayer| {
+        let wire = sealed(peer, 22, &[24, 0, 0, 1, 1]);
+        peer.message_encrypter.update().unwrap();
+        wire
+    };
+    for round in 0..100_u8 {
+        let outcome = read(&mut ours, &update(&mut peer), 100);
+        outcome.result.unwrap();
+        assert_eq!(read(&mut peer, &write(&mut ours, &[round]), 100).received, [round]);
+    }
+    // Nothing is sent by an empty write.
+    for _ in 0..32 {
+        read(&mut ours, &update(&mut peer), 100).result.unwrap();
+        assert!(write(&mut ours, b"").is_empty());
+    }
+    let outcome = read(&mut ours, &update(&mut peer), 100);
+    assert_eq!(outcome.result, Err(Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests)));
 }
 
 /// Behind close_notify nothing is said, not even about what is wrong.

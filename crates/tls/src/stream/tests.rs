@@ -1,10 +1,12 @@
 //! What a stream holds, which cannot be seen from outside.
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use portcullis_record::TrafficSecretLog;
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
+use rustls::ClientConnection;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls_pki_types::ServerName;
@@ -135,6 +137,86 @@ async fn the_end_of_a_handshake_goes_with_the_first_bytes_or_by_itself() {
             tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
         assert_eq!((writes, got.as_slice()), (1, if first == "write" { &b"first"[..] } else { b"" }), "{first}");
     }
+}
+
+/// A rustls client that has sent its ClientHello to `server` and answered the server's flight. Returns its answer unsent.
+async fn client_with_finished(server: &mut DuplexStream) -> (ClientConnection, Vec<u8>) {
+    let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
+    let name = ServerName::try_from("anything.test").unwrap();
+    let mut client = ClientConnection::new(Arc::new(peer.client()), name).unwrap();
+    server.write_all(&flushed(&mut client)).await.unwrap();
+    while client.is_handshaking() {
+        let mut flight = vec![0; 20_000];
+        let len = server.read(&mut flight).await.unwrap();
+        client.read_tls(&mut &flight[..len]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    let finished = flushed(&mut client);
+    (client, finished)
+}
+
+fn flushed(client: &mut ClientConnection) -> Vec<u8> {
+    let mut records = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut records).unwrap();
+    }
+    records
+}
+
+/// More KeyUpdates than may follow each other, with data between them, in the same segment as the client's Finished.
+#[tokio::test]
+async fn key_updates_and_data_may_come_with_the_end_of_the_handshake() {
+    let (mut io, far) = tokio::io::duplex(100_000);
+    let mut server = Stream::new(far, sessions().1);
+    let client = async {
+        let (mut client, mut records) = client_with_finished(&mut io).await;
+        let mut sent = Vec::new();
+        for round in 0..100_u8 {
+            client.refresh_traffic_keys().unwrap();
+            client.writer().write_all(&[round; 3]).unwrap();
+            records.extend(flushed(&mut client));
+            sent.extend([round; 3]);
+        }
+        io.write_all(&records).await.unwrap();
+        (client, sent)
+    };
+    let ((mut client, sent), result) = tokio::join!(client, server.handshake());
+    result.unwrap();
+    let mut server = server.established().unwrap();
+    let mut received = vec![0; sent.len()];
+    server.read_exact(&mut received).await.unwrap();
+    assert_eq!(received, sent);
+    // And the keys of both directions are the peer's.
+    server.write_all(b"answer").await.unwrap();
+    let mut records = vec![0; 1000];
+    let len = io.read(&mut records).await.unwrap();
+    client.read_tls(&mut &records[..len]).unwrap();
+    client.process_new_packets().unwrap();
+    let mut answer = [0; 6];
+    client.reader().read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+}
+
+/// The limit of a RecordLayer holds for them too, and it is a fault of the stream, not of the handshake.
+#[tokio::test]
+async fn too_many_key_updates_with_the_end_of_the_handshake_end_the_stream() {
+    let (mut io, far) = tokio::io::duplex(100_000);
+    let mut server = Stream::new(far, sessions().1);
+    let client = async {
+        let (mut client, mut records) = client_with_finished(&mut io).await;
+        client.writer().write_all(b"before").unwrap();
+        records.extend(flushed(&mut client));
+        for _ in 0..33 {
+            client.refresh_traffic_keys().unwrap();
+        }
+        records.extend(flushed(&mut client));
+        io.write_all(&records).await.unwrap();
+    };
+    let ((), result) = tokio::join!(client, server.handshake());
+    result.unwrap();
+    let mut server = server.established().unwrap();
+    server.read_exact(&mut [0; 6]).await.unwrap();
+    assert_eq!(StreamFault::of(&server.read(&mut [0; 10]).await.unwrap_err()), StreamFault::Protocol);
 }
 
 /// What is to be said about a failure waits for room as everything else does, and is said once.
