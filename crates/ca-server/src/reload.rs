@@ -9,7 +9,7 @@ use std::sync::Arc;
 use portcullis_ca::rotation::{Files, Rotation};
 use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, Usual, WriteError, write};
 use portcullis_identity::TrustDomain;
-use portcullis_reload::{FileContent, Monitor, Options, Source, Watcher};
+use portcullis_reload::{FileContent, FileSet, Monitor, Options, Watcher};
 use portcullis_tls::{Clock, TrustBundle, utc};
 
 use crate::live::{Foreign, Live};
@@ -44,17 +44,17 @@ impl Watchers {
     }
 }
 
-fn signer_files(dir: &Path) -> Source {
+fn signer_files(dir: &Path) -> FileSet {
     let required = [CA_CERT, CA_KEY, ROOT_CERT].map(|name| dir.join(name)).to_vec();
-    Source::Parts { required, optional: vec![dir.join(CHAIN)] }
+    FileSet::SomeOptional { required, optional: vec![dir.join(CHAIN)] }
 }
 
 /// What a CA on this folder reads, wherever links and `trustBundles` lead: for whoever restricts what this process may read.
 /// What cannot be read now is left out.
 #[must_use]
-pub fn reads(dir: &Path) -> Vec<Source> {
+pub fn reads(dir: &Path) -> Vec<FileSet> {
     let bundles = registrations(dir).map(|read| read.trust_bundles.into_values().collect()).unwrap_or_default();
-    vec![signer_files(dir), Source::Files(vec![dir.join(REGISTRATIONS), dir.join(TOKEN_KEY)]), Source::Files(bundles)]
+    vec![signer_files(dir), FileSet::Files(vec![dir.join(REGISTRATIONS), dir.join(TOKEN_KEY)]), FileSet::Files(bundles)]
 }
 
 pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Signer, String> {
@@ -75,7 +75,7 @@ fn judged(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result
         Ok(signer) => return Ok(Judged { signer, files, waits: false }),
         Err(error) => format!("{}: {error}", dir.display()),
     };
-    let waiting = Source::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
+    let waiting = FileSet::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
     let key = files.iter_mut().find(|file| file.path.file_name().is_some_and(|own| own == CA_KEY));
     if let (Some(key), Some(next)) = (key, waiting) {
         (key.content, key.mode) = (next.content, next.mode);
@@ -189,8 +189,8 @@ pub(crate) fn token_key(dir: &Path, trust_domain: &TrustDomain) -> Result<TokenK
     parse_token_key(&file, trust_domain)
 }
 
-fn token_key_file(dir: &Path) -> Source {
-    Source::Files(vec![dir.join(TOKEN_KEY)])
+fn token_key_file(dir: &Path) -> FileSet {
+    FileSet::Files(vec![dir.join(TOKEN_KEY)])
 }
 
 fn parse_token_key(files: &[FileContent], trust_domain: &TrustDomain) -> Result<TokenKey, String> {
@@ -201,7 +201,7 @@ fn parse_token_key(files: &[FileContent], trust_domain: &TrustDomain) -> Result<
 
 pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
     let path = dir.join(REGISTRATIONS);
-    let files = Source::Files(vec![path]).read().complete().map_err(|error| error.to_string())?;
+    let files = FileSet::Files(vec![path]).read().complete().map_err(|error| error.to_string())?;
     let [file] = files.as_slice() else {
         return Err("one file is read".to_owned());
     };
@@ -222,7 +222,7 @@ fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, 
 /// The bundles of other domains, read once.
 pub(crate) fn foreign(registrations: &Registrations, now_unix: i64) -> Result<Foreign, String> {
     let paths = registrations.trust_bundles.values().cloned().collect();
-    let files = Source::Files(paths).read().complete().map_err(|error| error.to_string())?;
+    let files = FileSet::Files(paths).read().complete().map_err(|error| error.to_string())?;
     parse_foreign(&files, registrations.trust_bundles.keys(), now_unix)
 }
 
@@ -293,7 +293,7 @@ pub(crate) fn watch(
         changed();
         Ok(format!("{count} identities"))
     };
-    let registrations = Watcher::start(Source::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
+    let registrations = Watcher::start(FileSet::Files(vec![dir.join(REGISTRATIONS)]), Options::default(), loader);
     let registrations = registrations.map_err(|error| error.to_string())?;
     Ok(Watchers { signer, registrations, token_key, resources })
 }
@@ -338,5 +338,5 @@ fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watche
         Ok::<_, String>(format!("bundles of {count} other trust domains"))
     };
     let paths = read.trust_bundles.values().cloned().collect();
-    Watcher::start(Source::Files(paths), Options::default(), loader).map(Some).map_err(|error| error.to_string())
+    Watcher::start(FileSet::Files(paths), Options::default(), loader).map(Some).map_err(|error| error.to_string())
 }

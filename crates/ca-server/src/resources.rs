@@ -97,9 +97,10 @@ impl ExtraRoot {
     }
 }
 
-/// The files that may hold them: every YAML file beside that of the registrations.
-pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::Source {
-    portcullis_reload::Source::Beside { folder: dir.to_owned(), except: OsString::from(registrations) }
+/// The files that may hold them: every YAML and JSON file but the registrations and the state of a rotation.
+pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::FileSet {
+    let except = vec![OsString::from(registrations), OsString::from(portcullis_ca::rotation::FILE)];
+    portcullis_reload::FileSet::FlatFolder { folder: dir.to_owned(), except }
 }
 
 /// Reads the files as one set. `environment` holds where they say nothing.

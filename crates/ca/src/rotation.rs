@@ -25,7 +25,8 @@ mod decide;
 
 pub use decide::{Assumed, Behind, Lack, Refused, Seen, may_abort, may_finish, may_promote};
 
-const FILE: &str = "rotation.json";
+/// The file in the CA's folder that holds the state of a rotation.
+pub const FILE: &str = "rotation.json";
 const VERSION: u32 = 1;
 
 /// Where a rotation stands.

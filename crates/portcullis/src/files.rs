@@ -23,9 +23,9 @@ impl Policies {
         let mut seen = HashSet::new();
         for path in paths {
             let source = if path.is_dir() {
-                portcullis_reload::Source::Folder(path.clone())
+                portcullis_reload::FileSet::Folder(path.clone())
             } else {
-                portcullis_reload::Source::Files(vec![path.clone()])
+                portcullis_reload::FileSet::Files(vec![path.clone()])
             };
             let reading = source.read();
             policies.errors.extend(reading.errors.iter().map(unreadable));

@@ -1,38 +1,48 @@
-//! The watching thread: wait, look, decide, load, tell. One look after the other, so nothing here needs a lock.
+//! The watching thread: wait, read, decide, load, report. It does one after the other, so nothing here needs a lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::events::Events;
 use crate::file::FileContent;
-use crate::notice::Notice;
-use crate::progress::{Failure, Progress, Step};
-use crate::signals::{Signals, Wake};
-use crate::source::{Reading, Source};
+use crate::file_set::FileSet;
+use crate::inbox::{Inbox, Next, Wake};
+use crate::origin::Origins;
+use crate::reading::Reading;
+use crate::reconciler::{Failure, Reconciler, Step};
 use crate::status::{Monitor, Problem};
 
-/// The loader with its types erased: what it says about a set it took, or why it refused it.
+/// The loader with its types erased: a summary of the set it accepted, or why it refused it.
 pub(crate) type Loader = Box<dyn FnMut(&[FileContent]) -> Result<String, String> + Send>;
 
-/// A small set is read so often. Less than two seconds, since a change that only the rescan sees must be in force within
-/// two seconds, and it is looked at twice.
-const SMALL_RESCAN: Duration = Duration::from_millis(1500);
+/// A small set is read so often. A change that only the rescan finds must be in force within two seconds, and it is read
+/// twice.
+const SMALL_RESCAN: Duration = Duration::from_millis(1250);
 const SMALL_BYTES: usize = 1024 * 1024;
 const SMALL_FILES: usize = 100;
 
-/// New folders appear while we look at most so often before a look is accepted as it is.
+/// A set is read again when a folder came under watch meanwhile, at most so often.
 const FOLLOW_ROUNDS: usize = 4;
+
+/// The thread sleeps at most so long at a time, and at least so long after a failure of `poll`.
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
+const POLL_FAILED: Duration = Duration::from_millis(100);
 
 const PANIC: &str = "loading the files ended in a panic";
 
 pub(crate) struct Engine {
-    pub(crate) source: Source,
-    pub(crate) notice: Option<Notice>,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) set: FileSet,
+    pub(crate) events: Option<Events>,
+    pub(crate) inbox: Arc<Inbox>,
     pub(crate) monitor: Monitor,
-    pub(crate) progress: Progress,
+    pub(crate) reconciler: Reconciler,
+    /// Where the files in force were read.
+    pub(crate) origins: Origins,
     pub(crate) loader: Loader,
-    /// How often a large set is read without being told to.
+    /// How often a large set is read without an event.
     pub(crate) rescan_interval: Duration,
 }
 
@@ -41,39 +51,83 @@ impl Engine {
     pub(crate) fn run(mut self, mut rescan_after: Duration) {
         loop {
             let rescan = Instant::now() + rescan_after;
-            let until = self.progress.look_again_at().map_or(rescan, |soon| soon.min(rescan));
-            let wake = self.signals.wait(until);
+            let until = self.reconciler.read_again_at().map_or(rescan, |soon| soon.min(rescan));
+            let wake = self.wait(until);
             if wake == Wake::Stop {
                 return;
             }
             // A panic is a bug in the loader, most likely; it must not end the reloads for good.
-            match catch_unwind(AssertUnwindSafe(|| self.look(wake))) {
+            match catch_unwind(AssertUnwindSafe(|| self.reload(wake))) {
                 Ok(interval) => rescan_after = interval,
                 Err(_) => {
-                    self.progress.unreadable();
+                    self.reconciler.unreadable();
                     self.failed("refused", PANIC.to_owned());
                 }
             }
         }
     }
 
+    /// Waits for a reason to read the set, and handles events meanwhile.
+    fn wait(&mut self, until: Instant) -> Wake {
+        loop {
+            let now = Instant::now();
+            let at = match self.inbox.take(until, now) {
+                Next::Read(wake) => return wake,
+                Next::WaitUntil(at) => at,
+            };
+            let Some(events) = &mut self.events else {
+                sleep_until(at, now, &mut [readable(&self.inbox)]);
+                continue;
+            };
+            let at = events.due(now).map_or(at, |due| due.min(at));
+            match events.as_fd(now) {
+                Some(queue) => {
+                    let queue = PollFd::from_borrowed_fd(queue, PollFlags::IN);
+                    sleep_until(at, now, &mut [readable(&self.inbox), queue]);
+                }
+                None => sleep_until(at, now, &mut [readable(&self.inbox)]),
+            }
+            events.work(Instant::now());
+        }
+    }
+
     /// Reads the set once and acts on it; returns when to read it again at the latest.
-    fn look(&mut self, wake: Wake) -> Duration {
-        let reading = read_and_follow(&self.source, self.notice.as_mut());
+    fn reload(&mut self, wake: Wake) -> Duration {
+        let mut reading = read_and_follow(&self.set, self.events.as_mut());
+        let now = Instant::now();
+        let all_events = self.events.as_mut().is_none_or(|events| events.catch_up(now));
+        let wake = if !all_events && wake == Wake::Announced { Wake::Suspected } else { wake };
+        let being_written = self.inbox.observe(|observed| observed.being_written(now));
+        let held = reading.hold_back(&being_written.paths, self.reconciler.in_force());
+        self.reconciler.held_back(being_written.until.filter(|_| held));
         let interval = rescan_after(&reading, self.rescan_interval);
         let reason = reading.errors.first().map_or("unreadable", |error| error.reason());
+        let origins = std::mem::take(&mut reading.origins);
         match reading.complete() {
-            Ok(files) => self.decide(files, wake),
+            Ok(files) => self.check_origins(files, origins, wake),
             Err(errors) => {
-                self.progress.unreadable();
+                self.reconciler.unreadable();
                 self.failed(reason, errors.to_string());
             }
         }
         interval
     }
 
+    /// Goes on with a set that was read unless files are missing that nobody removed.
+    fn check_origins(&mut self, files: Vec<FileContent>, origins: Origins, wake: Wake) {
+        let removals = self.inbox.observe(|observed| observed.removals());
+        if let Some(error) = self.origins.lost(self.reconciler.in_force(), &origins, &removals) {
+            self.reconciler.unreadable();
+            return self.failed(error.reason(), error.to_string());
+        }
+        let present = origins.clone();
+        self.decide(files, wake);
+        self.origins.update(self.reconciler.in_force(), origins);
+        self.inbox.observe(|observed| observed.forget_removals(&self.origins.paths(), &present.paths()));
+    }
+
     fn decide(&mut self, files: Vec<FileContent>, wake: Wake) {
-        match self.progress.read(files, wake, Instant::now()) {
+        match self.reconciler.read(files, wake, Instant::now()) {
             Step::Wait => {}
             Step::InForce => self.in_force(wake),
             Step::StillRefused(why) => self.failed("refused", why),
@@ -82,12 +136,12 @@ impl Engine {
     }
 
     fn load(&mut self, files: Vec<FileContent>) {
-        // Written down first, so that a loader that panics is not called again with the same set at every look.
-        self.progress.refused(files.clone(), PANIC, Instant::now());
+        // Written down first, so that a loader that panics is not called again and again with the same set.
+        self.reconciler.refused(files.clone(), PANIC, Instant::now());
         match (self.loader)(&files) {
             Ok(summary) => self.loaded(files, summary),
             Err(message) => {
-                self.progress.refused(files, &message, Instant::now());
+                self.reconciler.refused(files, &message, Instant::now());
                 self.failed("refused", message);
             }
         }
@@ -95,29 +149,29 @@ impl Engine {
 
     fn loaded(&mut self, files: Vec<FileContent>, summary: String) {
         let count = files.len();
-        self.progress.accepted(files, Instant::now());
+        self.reconciler.accepted(files, Instant::now());
         let mut status = self.monitor.lock();
         status.generation += 1;
         status.loaded_at = SystemTime::now();
         status.problem = None;
-        tracing::info!(source = %self.source, files = count, generation = status.generation, %summary, "reloaded");
+        tracing::info!(source = %self.set, files = count, generation = status.generation, %summary, "reloaded");
         status.summary = summary;
     }
 
     /// The files are just what is in force.
     fn in_force(&mut self, wake: Wake) {
-        self.progress.fine();
+        self.reconciler.fine();
         let problem = self.monitor.lock().problem.take();
         if problem.is_some() {
-            tracing::info!(source = %self.source, "the files are good again, and are what is in force");
-        } else if wake == Wake::Asked {
-            tracing::info!(source = %self.source, "reload asked for: nothing has changed");
+            tracing::info!(source = %self.set, "the files are good again, and are what is in force");
+        } else if wake == Wake::Requested {
+            tracing::info!(source = %self.set, "reload asked for: nothing has changed");
         }
     }
 
-    /// Keeps what is in force. Says so once for every different problem, when it is certain to be one.
+    /// Keeps what is in force. Logs each different problem once, when it is not a write in progress.
     fn failed(&mut self, reason: &'static str, message: String) {
-        if self.progress.failed(Instant::now()) == Failure::MayPass {
+        if self.reconciler.failed(Instant::now()) == Failure::MayPass {
             return;
         }
         let mut status = self.monitor.lock();
@@ -125,11 +179,11 @@ impl Engine {
         let problem = Problem { reason, message, since };
         if status.problem.as_ref() != Some(&problem) {
             let generation = status.generation;
-            // One line a problem, whatever it is made of.
+            // One line for a problem, however many errors it has.
             let text = problem.message.replace('\n', "; ");
             let cause = problem.reason;
             tracing::error!(
-                source = %self.source, generation, cause, problem = %text, "kept the last good files in force"
+                source = %self.set, generation, cause, problem = %text, "kept the last good files in force"
             );
             status.problems += 1;
             status.problem = Some(problem);
@@ -137,20 +191,34 @@ impl Engine {
     }
 }
 
-/// Reads the set with watches in place: whatever changes after this look is announced, as far as inotify can tell.
-pub(crate) fn read_and_follow(source: &Source, mut notice: Option<&mut Notice>) -> Reading {
-    let mut reading = source.read();
+/// Waits until one of these is readable or the time has come.
+fn sleep_until(at: Instant, now: Instant, sources: &mut [PollFd<'_>]) {
+    let left = at.saturating_duration_since(now).min(MAX_SLEEP);
+    let timeout =
+        Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+    if poll(sources, Some(&timeout)).is_err_and(|errno| errno != rustix::io::Errno::INTR) {
+        std::thread::sleep(left.min(POLL_FAILED));
+    }
+}
+
+fn readable(inbox: &Inbox) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(inbox.as_fd(), PollFlags::IN)
+}
+
+/// Reads the set with watches in place: whatever changes after it was read causes an event, as far as inotify can tell.
+pub(crate) fn read_and_follow(set: &FileSet, mut events: Option<&mut Events>) -> Reading {
+    let mut reading = set.read();
     for _ in 0..FOLLOW_ROUNDS {
-        let Some(notice) = notice.as_mut() else { break };
-        if !notice.follow(&reading.interest) {
+        let Some(events) = events.as_mut() else { break };
+        if !events.follow(&reading) {
             break;
         }
-        reading = source.read();
+        reading = set.read();
     }
     reading
 }
 
-/// When to read again. Trouble makes a set small: it is to be found quickly that it is mended.
+/// When to read again. A set with errors is small, so that a repair is found soon.
 pub(crate) fn rescan_after(reading: &Reading, interval: Duration) -> Duration {
     let bytes: usize = reading.files.iter().map(|file| file.content.len()).sum();
     if bytes <= SMALL_BYTES && reading.files.len() <= SMALL_FILES { interval.min(SMALL_RESCAN) } else { interval }

@@ -1,4 +1,4 @@
-//! Why a set of files could not be read: one variant for each thing an operator can mend.
+//! Why a set of files could not be read: one variant for each cause that an operator can fix.
 
 use std::fmt;
 use std::io;
@@ -49,12 +49,27 @@ pub enum ReadError {
         /// The link as the operator wrote it.
         path: PathBuf,
     },
-    /// The operating system said no.
+    /// The folder is on another volume than the files that were read from it, and has none of them.
+    #[error("{}: the volume that held the files was unmounted or replaced, and the folder has none now", path.display())]
+    VolumeChanged {
+        /// The folder as the operator wrote it.
+        path: PathBuf,
+    },
+    /// All files of the folder are gone, and nothing shows that they were deleted.
+    #[error(
+        "{}: all files disappeared without being deleted one by one (if that is intended, restart, or add a file that holds only a comment)",
+        path.display()
+    )]
+    FilesVanished {
+        /// The folder as the operator wrote it.
+        path: PathBuf,
+    },
+    /// The operating system reported an error.
     #[error("{}: {error}", path.display())]
     Io {
         /// The path as the operator wrote it.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         error: io::Error,
     },
@@ -71,6 +86,8 @@ impl ReadError {
             Self::EmptyFile { .. } => "empty-file",
             Self::LeavesFolder { .. } => "link-leaves-folder",
             Self::FolderLoop { .. } => "folder-loop",
+            Self::VolumeChanged { .. } => "volume-changed",
+            Self::FilesVanished { .. } => "files-vanished",
             Self::Io { .. } => "unreadable",
         }
     }
@@ -85,6 +102,8 @@ impl ReadError {
             | Self::EmptyFile { path }
             | Self::LeavesFolder { path, .. }
             | Self::FolderLoop { path }
+            | Self::VolumeChanged { path }
+            | Self::FilesVanished { path }
             | Self::Io { path, .. } => path,
         }
     }

@@ -1,6 +1,6 @@
-//! Reading one file so that nothing at its path can block, flood or be swapped under us.
+//! Reading one file so that nothing at its path can block, flood or be swapped meanwhile.
 //!
-//! The path is opened once, and everything after that is asked of the open file.
+//! The path is opened once, and everything after that uses the open file.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The bytes of a file, shared and wiped from memory at the end, since they may be a private key.
 ///
-/// A watcher keeps them to compare with what it reads later: comparing bytes needs no hash that somebody could collide.
+/// A watcher keeps them to compare with what it reads later: comparing bytes needs no hash, so no collision can hide a change.
 /// A file that did not change keeps its very allocation, so equality costs one pointer comparison for most files, and a
 /// loader that keeps parsed results beside the `Content` they came from can skip what is unchanged.
 #[derive(Clone)]
@@ -71,9 +71,9 @@ pub struct FileContent {
     pub mode: u32,
 }
 
-/// Reads the regular file at `place`, whose links are already resolved; it is named as `shown`.
-pub(crate) fn read(place: &Path, shown: &Path) -> Result<FileContent, ReadError> {
-    let file = open(place, shown)?;
+/// Reads the regular file at `real`, a path without links; it is named as `shown`.
+pub(crate) fn read(real: &Path, shown: &Path) -> Result<FileContent, ReadError> {
+    let file = open(real, shown)?;
     let metadata = file.metadata().map_err(|error| ReadError::io(shown, error))?;
     if !metadata.is_file() {
         return Err(ReadError::NotRegularFile { path: shown.to_owned() });
@@ -97,12 +97,12 @@ pub(crate) fn read(place: &Path, shown: &Path) -> Result<FileContent, ReadError>
     }
 }
 
-/// `NONBLOCK` keeps a FIFO from holding us up; `NOFOLLOW` since a link here means that somebody swapped it in.
-fn open(place: &Path, shown: &Path) -> Result<File, ReadError> {
+/// `NONBLOCK` so that a FIFO does not block; `NOFOLLOW` since a link here was swapped in after its path was resolved.
+fn open(real: &Path, shown: &Path) -> Result<File, ReadError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::open(place, flags, Mode::empty()) {
+    match rustix::fs::open(real, flags, Mode::empty()) {
         Ok(fd) => Ok(File::from(fd)),
-        // What a socket answers.
+        // A socket.
         Err(rustix::io::Errno::NXIO) => Err(ReadError::NotRegularFile { path: shown.to_owned() }),
         Err(errno) => Err(ReadError::io(shown, io::Error::from(errno))),
     }

@@ -1,18 +1,20 @@
-//! Reading a folder of YAML files: recursive, in lexical order, never leaving the folder.
+//! Reading a folder of YAML and JSON files: recursive, in lexical order, never leaving the folder.
 //!
 //! A volume that Kubernetes mounts holds `a.yaml -> ..data/a.yaml` and `..data -> ..2026_11_24`. Skipping names that
 //! begin with a dot and following links therefore reads each file once. That the links stay inside is checked on
-//! resolved paths before opening; whoever may write into the folder is trusted not to race that check.
+//! resolved paths before opening; a process that may write into the folder is trusted not to race that check.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
+use crate::extension::is_resource_file;
 use crate::file;
-use crate::source::Reading;
+use crate::origin::{Location, Root, Volume};
+use crate::reading::Reading;
+use crate::watched_names::is_hidden;
 
 /// The most bytes that a folder's files may have together: 64 MiB.
 pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
@@ -28,14 +30,15 @@ pub(crate) fn read(path: &Path) -> Reading {
     walk(path, None)
 }
 
-/// Reads the policy files directly in `path`, but for one of this name.
-pub(crate) fn read_flat(path: &Path, except: &OsStr) -> Reading {
+/// Reads the policy files directly in `path`, except those with these names.
+pub(crate) fn read_flat(path: &Path, except: &[OsString]) -> Reading {
     walk(path, Some(except))
 }
 
-fn walk(path: &Path, flat: Option<&OsStr>) -> Reading {
+fn walk(path: &Path, flat: Option<&[OsString]>) -> Reading {
     let mut reading = Reading::empty();
-    let root = reading.interest.follow(path);
+    let root = reading.names.follow_folder(path);
+    reading.origins.root = Some(Root { shown: path.to_owned(), real: root.clone() });
     let mut walk = Walk { root, shown_root: path, flat, reading, trail: Vec::new(), bytes: 0, entries: 0 };
     let root = walk.root.clone();
     // An error here is a limit that was passed: it is already noted, and there is no use in going on.
@@ -46,8 +49,8 @@ fn walk(path: &Path, flat: Option<&OsStr>) -> Reading {
 struct Walk<'a> {
     root: PathBuf,
     shown_root: &'a Path,
-    /// Only what lies directly in it, without the file of this name.
-    flat: Option<&'a OsStr>,
+    /// Read only the files directly in the folder, without those of these names.
+    flat: Option<&'a [OsString]>,
     reading: Reading,
     /// The folders that we are in, outermost first, without links.
     trail: Vec<PathBuf>,
@@ -59,7 +62,7 @@ struct Walk<'a> {
 struct Enough;
 
 impl Walk<'_> {
-    /// `real` is the folder without links, `shown` the way there as the operator knows it.
+    /// `real` is the folder's path without links, `shown` its path as the operator knows it.
     fn folder(&mut self, real: &Path, shown: &Path) -> Result<(), Enough> {
         if self.trail.iter().any(|outer| outer == real) {
             self.reading.errors.push(ReadError::FolderLoop { path: shown.to_owned() });
@@ -69,9 +72,11 @@ impl Walk<'_> {
             return self.enough(format!("{MAX_FOLDER_DEPTH} folders in each other"));
         }
         match self.flat {
-            None => self.reading.interest.folder(real),
-            Some(_) => self.reading.interest.yaml_files(real),
+            None => self.reading.names.tree(real),
+            Some(_) => self.reading.names.files(real),
         }
+        let volume = Volume::of(real).map(|volume| (real.to_owned(), volume));
+        self.reading.origins.volumes.extend(volume);
         let names = match sorted_names(real) {
             Ok(names) => names,
             // A folder that went away while we were reading took its files with it.
@@ -83,7 +88,7 @@ impl Walk<'_> {
         };
         self.trail.push(real.to_owned());
         for name in names {
-            if self.flat.is_some_and(|except| name == except || !is_yaml(Path::new(&name))) {
+            if self.flat.is_some_and(|except| except.contains(&name) || !is_resource_file(Path::new(&name))) {
                 continue;
             }
             self.entries += 1;
@@ -101,16 +106,16 @@ impl Walk<'_> {
         if !kind.is_symlink() {
             return self.resolved(real, shown, kind);
         }
-        let target = self.reading.interest.follow(real);
+        let target = self.reading.names.follow_file(real);
         let kind = match file_type(&target) {
-            // Gone together with the link: nothing to complain about.
+            // The link is gone as well: not an error.
             Ok(None) if matches!(file_type(real), Ok(None)) => return Ok(()),
             // A dangling link is not the same as no file: the operator expects one there.
             Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "the link leads nowhere")),
             other => other,
         };
         let Some(kind) = self.noted(kind, shown) else { return Ok(()) };
-        if !(kind.is_dir() || is_yaml(shown)) {
+        if !(kind.is_dir() || is_resource_file(shown)) {
             return Ok(());
         }
         if !target.starts_with(&self.root) {
@@ -122,14 +127,20 @@ impl Walk<'_> {
 
     /// An entry that is not a link any more.
     fn resolved(&mut self, real: &Path, shown: &Path, kind: FileType) -> Result<(), Enough> {
-        if !is_yaml(shown) {
+        if !is_resource_file(shown) {
             return if kind.is_dir() { self.folder(real, shown) } else { Ok(()) };
         }
         if !kind.is_file() {
             self.reading.errors.push(ReadError::NotRegularFile { path: shown.to_owned() });
             return Ok(());
         }
-        match file::read(real, shown) {
+        let result = file::read(real, shown);
+        if !matches!(&result, Err(ReadError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound) {
+            let below = shown.strip_prefix(self.shown_root).unwrap_or(shown);
+            let location = Location { real: real.to_owned(), entry: self.root.join(below) };
+            self.reading.origins.locations.insert(shown.to_owned(), location);
+        }
+        match result {
             Ok(file) => {
                 self.bytes = self.bytes.saturating_add(file.content.len() as u64);
                 if self.bytes > MAX_FOLDER_BYTES {
@@ -143,7 +154,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Turns "cannot say" into a noted error, and "not there" into nothing.
+    /// Records an error; `None` for an error and for what does not exist.
     fn noted(&mut self, kind: io::Result<Option<FileType>>, shown: &Path) -> Option<FileType> {
         kind.unwrap_or_else(|error| {
             self.reading.errors.push(ReadError::io(shown, error));
@@ -162,7 +173,7 @@ fn sorted_names(folder: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        if !name.as_bytes().starts_with(b".") {
+        if !is_hidden(&name) {
             names.push(name);
         }
         // One more than is allowed is enough to know; the rest need not be held in memory.
@@ -181,8 +192,4 @@ fn file_type(path: &Path) -> io::Result<Option<FileType>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-pub(crate) fn is_yaml(path: &Path) -> bool {
-    matches!(path.extension().map(OsStr::as_bytes), Some(b"yaml" | b"yml"))
 }

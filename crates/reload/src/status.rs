@@ -1,18 +1,18 @@
-//! What an operator can ask of a watcher while it runs.
+//! The state of a watcher, and requests to it while it runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::signals::Signals;
+use crate::inbox::Inbox;
 
-/// How a set of files stands.
+/// The state of a set of files.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// How often a set was put in force; 1 after the start.
     pub generation: u64,
-    /// When the set that is in force was put there.
+    /// When the set that is in force was loaded.
     pub loaded_at: SystemTime,
-    /// What the loader said about it.
+    /// The loader's summary of it.
     pub summary: String,
     /// What is wrong with the files as they are now; while this is set, an older set is in force.
     pub problem: Option<Problem>,
@@ -23,9 +23,9 @@ pub struct Status {
 /// Why the files as they are now were not put in force.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// The reason of the first [`ReadError`](crate::ReadError), or `refused` if the loader did not want the set.
+    /// The reason of the first [`ReadError`](crate::ReadError), or `refused` if the loader refused the set.
     pub reason: &'static str,
-    /// All that is known about it.
+    /// Every error, in words.
     pub message: String,
     /// Since when the files have been bad, whatever the reasons were.
     pub since: SystemTime,
@@ -35,24 +35,24 @@ pub struct Problem {
 #[derive(Clone, Debug)]
 pub struct Monitor {
     status: Arc<Mutex<Status>>,
-    signals: Arc<Signals>,
+    inbox: Arc<Inbox>,
 }
 
 impl Monitor {
-    pub(crate) fn new(status: Status, signals: Arc<Signals>) -> Self {
-        Self { status: Arc::new(Mutex::new(status)), signals }
+    pub(crate) fn new(status: Status, inbox: Arc<Inbox>) -> Self {
+        Self { status: Arc::new(Mutex::new(status)), inbox }
     }
 
-    /// How the files stand now.
+    /// The current state.
     #[must_use]
     pub fn status(&self) -> Status {
         self.lock().clone()
     }
 
-    /// Looks at the files at once, and lets the loader judge a refused set again. Returns before that is done; asking
-    /// twice does no harm.
+    /// Reads the files at once, and offers a refused set to the loader again. Returns before that is done; a second request
+    /// does no harm.
     pub fn reload_now(&self) {
-        self.signals.ask();
+        self.inbox.request();
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Status> {

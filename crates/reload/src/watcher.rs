@@ -1,4 +1,4 @@
-//! Starting and stopping: the first load in the caller's thread, then a thread of our own.
+//! Starting and stopping: the first load in the caller's thread, then a thread of its own.
 
 use std::fmt::Display;
 use std::io;
@@ -10,11 +10,12 @@ use thiserror::Error;
 
 use crate::engine::{Engine, Loader, read_and_follow, rescan_after};
 use crate::error::ReadErrors;
+use crate::events::Events;
 use crate::file::FileContent;
-use crate::notice::Notice;
-use crate::progress::Progress;
-use crate::signals::Signals;
-use crate::source::Source;
+use crate::file_set::FileSet;
+use crate::inbox::Inbox;
+use crate::origin::Origins;
+use crate::reconciler::Reconciler;
 use crate::status::{Monitor, Status};
 
 /// How to watch.
@@ -39,10 +40,10 @@ pub enum StartError<E> {
     /// The set cannot be read.
     #[error("{0}")]
     Unreadable(ReadErrors),
-    /// The loader does not want it.
+    /// The loader refuses it.
     #[error("{0}")]
     Refused(E),
-    /// The system has no thread for us.
+    /// The system has no thread or file descriptor left.
     #[error("cannot start a thread to watch files: {0}")]
     Thread(io::Error),
 }
@@ -51,49 +52,55 @@ pub enum StartError<E> {
 #[derive(Debug)]
 pub struct Watcher {
     monitor: Monitor,
-    signals: Arc<Signals>,
+    inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
     /// Loads the set once, here and now, and then watches it.
     ///
-    /// `loader` gets every set whose content is new, whole. It validates, swaps, and says in a few words what it took;
-    /// or it refuses and changes nothing. It runs in the watcher's thread and must not wait for the watcher.
+    /// `loader` gets every set whose content is new, whole. It validates, swaps, and returns a short summary; or it refuses
+    /// and changes nothing. It runs in the watcher's thread and must not wait for the watcher.
     ///
     /// # Errors
     /// If the set cannot be read, is refused by the loader, or no thread can be started.
-    pub fn start<S, E, L>(source: Source, options: Options, mut loader: L) -> Result<Self, StartError<E>>
+    pub fn start<S, E, L>(set: FileSet, options: Options, mut loader: L) -> Result<Self, StartError<E>>
     where
         S: Display,
         E: Display,
         L: FnMut(&[FileContent]) -> Result<S, E> + Send + 'static,
     {
-        let signals = Arc::new(Signals::default());
-        let mut notice = if options.inotify { Notice::new(Arc::clone(&signals)) } else { None };
-        let reading = read_and_follow(&source, notice.as_mut());
+        let inbox = Arc::new(Inbox::new().map_err(StartError::Thread)?);
+        let mut events = if options.inotify { Events::new(Arc::clone(&inbox)) } else { None };
+        let mut reading = read_and_follow(&set, events.as_mut());
         let rescan_after = rescan_after(&reading, options.rescan_interval);
+        let read = std::mem::take(&mut reading.origins);
         let files = reading.complete().map_err(StartError::Unreadable)?;
         let summary = loader(&files).map_err(StartError::Refused)?.to_string();
-        tracing::info!(%source, files = files.len(), generation = 1, %summary, "loaded");
+        tracing::info!(source = %set, files = files.len(), generation = 1, %summary, "loaded");
 
-        let mut progress = Progress::new(source.members_may_go());
-        progress.accepted(files, Instant::now());
+        let mut origins = Origins::default();
+        origins.update(&files, read);
+        let mut reconciler = Reconciler::new(set.files_may_go());
+        reconciler.accepted(files, Instant::now());
         let status = Status { generation: 1, loaded_at: SystemTime::now(), summary, problem: None, problems: 0 };
-        let monitor = Monitor::new(status, Arc::clone(&signals));
-        let loader: Loader =
-            Box::new(move |files| loader(files).map(|said| said.to_string()).map_err(|why| why.to_string()));
+        let monitor = Monitor::new(status, Arc::clone(&inbox));
+        let loader: Loader = Box::new(move |files| {
+            let result = loader(files);
+            result.map(|summary| summary.to_string()).map_err(|error| error.to_string())
+        });
         let engine = Engine {
-            source,
-            notice,
-            signals: Arc::clone(&signals),
+            set,
+            events,
+            inbox: Arc::clone(&inbox),
             monitor: monitor.clone(),
-            progress,
+            reconciler,
+            origins,
             loader,
             rescan_interval: options.rescan_interval,
         };
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || engine.run(rescan_after));
-        Ok(Self { monitor, signals, thread: Some(thread.map_err(StartError::Thread)?) })
+        Ok(Self { monitor, inbox, thread: Some(thread.map_err(StartError::Thread)?) })
     }
 
     /// A handle that reads the status and asks for reloads.
@@ -106,9 +113,9 @@ impl Watcher {
 impl Drop for Watcher {
     /// Returns when the loader can no longer be called.
     fn drop(&mut self) {
-        self.signals.stop();
+        self.inbox.stop();
         if let Some(thread) = self.thread.take() {
-            // The thread catches panics; there is nothing to hear from it.
+            // The thread catches panics; its result has no meaning.
             let _ = thread.join();
         }
     }

@@ -64,7 +64,7 @@ pub(super) fn watch_files(
     loader: impl FnMut(&[FileContent]) -> Result<String, String> + Send + 'static,
 ) -> Result<Watcher, Refusal> {
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
-    Watcher::start(portcullis_reload::Source::Files(paths), options, loader).map_err(|error| match error {
+    Watcher::start(portcullis_reload::FileSet::Files(paths), options, loader).map_err(|error| match error {
         StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
         StartError::Unreadable(error) => Refusal::new(BAD_INPUT, format!("{what}: {error}")),
         other @ StartError::Refused(_) => Refusal::new(BAD_INPUT, other),

@@ -10,7 +10,7 @@ use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_config::{CaClient, Settings, WorkloadApi};
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
-use portcullis_reload::{FileContent, Source, Watcher};
+use portcullis_reload::{FileContent, FileSet, Watcher};
 use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -119,7 +119,7 @@ fn token(path: PathBuf, require_private: bool) -> ReadFile<zeroize::Zeroizing<St
 }
 
 fn read(path: &std::path::Path) -> Result<FileContent, String> {
-    let files = Source::Files(vec![path.to_owned()]).read().complete().map_err(|errors| errors.to_string())?;
+    let files = FileSet::Files(vec![path.to_owned()]).read().complete().map_err(|errors| errors.to_string())?;
     files.into_iter().next().ok_or_else(|| format!("{}: not there", path.display()))
 }
 

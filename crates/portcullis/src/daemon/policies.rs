@@ -58,7 +58,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
         Ok::<_, String>(summary)
     };
     let watcher =
-        Watcher::start(portcullis_reload::Source::Folder(folder), options, loader).map_err(|error| match error {
+        Watcher::start(portcullis_reload::FileSet::Folder(folder), options, loader).map_err(|error| match error {
             StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
             other => Refusal::new(BAD_INPUT, format!("policies: {other}")),
         })?;

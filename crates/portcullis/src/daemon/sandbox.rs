@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use portcullis_config::{IdentitySource, Settings};
-use portcullis_reload::Source;
+use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
 use crate::sandbox::{self, PROC, Sandbox, is_deep};
@@ -25,13 +25,13 @@ pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
-    let mut sources: Vec<Source> = settings.policies.iter().cloned().map(Source::Folder).collect();
+    let mut sources: Vec<FileSet> = settings.policies.iter().cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
-    sources.push(Source::Files(files.collect()));
+    sources.push(FileSet::Files(files.collect()));
     read.extend(config.map(own_file).unwrap_or_default());
-    for reach in sources.iter().map(Source::reach) {
-        read.extend(reach.within);
-        read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
+    for paths in sources.iter().map(FileSet::read_paths) {
+        read.extend(paths.within);
+        read.extend(paths.around.into_iter().filter(|folder| is_deep(folder)));
     }
     for file in NAME_LOOKUP.iter().map(PathBuf::from) {
         // A link leads to where a resolver renames new versions over old ones.
@@ -47,7 +47,7 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
 fn own_file(config: &Path) -> BTreeSet<PathBuf> {
     let folder = config.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
     let mut read: BTreeSet<PathBuf> = folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().collect();
-    read.extend(Source::Files(vec![config.to_owned()]).reach().within);
+    read.extend(FileSet::Files(vec![config.to_owned()]).read_paths().within);
     read.retain(|folder| is_deep(folder));
     read.extend(fs::canonicalize(config));
     read

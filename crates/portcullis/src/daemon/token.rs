@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use portcullis_admin::{Token, TokenError};
-use portcullis_reload::Source;
+use portcullis_reload::FileSet;
 
 use super::private::Private;
 
@@ -43,7 +43,7 @@ impl TokenFile {
     }
 
     fn read_with(&self, mode: &mut Private) -> Result<Token, TokenError> {
-        let reading = Source::Files(vec![self.path.clone()]).read();
+        let reading = FileSet::Files(vec![self.path.clone()]).read();
         let files = reading.complete().map_err(|errors| TokenError::File(errors.to_string()))?;
         let [file] = files.as_slice() else { return Err(TokenError::Short) };
         mode.check(file).map_err(TokenError::File)?;

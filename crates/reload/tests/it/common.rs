@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use portcullis_reload::{FileContent, Options, Source, StartError, Status, Watcher};
+use portcullis_reload::{FileContent, FileSet, Options, StartError, Status, Watcher};
 
 /// Every change has to be in force so soon.
 pub(crate) const IN_TIME: Duration = Duration::from_secs(2);
@@ -15,7 +15,17 @@ pub(crate) struct Watched {
     accepted: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
-pub(crate) fn watch(source: Source, inotify: bool) -> Result<Watched, StartError<String>> {
+pub(crate) fn watch(set: FileSet, inotify: bool) -> Result<Watched, StartError<String>> {
+    watch_with(set, Options { inotify, ..Options::default() })
+}
+
+/// Without inotify, and with a rescan so often that a test need not wait for it.
+pub(crate) fn watch_by_rescan(path: &Path) -> Watched {
+    let options = Options { inotify: false, rescan_interval: Duration::from_millis(100) };
+    watch_with(FileSet::Folder(path.to_owned()), options).unwrap()
+}
+
+fn watch_with(set: FileSet, options: Options) -> Result<Watched, StartError<String>> {
     let accepted = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&accepted);
     let loader = move |files: &[FileContent]| {
@@ -28,12 +38,11 @@ pub(crate) fn watch(source: Source, inotify: bool) -> Result<Watched, StartError
         log.lock().unwrap().push((Instant::now(), text.clone()));
         Ok(text)
     };
-    let options = Options { inotify, ..Options::default() };
-    Watcher::start(source, options, loader).map(|watcher| Watched { watcher, accepted })
+    Watcher::start(set, options, loader).map(|watcher| Watched { watcher, accepted })
 }
 
 pub(crate) fn watch_folder(path: &Path) -> Watched {
-    watch(Source::Folder(path.to_owned()), true).unwrap()
+    watch(FileSet::Folder(path.to_owned()), true).unwrap()
 }
 
 impl Watched {

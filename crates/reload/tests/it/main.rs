@@ -7,6 +7,9 @@
 )]
 
 mod common;
+mod foreign_events;
+mod lost_files;
+mod open_writers;
 mod reading;
 mod trouble;
 mod writers;

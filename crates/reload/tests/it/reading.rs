@@ -6,11 +6,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use portcullis_reload::{MAX_FILE_BYTES, MAX_FOLDER_DEPTH, Reading, Source};
+use portcullis_reload::{FileSet, MAX_FILE_BYTES, MAX_FOLDER_DEPTH, Reading};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 fn folder(path: &Path) -> Reading {
-    Source::Folder(path.to_owned()).read()
+    FileSet::Folder(path.to_owned()).read()
 }
 
 /// Paths below `top` with their texts.
@@ -36,12 +36,14 @@ fn a_folder_is_read_recursively_in_lexical_order_without_hidden_and_foreign_name
     let top = dir.path();
     fs::create_dir_all(top.join("b/deep")).unwrap();
     fs::create_dir_all(top.join(".hidden")).unwrap();
-    for name in ["c.yaml", "a.yml", "b/deep/x.yaml", "b/y.yaml", ".hidden/z.yaml", ".a.yaml", "a.yaml.swp", "readme"] {
+    let ignored = [".hidden/z.yaml", ".a.yaml", ".a.json", "a.yaml.swp", "a.jsonl", "readme"];
+    for name in ["c.yaml", "a.yml", "b/deep/x.yaml", "b/y.yaml", "b/z.json"].into_iter().chain(ignored) {
         fs::write(top.join(name), name).unwrap();
     }
     fifo(&top.join("pipe"));
     let reading = folder(top);
-    let names = ["a.yml", "b/deep/x.yaml", "b/y.yaml", "c.yaml"].map(|name| (name.to_owned(), name.to_owned()));
+    let names =
+        ["a.yml", "b/deep/x.yaml", "b/y.yaml", "b/z.json", "c.yaml"].map(|name| (name.to_owned(), name.to_owned()));
     assert_eq!(texts(&reading, top), names);
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
 }
@@ -123,9 +125,9 @@ fn only_regular_files_are_opened_and_a_fifo_does_not_block() {
         ["dir.yaml", "pipe.yaml", "socket.yaml", "to-pipe.yaml"].map(|name| (name.to_owned(), "not-regular-file"));
     assert_eq!(reasons(&folder(top), top), refused);
     let names = ["dir.yaml", "pipe.yaml", "socket.yaml", "to-pipe.yaml"];
-    let list = Source::Files(names.map(|name| top.join(name)).to_vec()).read();
+    let list = FileSet::Files(names.map(|name| top.join(name)).to_vec()).read();
     assert_eq!(reasons(&list, top), refused);
-    assert_eq!(Source::Files(vec!["/dev/zero".into()]).read().errors[0].reason(), "not-regular-file");
+    assert_eq!(FileSet::Files(vec!["/dev/zero".into()]).read().errors[0].reason(), "not-regular-file");
     assert!(begin.elapsed() < Duration::from_secs(1));
 }
 
@@ -169,7 +171,7 @@ fn what_is_not_there_is_an_error_that_names_it() {
     assert_eq!(reasons(&folder(&top.join("none")), top), [("none".to_owned(), "unreadable")]);
     fs::write(top.join("file"), "x").unwrap();
     assert_eq!(reasons(&folder(&top.join("file")), top), [("file".to_owned(), "unreadable")]);
-    let list = Source::Files(vec![top.join("file"), top.join("none")]).read();
+    let list = FileSet::Files(vec![top.join("file"), top.join("none")]).read();
     assert_eq!(reasons(&list, top), [("none".to_owned(), "unreadable")]);
     let message = list.complete().unwrap_err().to_string();
     assert!(message.contains("none") && message.contains("No such file"), "{message}");
@@ -183,7 +185,7 @@ fn a_list_keeps_its_order_and_may_link_anywhere() {
     fs::write(elsewhere.path().join("key"), "k").unwrap();
     symlink(elsewhere.path().join("key"), top.join("key.pem")).unwrap();
     fs::write(top.join("cert.pem"), "c").unwrap();
-    let list = Source::Files(vec![top.join("key.pem"), top.join("cert.pem")]).read();
+    let list = FileSet::Files(vec![top.join("key.pem"), top.join("cert.pem")]).read();
     let expected = [("key.pem", "k"), ("cert.pem", "c")].map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(texts(&list, top), expected);
 }
@@ -192,6 +194,6 @@ fn a_list_keeps_its_order_and_may_link_anywhere() {
 fn secrets_are_not_printed() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("key.pem"), "very secret").unwrap();
-    let shown = format!("{:?}", Source::Files(vec![dir.path().join("key.pem")]).read());
+    let shown = format!("{:?}", FileSet::Files(vec![dir.path().join("key.pem")]).read());
     assert!(shown.contains("<11 bytes>") && !shown.contains("secret"), "{shown}");
 }

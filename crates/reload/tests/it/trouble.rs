@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{IN_TIME, Watched, rename_into_place, watch, watch_folder, write};
-use portcullis_reload::{GONE_FOR, MAX_FILE_BYTES, Source, StartError};
+use portcullis_reload::{FileSet, GONE_FOR, MAX_FILE_BYTES, StartError};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Longer than every retry and every hold.
@@ -184,8 +184,8 @@ fn a_pair_that_is_written_200_ms_apart() {
                 Err("mismatch".to_owned())
             }
         };
-        let options = portcullis_reload::Options { inotify, ..Default::default() };
-        let source = Source::Files(vec![cert.clone(), key.clone()]);
+        let options = portcullis_reload::Options { inotify, rescan_interval: Duration::from_millis(100) };
+        let source = FileSet::Files(vec![cert.clone(), key.clone()]);
         let watcher = portcullis_reload::Watcher::start(source, options, loader).unwrap();
         let monitor = watcher.monitor();
         for round in 2..5_u64 {
@@ -205,7 +205,7 @@ fn a_pair_that_is_written_200_ms_apart() {
 fn a_listed_file_that_is_gone_is_a_problem() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("cert.pem"), "1");
-    let watched = watch(Source::Files(vec![dir.path().join("cert.pem")]), true).unwrap();
+    let watched = watch(FileSet::Files(vec![dir.path().join("cert.pem")]), true).unwrap();
     fs::remove_file(dir.path().join("cert.pem")).unwrap();
     let message = watched.expect_problem("unreadable");
     assert!(message.contains("cert.pem"), "{message}");
@@ -218,7 +218,7 @@ fn a_listed_file_that_is_gone_is_a_problem() {
 #[test]
 fn at_the_start_every_trouble_is_fatal() {
     let dir = tempfile::tempdir().unwrap();
-    let start = |path: &Path| watch(Source::Folder(path.to_owned()), true);
+    let start = |path: &Path| watch(FileSet::Folder(path.to_owned()), true);
     assert!(matches!(start(&dir.path().join("none")), Err(StartError::Unreadable(_))));
     write(&dir.path().join("a.yaml"), "");
     assert!(matches!(start(dir.path()), Err(StartError::Unreadable(_))));

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use portcullis_reload::Source;
+use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
 use crate::sandbox::{PROC, is_deep};
@@ -19,9 +19,9 @@ pub(super) fn access(dir: &Path, bootstrap: Option<&Path>, listen: [Option<Socke
         made.with_context(|| format!("--bootstrap {}", folder.display()))?;
     }
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
-    for reach in portcullis_ca_server::reads(dir).iter().map(Source::reach) {
-        read.extend(reach.within);
-        read.extend(reach.around.into_iter().filter(|folder| is_deep(folder)));
+    for paths in portcullis_ca_server::reads(dir).iter().map(FileSet::read_paths) {
+        read.extend(paths.within);
+        read.extend(paths.around.into_iter().filter(|folder| is_deep(folder)));
     }
     Ok(Access {
         read,

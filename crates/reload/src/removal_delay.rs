@@ -1,4 +1,4 @@
-//! The rule for files that are gone: they stay in force until they have been gone for a second.
+//! Files that are gone stay in force until they have been gone for a second.
 //!
 //! Some writers delete a file and create it anew. Taking its policies out of force in between would open a port. Every
 //! other change is taken at once. Pure: the clock is an argument.
@@ -12,23 +12,23 @@ use crate::file::FileContent;
 /// How long a file must be gone before its content is taken out of force.
 pub const GONE_FOR: Duration = Duration::from_secs(1);
 
-/// Remembers since when files are missing.
+/// Since when files have been missing.
 #[derive(Debug, Default)]
-pub(crate) struct Absences {
+pub(crate) struct RemovalDelay {
     missing: BTreeMap<PathBuf, Instant>,
 }
 
-/// The set as it counts now.
+/// The set with the files that are held.
 #[derive(Debug)]
 pub(crate) struct Effective {
     /// What was read, and what is missing for too short a time, in lexical order.
     pub(crate) files: Vec<FileContent>,
-    /// When the next of the missing ones is to be given up.
+    /// When the first of the missing files is no longer held.
     pub(crate) until: Option<Instant>,
 }
 
-impl Absences {
-    /// What counts, when `accepted` is in force and `read` was just read.
+impl RemovalDelay {
+    /// The set to load, when `accepted` is in force and `read` was just read.
     pub(crate) fn effective(&mut self, accepted: &[FileContent], read: Vec<FileContent>, now: Instant) -> Effective {
         let gone = gone(accepted, &read);
         self.missing.retain(|path, _| gone.iter().any(|file| file.path == *path));
@@ -46,7 +46,7 @@ impl Absences {
         Effective { files, until }
     }
 
-    /// Starts every count anew: a folder that could not be read proves nothing about its files.
+    /// Starts all delays again: a folder that could not be read proves nothing about its files.
     pub(crate) fn forget(&mut self) {
         self.missing.clear();
     }
@@ -79,12 +79,12 @@ mod tests {
     fn a_gone_file_counts_for_a_second_even_the_last_one() {
         let start = Instant::now();
         let accepted = set(&[("a", "1")]);
-        let mut absences = Absences::default();
-        let first = absences.effective(&accepted, set(&[]), start);
+        let mut delay = RemovalDelay::default();
+        let first = delay.effective(&accepted, set(&[]), start);
         assert_eq!((first.files, first.until), (accepted.clone(), Some(start + GONE_FOR)));
-        let almost = absences.effective(&accepted, set(&[]), start + GONE_FOR - Duration::from_millis(1));
+        let almost = delay.effective(&accepted, set(&[]), start + GONE_FOR - Duration::from_millis(1));
         assert_eq!(almost.files, accepted);
-        let over = absences.effective(&accepted, set(&[]), start + GONE_FOR);
+        let over = delay.effective(&accepted, set(&[]), start + GONE_FOR);
         assert_eq!((over.files, over.until), (set(&[]), None));
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn other_changes_do_not_wait_and_keep_the_order() {
         let start = Instant::now();
         let accepted = set(&[("a", "1"), ("b", "1"), ("c", "1")]);
-        let now = Absences::default().effective(&accepted, set(&[("a", "2"), ("c", "1"), ("d", "4")]), start);
+        let now = RemovalDelay::default().effective(&accepted, set(&[("a", "2"), ("c", "1"), ("d", "4")]), start);
         assert_eq!(now.files, set(&[("a", "2"), ("b", "1"), ("c", "1"), ("d", "4")]));
     }
 
@@ -101,10 +101,10 @@ mod tests {
         let start = Instant::now();
         let half = GONE_FOR / 2;
         let accepted = set(&[("a", "1")]);
-        let mut absences = Absences::default();
-        absences.effective(&accepted, set(&[]), start);
-        absences.effective(&accepted, accepted.clone(), start + half);
-        let again = absences.effective(&accepted, set(&[]), start + 2 * half);
+        let mut delay = RemovalDelay::default();
+        delay.effective(&accepted, set(&[]), start);
+        delay.effective(&accepted, accepted.clone(), start + half);
+        let again = delay.effective(&accepted, set(&[]), start + 2 * half);
         assert_eq!(again.until, Some(start + 2 * half + GONE_FOR));
     }
 
@@ -112,9 +112,9 @@ mod tests {
     fn a_renamed_file_is_not_gone_but_a_copy_that_was_there_before_is_no_rename() {
         let start = Instant::now();
         let accepted = set(&[("a", "1"), ("b", "1")]);
-        let renamed = Absences::default().effective(&accepted, set(&[("b", "1"), ("c", "1")]), start);
+        let renamed = RemovalDelay::default().effective(&accepted, set(&[("b", "1"), ("c", "1")]), start);
         assert_eq!(renamed.files, set(&[("b", "1"), ("c", "1")]));
-        let deleted = Absences::default().effective(&accepted, set(&[("b", "1")]), start);
+        let deleted = RemovalDelay::default().effective(&accepted, set(&[("b", "1")]), start);
         assert_eq!(deleted.files, accepted);
     }
 }

@@ -1,0 +1,247 @@
+//! All sources of events for one set: watches on directories, and for directories that are too busy, samples of the names
+//! that matter and watches on the files themselves.
+//!
+//! Whatever happens beside the set costs at most about 1 % of a core. Events may still be missed: file systems without
+//! events, exhausted watch limits and races between the creation of a folder and its watch are found by the periodic rescan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::directory_events::{BATCH, BATCH_INTERVAL, Batch, DirectoryEvents};
+use crate::file_events::FileEvents;
+use crate::inbox::Inbox;
+use crate::reading::Reading;
+use crate::sample::Sample;
+use crate::watched_names::WatchedNames;
+
+/// How long a busy directory is not watched, at first and after it was found busy again and again.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// How far apart samples are taken at least.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A sample takes at most one part in so many of the time.
+const SAMPLE_SHARE: u32 = 150;
+
+/// Before a set is accepted, so many waiting events are read in order to know of open writers.
+const CATCH_UP: usize = 4 * BATCH;
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    inbox: Arc<Inbox>,
+    directories: DirectoryEvents,
+    names: WatchedNames,
+    busy: BTreeMap<PathBuf, Pause>,
+    /// While a directory is busy.
+    files: Option<FileEvents>,
+    sample: Sample,
+    sample_at: Instant,
+    read_at: Instant,
+    warned: bool,
+}
+
+/// A directory that had too many foreign events.
+#[derive(Debug)]
+struct Pause {
+    length: Duration,
+    until: Instant,
+    watched_again: bool,
+}
+
+impl Pause {
+    /// Whether the directory has been quiet for so long that the next pause is a first one.
+    fn is_over(&self, now: Instant) -> bool {
+        self.watched_again && now >= self.until + self.length + FIRST_PAUSE
+    }
+}
+
+impl Events {
+    /// `None`, after a log line, if the system gives us no inotify: the rescan then has to do.
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Option<Self> {
+        let now = Instant::now();
+        match DirectoryEvents::new() {
+            Ok(directories) => Some(Self {
+                inbox,
+                directories,
+                names: WatchedNames::default(),
+                busy: BTreeMap::new(),
+                files: None,
+                sample: Sample::default(),
+                sample_at: now,
+                read_at: now,
+                warned: false,
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "no inotify: changes of files are found by the periodic rescan alone");
+                None
+            }
+        }
+    }
+
+    /// Watches what a reading depends on, and says whether a directory came under watch that was not: what happened in it
+    /// before caused no event.
+    pub(crate) fn follow(&mut self, reading: &Reading) -> bool {
+        reading.names.clone_into(&mut self.names);
+        let now = Instant::now();
+        let wanted = self.names.directories();
+        let dropped: Vec<PathBuf> =
+            self.directories.watched().filter(|path| !wanted.contains_key(*path)).cloned().collect();
+        for path in dropped {
+            self.directories.unwatch(&path);
+        }
+        self.busy.retain(|path, pause| wanted.contains_key(path) && !pause.is_over(now));
+        let new = self.watch_all(now);
+        self.follow_files(reading);
+        new
+    }
+
+    fn watch_all(&mut self, now: Instant) -> bool {
+        let mut new = false;
+        for (path, directory) in self.names.directories() {
+            if self.busy.get(path).is_some_and(|pause| !pause.watched_again) {
+                continue;
+            }
+            match self.directories.watch(path, directory, now) {
+                Ok(first) => new |= first,
+                // It does not exist, or not yet: its parent is watched.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) if !self.warned => {
+                    self.warned = true;
+                    tracing::warn!(
+                        folder = %path.display(), %error,
+                        "cannot watch a folder: its changes are found by the periodic rescan alone"
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+        new
+    }
+
+    fn follow_files(&mut self, reading: &Reading) {
+        if !self.is_busy() {
+            self.files = None;
+            return;
+        }
+        let in_busy = |path: &Path| {
+            let pause = path.parent().and_then(|holder| self.busy.get(holder));
+            pause.is_some_and(|pause| !pause.watched_again)
+        };
+        let real = reading.origins.locations.values().map(|at| &at.real);
+        let files: BTreeSet<PathBuf> = real.filter(|path| in_busy(path)).cloned().collect();
+        if files.is_empty() {
+            self.files = None;
+            return;
+        }
+        if self.files.is_none() {
+            // Without it, samples have to do.
+            self.files = FileEvents::new(Arc::clone(&self.inbox)).ok();
+        }
+        if let Some(events) = &mut self.files {
+            events.follow(&files);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.values().any(|pause| !pause.watched_again)
+    }
+
+    /// Readable when [`work`](Self::work) has events to read; `None` while it is too early.
+    pub(crate) fn as_fd(&self, now: Instant) -> Option<BorrowedFd<'_>> {
+        (now >= self.read_at).then(|| self.directories.as_fd())
+    }
+
+    /// When [`work`](Self::work) is to be called at the latest.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let read = (now < self.read_at).then_some(self.read_at);
+        let sample = self.is_busy().then_some(self.sample_at);
+        [read, sample].into_iter().flatten().min()
+    }
+
+    /// Reads a batch of events and takes a sample, as far as they are due.
+    pub(crate) fn work(&mut self, now: Instant) {
+        if now >= self.read_at {
+            let batch = self.directories.read(BATCH, now, &self.inbox);
+            self.handle(batch, now);
+        }
+        if self.is_busy() && now >= self.sample_at {
+            self.end_pauses(now);
+            self.compare();
+        }
+    }
+
+    /// Reads the events that came in while the set was read; says whether these are all.
+    pub(crate) fn catch_up(&mut self, now: Instant) -> bool {
+        let batch = self.directories.read(CATCH_UP, now, &self.inbox);
+        let complete = !batch.more && !batch.lost;
+        self.handle(batch, now);
+        complete
+    }
+
+    fn handle(&mut self, batch: Batch, now: Instant) {
+        if batch.events > 0 {
+            self.read_at = now + BATCH_INTERVAL;
+        }
+        if batch.changed {
+            self.inbox.announce(now);
+        }
+        if batch.lost {
+            self.inbox.announce_loss(now);
+        }
+        if !batch.busy.is_empty() {
+            self.pause(batch.busy, now);
+        }
+    }
+
+    /// Stops watching directories that are too busy. The instance is replaced, since its queue is full of their events.
+    fn pause(&mut self, busy: Vec<PathBuf>, now: Instant) {
+        for path in busy {
+            tracing::debug!(folder = %path.display(), "too many foreign events: the folder is sampled for some time");
+            let length = self.busy.get(&path).map_or(FIRST_PAUSE, |pause| (pause.length * 2).min(MAX_PAUSE));
+            self.busy.insert(path, Pause { length, until: now + length, watched_again: false });
+        }
+        match DirectoryEvents::new() {
+            Ok(directories) => self.directories = directories,
+            // The old instance goes on without the busy directories; what is in its queue has to be read.
+            Err(_) => self.busy.keys().for_each(|path| self.directories.unwatch(path)),
+        }
+        self.watch_all(now);
+        self.take_sample();
+        self.inbox.suspect();
+    }
+
+    fn end_pauses(&mut self, now: Instant) {
+        let mut ended = false;
+        for pause in self.busy.values_mut().filter(|pause| !pause.watched_again && now >= pause.until) {
+            pause.watched_again = true;
+            ended = true;
+        }
+        if ended {
+            self.watch_all(now);
+            // What changed since the last sample causes no event.
+            self.inbox.suspect();
+        }
+    }
+
+    fn compare(&mut self) {
+        let before = std::mem::take(&mut self.sample);
+        self.take_sample();
+        if self.sample != before {
+            self.inbox.suspect();
+        }
+    }
+
+    fn take_sample(&mut self) {
+        let start = Instant::now();
+        let sampled = |path: &PathBuf| self.busy.get(path).is_some_and(|pause| !pause.watched_again);
+        self.sample = Sample::take(self.names.directories().iter().filter(|(path, _)| sampled(path)));
+        let end = Instant::now();
+        self.sample_at = end + SAMPLE_INTERVAL.max((end - start) * SAMPLE_SHARE);
+    }
+}
