@@ -1,6 +1,6 @@
 //! Kinds, positions, duplicates: what a folder of real files meets.
 
-use portcullis_policy::{Diagnostic, PolicySet, Source};
+use portcullis_policy::{Diagnostic, Mode, PolicySet, Source};
 
 fn load(texts: &[&str]) -> portcullis_policy::Loaded {
     let file = |(n, text): (usize, &&str)| Source { file: format!("{n}.yaml"), text: text.as_bytes().to_vec() };
@@ -20,6 +20,26 @@ fn places(found: &[Diagnostic]) -> Vec<String> {
 
 fn kind(version: &str, kind: &str) -> String {
     format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n")
+}
+
+/// As `kubectl get -o json` writes it, and as other tools do: tabs, CRLF, one line, escapes.
+#[test]
+fn a_json_document_is_read_like_its_yaml() {
+    let one = r#"{"apiVersion":"security.istio.io/v1","kind":"PeerAuthentication","metadata":{"name":"a","namespace":"shop",
+        "annotations":{"note":"a\/b \u00e9 \"x\""}},"spec":{"selector":{"matchLabels":{"app":"cart"}},
+        "mtls":{"mode":"STRICT"},"portLevelMtls":{"8080":{"mode":"DISABLE"}}}}"#;
+    let list = format!(
+        "{{\r\n\t\"apiVersion\": \"v1\",\r\n\t\"kind\": \"List\",\r\n\t\"items\": [\r\n\t\t{one}\r\n\t]\r\n}}\r\n"
+    );
+    for text in [one.to_owned(), list] {
+        let loaded = load(&[&text]);
+        assert!(loaded.errors.is_empty() && loaded.documents == 1, "{text}: {:?}", loaded.errors);
+        let policy = &loaded.set.policies()[0];
+        assert_eq!((policy.mode, policy.ports.get(&8080)), (Some(Mode::Strict), Some(&Some(Mode::Disable))));
+        assert_eq!(policy.selector.get("app").map(String::as_str), Some("cart"));
+    }
+    let twice = r#"{"apiVersion":"security.istio.io/v1","kind":"PeerAuthentication","kind":"PeerAuthentication"}"#;
+    assert!(reasons(&[twice]).contains(&"duplicate-key"), "{:?}", reasons(&[twice]));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::output::{self, Format};
   portcullis validate -f policies
   portcullis validate -f mesh.yaml shop.yaml -o json")]
 pub(crate) struct Args {
-    /// Files, or folders with every .yaml and .yml below them; together they are one set
+    /// Files, or folders with every .yaml, .yml and .json below them; together they are one set
     #[arg(short, long = "file", value_name = "PATH", num_args = 1.., required = true)]
     file: Vec<PathBuf>,
     /// Form of the answer

@@ -163,6 +163,27 @@ mod validate {
     }
 
     #[test]
+    fn json_files_are_read_and_their_mistakes_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mesh.json");
+        let document = |mode: &str| {
+            json!({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+                "metadata": {"name": "default", "namespace": "istio-system"}, "spec": {"mtls": {"mode": mode}}})
+        };
+        fs::write(&file, serde_json::to_string_pretty(&document("STRICT")).unwrap()).unwrap();
+        let ran = run(&["validate", "-f", path(folder.path()), "-o", "json"]);
+        assert_eq!((ran.code, &ran.json()["documents"]), (Some(0), &json!(1)), "{}", ran.out);
+        fs::write(&file, document("STRIKT").to_string()).unwrap();
+        let ran = run(&["validate", "-f", path(folder.path()), "-o", "json"]);
+        assert_eq!(
+            (ran.code, &ran.json()["errors"][0]["reason"]),
+            (Some(65), &json!("unsupported-mode")),
+            "{}",
+            ran.out
+        );
+    }
+
+    #[test]
     fn every_mistake_of_every_file_is_told_at_its_place() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("one.yaml"), folder.path().join("two.yaml"));
