@@ -1,4 +1,4 @@
-//! What is right by itself and wrong beside the rest of the file: two listeners on one address, destinations that lead back.
+//! Checks across keys: two listeners on one address, destinations that are this proxy's own listeners.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,7 +26,7 @@ pub(crate) fn listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut P
     }
 }
 
-/// An upstream that leads to an outbound listener of this very proxy goes round for ever. Inbound listeners may be dialled.
+/// An upstream that is an outbound listener of this proxy would be an endless loop. Inbound listeners may be dialled.
 pub(crate) fn upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
     let listeners = settings.listeners();
     for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
@@ -59,7 +59,7 @@ pub(crate) fn at<'t>(root: &Cursor<'t>, path: &str) -> Cursor<'t> {
 }
 
 fn below<'t>(at: &Cursor<'t>, key: &str) -> Option<Cursor<'t>> {
-    // Whether it is a list or a mapping has been judged already.
+    // Whether it is a list or a mapping has been checked already.
     let unheard = &mut Problems::new();
     if let Some(items) = at.items(unheard) {
         return items.into_iter().nth(key.parse().ok()?);

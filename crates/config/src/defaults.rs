@@ -35,7 +35,7 @@ pub const HANDSHAKES: usize = 1024;
 /// quick start sets `stop_grace_period: 30s`.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
 
-/// After the signal the proxy is unready but still accepts, so that whoever routes to it can notice.
+/// After the signal the proxy is not ready but still accepts, so that load balancers notice.
 pub const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// Rescan of a policy folder that is too large for the 2 s one (more than 1 MiB or 100 files).

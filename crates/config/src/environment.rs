@@ -1,5 +1,4 @@
-//! What Istio's agents read from their environment, under the same names: it holds where the file and the resources say
-//! nothing. The names and their defaults are those of `istio-agent` (`pilot/cmd/pilot-agent/options`).
+//! Environment variables of Istio's agents, under the same names: they apply where neither file nor resources set a value. The names and their defaults are those of `istio-agent` (`pilot/cmd/pilot-agent/options`).
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use crate::CaClient;
 /// The variables that mean something for `identity.ca`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Environment {
-    /// `SECRET_TTL`: the life that is asked for.
+    /// `SECRET_TTL`: the lifetime to request.
     pub ttl: Option<Duration>,
     /// `WORKLOAD_RSA_KEY_SIZE`, or `ECC_SIGNATURE_ALGORITHM` with `ECC_CURVE`.
     pub key_type: Option<KeyType>,
@@ -20,12 +19,12 @@ pub struct Environment {
     pub renewal: Renewal,
 }
 
-/// When a certificate is renewed, in millionths of its life.
+/// When a certificate is renewed, in millionths of its lifetime.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Renewal {
-    /// The part of its life that is left then.
+    /// The part of its lifetime that is left then.
     pub grace: u32,
-    /// So much more or less, by chance.
+    /// Random deviation, in both directions.
     pub jitter: u32,
 }
 
@@ -37,14 +36,14 @@ const LEAST: u32 = 50_000;
 const MOST: u32 = 950_000;
 
 impl Default for Renewal {
-    /// At half of its life, a tenth of that more or less. Istio's jitter is 0.01, which is narrow for many that start together.
+    /// At half of its lifetime, plus or minus a tenth of that. Istio's jitter is 0.01, which is narrow for many that start together.
     fn default() -> Self {
         Self { grace: 500_000, jitter: 50_000 }
     }
 }
 
 impl Renewal {
-    /// The earliest and the latest moment in a life.
+    /// The earliest and the latest point of renewal in a lifetime.
     #[must_use]
     pub fn window(self, life: Duration) -> (Duration, Duration) {
         let after = |left: u32| life / 1000 * ((WHOLE - left.clamp(LEAST, MOST)) / 1000);
@@ -52,7 +51,7 @@ impl Renewal {
     }
 }
 
-/// Who says so.
+/// Where a value comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Origin {
     /// The proxy's own file.
@@ -61,7 +60,7 @@ pub enum Origin {
     Resource,
     /// A variable of Istio's agents.
     Environment,
-    /// Nobody.
+    /// The default.
     Default,
 }
 
@@ -77,7 +76,7 @@ impl fmt::Display for Origin {
 }
 
 impl CaClient {
-    /// The kind of key that is asked with, and who says so; `resource` is what the policies' IstioOperators say.
+    /// The key type in force and its origin; `resource` is the one of the policies' IstioOperators.
     #[must_use]
     pub fn key_in_force(&self, resource: Option<KeyType>) -> (KeyType, Origin) {
         let ways = [
@@ -89,7 +88,7 @@ impl CaClient {
         said.unwrap_or_else(|| (KeyType::default(), Origin::Default))
     }
 
-    /// The life that is asked for, and who says so. `None` leaves it to the authority.
+    /// The lifetime to request and its origin. `None` leaves it to the CA.
     #[must_use]
     pub fn ttl_in_force(&self) -> (Option<Duration>, Origin) {
         match (self.ttl, self.environment.ttl) {

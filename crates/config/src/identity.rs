@@ -15,16 +15,16 @@ use crate::{Environment, value};
 pub struct Identity {
     /// The one source.
     pub source: IdentitySource,
-    /// `requirePrivateMode`: refuse a file with a secret (key, token) that anybody but its owner can read.
+    /// `requirePrivateMode`: refuse a file with a secret (key, token) that others than its owner can read.
     pub require_private_mode: bool,
 }
 
-/// Where certificate, key and roots come from.
+/// The source of certificate, key and roots.
 #[derive(Clone, Debug)]
 pub enum IdentitySource {
-    /// `files`: somebody else puts them there.
+    /// `files`: another program writes them.
     Files(IdentityFiles),
-    /// `ca`: asked of a certificate authority, with a key that never leaves this process.
+    /// `ca`: requested from a CA, with a key that never leaves this process.
     Ca(Box<CaClient>),
     /// `workloadApi`: handed out by a SPIFFE agent on this host.
     WorkloadApi(WorkloadApi),
@@ -44,19 +44,19 @@ pub struct IdentityFiles {
 /// `identity.ca`: Istio's certificate service, of istiod or of Portcullis' own authority.
 #[derive(Clone, Debug)]
 pub struct CaClient {
-    /// `address`: whom to dial.
+    /// `address`: host and port of the CA.
     pub address: HostPort,
-    /// `trustBundle`: PEM, what the authority itself is verified with, and the first bundle of the mesh.
+    /// `trustBundle`: PEM, the roots that verify the CA itself, and the first bundle of the mesh.
     pub trust_bundle: PathBuf,
-    /// `tokenFile`: what proves who we are while there is no certificate that could; read anew for each use.
+    /// `tokenFile`: authenticates the workload while it has no certificate; read anew for each use.
     pub token_file: Option<PathBuf>,
     /// `serverName`: the name or IP address that its certificate must be for; the host of `address` unless given.
     pub server_name: String,
-    /// `keyType`, if it is written: the kind of key that is made anew for every certificate.
+    /// `keyType`, if set: the type of the key that is generated for every certificate.
     pub key_type: Option<KeyType>,
-    /// `ttl`, if it is written: the life that is asked for; the authority may grant less.
+    /// `ttl`, if set: the lifetime to request; the CA may grant less.
     pub ttl: Option<Duration>,
-    /// Istio's variables, which hold where nothing is written. The caller reads them.
+    /// Istio's variables, which apply where a key is not set. The caller reads them.
     pub environment: Environment,
 }
 
@@ -65,7 +65,7 @@ pub struct CaClient {
 pub struct WorkloadApi {
     /// `socket`: the Unix socket.
     pub socket: PathBuf,
-    /// `spiffeId`: which SVID to take of several; it is our identity then.
+    /// `spiffeId`: which SVID to take of several; it is then this workload's identity.
     pub spiffe_id: Option<SpiffeId>,
 }
 
@@ -141,7 +141,7 @@ impl Reader<'_> {
 fn server_name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
     let text = at.string(problems)?;
     if text.parse::<std::net::IpAddr>().is_err() && !is_host(text) {
-        value::invalid(at, format!("\"{text}\" is no host name and no IP address"), problems);
+        value::invalid(at, format!("\"{text}\" is neither a host name nor an IP address"), problems);
         return None;
     }
     Some(text.to_owned())

@@ -1,4 +1,4 @@
-//! `inbound`: the ports whose connections are judged, and where the app is.
+//! `inbound`: the ports to which policy applies, and the address of the app.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub struct Inbound {
     pub transparent_limit: Option<usize>,
     /// `httpHint`: a plaintext request of HTTP/1 that is refused is answered, instead of only closed.
     pub http_hint: bool,
-    /// `proxyProtocolPorts`: captured ports whose app is told of its client by a PROXY header.
+    /// `proxyProtocolPorts`: captured ports whose app gets its client's address in a PROXY header.
     pub proxy_protocol_ports: BTreeSet<u16>,
     /// `serverFirstPorts`: ports whose server speaks first.
     pub server_first_ports: BTreeSet<u16>,
@@ -51,7 +51,7 @@ pub struct InboundPort {
     pub app: SocketAddr,
     /// `protocol`.
     pub protocol: Protocol,
-    /// `proxyProtocol: v2`: the app is told of its client by a PROXY header.
+    /// `proxyProtocol: v2`: the app gets its client's address in a PROXY header.
     pub proxy_protocol: bool,
     /// `limit`: connections at once; `None`: as many as there may be in all.
     pub limit: Option<usize>,
@@ -89,7 +89,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     }
     if let Some(at) = fields.get("serverFirstPorts") {
         inbound.server_first_ports = value::ports(&at, problems)?.into_iter().collect();
-        // A list that somebody wrote holds for explicit ports too. The default one does not: there the entry has a
+        // A list in the file holds for explicit ports too. The default one does not: there the entry has a
         // `protocol` of its own, and what it leaves out means `auto`.
         for port in &mut inbound.ports {
             if port.protocol == Protocol::Auto && inbound.server_first_ports.contains(&port.port) {
@@ -112,8 +112,8 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     Some(inbound)
 }
 
-/// Where the server speaks first the app is dialled before it is known who the peer is; where it has to be told, it waits
-/// for that. Together they would wait for each other.
+/// On a server-first port the app is dialled before the peer is known; a PROXY header needs the peer before the dial. The two
+/// exclude each other.
 fn check_who_speaks_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut Problems) {
     if let Some(both) = inbound.proxy_protocol_ports.intersection(&inbound.server_first_ports).next()
         && let Some(at) = fields.get("proxyProtocolPorts")

@@ -14,6 +14,7 @@ mod identity;
 mod inbound;
 mod model;
 mod outbound;
+mod paths;
 mod read;
 mod value;
 
@@ -22,6 +23,7 @@ pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadAp
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, CidrError, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
+pub use paths::{NamedPath, PathUse, named_paths};
 pub use read::{NAME_RULE, is_name, read};
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{Identity, IdentitySource, Inbound, Outbound};
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who this proxy serves: `workload`.
+    /// The workload that this proxy serves: `workload`.
     pub workload: Workload,
     /// The SPIFFE ID that the own certificate must carry: `workload.spiffeId`, or made from `workload`.
     pub own_id: SpiffeId,
@@ -25,7 +25,7 @@ pub struct Settings {
     pub policies: Option<PathBuf>,
     /// `rescanInterval` of folders too large for the 2 s rescan.
     pub rescan: Duration,
-    /// `identity`; without it nothing can be terminated and readiness says so.
+    /// `identity`; without it no connection can be terminated, and the proxy is not ready.
     pub identity: Option<Identity>,
     /// `tls`.
     pub tls: Tls,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub outbound: Outbound,
     /// `admin.listen`: serves every path.
     pub admin: Option<SocketAddr>,
-    /// `admin.tokenFile`: who asks for a change must show what is in it. Without it, changes are for loopback alone.
+    /// `admin.tokenFile`: a request that changes something must present its content. Without it, only loopback may change anything.
     pub admin_token: Option<PathBuf>,
     /// `health.listen`: serves readiness alone.
     pub health: Option<SocketAddr>,

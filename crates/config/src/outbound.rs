@@ -1,4 +1,4 @@
-//! `outbound`: which destinations are reached over mTLS, and whom to expect there.
+//! `outbound`: which destinations are reached over mTLS, and which identities are expected there.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -54,7 +54,7 @@ pub struct Route {
     pub service: Option<String>,
 }
 
-/// How a destination is reached. There is no third way and no fallback from the first to the second.
+/// How a destination is reached. There is no fallback from mTLS to plaintext.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RouteMode {
     /// mTLS; the server must be one of these.
@@ -261,7 +261,11 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> 
             match ExpectedIds::new(ids.into_iter().collect::<Option<Vec<_>>>()?) {
                 Ok(expected) => Some(RouteMode::Mtls(expected)),
                 Err(_) => {
-                    value::invalid(&at, "must name at least one SPIFFE ID; an empty list would trust nobody", problems);
+                    value::invalid(
+                        &at,
+                        "must name at least one SPIFFE ID; an empty list would match no server",
+                        problems,
+                    );
                     None
                 }
             }

@@ -50,9 +50,7 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
                     field: String::new(),
                     reason: "wrong-type",
                     message: match documents.len() {
-                        0 => {
-                            "the file says nothing; a configuration has at least workload: {name, namespace}".to_owned()
-                        }
+                        0 => "the file is empty; a configuration has at least workload: {name, namespace}".to_owned(),
                         count => format!("the configuration is one YAML document, and this file has {count}"),
                     },
                 });
@@ -223,7 +221,7 @@ fn name(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// What [`is_name`] asks for, in words.
+/// The rule of [`is_name`], in words.
 pub const NAME_RULE: &str = "lower-case letters, digits, '-' and '.', at most 253, no '-' at the ends";
 
 /// Whether a text can be the name of a namespace, workload, service account or service, as Kubernetes has them.
@@ -234,7 +232,7 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().last())
 }
 
-/// What is said most directly holds: `workload.spiffeId`, else the SVID that is to be taken of several, else Istio's form.
+/// The most explicit setting wins: `workload.spiffeId`, else `identity.workloadApi.spiffeId`, else Istio's form.
 fn own_id(
     workload: &WorkloadFields,
     mesh: &Mesh,
@@ -263,7 +261,7 @@ fn own_id(
         Err(error) => {
             root.report(
                 error.class(),
-                format!("workload makes the SPIFFE ID {text}, which is not one: {error}"),
+                format!("the fields of workload make the SPIFFE ID {text}, which is invalid: {error}"),
                 problems,
             );
             None

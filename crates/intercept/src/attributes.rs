@@ -1,8 +1,8 @@
 //! Netlink attributes: type, length, value, padded to four bytes (RFC 3549, section 2.3.2).
 
-/// Set in the type of an attribute that holds others. The kernel does not always set it in what it answers.
+/// Set in the type of an attribute that holds others. The kernel does not always set it in its answers.
 const NESTED: u16 = 0x8000;
-/// The type itself, without that and without the mark of byte order.
+/// The type itself, without that flag and the byte-order flag.
 const TYPE: u16 = 0x3fff;
 const HEADER: usize = 4;
 
@@ -52,7 +52,7 @@ impl Attribute {
             Value::Bytes(bytes) => out.extend(bytes),
             Value::Nested(inner) => inner.iter().for_each(|attribute| attribute.write(out)),
         }
-        // Rules are short, by far: an expression cannot come near the 64 KiB that the length can say.
+        // Rules are short: an expression stays far below the 64 KiB that the length field can express.
         let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
         if let Some(place) = out.get_mut(start..start + 2) {
             place.copy_from_slice(&length.to_ne_bytes());
@@ -60,8 +60,7 @@ impl Attribute {
         out.resize(out.len().next_multiple_of(HEADER), 0);
     }
 
-    /// Whether the value, as the kernel answers it, is this one. The kernel adds attributes with its defaults; they are
-    /// no difference.
+    /// Whether the kernel's answer holds this value. Attributes that the kernel adds with its defaults are ignored.
     fn is(&self, value: &[u8]) -> bool {
         match &self.value {
             Value::Bytes(bytes) => bytes == value,
@@ -84,7 +83,7 @@ pub(crate) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     parse(attributes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-/// The attributes that are written there, up to the first that makes no sense.
+/// The attributes in these bytes, up to the first malformed one.
 pub(crate) fn parse(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (&[length_low, length_high, kind_low, kind_high], _) = rest.split_first_chunk::<HEADER>()?;

@@ -1,4 +1,4 @@
-//! What is to be captured, in Istio's words, and the rules that follow from it. Pure: nothing is installed here.
+//! What is captured, in Istio's terms, and the rules that follow from it. Pure: nothing is installed here.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -16,21 +16,21 @@ pub(crate) const TABLE: &str = "portcullis";
 /// Which connections the sidecar gets.
 #[derive(Clone, Debug)]
 pub struct Capture {
-    /// Whoever runs as this user is the sidecar: what it sends is not captured. Istio: `--proxy-uid`.
+    /// The sidecar's user: what it sends is not captured. Istio: `--proxy-uid`.
     pub proxy_uid: u32,
-    /// What others open towards this host, if that is captured.
+    /// Connections to this host, if they are captured.
     pub inbound: Option<Inbound>,
-    /// What processes of this host open, if that is captured.
+    /// Connections that processes of this host open, if they are captured.
     pub outbound: Option<Outbound>,
     /// Nothing that comes in or goes out there is captured. Istio: `traffic.sidecar.istio.io/excludeInterfaces`.
     pub exclude_interfaces: Vec<Interface>,
-    /// UDP to these ports of this host is dropped, since no mode protects it (decision 21).
+    /// UDP to these ports of this host is dropped, since no mode protects it.
     pub drop_inbound_udp: Vec<Port>,
     /// UDP that this host sends to these ports is dropped, unless the sidecar sends it.
     pub drop_outbound_udp: Vec<Port>,
 }
 
-/// Inbound capture. What is excluded wins over what is included.
+/// Inbound capture. Exclusion wins over inclusion.
 #[derive(Clone, Debug)]
 pub struct Inbound {
     /// Where the sidecar listens. Istio: `--inbound-capture-port`, 15006.
@@ -45,7 +45,7 @@ pub struct Inbound {
     pub exclude_ranges: Vec<Cidr>,
 }
 
-/// Outbound capture. What is excluded wins over what is included.
+/// Outbound capture. Exclusion wins over inclusion.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     /// Where the sidecar listens. Istio: `--envoy-port`, 15001.
@@ -69,7 +69,7 @@ pub enum Selection<T> {
     Only(Vec<T>),
 }
 
-/// A value of a list that is none.
+/// An invalid element of a list.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{text:?} is not {wanted}")]
 pub struct ParseError {
@@ -106,11 +106,11 @@ impl Capture {
     pub const INBOUND_PORT: u16 = 15006;
     /// See [`INBOUND_PORT`](Self::INBOUND_PORT).
     pub const OUTBOUND_PORT: u16 = 15001;
-    /// What asks a sidecar for its health or its metrics comes in plaintext and from outside the mesh. Istio's ports:
-    /// health, merged metrics, own metrics.
+    /// Ports for health checks and metrics, which come in plaintext from outside the mesh. Istio's: health, merged metrics,
+    /// own metrics.
     pub const OPEN_PORTS: [u16; 3] = [15020, 15021, 15090];
 
-    /// What a sidecar of Istio captures: everything in both directions but what asks for its health and metrics.
+    /// What a sidecar of Istio captures: everything in both directions except health checks and metrics.
     #[must_use]
     pub fn istio() -> Self {
         Self::new(Some(Self::INBOUND_PORT), Some(Self::OUTBOUND_PORT), &Self::OPEN_PORTS)
@@ -164,7 +164,7 @@ impl Capture {
     fn inbound(&self) -> Option<Chain> {
         let Inbound { port, include_ports, exclude_ports, include_ranges, exclude_ranges } = self.inbound.as_ref()?;
         let mut rules = Rules::default();
-        // Connections to oneself have passed the outbound chain already; the kernel does not ask again for them.
+        // Connections of this host to itself have passed the outbound chain already; the kernel translates them once.
         rules.each_returns(&self.exclude_interfaces, Match::From);
         rules.each_returns(exclude_ports, Match::TcpPort);
         rules.each_returns(exclude_ranges, Match::Source);

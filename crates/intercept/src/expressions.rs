@@ -1,4 +1,4 @@
-//! What a rule is to the kernel: a list of small steps over registers. Numbers: `linux/netfilter/nf_tables.h`.
+//! A rule as the kernel has it: a list of expressions over registers. Numbers: `linux/netfilter/nf_tables.h`.
 
 use std::net::IpAddr;
 
@@ -59,7 +59,7 @@ fn condition(condition: &Match) -> Vec<Attribute> {
         Match::Tcp => protocol(TCP),
         Match::TcpPort(port) => destination_port(TCP, *port),
         Match::UdpPort(port) => destination_port(UDP, *port),
-        // Values are compared as they lie in the register, and this one lies there in the byte order of the host.
+        // Registers are compared byte by byte, and this value is in the byte order of the host.
         Match::Uid(uid) => vec![meta(META_SKUID), compare(&uid.to_ne_bytes())],
         Match::From(interface) => vec![meta(META_IIFNAME), compare(&name(interface))],
         Match::To(interface) => vec![meta(META_OIFNAME), compare(&name(interface))],
@@ -92,7 +92,7 @@ fn destination_port(transport: u8, port: Port) -> Vec<Attribute> {
     steps
 }
 
-/// A table of the family `inet` sees both versions of IP, so that of the range is asked first.
+/// A table of the family `inet` sees both versions of IP, so the version of the range is matched first.
 fn address(range: &Cidr, side: Side) -> Vec<Attribute> {
     let (version, network, offset): (_, Vec<u8>, _) = match (range.network(), side) {
         (IpAddr::V4(v4), Side::Source) => (IPV4, v4.octets().into(), 12),

@@ -1,4 +1,4 @@
-//! Putting a table into the kernel, taking it out, and asking what is there.
+//! Installs a table in the kernel, removes it, and reads back what is installed.
 
 use std::io;
 
@@ -35,22 +35,22 @@ const ACCEPT: u32 = 1;
 /// Why the rules could not be changed or read. Nothing was changed then.
 #[derive(Debug, Error)]
 pub enum InstallError {
-    /// It takes a capability.
-    #[error("the kernel does not let us: it takes CAP_NET_ADMIN in this network namespace ({what})")]
+    /// A capability is missing.
+    #[error("permission denied: this needs CAP_NET_ADMIN in this network namespace ({what})")]
     NotPermitted {
         /// What was refused.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel cannot do it.
+    /// The kernel does not support it.
     #[error(
         "the kernel has no nftables NAT for IPv4 and IPv6 in one table: it takes Linux 5.2 with nf_tables and nft_redir ({what})"
     )]
     NotSupported {
         /// What was refused.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Anything else.
@@ -58,7 +58,7 @@ pub enum InstallError {
     Refused {
         /// What was refused.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -74,8 +74,7 @@ pub enum Installed {
     Different(String),
 }
 
-/// Replaces whatever table of this name there is, in one transaction: no connection in between escapes. Repeating it
-/// changes nothing.
+/// Replaces any table of this name in one transaction: no connection escapes in between. Idempotent.
 ///
 /// # Errors
 /// [`InstallError`]; the rules that were there before stay.
@@ -104,7 +103,7 @@ pub fn remove() -> Result<(), InstallError> {
     transact(&messages, &what)
 }
 
-/// Asks the kernel whether it holds this table.
+/// Compares this table with the one that the kernel holds.
 ///
 /// # Errors
 /// [`InstallError`], if it does not answer.

@@ -1,11 +1,11 @@
 //! Transparent capture: which connections the kernel hands to the sidecar, as nftables rules.
 //!
-//! What is wanted ([`Capture`]) becomes a table of rules ([`Table`]), which can be shown as `nft` prints it, installed in
-//! one transaction over netlink, read back and compared, and removed. There is no `nft` program in a `scratch` image, so
-//! none is called. The crate knows nothing of policy: what is captured is judged by the proxy.
+//! A [`Capture`] becomes a table of rules ([`Table`]), which can be printed as `nft` prints it, installed in one transaction
+//! over netlink, read back and compared, and removed. A `scratch` image has no `nft` program, so none is called. The crate
+//! knows nothing of policy: the proxy decides what happens to a captured connection.
 //!
-//! The rules do not depend on a living proxy. Where nobody listens on the capture port, the kernel resets the connection:
-//! no proxy, no traffic (R43).
+//! The rules stay when the proxy ends. While nothing listens on the capture port, the kernel resets captured connections: no
+//! proxy, no traffic.
 
 mod attributes;
 mod capture;

@@ -11,7 +11,7 @@ use rustix::net::{
 
 use crate::attributes::Attribute;
 
-/// The kernel answers at once; whatever takes longer has gone wrong.
+/// The kernel answers at once; a longer wait means a failure.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For the largest datagram that the kernel makes of a dump.
 const BUFFER: usize = 64 * 1024;
@@ -31,7 +31,7 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// `NLM_F_DUMP_INTR`: what is listed has changed meanwhile.
 const INTERRUPTED: u16 = 0x10;
-/// How often a listing is begun anew.
+/// How often a dump is restarted.
 const ATTEMPTS: usize = 10;
 /// Room for a thousand rules in one transaction; the usual buffer has some for seven hundred.
 const SEND_BUFFER: usize = 4 << 20;
@@ -51,7 +51,7 @@ pub(crate) struct Message {
     pub(crate) attributes: Vec<Attribute>,
 }
 
-/// What the kernel said.
+/// An error from the kernel.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     /// Which message of the batch, counted from 0; `None` if it did not say or the socket failed.
@@ -80,7 +80,7 @@ impl Netlink {
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(DEADLINE))?;
-        // Who may change rules may have more than the usual limit; who may not is told so later.
+        // With CAP_NET_ADMIN the buffer may exceed the usual limit; without it, the change itself fails later.
         let _usual = sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER);
         Ok(Self(socket))
     }
@@ -93,8 +93,8 @@ impl Netlink {
         let mut last = 0;
         for (message, sequence) in messages.iter().zip(1..) {
             last = sequence;
-            // Errors are always told. An acknowledgement of each message could overflow the socket, so the last one's
-            // stands for all: the kernel answers in order, after the whole transaction.
+            // Errors are always reported. An acknowledgement for each message could overflow the socket, so only the last
+            // one is requested: the kernel answers in order, after the whole transaction.
             let acknowledge = if usize::try_from(sequence) == Ok(messages.len()) { ACKNOWLEDGE } else { 0 };
             let flags = REQUEST | acknowledge | message.flags;
             write(&mut batch, nftables(message.kind), flags, sequence, (INET, 0), &message.attributes);
@@ -181,7 +181,7 @@ fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: (u8, u1
     out.extend(kind.to_ne_bytes());
     out.extend(flags.to_ne_bytes());
     out.extend(sequence.to_ne_bytes());
-    // The kernel fills in who we are.
+    // The kernel fills in the port id.
     out.extend(0_u32.to_ne_bytes());
     out.extend([family, 0]);
     out.extend(resource.to_be_bytes());
@@ -192,7 +192,7 @@ fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: (u8, u1
     }
 }
 
-/// What stands before each message.
+/// The header of each message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Header {
     kind: u16,

@@ -43,7 +43,7 @@ impl fmt::Display for Port {
     }
 }
 
-/// The name of a network interface. The kernel allows 15 bytes; what would have to be quoted is not taken.
+/// The name of a network interface. The kernel allows 15 bytes; names that would need quoting are rejected.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Interface(String);
 

@@ -1,6 +1,6 @@
-//! Proof from inside: a connection to an address that nobody has, and where it ended up.
+//! A probe from inside: a connection to an address that no host has, and where it arrives.
 //!
-//! The rules for what comes in can only be met by what comes from outside, so they are compared and not probed.
+//! Inbound rules only match connections from outside, so they are compared and not probed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,7 +17,7 @@ use crate::port::Port;
 
 /// A redirected connection stays in this host, and is there at once.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Reserved for documentation (RFC 5737, RFC 3849): no host has them, so whoever answers was asked by a redirect.
+/// Reserved for documentation (RFC 5737, RFC 3849): no host has them, so an answer proves a redirect.
 const NOBODY_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, 1)];
 const NOBODY_V6: [Ipv6Addr; 2] =
@@ -32,13 +32,13 @@ pub enum Version {
     V6,
 }
 
-/// What became of a probe.
+/// The outcome of a probe.
 #[derive(Debug)]
 pub enum Outcome {
     /// It arrived at the capture port, with its original destination.
     Captured(SocketAddr),
-    /// Something listens on the capture port, and something answered for an address that nobody has. That is the sidecar,
-    /// unless the network outside answers for everybody.
+    /// Something listens on the capture port, and something answered for an address that no host has. That is the sidecar,
+    /// unless the network outside answers for every address.
     Answered(SocketAddr),
     /// It is refused, as it must be while there is no sidecar and the port cannot be used by the probe.
     NotCaptured(SocketAddr, io::Error),
@@ -48,7 +48,7 @@ pub enum Outcome {
     NoRoute,
     /// Nothing is captured that could be probed.
     NothingToProbe,
-    /// We run as the user whose connections are not captured.
+    /// The probe runs as the user whose connections are not captured.
     Exempt,
 }
 
@@ -83,7 +83,7 @@ pub fn outbound(capture: &Capture, version: Version) -> io::Result<Outcome> {
     match (TcpStream::connect_timeout(&target, DEADLINE), listener) {
         (Ok(_connected), Some(listener)) => arrived(&listener, target),
         (Ok(_connected), None) => Ok(Outcome::Answered(target)),
-        // A sidecar that has no route for it resets what it took.
+        // A sidecar without a route for it resets the captured connection.
         (Err(error), None) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Outcome::Answered(target)),
         (Err(error), _) => Ok(Outcome::NotCaptured(target, error)),
     }
@@ -126,7 +126,7 @@ fn arrived(listener: &TcpListener, target: SocketAddr) -> io::Result<Outcome> {
     Ok(Outcome::NotCaptured(target, io::Error::other("somebody else answered for an address that nobody has")))
 }
 
-/// Somewhere that the rules capture: an address that nobody has, if they capture one.
+/// A destination that the rules capture: an address that no host has, if they capture one.
 fn target(outbound: &Outbound, version: Version) -> Option<SocketAddr> {
     let mut addresses: Vec<IpAddr> = match version {
         Version::V4 => NOBODY_V4.map(IpAddr::V4).into(),
@@ -136,7 +136,7 @@ fn target(outbound: &Outbound, version: Version) -> Option<SocketAddr> {
         addresses
             .extend(ranges.iter().map(Cidr::network).filter(|address| address.is_ipv4() == (version == Version::V4)));
     }
-    // The port of the discard service: whoever is asked by mistake throws away what we do not even send.
+    // The port of the discard service, which does nothing with a connection that arrives by mistake.
     let mut ports: Vec<u16> = (9..=64).collect();
     ports.extend(outbound.include_ports.iter().map(|port| port.get()));
     addresses
@@ -146,7 +146,7 @@ fn target(outbound: &Outbound, version: Version) -> Option<SocketAddr> {
         .find(|address| is_captured(outbound, *address))
 }
 
-/// Test networks do have the addresses that nobody has; what goes to our own ones is not captured.
+/// Test networks may have the documentation addresses; connections to our own addresses are not captured.
 fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }

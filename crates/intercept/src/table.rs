@@ -9,7 +9,7 @@ use crate::port::{Interface, Port};
 /// A table of the family `inet`, which holds for IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Its name; nobody else's table may have it.
+    /// Its name; no other program's table may have it.
     pub name: &'static str,
     /// Its chains.
     pub chains: Vec<Chain>,
@@ -74,7 +74,7 @@ pub enum Match {
 pub enum Verdict {
     /// The chain ends here; the packet goes on as it is.
     Return,
-    /// The packet is thrown away.
+    /// The packet is dropped.
     Drop,
     /// The connection goes to this port of this host instead.
     Redirect(Port),

@@ -10,9 +10,9 @@ use serde::Serialize;
 pub struct Diagnostic {
     /// The file, as it was named.
     pub file: String,
-    /// Line, from 1.
+    /// Line, from 1; 0 if the file as a whole is meant, such as one that cannot be read.
     pub line: u32,
-    /// Column, from 1.
+    /// Column, from 1; 0 as for the line.
     pub column: u32,
     /// Path of the field, such as `spec.portLevelMtls[8080].mode`; empty for the whole document.
     pub field: String,
@@ -39,7 +39,10 @@ impl fmt::Display for Diagnostic {
         for c in self.file.chars() {
             if c.is_control() { write!(f, "{}", c.escape_unicode())? } else { fmt::Write::write_char(f, c)? }
         }
-        write!(f, ":{}:{}: ", self.line, self.column)?;
+        match self.line {
+            0 => f.write_str(": ")?,
+            line => write!(f, ":{line}:{}: ", self.column)?,
+        }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

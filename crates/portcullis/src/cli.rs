@@ -1,4 +1,4 @@
-//! The command line: which commands there are, and where each one goes.
+//! The command line: its commands, and the module that runs each of them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use crate::output::{self, Format};
     after_long_help = format!("Examples:
   portcullis demo --check
   portcullis validate -f policies
-  portcullis proxy --config cart.yaml
+  portcullis proxy -c cart.yaml
 
 {}", exit::TABLE)
 )]
@@ -54,17 +54,16 @@ enum Command {
     Version(version::Args),
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return refused(&error),
+        Err(error) => return not_parsed(&error),
     };
     let outcome = match &cli.command {
-        // The daemon has codes and an error output of its own.
-        Some(Command::Proxy(args)) => return proxy::run(args),
         _ if cli.version => version::print(Format::Text),
         None => output::text(&Cli::command().render_help().to_string()).map(|()| Exit::Ok).map_err(Failure::from),
+        Some(Command::Proxy(args)) => proxy::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
@@ -83,14 +82,14 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     outcome
         .unwrap_or_else(|failure| {
-            output::note(&format!("error: {:#}", failure.error));
+            output::note(format!("error: {:#}", failure.error).trim_end());
             failure.exit
         })
         .into()
 }
 
-/// Help that was asked for is an answer; anything else is a wrong command line. clap itself would exit with 2.
-fn refused(error: &clap::Error) -> ExitCode {
+/// Help that was requested is an answer; anything else is a wrong command line. clap itself would exit with 2.
+fn not_parsed(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelp {
         return output::text(&text).map_or(Exit::Failure, |()| Exit::Ok).into();
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn clap_accepts_the_definition_of_the_command_line() {
         Cli::command().debug_assert();
     }
 

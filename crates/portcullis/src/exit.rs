@@ -1,6 +1,6 @@
 //! Exit codes: other programs branch on them, so each has one meaning and they stay stable.
 //!
-//! The numbers are those of `sysexits.h` where it has one. `proxy` adds 3, "drained by force".
+//! The numbers are those of `sysexits.h` where it has one.
 
 use std::io;
 use std::process::ExitCode;
@@ -12,17 +12,19 @@ pub(crate) enum Exit {
     Ok,
     /// It failed, or the answer is no.
     Failure,
+    /// The proxy had to cut connections at the end of the drain.
+    DrainForced,
     /// The command line is wrong.
     Usage,
-    /// A policy, certificate or SPIFFE ID is wrong.
+    /// An input file is wrong or cannot be read: policy, certificate, compose file; or a SPIFFE ID is wrong.
     BadInput,
     /// The proxy cannot be reached.
     Unreachable,
-    /// The operating system does not let us.
+    /// The operating system denies permission.
     NoPermission,
-    /// The proxy's own configuration is wrong.
+    /// The proxy's own configuration is wrong or cannot be read.
     BadConfig,
-    /// As a shell has it for a program that it ran: its own code, or how it ended.
+    /// The exit code of a program that was run, in the convention of shells.
     Program(u8),
 }
 
@@ -31,6 +33,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Failure => 1,
+            Self::DrainForced => 3,
             Self::Usage => 64,
             Self::BadInput => 65,
             Self::Unreachable => 69,
@@ -40,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// Ended by a signal, as shells say it.
+    /// Ended by a signal, in the convention of shells.
     pub(crate) fn killed_by(signal: i32) -> Self {
         Self::Program(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX))
     }
@@ -55,18 +58,21 @@ impl From<Exit> for ExitCode {
 /// The table, as the long help shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0   as asked
-  1   failure; demo --check: a cell is not as it must be; healthcheck, wait, run: not ready
-  3   proxy: connections had to be cut at the end of the drain
+  0   success
+  1   failure; demo --check: a cell differs from its expected outcome; healthcheck, wait, run: not ready
+  3   proxy: connections were cut at the end of the drain
   64  wrong usage of the command line
-  65  bad input: policy, certificate or SPIFFE ID
+  65  bad input: policy, certificate, compose file or SPIFFE ID; or an input file that is missing
   69  the proxy cannot be reached
   77  permission denied
-  78  bad configuration of the proxy
-run ends with the code of what it ran; 126 if that cannot be executed, 127 if it is not there.
-wait and run: 128 and the number of the signal that ended them, or what run ran.";
+  78  bad configuration of the proxy, or none that can be read
+run exits with the code of the program; 126 if it cannot be executed, 127 if it is not found.
+wait and run: 128 plus the number of the signal that ended them, or the program.";
 
-/// Why a command did not do what was asked: what to say on standard error, and the code.
+/// The result of a command: an exit code, or the reason why there is no answer.
+pub(crate) type Outcome = Result<Exit, Failure>;
+
+/// Why a command failed: what to print on standard error, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
@@ -83,7 +89,7 @@ impl Failure {
     }
 }
 
-/// Anything without a code of its own is a plain failure, except that a refused permission is told apart.
+/// Anything without a code of its own is a plain failure, except that a denied permission has its own code.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         let denied = error

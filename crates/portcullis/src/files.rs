@@ -1,15 +1,27 @@
-//! Reading policy files named on the command line, as the proxy reads its policy folder.
+//! Reading the input that a command line names: policy files as the proxy reads its policy folder, and single files.
 //!
 //! What `validate` accepts must be what `proxy` accepts, so the folder rules (links, dot names, sizes, empty files) are
 //! those of `portcullis-reload`. What cannot be read is a finding like any other: one run shows them all.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use portcullis_policy::{Diagnostic, Source};
-use portcullis_reload::ReadError;
+use portcullis_reload::{MAX_FILE_BYTES, ReadError};
 
-/// The files, and what was wrong with reading them.
+use crate::exit::{Exit, Failure};
+
+/// What messages call standard input.
+pub(crate) const STDIN: &str = "standard input";
+
+/// `-` stands for standard input wherever a file can be named.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// The policy files, and what was wrong with reading them.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     pub(crate) sources: Vec<Source>,
@@ -17,11 +29,17 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
-    /// Reads files as they are named, and folders with everything below them.
+    /// Reads files as they are named, folders with everything below them, and standard input for `-`.
     pub(crate) fn read(paths: &[PathBuf]) -> Self {
         let mut policies = Self::default();
         let mut seen = HashSet::new();
         for path in paths {
+            if is_stdin(path) {
+                if seen.insert(path.clone()) {
+                    policies.read_stdin();
+                }
+                continue;
+            }
             let source = if path.is_dir() {
                 portcullis_reload::FileSet::Folder(path.clone())
             } else {
@@ -39,12 +57,72 @@ impl Policies {
         }
         policies
     }
+
+    fn read_stdin(&mut self) {
+        let mut text = Vec::new();
+        // One byte more than is allowed shows that it is too large.
+        let read = io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut text);
+        let error = match read {
+            Ok(0) => ("empty-file", "is empty; a policy was expected on it".to_owned()),
+            Ok(length) if length as u64 > MAX_FILE_BYTES => {
+                ("file-too-large", format!("is larger than {MAX_FILE_BYTES} bytes"))
+            }
+            Ok(_) => return self.sources.push(Source { file: STDIN.to_owned(), text }),
+            Err(error) => ("unreadable", error.to_string()),
+        };
+        let (reason, message) = error;
+        self.errors.push(whole_file(STDIN.to_owned(), reason, message));
+    }
 }
 
 fn unreadable(error: &ReadError) -> Diagnostic {
     let file = error.path().display().to_string();
-    let message = error.to_string();
-    // The path has a field of its own.
-    let message = message.strip_prefix(&format!("{file}: ")).unwrap_or(&message).to_owned();
-    Diagnostic { file, line: 1, column: 1, field: String::new(), reason: error.reason(), message }
+    let message = match error {
+        ReadError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound => NOT_THERE.to_owned(),
+        other => {
+            let message = other.to_string();
+            // The path has a field of its own.
+            message.strip_prefix(&format!("{file}: ")).unwrap_or(&message).to_owned()
+        }
+    };
+    whole_file(file, error.reason(), message)
+}
+
+/// A finding about a file that has no line to point at.
+fn whole_file(file: String, reason: &'static str, message: String) -> Diagnostic {
+    Diagnostic { file, line: 0, column: 0, field: String::new(), reason, message }
+}
+
+const NOT_THERE: &str = "there is no such file or folder; check the path";
+
+/// Reads a text file that the command line names, or standard input for `-`; at most `limit` bytes.
+///
+/// # Errors
+/// If it cannot be read: bad input, or no permission.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
+    let shown = if is_stdin(path) { STDIN.to_owned() } else { path.display().to_string() };
+    let read = if is_stdin(path) {
+        read_limited(io::stdin().lock(), limit)
+    } else {
+        File::open(path).and_then(|file| read_limited(file, limit))
+    };
+    read.map_err(|error| unusable(&shown, &error, NOT_THERE))
+}
+
+/// The failure of reading an input file: its exit code is the same for every command.
+pub(crate) fn unusable(shown: &str, error: &io::Error, not_there: &str) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::message(Exit::BadInput, format!("{shown}: {not_there}")),
+        io::ErrorKind::PermissionDenied => Failure::message(Exit::NoPermission, format!("{shown}: {error}")),
+        _ => Failure::message(Exit::BadInput, format!("{shown}: {error}")),
+    }
+}
+
+fn read_limited(from: impl Read, limit: u64) -> io::Result<String> {
+    let mut text = String::new();
+    from.take(limit.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {limit} bytes")));
+    }
+    Ok(text)
 }

@@ -1,23 +1,34 @@
-//! One plain HTTP/1.1 GET or POST with a deadline, for readiness and changes on an admin address.
+//! One plain HTTP/1.1 GET or POST with a deadline, for readiness and changes on an admin address: hyper's client, with a
+//! connection for each request.
 //!
-//! A client of 80 lines instead of a dependency: the other end is this program, the answer is small, and an image
-//! without a shell needs `healthcheck` to have no needs of its own. It refuses https, redirects and anything large.
+//! It refuses https, redirects and large answers. An image without a shell has nothing else to ask with.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-/// The most of an answer that is read; the metrics page of a busy proxy is far below this.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-/// An `http://` URL, taken apart.
+/// The largest answer that is read; the metrics page of a busy proxy is far below this.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// An `http://` URL, split into what is dialled and what is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Url {
     authority: String,
     path: String,
 }
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -27,22 +38,26 @@ pub(crate) struct Answer {
 impl Url {
     /// Parses `http://HOST[:PORT][/PATH]`; the message says what is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let Some(rest) = text.strip_prefix("http://") else {
+        if !text.starts_with("http://") {
             return Err(format!("\"{text}\" does not begin with http://"));
-        };
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) || rest.contains(['@', '#']) {
-            return Err(format!("{text:?} has a character that does not belong into a URL here"));
         }
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        // A URI may have these; nothing here has a use for them, and they would be dropped silently.
+        if text.contains(['@', '#']) {
+            return Err(format!("{text:?} has a user or a fragment, which is not supported"));
+        }
+        let uri: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let host = uri.host().unwrap_or_default();
+        let port = match authority.strip_prefix(host) {
+            Some("") => Some(80),
+            Some(port) => port.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0),
+            None => None,
+        };
+        let Some(port) = port.filter(|_| !host.is_empty()) else {
+            return Err(format!("\"{text}\" has no host, or an invalid port"));
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let slash = if path.starts_with('/') { "" } else { "/" };
-        // `[::1]` ends with a bracket: the colons in it are no port.
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !authority.ends_with(']') => (host, port),
-            _ => (authority, "80"),
-        };
-        if host.is_empty() || !matches!(port.parse::<u16>(), Ok(1..)) {
-            return Err(format!("\"{text}\" has no host, or a port that is not one"));
-        }
         Ok(Self { authority: format!("{host}:{port}"), path: format!("{slash}{path}") })
     }
 
@@ -56,92 +71,99 @@ impl Url {
         Self { authority: self.authority.clone(), path: path.to_owned() }
     }
 
-    /// Asks, and waits at most `within` for the whole answer.
+    /// Sends a GET, and waits at most `within` for the whole answer.
     ///
     /// # Errors
-    /// If nobody answers in time, or not in HTTP.
+    /// If there is no whole answer in time, or it is not HTTP.
     pub(crate) fn get(&self, within: Duration) -> io::Result<Answer> {
-        self.request("GET", "", within)
+        block_on(self.fetch(Method::GET, within))
     }
 
-    /// Asks for a change; nothing is sent along.
+    /// Sends an empty POST, and waits at most `within` for the whole answer.
     ///
     /// # Errors
-    /// If nobody answers in time, or not in HTTP.
+    /// If there is no whole answer in time, or it is not HTTP.
     pub(crate) fn post(&self, within: Duration) -> io::Result<Answer> {
-        self.request("POST", "Content-Length: 0\r\n", within)
+        block_on(self.fetch(Method::POST, within))
     }
 
-    fn request(&self, method: &str, headers: &str, within: Duration) -> io::Result<Answer> {
-        let deadline = Instant::now() + within;
-        let mut stream = self.connect(deadline)?;
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        let Self { authority, path } = self;
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}Connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        let mut chunk = [0; 16 * 1024];
-        while answer.len() < MAX_ANSWER {
-            stream.set_read_timeout(Some(left(deadline)?))?;
-            match stream.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(length) => answer.extend_from_slice(chunk.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(in_time(error)),
-            }
-        }
-        parse(&String::from_utf8_lossy(&answer))
+    /// Sends a request without a body from within a runtime. The deadline covers name lookup, connecting and the whole answer.
+    ///
+    /// # Errors
+    /// If there is no whole answer in time, or it is not HTTP.
+    pub(crate) async fn fetch(&self, method: Method, within: Duration) -> io::Result<Answer> {
+        let timed_out = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+        timeout(within, self.exchange(method)).await.map_err(timed_out)?
     }
 
-    fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.authority.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, left(deadline)?) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
+    async fn exchange(&self, method: Method) -> io::Result<Answer> {
+        let stream = TcpStream::connect(&self.authority).await?;
+        let mut client = http1::Builder::new();
+        // As most clients write them; some small servers compare names byte by byte.
+        client.title_case_headers(true);
+        let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(not_answered)?;
+        // It ends with the answer, or with this runtime. What goes wrong on it is the error of the request.
+        tokio::spawn(async move { connection.await.unwrap_or_default() });
+        let mut request = Request::builder().uri(&self.path).header(HOST, &self.authority).header(CONNECTION, "close");
+        if method == Method::POST {
+            request = request.header(CONTENT_LENGTH, 0);
         }
-        Err(last)
+        let request = request.method(method).body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+        let answer = sender.send_request(request).await.map_err(not_answered)?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| {
+            match error.downcast::<hyper::Error>() {
+                Ok(error) => not_answered(*error),
+                Err(error) if error.is::<LengthLimitError>() => io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the answer is larger than {MAX_ANSWER_BYTES} bytes"),
+                ),
+                Err(error) => io::Error::other(error),
+            }
+        })?;
+        Ok(Answer { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
     }
 }
 
-impl std::fmt::Display for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.path)
     }
 }
 
-fn parse(answer: &str) -> io::Result<Answer> {
-    let not_http = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1");
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(not_http)?;
-    let status = head.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)).ok_or_else(not_http)?;
-    Ok(Answer { status: status.parse().map_err(|_digits| not_http())?, body: body.to_owned() })
+/// Runs a request where there is no runtime.
+fn block_on(request: impl Future<Output = io::Result<Answer>>) -> io::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(request);
+    // A name lookup that still runs in a thread of its own is not waited for.
+    runtime.shutdown_background();
+    answer
 }
 
-/// What is left until the deadline; never zero, which sockets take for "for ever".
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(timed_out()) } else { Ok(left) }
-}
-
-/// A socket's timeout comes as `WouldBlock`, which says nothing to a person.
-fn in_time(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock { timed_out() } else { error }
-}
-
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+fn not_answered(error: hyper::Error) -> io::Error {
+    if error.is_parse() {
+        return io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1");
+    }
+    if error.is_incomplete_message() {
+        return io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the whole answer");
+    }
+    match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(cause) => io::Error::new(cause.kind(), cause.to_string()),
+        None => io::Error::other(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Instant;
 
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart_or_refused() {
+    fn urls_are_split_or_refused() {
         let parsed = |text| Url::parse(text).map(|url| url.to_string());
         assert_eq!(parsed("http://127.0.0.1:15021/healthz/ready").unwrap(), "http://127.0.0.1:15021/healthz/ready");
         assert_eq!(parsed("http://localhost").unwrap(), "http://localhost:80/");
@@ -154,25 +176,50 @@ mod tests {
             "http://:80/",
             "http://a:0/",
             "http://a:x",
+            "http://a:/",
             "http://a/\r\nX: y",
             "http://u@h/",
+            "http://h/#part",
         ];
         for text in wrong {
             assert!(parsed(text).is_err(), "{text}");
         }
     }
 
+    /// A server for one request: it answers with these bytes and closes.
+    fn answering(answer: &'static [u8]) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::at(listener.local_addr().unwrap(), "/");
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            stream.write_all(answer).unwrap();
+        });
+        url
+    }
+
+    const WITHIN: Duration = Duration::from_secs(20);
+
     #[test]
-    fn an_answer_needs_a_status_line_and_an_end_of_its_head() {
-        let ready = parse("HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nnot ready\n").unwrap();
-        assert_eq!((ready.status, ready.body.as_str()), (503, "not ready\n"));
-        for wrong in ["", "HTTP/1.1 200 OK\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2é0\r\n\r\n"] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
-        }
+    fn an_answer_has_a_status_and_a_whole_body() {
+        let until_close =
+            answering(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nnot ready\n").get(WITHIN).unwrap();
+        assert_eq!((until_close.status, until_close.body.as_str()), (503, "not ready\n"));
+        let counted = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").post(WITHIN).unwrap();
+        assert_eq!((counted.status, counted.body.as_str()), (200, "yes"));
+        let kind = |answer| answering(answer).get(WITHIN).unwrap_err().kind();
+        assert_eq!(kind(b"hello\r\n\r\n"), io::ErrorKind::InvalidData);
+        assert_eq!(kind(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(b""), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
-    fn a_server_that_says_nothing_costs_no_more_than_the_deadline() {
+    fn a_server_that_is_silent_costs_no_more_than_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::at(listener.local_addr().unwrap(), "/");
         let begun = Instant::now();
@@ -182,17 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn drops_of_an_answer_do_not_move_the_deadline() {
+    fn an_answer_that_trickles_does_not_move_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::at(listener.local_addr().unwrap(), "/");
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             // One byte at a time for ever: ends when the client has gone.
             while stream.write_all(b"x").is_ok() {
                 thread::yield_now();
             }
         });
-        assert!(url.get(Duration::from_millis(100)).is_err());
+        assert_eq!(url.get(Duration::from_millis(100)).unwrap_err().kind(), io::ErrorKind::TimedOut);
         server.join().unwrap();
     }
 }

@@ -1,9 +1,11 @@
-//! The `portcullis` binary: subcommands and wiring. What it does is in the crates it calls.
+//! The `portcullis` binary: subcommands and wiring. The work is in the crates that it calls.
 //!
 //! Data goes to standard output, everything else to standard error; the exit codes are in [`exit`].
 
+mod build_info;
 mod cli;
 mod commands;
+mod config_source;
 mod daemon;
 mod demo;
 mod exit;

@@ -1,7 +1,7 @@
 //! Writing answers: data to standard output, everything else to standard error.
 //!
-//! A reader that goes away (`portcullis ... | head -1`) is no error of ours. Any other failed write is: a script that
-//! redirects the answer to a full disk must not be told that all went well.
+//! A reader that goes away (`portcullis ... | head -1`) is not an error. Any other failed write is: a script that redirects
+//! the answer to a full disk must see the failure.
 
 use std::io::{self, Write};
 
@@ -20,7 +20,7 @@ pub(crate) enum Format {
 /// Writes text to standard output as it is.
 pub(crate) fn text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    unless_gone(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    ignore_broken_pipe(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Writes one JSON value and a newline to standard output.
@@ -30,12 +30,12 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     text(&line)
 }
 
-/// Writes a line to standard error. That it cannot be written has nobody to be told to.
+/// Writes a line to standard error. If that fails, there is nowhere to report it.
 pub(crate) fn note(line: &str) {
     let _unwritable = writeln!(io::stderr().lock(), "{line}");
 }
 
-fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_reader_that_went_away_is_forgiven() {
-        assert!(unless_gone(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
-        assert!(unless_gone(Err(io::ErrorKind::StorageFull.into())).is_err());
+    fn only_a_reader_that_went_away_is_ignored() {
+        assert!(ignore_broken_pipe(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(ignore_broken_pipe(Err(io::ErrorKind::StorageFull.into())).is_err());
     }
 }

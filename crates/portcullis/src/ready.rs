@@ -1,4 +1,4 @@
-//! Whether the proxy beside us is ready: asked once (`healthcheck`), or until it is (`wait`, `run`).
+//! Readiness of the sidecar: asked once (`healthcheck`), or polled until it is ready (`wait`, `run`).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -14,36 +14,36 @@ use crate::http::Url;
 use crate::output;
 use crate::signals::{Signals, reap};
 
-/// The whole question and answer, for each address that is asked. Docker's own limit is 30 s.
-const WITHIN: Duration = Duration::from_secs(3);
-/// Pause between two questions. Readiness is cheap to answer, and an app that starts late is late.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The deadline of one request. Docker's own limit for a health check is 30 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause between two requests. Readiness is cheap to answer, and each pause delays the start of the app.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Istio's health port, then the admin port.
 const PORTS: [u16; 2] = [15021, 15000];
 const PATH: &str = "/healthz/ready";
 
-/// What came of asking.
+/// The readiness of the proxy.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Answer {
+pub(crate) enum Readiness {
     /// It is ready.
     Ready,
-    /// Somebody answers, and says why it is not.
-    NotYet(String),
-    /// Nobody answers.
+    /// It answers, and says what is pending.
+    Pending(String),
+    /// There is no answer.
     Unreachable(String),
 }
 
-impl Answer {
+impl Readiness {
     /// Why it is not ready.
-    fn pending(&self) -> &str {
+    fn reason(&self) -> &str {
         match self {
             Self::Ready => "",
-            Self::NotYet(pending) | Self::Unreachable(pending) => pending,
+            Self::Pending(reason) | Self::Unreachable(reason) => reason,
         }
     }
 }
 
-/// Where to ask: as the command line says, else at both addresses where it is usual.
+/// The URLs to ask: the one of the command line, else the usual ports.
 pub(crate) fn urls(named: Option<&Url>) -> Vec<Url> {
     match named {
         Some(url) => vec![url.clone()],
@@ -51,63 +51,63 @@ pub(crate) fn urls(named: Option<&Url>) -> Vec<Url> {
     }
 }
 
-/// Asks one after the other, until somebody answers.
-pub(crate) fn ask(urls: &[Url]) -> Answer {
+/// Asks one after the other, until there is an answer.
+pub(crate) fn check(urls: &[Url]) -> Readiness {
     let mut unreachable = Vec::new();
     for url in urls {
-        match url.get(WITHIN) {
-            Ok(answer) if answer.status == 200 => return Answer::Ready,
+        match url.get(REQUEST_TIMEOUT) {
+            Ok(answer) if answer.status == 200 => return Readiness::Ready,
             Ok(answer) => {
-                let said = answer.body.trim();
-                return Answer::NotYet(format!("{url} answered {}: {}", answer.status, said.escape_debug()));
+                let body = answer.body.trim();
+                return Readiness::Pending(format!("{url} answered {}: {}", answer.status, body.escape_debug()));
             }
             Err(error) => unreachable.push(format!("{url}: {error}")),
         }
     }
-    Answer::Unreachable(unreachable.join("; "))
+    Readiness::Unreachable(unreachable.join("; "))
 }
 
-/// How waiting ended, if not by its deadline.
+/// How waiting ended before its deadline.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Waited {
     Ready,
-    /// This signal came, which ends a process.
-    Ended(Signal),
+    /// A signal that ends a process arrived.
+    Signalled(Signal),
 }
 
-/// Waits until the proxy is ready; says on standard error what is pending, whenever that changes.
+/// Waits until the proxy is ready; writes to standard error what is pending, whenever that changes.
 ///
 /// # Errors
 /// If it is not ready in time: whether it could be reached, and what was pending last.
 pub(crate) async fn wait(urls: Vec<Url>, timeout: Duration, signals: &mut Signals) -> Result<Waited, Failure> {
     let deadline = Instant::now().checked_add(timeout).context("--timeout is too long for this clock")?;
-    let mut answers = answers(urls)?;
-    let mut last: Option<Answer> = None;
-    // One answer is enough to know that there is a proxy, be it gone by now.
+    let mut answers = poll(urls)?;
+    let mut last: Option<Readiness> = None;
+    // One answer is enough to know that there is a proxy, even if it has gone since.
     let mut exit = Exit::Unreachable;
     loop {
         let answer = tokio::select! {
             answer = timeout_at(deadline, answers.recv()) => answer,
             signal = signals.next() => match signal {
                 Signal::CHILD => { reap(); continue }
-                // What does nothing by default does not end us either.
+                // Signals whose default action is to be ignored.
                 Signal::CONT | Signal::WINCH => continue,
-                signal => return Ok(Waited::Ended(signal)),
+                signal => return Ok(Waited::Signalled(signal)),
             }
         };
         match answer {
-            Ok(Some(Answer::Ready)) => return Ok(Waited::Ready),
+            Ok(Some(Readiness::Ready)) => return Ok(Waited::Ready),
             Ok(Some(answer)) => {
                 if last.as_ref() != Some(&answer) {
-                    output::note(&format!("waiting for the proxy: {}", answer.pending()));
+                    output::note(&format!("waiting for the proxy: {}", answer.reason()));
                 }
-                if matches!(answer, Answer::NotYet(_)) {
+                if matches!(answer, Readiness::Pending(_)) {
                     exit = Exit::Failure;
                 }
                 last = Some(answer);
             }
             Ok(None) | Err(_) => {
-                let last = last.as_ref().map_or("nobody has answered yet", Answer::pending);
+                let last = last.as_ref().map_or("there was no answer yet", Readiness::reason);
                 let message = format!("the proxy is not ready after {} s: {last}", timeout.as_secs_f64());
                 return Err(Failure::message(exit, message));
             }
@@ -115,15 +115,21 @@ pub(crate) async fn wait(urls: Vec<Url>, timeout: Duration, signals: &mut Signal
     }
 }
 
-/// Asks again and again in a thread of its own, which ends with the receiver: neither a name that takes long to look up nor
-/// a server that stalls keeps a signal or the deadline waiting.
-fn answers(urls: Vec<Url>) -> anyhow::Result<mpsc::UnboundedReceiver<Answer>> {
+/// Polls in a thread of its own, which ends with the receiver or when the proxy is ready: neither a slow name lookup nor a stalled server delays a signal
+/// or the deadline.
+fn poll(urls: Vec<Url>) -> anyhow::Result<mpsc::UnboundedReceiver<Readiness>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let asking = move || {
-        while sender.send(ask(&urls)).is_ok() {
-            thread::sleep(PAUSE);
+    let polling = move || {
+        loop {
+            let readiness = check(&urls);
+            // Once it is ready, or the receiver has gone, the proxy is left alone.
+            let is_last = readiness == Readiness::Ready;
+            if sender.send(readiness).is_err() || is_last {
+                return;
+            }
+            thread::sleep(POLL_INTERVAL);
         }
     };
-    thread::Builder::new().name("ask".to_owned()).spawn(asking).context("cannot start a thread")?;
+    thread::Builder::new().name("poll".to_owned()).spawn(polling).context("cannot start a thread")?;
     Ok(receiver)
 }

@@ -1,4 +1,4 @@
-//! Entering the sandbox: what a daemon no longer needs is given up before its first thread starts.
+//! Entering the sandbox: a daemon gives up what it no longer needs before its first thread starts.
 //!
 //! Landlock binds a thread and those that it starts, so this happens on the main thread, before watchers and workers.
 
@@ -12,7 +12,7 @@ use portcullis_sandbox::calls;
 /// rule. Foreign processes stay closed: Landlock keeps us from looking into them.
 pub(crate) const PROC: &str = "/proc";
 
-/// What is in force, in words.
+/// What is in force, as the log says it.
 pub(crate) struct Sandbox {
     landlock: String,
     seccomp: String,
@@ -26,7 +26,7 @@ pub(crate) fn enter(access: Option<&Access>, seccomp: bool) -> Sandbox {
     let seccomp = seccomp.then(calls::deny);
     let known = landlock.as_ref().is_none_or(Outcome::is_whole) && seccomp.as_ref().is_none_or(Result::is_ok);
     let whole = known && (alone || landlock.is_none());
-    // Only a change of the start could bring that about, and it would not show otherwise.
+    // A mistake in the order of the start, which nothing else would show.
     let outside = if alone { "" } else { ", but threads run OUTSIDE of it" };
     let landlock = landlock.map_or_else(|| "switched off".to_owned(), |outcome| format!("{outcome}{outside}"));
     let seccomp = match seccomp {
@@ -38,8 +38,8 @@ pub(crate) fn enter(access: Option<&Access>, seccomp: bool) -> Sandbox {
 }
 
 impl Sandbox {
-    /// The one line about it. Not told on entering: the log has a thread, which is to start inside.
-    pub(crate) fn tell(&self) {
+    /// Logs what is in force. Not done on entering, since the log has a thread, which must start inside.
+    pub(crate) fn log(&self) {
         let Self { landlock, seccomp, whole } = self;
         if *whole {
             tracing::info!(landlock, seccomp, "sandbox");
@@ -49,7 +49,7 @@ impl Sandbox {
     }
 }
 
-/// Two levels below the root, or more. The first level (`/etc`, `/tmp`, `/home`) holds what is none of our business.
+/// Two levels below the root, or more. The first level (`/etc`, `/tmp`, `/home`) holds files of others.
 pub(crate) fn is_deep(folder: &Path) -> bool {
     folder.components().count() > 2
 }

@@ -1,7 +1,7 @@
-//! Signals, and children that have ended, for a process that may be PID 1 of its container.
+//! Signals and ended children, for a process that may be PID 1 of its container.
 //!
-//! The kernel gives PID 1 no default action for a signal, so without a handler SIGTERM would do nothing there; and PID 1
-//! becomes the parent of whatever others leave behind, which would fill the process table unless it is reaped.
+//! For PID 1 the kernel has no default action for signals, so without a handler SIGTERM would do nothing; and PID 1 becomes
+//! the parent of orphans, which would fill the process table unless they are reaped.
 
 use std::io;
 use std::iter;
@@ -10,14 +10,14 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// The signals that this process listens to, in the order in which they come.
+/// The signals that this process handles, in order of arrival.
 pub(crate) struct Signals(mpsc::UnboundedReceiver<Signal>);
 
 impl Signals {
-    /// From here on these signals are told and have no other effect. Needs a runtime.
+    /// From here on these signals are received here and have no other effect. Needs a runtime.
     ///
     /// # Errors
-    /// If the system refuses to tell of one.
+    /// If the system refuses a handler.
     pub(crate) fn listen(wanted: &[Signal]) -> io::Result<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         for wanted in wanted.iter().copied() {
@@ -32,18 +32,18 @@ impl Signals {
     pub(crate) async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,
-            // Only if the runtime is ending, and us with it.
+            // Only when the runtime is shutting down.
             None => std::future::pending().await,
         }
     }
 }
 
-/// Every child that has ended by now and was not taken note of.
+/// Every child that has ended and was not reaped yet.
 pub(crate) fn ended_children() -> impl Iterator<Item = (Pid, WaitStatus)> {
     iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten())
 }
 
-/// Takes note of every child that has ended.
+/// Reaps every child that has ended.
 pub(crate) fn reap() {
     ended_children().for_each(drop);
 }

@@ -1,7 +1,7 @@
-//! Who is in a network namespace before its redirect rules are: then nobody judges what reaches it.
+//! Finds processes that use a network namespace before its redirect rules are installed: their connections bypass policy.
 //!
-//! The sockets are read from `/proc/net`, which needs no privilege. That the rules are there is told by who made them, over
-//! an abstract Unix socket: those belong to the network namespace, whatever else its processes share.
+//! Sockets are listed from `/proc/net`, which needs no privilege. `intercept install` announces the rules over an abstract
+//! Unix socket, since these belong to the network namespace, whatever else its processes share.
 
 use std::fmt;
 use std::fs;
@@ -13,10 +13,10 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use portcullis_intercept::Capture;
 
 const NAME: &[u8] = b"portcullis-rules-installed";
-/// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: whatever is over does not count.
+/// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: closed connections do not count.
 const ALIVE: [&str; 3] = ["01", "02", "0A"];
 
-/// A socket that is reached, or reaches others, past the sidecar.
+/// A socket whose connections bypass the sidecar.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Uncaptured {
     local: InternetAddr,
@@ -29,22 +29,22 @@ impl fmt::Display for Uncaptured {
     }
 }
 
-/// Where it is told that the rules are there.
+/// Listens for the announcement that the rules are installed.
 ///
 /// # Errors
-/// If another holder of this namespace waits already.
+/// If another `hold` waits in this namespace already.
 pub(crate) fn listen() -> io::Result<UnixListener> {
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Tells whoever waits that the rules are there.
-pub(crate) fn tell() {
-    let _nobody_waits = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixStream::connect_addr(&name));
+/// Announces that the rules are installed, if a `hold` waits for them.
+pub(crate) fn announce() {
+    let _no_listener = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixStream::connect_addr(&name));
 }
 
-/// The first TCP socket here that is neither on loopback nor the sidecar's.
+/// The first TCP socket in this namespace that is neither on loopback nor the sidecar's.
 pub(crate) fn find() -> Option<Uncaptured> {
     // A kernel without IPv6 has no second file.
     ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|file| first(&fs::read_to_string(file).ok()?))
@@ -58,7 +58,7 @@ fn first(table: &str) -> Option<Uncaptured> {
         .find(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID)
 }
 
-/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; `None` for what is over.
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; `None` for a closed connection.
 fn socket(line: &str) -> Option<Uncaptured> {
     let mut words = line.split_ascii_whitespace();
     let (local, state) = (words.nth(1)?, words.nth(1)?);

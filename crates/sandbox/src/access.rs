@@ -1,8 +1,8 @@
-//! Which files and ports are left: Landlock.
+//! Access to files and ports: Landlock.
 //!
-//! Files and ports are two rulesets, put in force one after the other and each looked at: where both were one, a right that
-//! one kernel does not know has made rules vanish in silence. Best effort: a kernel that knows less enforces less, and
-//! what it does enforce is told.
+//! Files and ports are two rulesets, enforced one after the other, each with a result of its own: in a common one, a right
+//! that a kernel does not support has made rules vanish silently. Best effort: an older kernel enforces less, and the
+//! outcome says what.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,10 +14,10 @@ use landlock::{
     RulesetError, RulesetStatus,
 };
 
-/// The newest rights over files that are asked for. A newer one is to be tried before it is named here.
+/// The newest version of file rights that is requested. Test a newer one before it is named here.
 const FILES: ABI = ABI::V5;
 
-/// What is left to this thread, and to those that it starts from now on.
+/// What this thread, and threads that it starts from now on, may still access.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Files and folders that may be read, with all that is or comes below them. Nothing may be executed. One that does not
@@ -31,21 +31,21 @@ pub struct Access {
     pub connect: Option<BTreeSet<u16>>,
 }
 
-/// How far one of the two is in force.
+/// How far one ruleset is enforced.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// All that was asked for.
+    /// Fully.
     Whole,
-    /// As far as this kernel knows it.
+    /// As far as this kernel supports it.
     Partly,
-    /// Nothing, and why.
+    /// Not at all, and why.
     Nothing(String),
 }
 
-/// What has become of it.
+/// The outcome of a restriction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outcome {
-    /// Version of the kernel's interface.
+    /// Version of the kernel's Landlock interface.
     abi: Option<i32>,
     /// Reading, writing, executing.
     pub files: Step,
@@ -54,7 +54,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether all that was asked for is in force.
+    /// Whether everything that was requested is enforced.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.files == Step::Whole && self.ports == Step::Whole
@@ -78,7 +78,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Restricts this thread and those that it starts from now on; not those that run already.
+/// Restricts this thread and threads that it starts from now on, but none that run already.
 pub fn restrict(access: &Access) -> Outcome {
     let mut abi = None;
     let files = step(files(access), "1", &mut abi);
@@ -111,7 +111,7 @@ fn files(access: &Access) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = best_effort().handle_access(AccessFs::from_all(FILES))?.create()?;
     for path in &access.read {
         let Ok(place) = PathFd::new(path) else { continue };
-        // A right that only folders have would make the rule of a file one that is enforced in part.
+        // With a right that only folders have, the rule of a file would be enforced only in part.
         let rights = if path.is_dir() { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() };
         ruleset = ruleset.add_rule(PathBeneath::new(place, rights))?;
     }
@@ -122,7 +122,7 @@ fn files(access: &Access) -> Result<RestrictionStatus, RulesetError> {
     ruleset.restrict_self()
 }
 
-/// Neither executing, nor devices, pipes and links.
+/// Everything but executing, devices, pipes and links.
 fn writing() -> BitFlags<AccessFs> {
     AccessFs::ReadFile
         | AccessFs::ReadDir

@@ -1,18 +1,18 @@
-//! Which system calls are refused: seccomp.
+//! Blocked system calls: seccomp.
 //!
-//! A list of what a proxy never does and an intruder would like to, refused with `EPERM`. It is no list of what is allowed:
-//! that would depend on the libc and the kernel, and end the process on the day they change.
+//! A deny list of system calls that the proxy never needs and an attacker would use; they fail with `EPERM`. An allow list
+//! would depend on the libc and the kernel, and end the process on the day they change.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-/// Refused on every architecture.
+/// Blocked on every architecture.
 const DENIED: &[libc::c_long] = &[
-    // Becoming another program.
+    // Executing another program.
     libc::SYS_execve,
     libc::SYS_execveat,
-    // Looking into other processes, or taking their descriptors.
+    // Reading other processes, or taking their descriptors.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -37,13 +37,13 @@ const DENIED: &[libc::c_long] = &[
     // Files past the folders that lead to them.
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
-    // Another kernel, or parts of one.
+    // Loading a kernel or modules.
     libc::SYS_kexec_load,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_bpf,
-    // What the kernel has had holes in.
+    // Kernel interfaces with a history of vulnerabilities.
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
@@ -82,11 +82,11 @@ const X32: libc::c_long = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const OF_X32: &[libc::c_long] = &[520, 521, 528, 539, 540, 545];
 
-/// Refuses the calls above to every thread of this process, and to whatever it starts. Calls of a foreign architecture end
-/// the process.
+/// Blocks the calls above in every thread of this process and in every child. A call of a foreign architecture ends the
+/// process.
 ///
 /// # Errors
-/// In words, if the kernel does not take the filter; nothing is refused then.
+/// If the kernel rejects the filter; nothing is blocked then.
 pub fn deny() -> Result<(), String> {
     let program = program().map_err(|error| error.to_string())?;
     seccompiler::apply_filter_all_threads(&program).map_err(|error| error.to_string())
@@ -122,7 +122,7 @@ mod tests {
         let all: Vec<i64> = denied().collect();
         let distinct: BTreeSet<i64> = all.iter().copied().collect();
         assert_eq!(all.len(), distinct.len());
-        // What the kernel takes at most.
+        // The kernel's limit.
         assert!(program().unwrap().len() <= 4096);
     }
 

@@ -1,8 +1,8 @@
 //! No keys in core dumps.
 //!
-//! The memory of a proxy holds its private key. A process that is not dumpable writes no core file, and nobody without
-//! `CAP_SYS_PTRACE` can attach to it or read its memory, not even under its own user. The limit is for whoever looks at
-//! limits, and stays where the attribute would not: it is inherited.
+//! The memory of a proxy holds its private key. A process that is not dumpable writes no core file, and only a
+//! process with `CAP_SYS_PTRACE` can attach to it or read its memory, even under the same user. The limit is inherited, which
+//! the attribute is not.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 /// times and descriptors, for metrics).
 ///
 /// # Errors
-/// If the kernel refuses, which it has no reason to.
+/// If the kernel refuses, which it is not known to do.
 pub fn forbid() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;

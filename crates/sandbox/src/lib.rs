@@ -1,6 +1,6 @@
-//! What the running process gives up, so that whoever takes it over gains little.
+//! The sandbox of a running process: an attacker who takes it over gains little.
 //!
-//! Nothing in here is the first line of defence, and nothing is ever given back.
+//! This is never the first line of defence, and no restriction is ever lifted again.
 
 pub mod access;
 pub mod calls;

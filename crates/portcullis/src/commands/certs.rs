@@ -1,7 +1,7 @@
 //! `portcullis certs`: a certificate authority in a folder, and workload certificates from it.
 //!
-//! For development and for meshes small enough to be run by hand. Nothing is replaced unless asked: a CA key that is
-//! overwritten takes every certificate it ever signed out of the mesh.
+//! For development, and for meshes small enough to be run by hand. Nothing is replaced unless requested: overwriting a CA key
+//! invalidates every certificate that it ever signed.
 
 mod ensure;
 
@@ -12,18 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::ValueHint;
 use portcullis_ca::{Private, Root, WriteError, write};
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_tls::Clock;
 
-use super::Outcome;
 use super::ca::folder::made_by_ca_init;
-use crate::exit::{Exit, Failure};
+pub(super) use super::values::{key_type, trust_domain, ttl};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::files;
 use crate::output;
 
 /// How long a root lives: ten years, as Istio's own.
-const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * DAY);
-const DAY: u64 = 24 * 60 * 60;
+const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The files of a CA, named as Istio names them.
 const CA_CERT: &str = "ca-cert.pem";
@@ -35,7 +36,7 @@ const LEAF_CERT: &str = "cert.pem";
 const LEAF_KEY: &str = "key.pem";
 const LEAF_TRUST: &str = "ca.pem";
 
-/// Make a certificate authority, and certificates from it
+/// Create a certificate authority in a folder, and issue certificates from it
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis certs init --out ca
@@ -53,14 +54,14 @@ enum Command {
     Ensure(ensure::Args),
 }
 
-/// Make a new root: writes ca-cert.pem, ca-key.pem (mode 0600) and root-cert.pem
+/// Create a root: writes ca-cert.pem, ca-key.pem (mode 0600) and root-cert.pem
 ///
 /// An existing CA is never replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  portcullis certs init --out ca --trust-domain cluster.local")]
 struct Init {
-    /// Folder to write into; made if it is not there
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write into; created if it is missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// Trust domain that the CA may name workloads of
     #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
@@ -74,21 +75,21 @@ struct Init {
   portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart --ttl 90m --force")]
 struct Issue {
     /// Folder that `certs init` wrote
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     ca: PathBuf,
     /// SPIFFE ID of the workload
     #[arg(long, value_name = "SPIFFE_ID")]
     id: String,
-    /// Folder to write into; made if it is not there
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write into; created if it is missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// How long the certificate is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519
-    #[arg(long, value_parser = key_type, default_value = "ecdsa-p256")]
+    /// Kind of key
+    #[arg(long, value_parser = key_type(), default_value = "ecdsa-p256")]
     key: KeyType,
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }
@@ -102,12 +103,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 fn init(args: &Init) -> Outcome {
-    // Others may be about to make one.
+    // Another process may be creating one.
     let _lock = ensure::lock(&args.out)?;
     if let Some(why) = made_by_ca_init(&args.out) {
         return Err(Failure::message(Exit::Failure, why));
     }
-    write_all(&args.out, &new_ca(&args.trust_domain)?, Existing::Precious)?;
+    write_all(&args.out, &new_ca(&args.trust_domain)?, Existing::Protect)?;
     output::note(&format!("wrote {CA_CERT}, {CA_KEY} and {ROOT_CERT} to {}", args.out.display()));
     Ok(Exit::Ok)
 }
@@ -120,17 +121,32 @@ fn issue(args: &Issue) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// A file to be written: its name, what is in it, who may read it.
-type NewFile = (&'static str, String, Private);
+/// A file to be written.
+struct NewFile {
+    name: &'static str,
+    content: String,
+    private: Private,
+}
+
+impl NewFile {
+    /// A key: only its owner may read it.
+    const fn key(name: &'static str, content: String) -> Self {
+        Self { name, content, private: Private::Yes }
+    }
+
+    const fn public(name: &'static str, content: String) -> Self {
+        Self { name, content, private: Private::No }
+    }
+}
 
 /// A new CA, as the files that it is made of.
 fn new_ca(trust_domain: &TrustDomain) -> Result<[NewFile; 3], Failure> {
     let root =
         Root::generate(trust_domain, ROOT_TTL, &Clock::system()).map_err(|error| Failure::new(Exit::Failure, error))?;
     Ok([
-        (CA_KEY, root.key_pem(), Private::Yes),
-        (CA_CERT, root.cert_pem().to_owned(), Private::No),
-        (ROOT_CERT, root.cert_pem().to_owned(), Private::No),
+        NewFile::key(CA_KEY, root.key_pem()),
+        NewFile::public(CA_CERT, root.cert_pem().to_owned()),
+        NewFile::public(ROOT_CERT, root.cert_pem().to_owned()),
     ])
 }
 
@@ -166,37 +182,38 @@ impl Ca {
     fn issue(&self, id: &SpiffeId, ttl: Duration, key: KeyType, out: &Path, existing: Existing) -> Result<(), Failure> {
         let issued = self.root.issue(id, ttl, key).map_err(bad_input)?;
         let files = [
-            (LEAF_KEY, issued.key_pem, Private::Yes),
-            (LEAF_CERT, issued.cert_chain_pem, Private::No),
-            (LEAF_TRUST, self.trust.clone(), Private::No),
+            NewFile::key(LEAF_KEY, issued.key_pem),
+            NewFile::public(LEAF_CERT, issued.cert_chain_pem),
+            NewFile::public(LEAF_TRUST, self.trust.clone()),
         ];
         write_all(out, &files, existing)
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| {
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| {
         let folder = path.parent().unwrap_or(path).display();
-        format!("{}: no CA is there; make one with `portcullis certs init --out {folder}`", path.display())
+        let not_there = format!("there is no CA; make one with `portcullis certs init --out {folder}`");
+        files::unusable(&path.display().to_string(), &error, &not_there)
     })
 }
 
 /// What to do about files that are there.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Existing {
-    /// Refuse, whatever is asked.
-    Precious,
+    /// Refuse always: a CA is never replaced.
+    Protect,
     /// Refuse, and say how to replace them.
     Keep,
     Replace,
 }
 
-/// Writes all files or, if one of them is in the way, none.
+/// Writes all files or, if one of them exists and must stay, none.
 fn write_all(folder: &Path, files: &[NewFile], existing: Existing) -> Result<(), Failure> {
     DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| folder.display().to_string())?;
-    let in_the_way = files.iter().map(|(name, ..)| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
-    match (existing, in_the_way) {
-        (Existing::Precious, Some(path)) => {
+    let existing_file = files.iter().map(|file| folder.join(file.name)).find(|path| path.symlink_metadata().is_ok());
+    match (existing, existing_file) {
+        (Existing::Protect, Some(path)) => {
             let message =
                 format!("{} exists already, and a CA is never replaced; choose another folder", path.display());
             return Err(Failure::message(Exit::Failure, message));
@@ -204,7 +221,7 @@ fn write_all(folder: &Path, files: &[NewFile], existing: Existing) -> Result<(),
         (Existing::Keep, Some(path)) => return Err(failure(WriteError::Exists(path))),
         _ => {}
     }
-    for (name, content, private) in files {
+    for NewFile { name, content, private } in files {
         let replace = existing == Existing::Replace;
         write(&folder.join(name), content.as_bytes(), *private, replace).map_err(failure)?;
     }
@@ -214,36 +231,4 @@ fn write_all(folder: &Path, files: &[NewFile], existing: Existing) -> Result<(),
 pub(super) fn failure(error: WriteError) -> Failure {
     let denied = matches!(&error, WriteError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     Failure::new(if denied { Exit::NoPermission } else { Exit::Failure }, error)
-}
-
-pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
-    TrustDomain::parse(text).map_err(|error| error.to_string())
-}
-
-pub(super) fn key_type(text: &str) -> Result<KeyType, String> {
-    KeyType::named(text).ok_or_else(|| format!("known are {}", KeyType::ALL.map(|(name, _)| name).join(", ")))
-}
-
-/// A whole number and a unit. Written out, since `24` alone would leave open whether hours or seconds were meant.
-pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    // A century is enough, and keeps the end of a certificate within what a date can hold.
-    match super::with_unit(text, &[("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)]) {
-        Some(total @ 1..) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),
-        _ => Err("write a whole number and s, m, h or d, such as 24h; at most 100 years".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lifetime_is_a_number_with_its_unit() {
-        for (text, seconds) in [("60s", 60), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)] {
-            assert_eq!(ttl(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for wrong in ["", "24", "h", "0h", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "99999999999999999999d"] {
-            assert!(ttl(wrong).is_err(), "{wrong}");
-        }
-    }
 }

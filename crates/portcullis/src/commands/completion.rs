@@ -1,10 +1,9 @@
-//! `portcullis completion`: what a shell needs to complete our command line.
+//! `portcullis completion`: completion scripts for shells.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Outcome;
-use crate::exit::Exit;
+use crate::exit::{Exit, Outcome};
 use crate::output;
 
 /// Print the completions for a shell
@@ -18,7 +17,7 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// `C` is the whole command line, which only its owner knows.
+/// `C` is the whole command line, which is defined in [`crate::cli`].
 pub(crate) fn run<C: CommandFactory>(args: &Args) -> Outcome {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut C::command(), "portcullis", &mut text);

@@ -1,22 +1,20 @@
 //! `portcullis compose`: sidecars for the services of a compose file.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
+use clap::ValueHint;
 use portcullis_compose::{ComposeFile, Error, Request};
-use portcullis_config::{NAME_RULE, is_name};
 use portcullis_identity::TrustDomain;
 
-use super::Outcome;
-use crate::exit::{Exit, Failure};
+use super::values;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::files;
 use crate::output;
 
-/// Far more than a compose file has.
+/// Far larger than any compose file.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Work with compose files
+/// Add sidecars to the services of a compose file
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  portcullis compose add web cart -f compose.yaml > compose.mesh.yaml")]
 pub(crate) struct Args {
@@ -46,7 +44,7 @@ enum Command {
   portcullis compose add web cart -f compose.yaml > compose.mesh.yaml
   docker compose -f compose.mesh.yaml up -d
   portcullis compose add billing -f compose.mesh.yaml > compose.mesh2.yaml           # one more, later
-  portcullis compose add web cart -f compose.yaml --namespace shop --policies ./mesh/policies > compose.mesh.yaml
+  portcullis compose add web cart -f compose.yaml -n shop --policies ./mesh/policies > compose.mesh.yaml
   portcullis compose add web -f compose.yaml --override > compose.override.yaml      # Compose v2.24 or newer
   docker compose config | portcullis compose add web -f - > compose.mesh.yaml")]
 struct Add {
@@ -54,19 +52,19 @@ struct Add {
     #[arg(value_name = "SERVICE", required = true)]
     services: Vec<String>,
     /// The compose file; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: PathBuf,
     /// Namespace of the services, as policies name it
-    #[arg(long, value_name = "NS", value_parser = namespace, default_value = "default")]
+    #[arg(short, long, value_name = "NS", value_parser = values::namespace, default_value = "default")]
     namespace: String,
     /// Trust domain of the mesh
-    #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
+    #[arg(long, value_name = "TD", value_parser = values::trust_domain, default_value = "cluster.local")]
     trust_domain: TrustDomain,
     /// Image of the sidecar
     #[arg(long, value_name = "IMAGE", default_value = "portcullis:latest")]
     image: String,
     /// Folder of the PeerAuthentication files, absolute or relative to the compose file
-    #[arg(long, value_name = "DIR", default_value = "./policies")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "./policies")]
     policies: String,
     /// Write only what differs, as an override file for Compose v2 (with !reset tags)
     #[arg(long = "override")]
@@ -75,12 +73,12 @@ struct Add {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Command::Add(args) = &args.command;
-    let name = if is_stdin(&args.file) { "standard input".to_owned() } else { args.file.display().to_string() };
+    let name = if files::is_stdin(&args.file) { files::STDIN.to_owned() } else { args.file.display().to_string() };
     let bad_input = |error: Error| {
         let lines: Vec<_> = error.lines().iter().map(|line| format!("{name}: {line}")).collect();
         Failure::message(Exit::BadInput, lines.join("\n"))
     };
-    let file = ComposeFile::parse(&read(&args.file)?).map_err(bad_input)?;
+    let file = ComposeFile::parse(&files::read_text(&args.file, MAX_BYTES)?).map_err(bad_input)?;
     let request = Request {
         services: args.services.clone(),
         namespace: args.namespace.clone(),
@@ -113,33 +111,7 @@ fn header(args: &Add, name: &str) -> String {
     )
 }
 
-fn is_stdin(file: &Path) -> bool {
-    file.as_os_str() == "-"
-}
-
-fn read(file: &Path) -> anyhow::Result<String> {
-    if is_stdin(file) {
-        return limited(io::stdin().lock()).context("standard input");
-    }
-    limited(File::open(file).with_context(|| file.display().to_string())?).with_context(|| file.display().to_string())
-}
-
-fn limited(from: impl Read) -> anyhow::Result<String> {
-    let mut text = String::new();
-    from.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    anyhow::ensure!(text.len() as u64 <= MAX_BYTES, "is larger than {MAX_BYTES} bytes");
-    Ok(text)
-}
-
 /// What is no path at first sight would be the name of a volume to some versions.
 fn relative(folder: &str) -> String {
     if folder.starts_with(['/', '.', '~']) { folder.to_owned() } else { format!("./{folder}") }
-}
-
-fn namespace(text: &str) -> Result<String, String> {
-    if is_name(text) { Ok(text.to_owned()) } else { Err(NAME_RULE.to_owned()) }
-}
-
-fn trust_domain(text: &str) -> Result<TrustDomain, String> {
-    TrustDomain::parse(text).map_err(|error| error.to_string())
 }

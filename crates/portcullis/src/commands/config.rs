@@ -1,23 +1,21 @@
-//! `portcullis config check`: is the proxy's own file right, before it is started with it? And where that file is.
+//! `portcullis config check`: is the proxy's own file right, before it is started with it?
 
-use std::env;
-use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use portcullis_config::Settings;
-use portcullis_yaml::{MAX_FILE_BYTES, Problem};
+use clap::ValueHint;
+use portcullis_config::{NamedPath, PathUse, named_paths};
+use portcullis_yaml::Problem;
 
-use super::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::config_source::ConfigSource;
+use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 
-/// Work with the proxy's own configuration
+/// Check the proxy's own configuration
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
-  portcullis config check /etc/portcullis/config.yaml
+  portcullis config check -c /etc/portcullis/config.yaml
   portcullis config schema > portcullis.schema.json")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -30,14 +28,27 @@ enum Command {
     Schema(Schema),
 }
 
-/// Check a configuration file and list every mistake in it: 0 right, 78 wrong
+/// Check a configuration and list every mistake in it: 0 valid, 78 wrong, 65 a file or folder that it names is missing
 ///
-/// The files that it names are not looked at: policies are checked by `validate`.
+/// The policy folder and the files of certificate, key and trust bundles must be there, since the proxy does not start without
+/// them. Files that the proxy waits for (those of identity.ca, the socket of identity.workloadApi, admin.tokenFile) are a
+/// warning. Where another container makes them all later, --no-paths checks the text alone. What is in the files is not
+/// checked: for policies there is `validate`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  portcullis config check cart.yaml")]
+#[command(after_long_help = "Examples:
+  portcullis config check -c cart.yaml
+  portcullis config check -c cart.yaml --no-paths     # before the certificates are there
+  portcullis config check -c - < cart.yaml")]
 struct Check {
-    /// The file [default: the text in $PORTCULLIS_CONFIG, or else /etc/portcullis/config.yaml]
+    /// The file; `-` is standard input [default: the text in $PORTCULLIS_CONFIG, or else /etc/portcullis/config.yaml]
+    #[arg(short, long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// The same without -c
+    #[arg(value_hint = ValueHint::FilePath, conflicts_with = "config")]
     file: Option<PathBuf>,
+    /// Do not check that the files and folders that it names are there
+    #[arg(long)]
+    no_paths: bool,
 }
 
 /// Print the JSON Schema of the configuration, by which editors complete and check it
@@ -48,105 +59,77 @@ struct Check {
 #[command(after_long_help = "Examples:\n  portcullis config schema > portcullis.schema.json")]
 struct Schema {}
 
-/// A test compares it with what the reader knows.
+/// A test compares it with the keys that the reader knows.
 const SCHEMA: &str = include_str!("../../../../config/portcullis.schema.json");
 
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::Check(Check { file }) => check(file.as_deref()),
+        Command::Check(args) => check(args),
         Command::Schema(Schema {}) => Ok(output::text(SCHEMA).map(|()| Exit::Ok)?),
     }
 }
 
-fn check(file: Option<&Path>) -> Outcome {
-    let bad = |error| Failure::new(Exit::BadConfig, error);
-    let place = Place::required(file).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let text = place.read().map_err(bad)?;
-    match place.parse(&text) {
-        Ok(_settings) => {
-            output::text(&format!("{place}: ok\n"))?;
-            Ok(Exit::Ok)
-        }
+fn check(args: &Check) -> Outcome {
+    let source = ConfigSource::required(args.config.as_deref().or(args.file.as_deref()))?;
+    let text = source.read().map_err(|error| Failure::new(Exit::BadConfig, error))?;
+    let settings = match source.parse(&text) {
+        Ok(settings) => settings,
         Err(problems) => {
-            output::text(&place.lines(&problems))?;
-            Ok(Exit::BadConfig)
+            output::text(&source.lines(&problems))?;
+            return Ok(Exit::BadConfig);
         }
+    };
+    let mut missing = Vec::new();
+    let paths = if args.no_paths { Vec::new() } else { named_paths(&text, &settings) };
+    for named in &paths {
+        match (unusable(named), named.usage) {
+            (None, _) => {}
+            (Some(problem), PathUse::Later) => output::note(&format!("warning: {source}:{problem}")),
+            (Some(problem), PathUse::File | PathUse::Folder) => missing.push(problem),
+        }
+    }
+    if missing.is_empty() {
+        output::text(&format!("{source}: ok\n"))?;
+        return Ok(Exit::Ok);
+    }
+    output::text(&source.lines(&missing))?;
+    output::note("note: if these are made later, such as by another container, check with --no-paths");
+    Ok(Exit::BadInput)
+}
+
+/// Why the proxy could not use a path now.
+fn unusable(named: &NamedPath) -> Option<Problem> {
+    let shown = named.path.display();
+    let found = match named.path.metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = match named.usage {
+                PathUse::Folder => format!(
+                    "there is no folder {shown}; create it (while it is empty, mesh.defaultMode holds), or correct the path"
+                ),
+                PathUse::File => {
+                    format!(
+                        "there is no file {shown}; put it there, or correct the path; the proxy does not start without it"
+                    )
+                }
+                PathUse::Later => format!("there is no file {shown} yet; the proxy waits for it"),
+            };
+            return Some(named.problem("missing-path", message));
+        }
+        Err(error) => return Some(named.problem("unreadable", format!("{shown}: {error}"))),
+    };
+    match named.usage {
+        PathUse::Folder if !found.is_dir() => Some(named.problem("not-a-folder", format!("{shown} is not a folder"))),
+        PathUse::File if !found.is_file() => {
+            Some(named.problem("not-regular-file", format!("{shown} is not a regular file")))
+        }
+        PathUse::Folder => opened(named, &named.path, |path| path.read_dir().map(drop)),
+        PathUse::File => opened(named, &named.path, |path| File::open(path).map(drop)),
+        PathUse::Later => None,
     }
 }
 
-/// The variable that may hold the text of a configuration: a compose file then needs no other.
-const VARIABLE: &str = "PORTCULLIS_CONFIG";
-/// Where a configuration is looked for last.
-const DEFAULT: &str = "/etc/portcullis/config.yaml";
-
-/// Where a configuration is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
-    File(PathBuf),
-    Variable,
-}
-
-impl Place {
-    /// The file that was named, else the variable, else the default file if it is there.
-    pub(crate) fn find(named: Option<&Path>) -> Option<Self> {
-        if let Some(file) = named {
-            return Some(Self::File(file.to_owned()));
-        }
-        if env::var_os(VARIABLE).is_some_and(|text| !text.is_empty()) {
-            return Some(Self::Variable);
-        }
-        Path::new(DEFAULT).exists().then(|| Self::File(DEFAULT.into()))
-    }
-
-    /// As [`find`](Self::find), where there must be one.
-    pub(crate) fn required(named: Option<&Path>) -> anyhow::Result<Self> {
-        Self::find(named).with_context(|| {
-            format!("there is no configuration: name a file, put its text into ${VARIABLE}, or a file at {DEFAULT}")
-        })
-    }
-
-    /// The text. At most one byte more than is allowed: enough for the reader to say that it is too large.
-    pub(crate) fn read(&self) -> anyhow::Result<Vec<u8>> {
-        match self {
-            Self::File(file) => read(file),
-            Self::Variable => Ok(env::var_os(VARIABLE).unwrap_or_default().into_encoded_bytes()),
-        }
-    }
-
-    /// What the text means: the settings, or every mistake in it. Paths in it are relative to the folder of the file, or to
-    /// the working directory.
-    pub(crate) fn parse(&self, text: &[u8]) -> Result<Settings, Vec<Problem>> {
-        portcullis_config::read(text, self.file().and_then(Path::parent).unwrap_or_else(|| Path::new("")))
-    }
-
-    /// One line for each mistake, `file:line:column: ...`.
-    pub(crate) fn lines(&self, problems: &[Problem]) -> String {
-        problems.iter().map(|problem| format!("{self}:{problem}\n")).collect()
-    }
-
-    /// `None` for the variable.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        match self {
-            Self::File(file) => Some(file),
-            Self::Variable => None,
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(file) => file.display().fmt(f),
-            Self::Variable => f.write_str(VARIABLE),
-        }
-    }
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let named = || file.display().to_string();
-    let opened = File::open(file).with_context(named)?;
-    anyhow::ensure!(opened.metadata().with_context(named)?.is_file(), "{}: not a regular file", file.display());
-    let mut text = Vec::new();
-    opened.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text).with_context(named)?;
-    Ok(text)
+fn opened(named: &NamedPath, path: &Path, open: impl FnOnce(&Path) -> io::Result<()>) -> Option<Problem> {
+    let error = open(path).err()?;
+    Some(named.problem("unreadable", format!("{}: {error}", path.display())))
 }

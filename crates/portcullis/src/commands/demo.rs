@@ -1,21 +1,20 @@
-//! `portcullis demo`: the arguments; the show itself is in [`crate::demo`].
+//! `portcullis demo`: the arguments; the demonstration itself is in [`crate::demo`].
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::Outcome;
 use crate::demo::{self, server};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::http::Url;
 use crate::output;
 
-/// Show what each mode lets through, with an authority and sidecars made for the occasion
+/// Show what each mode admits, with a temporary CA and real sidecars
 ///
-/// Runs a certificate authority (`portcullis ca`), an app, and real sidecar processes on loopback that have their certificates
-/// from it, and walks STRICT, PERMISSIVE and DISABLE by editing the policy file while they run. In each mode it tries
-/// plaintext, mesh mTLS, a wrong CA, a wrong identity and no certificate, and prints what became of it. Nothing stays behind.
+/// Runs a certificate authority (`portcullis ca`), an app, and real sidecar processes on loopback that get their certificates
+/// from it, and walks through STRICT, PERMISSIVE and DISABLE by editing the policy file while they run. In each mode it tries
+/// plaintext, mesh mTLS, a wrong CA, a wrong identity and no certificate, and prints the outcome. Nothing is left behind.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -25,7 +24,7 @@ use crate::output;
   portcullis demo --keep"
 )]
 pub(crate) struct Args {
-    /// Exit with 1 if any cell of the table is not as it must be
+    /// Exit with 1 if any cell of the table differs from its expected outcome
     #[arg(long)]
     check: bool,
     /// Keep the folder with the authority, configurations and logs
@@ -43,8 +42,8 @@ enum Command {
 
 /// An app that knows nothing of TLS, for the compose quick start
 ///
-/// Answers GET / with its name and, with --calls, with what another app says when it is asked; GET /slow?seconds=N waits
-/// first. Ends on SIGTERM, once it has answered what was asked.
+/// Answers GET / with its name and, with --calls, with the answer of another app; GET /slow?seconds=N waits first. Ends on
+/// SIGTERM, once it has answered open requests.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis demo app --listen '[::]:8080' --name cart
@@ -53,23 +52,23 @@ struct App {
     /// Address with port
     #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What it calls itself
+    /// Name in its answers
     #[arg(long, default_value = "app")]
     name: String,
-    /// An http:// URL that it asks for each GET /
+    /// An http:// URL that it fetches for each GET /
     #[arg(long, value_name = "URL", value_parser = Url::parse)]
     calls: Option<Url>,
 }
 
-/// Ask for a page over plain HTTP, where there is no curl: 0 if the status is 2xx, 1 for any other, 69 if nobody answers
+/// Fetch a page over plain HTTP, where there is no curl: 0 if the status is 2xx, 1 for any other, 69 without an answer
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  portcullis demo get http://cart:8080/ --timeout 2s")]
 struct Get {
     /// An http:// URL
     #[arg(value_parser = Url::parse)]
     url: Url,
-    /// For the whole answer, such as 500ms or 5s
-    #[arg(long, value_parser = super::duration, default_value = "5s")]
+    /// Deadline for the whole answer, such as 500ms or 5s
+    #[arg(long, value_parser = super::values::timeout, default_value = "5s")]
     timeout: Duration,
 }
 
@@ -85,8 +84,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
             let answer =
                 url.get(*timeout).map_err(|error| Failure::message(Exit::Unreachable, format!("{url}: {error}")))?;
             output::note(&format!("{url}: status {}", answer.status));
-            output::text(&answer.body)?;
-            Ok(if (200..300).contains(&answer.status) { Exit::Ok } else { Exit::Failure })
+            if (200..300).contains(&answer.status) {
+                output::text(&answer.body)?;
+                return Ok(Exit::Ok);
+            }
+            // Standard output is only for a page that was fetched.
+            output::note(answer.body.trim_end());
+            Ok(Exit::Failure)
         }
     }
 }

@@ -1,45 +1,107 @@
-//! `portcullis explain`: which policy holds for a port, and why the others do not.
+//! `portcullis explain`: which policy applies to a port, and why the others do not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::ValueHint;
+use portcullis_config::defaults;
 use portcullis_policy::{MeshSettings, Mode, PolicySet, explain};
 
-use super::Outcome;
-use crate::exit::{Exit, Failure};
+use super::values;
+use crate::config_source::ConfigSource;
+use crate::exit::{Exit, Failure, Outcome};
 use crate::files::Policies;
 use crate::output::{self, Format};
 
-/// Say which mode a port of a workload has, which policy decided it, and why the others did not
+/// Show which mode a port of a workload has, which policy decided it, and why the others did not
+///
+/// Policies, namespaces, labels and default mode come from the proxy's configuration: that of -c, or else $PORTCULLIS_CONFIG or
+/// /etc/portcullis/config.yaml. Flags override them. With both -f and -n, and without -c, no configuration is read.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
-  portcullis explain --policies policies --root-namespace istio-system --namespace shop --labels app=cart --port 8080")]
+  portcullis explain -c cart.yaml --port 8080
+  portcullis explain -f policies -n shop -l app=cart --port 8080
+  cat policies/*.yaml | portcullis explain -f - -n shop -l app=cart --port 8080")]
 pub(crate) struct Args {
-    /// The policy folder
-    #[arg(long, value_name = "DIR")]
-    policies: PathBuf,
-    /// Namespace whose policies without a selector hold for the mesh
-    #[arg(long, value_name = "NS", value_parser = namespace)]
-    root_namespace: String,
-    /// Namespace of the workload
-    #[arg(long, value_name = "NS", value_parser = namespace)]
-    namespace: String,
-    /// Labels of the workload
-    #[arg(long, value_name = "k=v,k=v", value_parser = labels, default_value = "", hide_default_value = true)]
-    labels: BTreeMap<String, String>,
+    /// The proxy's configuration, which names policies, namespace and labels; `-` is standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Policy files, or folders with every .yaml, .yml and .json below them; `-` is standard input [default: `policies` of the
+    /// configuration]
+    #[arg(short, long = "file", visible_alias = "policies", value_name = "PATH", num_args = 1..)]
+    file: Vec<PathBuf>,
+    /// Namespace of the workload [default: `workload.namespace` of the configuration]
+    #[arg(short, long, value_name = "NS", value_parser = values::namespace)]
+    namespace: Option<String>,
+    /// Labels of the workload [default: `workload.labels` of the configuration]
+    #[arg(short, long, value_name = "k=v,k=v", value_parser = labels)]
+    labels: Option<BTreeMap<String, String>>,
     /// Port that the workload listens on (the container's, not a Service's)
-    #[arg(long, value_parser = port)]
+    #[arg(short, long, value_parser = port)]
     port: u16,
-    /// Mode where no policy says anything (the proxy's `mesh.defaultMode`)
-    #[arg(long, value_name = "MODE", value_parser = mode, default_value = "PERMISSIVE")]
-    default_mode: Mode,
+    /// Namespace whose policies without a selector hold for the mesh [default: `mesh.rootNamespace` of the configuration, or
+    /// istio-system]
+    #[arg(long, value_name = "NS", value_parser = values::namespace)]
+    root_namespace: Option<String>,
+    /// Mode where no policy applies [default: `mesh.defaultMode` of the configuration, or PERMISSIVE]
+    #[arg(long, value_name = "MODE", value_parser = values::mode())]
+    default_mode: Option<Mode>,
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
+/// Which policies are asked, and for which workload.
+struct Question {
+    policies: Vec<PathBuf>,
+    mesh: MeshSettings,
+    namespace: String,
+    labels: BTreeMap<String, String>,
+}
+
+impl Question {
+    /// From the configuration, if one is named or needed; what the command line says goes first.
+    fn new(args: &Args) -> Result<Self, Failure> {
+        let complete = !args.file.is_empty() && args.namespace.is_some();
+        let source = if complete && args.config.is_none() { None } else { ConfigSource::find(args.config.as_deref()) };
+        let base = match source {
+            Some(source) => {
+                let settings = source.load()?.settings;
+                Self {
+                    policies: settings.policies.into_iter().collect(),
+                    mesh: settings.mesh.policy,
+                    namespace: settings.workload.namespace,
+                    labels: settings.workload.labels,
+                }
+            }
+            None => {
+                let mesh = MeshSettings {
+                    root_namespace: defaults::ROOT_NAMESPACE.to_owned(),
+                    default_mode: Mode::Permissive,
+                };
+                let namespace = args.namespace.clone().filter(|_| complete).ok_or_else(|| {
+                    let message = "there is nothing to explain: name the proxy's configuration (-c FILE, or \
+                                   $PORTCULLIS_CONFIG), or the policies and the namespace of the workload (-f PATH -n NS)";
+                    Failure::message(Exit::Usage, message)
+                })?;
+                Self { policies: Vec::new(), mesh, namespace, labels: BTreeMap::new() }
+            }
+        };
+        Ok(Self {
+            policies: if args.file.is_empty() { base.policies } else { args.file.clone() },
+            mesh: MeshSettings {
+                root_namespace: args.root_namespace.clone().unwrap_or(base.mesh.root_namespace),
+                default_mode: args.default_mode.unwrap_or(base.mesh.default_mode),
+            },
+            namespace: args.namespace.clone().unwrap_or(base.namespace),
+            labels: args.labels.clone().unwrap_or(base.labels),
+        })
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Outcome {
-    let Policies { sources, mut errors } = Policies::read(std::slice::from_ref(&args.policies));
+    let Question { policies, mesh, namespace, labels } = Question::new(args)?;
+    let Policies { sources, mut errors } = Policies::read(&policies);
     let loaded = PolicySet::load(&sources);
     errors.extend(loaded.errors);
     if !errors.is_empty() {
@@ -47,12 +109,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         return Err(Failure::message(Exit::BadInput, lines.join("\nerror: ")));
     }
-    let mesh = MeshSettings { root_namespace: args.root_namespace.clone(), default_mode: args.default_mode };
-    let here = loaded.set.warnings_for(&mesh, &args.namespace, &args.labels);
+    let here = loaded.set.warnings_for(&mesh, &namespace, &labels);
     for warning in loaded.warnings.iter().chain(&here) {
         output::note(&format!("warning: {warning}"));
     }
-    let explanation = explain(&loaded.set, &mesh, &args.namespace, &args.labels, args.port);
+    let explanation = explain(&loaded.set, &mesh, &namespace, &labels, args.port);
     match args.output {
         Format::Json => output::json(&explanation)?,
         Format::Text => output::text(&explanation.to_string())?,
@@ -71,19 +132,9 @@ fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(labels)
 }
 
-/// What the configuration takes as a name too: a misspelt one would match nothing and be answered with the default.
-fn namespace(text: &str) -> Result<String, String> {
-    if portcullis_config::is_name(text) { Ok(text.to_owned()) } else { Err(portcullis_config::NAME_RULE.to_owned()) }
-}
-
 fn port(text: &str) -> Result<u16, String> {
     let number = text.parse().ok().filter(|port| *port > 0);
     number.ok_or_else(|| "write a number from 1 to 65535, the container's port; a name is not enough".to_owned())
-}
-
-fn mode(text: &str) -> Result<Mode, String> {
-    let known = Mode::ALL.into_iter().find(|mode| mode.as_str() == text);
-    known.ok_or_else(|| "write STRICT, PERMISSIVE or DISABLE".to_owned())
 }
 
 #[cfg(test)]

@@ -1,33 +1,32 @@
-//! `portcullis healthcheck`: is the proxy beside us ready? Made for images that have no shell and no curl.
+//! `portcullis healthcheck`: is the sidecar ready? For images that have no shell and no curl.
 
-use super::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::http::Url;
 use crate::output;
-use crate::ready::{self, Answer};
+use crate::ready::{self, Readiness};
 
-/// Ask a running proxy whether it is ready: 0 yes, 1 not ready, 69 nobody answers
+/// Check whether a running proxy is ready: 0 ready, 1 not ready, 69 no answer
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis healthcheck
   portcullis healthcheck --url http://127.0.0.1:15000/healthz/ready
   HEALTHCHECK CMD [\"/portcullis\", \"healthcheck\"]")]
 pub(crate) struct Args {
-    /// Where to ask; otherwise 127.0.0.1:15021 (Istio's health port), and if nobody listens there 127.0.0.1:15000
-    #[arg(long, value_parser = Url::parse)]
+    /// URL to ask [default: 127.0.0.1:15021 (Istio's health port), then 127.0.0.1:15000]
+    #[arg(long, value_parser = Url::parse, value_hint = clap::ValueHint::Url)]
     url: Option<Url>,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    match ready::ask(&ready::urls(args.url.as_ref())) {
-        Answer::Ready => {
+    match ready::check(&ready::urls(args.url.as_ref())) {
+        Readiness::Ready => {
             output::text("ready\n")?;
             Ok(Exit::Ok)
         }
-        Answer::NotYet(pending) => {
+        Readiness::Pending(pending) => {
             output::note(&pending);
             Ok(Exit::Failure)
         }
-        Answer::Unreachable(why) => Err(Failure::message(Exit::Unreachable, why)),
+        Readiness::Unreachable(why) => Err(Failure::message(Exit::Unreachable, why)),
     }
 }

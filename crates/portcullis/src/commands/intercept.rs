@@ -4,15 +4,15 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::ValueHint;
 use portcullis_config::Cidr;
 use portcullis_intercept::probe::{self, Outcome as Probed, Version};
 use portcullis_intercept::{
     Capture, InstallError, Installed, Interface, Port, Selection, Table, install, installed, list, remove,
 };
 
-use super::Outcome;
-use super::config::Place;
-use crate::exit::{Exit, Failure};
+use crate::config_source::ConfigSource;
+use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::uncaptured;
 
@@ -23,9 +23,9 @@ use crate::uncaptured;
 /// listens, captured connections are reset.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
-  portcullis intercept plan --config cart.yaml
-  portcullis intercept install --config cart.yaml --exclude-outbound-ports 5432
-  portcullis intercept verify --config cart.yaml
+  portcullis intercept plan -c cart.yaml
+  portcullis intercept install -c cart.yaml --exclude-outbound-ports 5432
+  portcullis intercept verify -c cart.yaml
   portcullis intercept remove")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -44,7 +44,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis intercept plan
-  portcullis intercept plan --config cart.yaml --exclude-inbound-ports 22,9100
+  portcullis intercept plan -c cart.yaml --exclude-inbound-ports 22,9100
   portcullis intercept plan --include-outbound-ip-ranges 10.0.0.0/8 --include-outbound-ports 443 | nft --check --file -")]
 struct Plan {
     #[command(flatten)]
@@ -53,24 +53,24 @@ struct Plan {
 
 /// Install the rules; needs CAP_NET_ADMIN
 ///
-/// Rules of an earlier run are replaced in one step, so it can be repeated at any time. Connections that are open already
+/// Rules of an earlier run are replaced in one transaction, so it can be repeated at any time. Connections that are open already
 /// are not captured: install before the app starts.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis intercept install
-  portcullis intercept install --config cart.yaml --exclude-outbound-ip-ranges 169.254.169.254
+  portcullis intercept install -c cart.yaml --exclude-outbound-ip-ranges 169.254.169.254
   portcullis intercept install --drop-outbound-udp-ports 443      # no QUIC around the sidecar")]
 struct Install {
     #[command(flatten)]
     wanted: Wanted,
 }
 
-/// Prove that the rules are in force; needs CAP_NET_ADMIN
+/// Verify that the rules are in force; needs CAP_NET_ADMIN: 0 as planned, 1 not
 ///
-/// Reads the rules back and compares them, then opens a connection to an address that nobody has, over IPv4 and over
-/// IPv6, and looks where it arrives. Exit code 0: all as planned. 1: not so.
+/// Reads the rules back and compares them, then opens a connection to an address that no host has, over IPv4 and IPv6, and
+/// checks where it arrives.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  portcullis intercept verify --config cart.yaml")]
+#[command(after_long_help = "Examples:\n  portcullis intercept verify -c cart.yaml")]
 struct Verify {
     #[command(flatten)]
     wanted: Wanted,
@@ -86,7 +86,7 @@ struct Remove {}
 struct Wanted {
     /// The proxy's own file: captures what it has transparent listeners for, and leaves its health, metrics and explicit ports
     /// [default: the text in $PORTCULLIS_CONFIG, /etc/portcullis/config.yaml, or Istio's ports]
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// Port of the transparent inbound listener [default: 15006, or that of the file]
     #[arg(long, value_name = "PORT")]
@@ -150,8 +150,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Install(Install { wanted }) => install_rules(&wanted.capture()?),
         Command::Verify(Verify { wanted }) => verify(&wanted.capture()?),
         Command::Remove(Remove {}) => {
-            remove().map_err(refused)?;
-            output::text("removed: no rule of ours is left\n")?;
+            remove().map_err(not_installed)?;
+            output::text("removed: no rule of portcullis is left\n")?;
             Ok(Exit::Ok)
         }
     }
@@ -159,8 +159,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 impl Wanted {
     fn capture(&self) -> Result<Capture, Failure> {
-        let mut capture = match Place::find(self.config.as_deref()) {
-            Some(place) => captured_by(&place)?,
+        let mut capture = match ConfigSource::find(self.config.as_deref()) {
+            Some(source) => captured_by(&source)?,
             None => Capture::istio(),
         };
         if let Some(inbound) = &mut capture.inbound {
@@ -185,17 +185,13 @@ impl Wanted {
     }
 }
 
-fn captured_by(place: &Place) -> Result<Capture, Failure> {
-    let bad = |message: String| Failure::message(Exit::BadConfig, message);
-    let text = place.read().map_err(|error| Failure::new(Exit::BadConfig, error))?;
-    let settings = place
-        .parse(&text)
-        .map_err(|problems| bad(format!("bad configuration\n{}", place.lines(&problems).trim_end())))?;
-    let capture = Capture::of(&settings);
+fn captured_by(source: &ConfigSource) -> Result<Capture, Failure> {
+    let capture = Capture::of(&source.load()?.settings);
     if capture.inbound.is_none() && capture.outbound.is_none() {
-        return Err(bad(format!(
-            "{place}: there is nothing to capture for: neither inbound.transparent nor outbound.transparent is set"
-        )));
+        let message = format!(
+            "{source}: there is nothing to capture for: neither inbound.transparent nor outbound.transparent is set"
+        );
+        return Err(Failure::message(Exit::BadConfig, message));
     }
     Ok(capture)
 }
@@ -203,15 +199,15 @@ fn captured_by(place: &Place) -> Result<Capture, Failure> {
 fn install_rules(capture: &Capture) -> Outcome {
     let table = capture.table();
     if capture.proxy_uid == 0 {
-        output::note("warning: nothing that root sends is captured; let the sidecar run as a user of its own");
+        output::note("warning: no connection of root is captured; run the sidecar as a user of its own");
     }
-    let done = if installed(&table).map_err(refused)? == Installed::AsPlanned {
+    let done = if installed(&table).map_err(not_installed)? == Installed::AsPlanned {
         "unchanged"
     } else {
-        install(&table).map_err(refused)?;
+        install(&table).map_err(not_installed)?;
         "installed"
     };
-    uncaptured::tell();
+    uncaptured::announce();
     output::text(&format!("{done}: {}\n", summary(&table)))?;
     Ok(Exit::Ok)
 }
@@ -224,9 +220,9 @@ fn summary(table: &Table) -> String {
 fn verify(capture: &Capture) -> Outcome {
     let mut report = Report { text: String::new(), exit: Exit::Ok };
     let table = capture.table();
-    match installed(&table).map_err(refused)? {
+    match installed(&table).map_err(not_installed)? {
         Installed::AsPlanned => report.good("rules", format!("as planned: {}", summary(&table))),
-        Installed::Missing => report.bad("rules", "there are none: run portcullis intercept install"),
+        Installed::Missing => report.bad("rules", "not installed: run portcullis intercept install"),
         Installed::Different(what) => report.bad("rules", format!("not as planned: {what}")),
     }
     for (version, name) in [(Version::V4, "IPv4 outbound"), (Version::V6, "IPv6 outbound")] {
@@ -261,15 +257,14 @@ impl Report {
             Probed::Captured(to) => self.good(what, format!("captured: a connection to {to} arrived here")),
             Probed::Answered(to) => self.good(
                 what,
-                format!("the sidecar took a connection to {to} (unless the network outside answers for everybody)"),
+                format!("the sidecar took a connection to {to} (unless the network outside answers for every address)"),
             ),
             Probed::NoRoute => {
                 self.line("-", what, "there is no route out of this network namespace: nothing to capture")
             }
             Probed::NothingToProbe => self.line("-", what, "nothing is captured that could be probed"),
-            Probed::Exempt => {
-                self.bad(what, "cannot be probed by the user that is not captured; run it as another one")
-            }
+            Probed::Exempt => self
+                .bad(what, "cannot be probed as the user whose connections are not captured; run it as another user"),
             Probed::NotCaptured(to, error) => self.bad(what, format!("a connection to {to} was not captured: {error}")),
             Probed::Changed(to, found) => {
                 let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
@@ -279,7 +274,7 @@ impl Report {
     }
 }
 
-fn refused(error: InstallError) -> Failure {
+fn not_installed(error: InstallError) -> Failure {
     let exit = match error {
         InstallError::NotPermitted { .. } => Exit::NoPermission,
         InstallError::NotSupported { .. } | InstallError::Refused { .. } => Exit::Failure,

@@ -1,23 +1,24 @@
 //! `portcullis proxy`: the arguments of the daemon.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
+use clap::ValueHint;
 use portcullis_telemetry::{AccessLog, log};
 
 use crate::daemon;
+use crate::exit::Outcome;
 
 /// Run the sidecar until SIGTERM; SIGHUP reloads policies and credentials,
 /// and says whether the configuration has changed, which takes a restart
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
-  portcullis proxy --config /etc/portcullis/config.yaml
-  PORTCULLIS_LOG=debug portcullis proxy --config cart.yaml --log-format json
-  portcullis proxy --config cart.yaml --access-log envoy")]
+  portcullis proxy -c /etc/portcullis/config.yaml
+  PORTCULLIS_LOG=debug portcullis proxy -c cart.yaml --log-format json
+  portcullis proxy -c cart.yaml --access-log envoy")]
 pub(crate) struct Args {
-    /// The configuration; paths in it are relative to it [default: the text in $PORTCULLIS_CONFIG, with paths relative to the
+    /// The configuration; paths in it are relative to it. `-` is standard input [default: the text in $PORTCULLIS_CONFIG, with paths relative to the
     /// working directory, or else /etc/portcullis/config.yaml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// Form of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
@@ -52,7 +53,7 @@ enum AccessLogFormat {
     Off,
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Outcome {
     let format = match args.log_format {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,

@@ -6,20 +6,20 @@ use portcullis_policy::{Diagnostic, PolicySet};
 use portcullis_tls::Clock;
 use serde::Serialize;
 
-use super::Outcome;
-use crate::exit::Exit;
+use crate::exit::{Exit, Outcome};
 use crate::files::Policies;
 use crate::output::{self, Format};
 
-/// Check policy files and list every mistake in them: 0 right, 65 wrong
+/// Check policy files and list every mistake in them: 0 valid, 65 not
 ///
-/// PeerAuthentication and, for settings of certificates, IstioOperator. Warnings tell what works here and is ignored by Istio.
+/// PeerAuthentication and, for settings of certificates, IstioOperator. Warnings name what works here and Istio ignores.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis validate -f policies
-  portcullis validate -f mesh.yaml shop.yaml -o json")]
+  portcullis validate -f mesh.yaml shop.yaml -o json
+  cat policies/*.yaml | portcullis validate -f -")]
 pub(crate) struct Args {
-    /// Files, or folders with every .yaml, .yml and .json below them; together they are one set
+    /// Files, or folders with every .yaml, .yml and .json below them; together they are one set. `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", num_args = 1.., required = true)]
     file: Vec<PathBuf>,
     /// Form of the answer

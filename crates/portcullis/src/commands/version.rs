@@ -1,12 +1,12 @@
-//! `portcullis version`: what is running here.
+//! `portcullis version`: version, commit and TLS library.
 
 use serde::Serialize;
 
-use super::Outcome;
-use crate::exit::Exit;
+use crate::build_info::{COMMIT, VERSION};
+use crate::exit::{Exit, Outcome};
 use crate::output::{self, Format};
 
-/// Say the version, the commit it was built from and the cryptography
+/// Print the version, the commit it was built from and the TLS library
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  portcullis version\n  portcullis version -o json")]
 pub(crate) struct Args {
@@ -14,12 +14,6 @@ pub(crate) struct Args {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
-
-/// The commit this was built from. A source archive has none; whoever builds a release sets this.
-pub(crate) const COMMIT: &str = match option_env!("PORTCULLIS_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,7 +31,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Also what `--version` prints.
 pub(crate) fn print(format: Format) -> Outcome {
     let version = Version {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         commit: COMMIT,
         tls: "rustls, aws-lc-rs",
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),

@@ -1,19 +1,18 @@
-//! `portcullis wait`: until the proxy beside us is ready.
+//! `portcullis wait`: blocks until the sidecar is ready.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::Signal;
 
-use super::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::http::Url;
 use crate::ready::{self, Waited};
 use crate::signals::Signals;
 
-/// Wait until a running proxy is ready: 0 ready, 1 not ready in time, 69 nobody answers
+/// Wait until a running proxy is ready: 0 ready, 1 not ready in time, 69 no answer
 ///
-/// What is pending is said on standard error, whenever it changes.
+/// Whenever that changes, what is pending is printed on standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis wait
@@ -24,19 +23,19 @@ pub(crate) struct Args {
     pub(super) proxy: Proxy,
 }
 
-/// Which proxy, and how long.
+/// Which proxy to wait for, and how long.
 #[derive(Debug, clap::Args)]
 pub(super) struct Proxy {
     /// How long to wait, such as 500ms, 60s or 5m
-    #[arg(long, value_parser = super::duration, default_value = "60s")]
+    #[arg(long, value_parser = super::values::timeout, default_value = "60s")]
     pub(super) timeout: Duration,
-    /// Where to ask; otherwise 127.0.0.1:15021 (Istio's health port), and if nobody listens there 127.0.0.1:15000
-    #[arg(long, value_parser = Url::parse)]
+    /// URL to ask [default: 127.0.0.1:15021 (Istio's health port), then 127.0.0.1:15000]
+    #[arg(long, value_parser = Url::parse, value_hint = clap::ValueHint::Url)]
     pub(super) url: Option<Url>,
 }
 
 impl Proxy {
-    /// Waits for it.
+    /// Waits until it is ready, or a signal arrives.
     pub(super) async fn ready(&self, signals: &mut Signals) -> Result<Waited, Failure> {
         ready::wait(ready::urls(self.url.as_ref()), self.timeout, signals).await
     }
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let mut signals = Signals::listen(&wanted).context("cannot listen to signals")?;
         Ok(match args.proxy.ready(&mut signals).await? {
             Waited::Ready => Exit::Ok,
-            Waited::Ended(signal) => Exit::killed_by(signal.as_raw()),
+            Waited::Signalled(signal) => Exit::killed_by(signal.as_raw()),
         })
     })
 }

@@ -8,10 +8,13 @@ use anyhow::Context;
 use portcullis_admin::{Serves, State};
 use portcullis_config::Settings;
 
-/// Listeners, with what each of them serves.
-pub(super) type Bound = Vec<(TcpListener, Serves)>;
+/// A bound admin address, and what it serves.
+pub(super) struct AdminListener {
+    listener: TcpListener,
+    serves: Serves,
+}
 
-pub(super) fn bind(settings: &Settings) -> anyhow::Result<Bound> {
+pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<AdminListener>> {
     let wanted = [
         ("admin", settings.admin, Serves::All),
         ("health", settings.health, Serves::Health),
@@ -20,14 +23,15 @@ pub(super) fn bind(settings: &Settings) -> anyhow::Result<Bound> {
     let mut listeners = Vec::new();
     for (field, address, serves) in wanted {
         if let Some(address) = address {
-            listeners.push((listen(address).with_context(|| format!("{field}.listen"))?, serves));
+            let listener = listen(address).with_context(|| format!("{field}.listen"))?;
+            listeners.push(AdminListener { listener, serves });
         }
     }
     Ok(listeners)
 }
 
-/// Serves them in a thread and a runtime of their own, so that no load delays `/healthz/ready`.
-pub(super) fn serve(listeners: Bound, state: Arc<dyn State>) -> anyhow::Result<()> {
+/// Serves them in a thread and a runtime of their own, so that load on the data plane does not delay `/healthz/ready`.
+pub(super) fn serve(listeners: Vec<AdminListener>, state: Arc<dyn State>) -> anyhow::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }
@@ -35,7 +39,7 @@ pub(super) fn serve(listeners: Bound, state: Arc<dyn State>) -> anyhow::Result<(
     let work = move || {
         runtime.block_on(async move {
             let mut servers = tokio::task::JoinSet::new();
-            for (listener, serves) in listeners {
+            for AdminListener { listener, serves } in listeners {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => drop(servers.spawn(portcullis_admin::serve(listener, serves, Arc::clone(&state)))),
                     Err(error) => tracing::error!(%error, "cannot serve an admin address"),

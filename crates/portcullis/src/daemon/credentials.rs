@@ -1,4 +1,4 @@
-//! Certificate, key and bundles, from whichever source the configuration names: validated as a whole, published as a whole.
+//! Certificate, key and bundles, from the source that the configuration names: validated and published as one set.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,78 +7,60 @@ use arc_swap::ArcSwap;
 use portcullis_config::{IdentityFiles, IdentitySource, Settings};
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
-use portcullis_reload::{FileContent, Options, StartError, Watcher};
-use portcullis_tls::{
-    Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, MinVersion, utc,
-};
+use portcullis_reload::{FileContent, Watcher};
+use portcullis_tls::{Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, utc};
 
-use super::issued;
-use super::private::Private;
-use super::progress::Progress;
-use super::{BAD_INPUT, Refusal};
+use super::agent::{self, AgentStart};
+use super::file_mode::SecretFileMode;
+use super::identity_files::{identity_rules, watch_files};
+use super::source_status::SourceStatus;
+use crate::exit::Failure;
 
 /// The credentials in force, and what renews them.
-pub(super) struct Source {
+pub(super) struct CredentialSource {
     pub(super) reader: CredentialReader,
-    pub(super) progress: Progress,
-    /// Watches for as long as it is there.
+    pub(super) status: SourceStatus,
+    /// Watches until it is dropped.
     _watcher: Option<Watcher>,
 }
 
-/// Starts the source. Without `identity` the store stays empty: nothing can be terminated then.
+/// Starts the source. Without `identity` the store stays empty, and no connection can be terminated.
 ///
-/// `set` says what kind of key to ask with, where the configuration does not. Files must be there and good. Whoever has to be asked for a certificate is asked while the proxy runs already.
-pub(super) fn watch(settings: &Settings, set: &Arc<ArcSwap<PolicySet>>, changed: Announcer) -> Result<Source, Refusal> {
+/// `set` may name the key type, where the configuration does not. Files must be there and good. A CA or a SPIFFE agent is
+/// asked in the background, while the proxy already runs.
+pub(super) fn watch(
+    settings: &Settings,
+    set: &Arc<ArcSwap<PolicySet>>,
+    changed: Announcer,
+) -> Result<CredentialSource, Failure> {
     let (store, reader) = CredentialStore::new();
     let Some(identity) = &settings.identity else {
-        return Ok(Source { reader, progress: Progress::None, _watcher: None });
+        return Ok(CredentialSource { reader, status: SourceStatus::None, _watcher: None });
     };
     let private = identity.require_private_mode;
-    let (progress, watcher) = match &identity.source {
+    let (status, watcher) = match &identity.source {
         IdentitySource::Files(own) => {
-            let watcher = files(settings, own, Private::new("private key", private), store, changed)?;
-            (Progress::Files(watcher.monitor()), Some(watcher))
+            let watcher = files(settings, own, SecretFileMode::new("private key", private), store, changed)?;
+            (SourceStatus::Files(watcher.monitor()), Some(watcher))
         }
-        IdentitySource::Ca(ca) => issued::from_authority(settings, ca, set, private, (store, reader.clone()), changed)?,
-        IdentitySource::WorkloadApi(api) => issued::from_workload_api(settings, api, (store, reader.clone()), changed)?,
+        IdentitySource::Ca(ca) => {
+            agent::from_ca(AgentStart { settings, store, reader: reader.clone(), changed }, ca, set, private)?
+        }
+        IdentitySource::WorkloadApi(api) => {
+            agent::from_workload_api(AgentStart { settings, store, reader: reader.clone(), changed }, api)?
+        }
     };
-    Ok(Source { reader, progress, _watcher: watcher })
-}
-
-/// What the configuration says about identities.
-pub(super) fn rules(settings: &Settings) -> IdentityRules {
-    IdentityRules {
-        trust_domain: settings.mesh.trust_domain.clone(),
-        aliases: settings.mesh.aliases.clone(),
-        expected_own_id: settings.own_id.clone(),
-        compat: settings.tls.compat,
-        min_version: if settings.tls.allow_tls12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
-    }
-}
-
-/// Watches files, and reads them for the first time: they must be good.
-pub(super) fn watch_files(
-    what: &str,
-    settings: &Settings,
-    paths: Vec<std::path::PathBuf>,
-    loader: impl FnMut(&[FileContent]) -> Result<String, String> + Send + 'static,
-) -> Result<Watcher, Refusal> {
-    let options = Options { rescan_interval: settings.rescan, ..Options::default() };
-    Watcher::start(portcullis_reload::FileSet::Files(paths), options, loader).map_err(|error| match error {
-        StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
-        StartError::Unreadable(error) => Refusal::new(BAD_INPUT, format!("{what}: {error}")),
-        other @ StartError::Refused(_) => Refusal::new(BAD_INPUT, other),
-    })
+    Ok(CredentialSource { reader, status, _watcher: watcher })
 }
 
 fn files(
     settings: &Settings,
     own: &IdentityFiles,
-    mut key_mode: Private,
+    mut key_mode: SecretFileMode,
     mut store: CredentialStore,
     changed: Announcer,
-) -> Result<Watcher, Refusal> {
-    let rules = rules(settings);
+) -> Result<Watcher, Failure> {
+    let rules = identity_rules(settings);
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
     let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
     let paths = paths.into_iter().chain(settings.foreign_bundles()).cloned().collect();

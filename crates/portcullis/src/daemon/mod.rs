@@ -1,145 +1,166 @@
-//! `portcullis proxy`: wiring, on one page. What it does is in the crates it wires.
+//! `portcullis proxy`: reads the configuration, binds, builds, spawns, waits for requests and drains, in this order in [`run`].
+//! The work itself is in the crates that it calls.
 
 mod admin;
+mod admin_state;
+mod admin_token;
+mod agent;
+mod config_file;
 mod credentials;
-mod ends;
-mod expiry;
-mod issued;
-mod own_file;
+mod expiry_warning;
+mod file_mode;
+mod format;
+mod identity_files;
 mod pages;
 mod policies;
-mod private;
-mod progress;
 mod sandbox;
-mod status;
-mod token;
+mod shutdown;
+mod source_status;
 
-use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
-use portcullis_config::{Environment, IdentitySource, Settings};
+use anyhow::Context as _;
+use portcullis_config::{Environment, IdentitySource, RouteMode, Settings};
+use portcullis_policy::EffectivePolicy;
 use portcullis_proxy::changes::changes;
-use portcullis_proxy::drain::drain;
+use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{World, engine};
 use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
-use portcullis_tls::CredentialReader;
 use tokio::time::sleep;
 
-use self::ends::{Sources, Wishes};
-use self::own_file::OwnFile;
-use self::pages::process::Birth;
-use self::status::{Parts, Status};
-use crate::commands::config::Place;
+use self::admin_state::{AdminState, Parts};
+use self::config_file::ConfigFile;
+use self::credentials::CredentialSource;
+use self::format::StartTime;
+use self::policies::Policies;
+use self::shutdown::{AdminRequests, Request, Requests};
+use crate::build_info::VERSION;
+use crate::config_source::ConfigSource;
+use crate::exit::{Exit, Failure, Outcome};
 
-/// `sysexits.h` EX_USAGE: nobody said what to run with.
-const USAGE: u8 = 64;
-/// `sysexits.h` EX_DATAERR: a policy or a certificate cannot be used.
-const BAD_INPUT: u8 = 65;
-/// `sysexits.h` EX_NOPERM: the system does not let us.
-const NO_PERMISSION: u8 = 77;
-/// `sysexits.h` EX_CONFIG: the configuration cannot be used.
-const BAD_CONFIG: u8 = 78;
-
-/// Why the proxy does not start: an exit code and what to tell.
-pub(crate) struct Refusal {
-    code: u8,
-    message: String,
-}
-
-impl Refusal {
-    fn new(code: u8, message: impl Display) -> Self {
-        Self { code, message: message.to_string() }
-    }
-}
-
-/// What the command line says of logs.
+/// What the command line says about logs.
 pub(crate) struct Logging {
     pub(crate) format: log::Format,
     pub(crate) level: String,
     pub(crate) access: AccessLog,
 }
 
-/// Runs the proxy until it is told to end.
-pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> ExitCode {
-    match start(config, logging) {
-        Ok(code) => code,
-        Err(refusal) => {
-            crate::output::note(&format!("error: {}", refusal.message.trim_end()));
-            ExitCode::from(refusal.code)
-        }
-    }
-}
+/// Runs the proxy until it is asked to shut down.
+pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
+    portcullis_sandbox::dumps::forbid().context("cannot forbid core dumps")?;
+    let start_time = StartTime::now();
 
-fn start(config: Option<&Path>, logging: &Logging) -> Result<ExitCode, Refusal> {
-    portcullis_sandbox::dumps::forbid()
-        .map_err(|error| Refusal::new(1, format!("cannot forbid core dumps: {error}")))?;
-    let (birth, (settings, own_file)) = (Birth::now(), read_settings(config)?);
-    let own_file = Arc::new(own_file);
-    let failed = |error: anyhow::Error| Refusal::new(1, format!("{error:#}"));
+    // Configuration.
+    let source = ConfigSource::required(config)?;
+    let loaded = source.load()?;
+    let mut settings = loaded.settings;
+    apply_environment(&mut settings)?;
+    let config_file = Arc::new(ConfigFile::new(source, loaded.text));
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
-    // Everything is bound before the sandbox, in which nothing can be, and the sandbox is entered before the first thread.
-    let bound = engine::bind(&settings, workers).map_err(|error| not_bound(&error))?;
-    let admin = admin::bind(&settings).map_err(failed)?;
-    let sandbox = sandbox::enter(&settings, own_file.place().file());
-    let log = log::init(logging.format, &logging.level).map_err(|error| Refusal::new(64, error))?;
-    panics::log();
-    sandbox.tell();
-    let metrics =
-        Metrics::with_access_log(env!("CARGO_PKG_VERSION"), own(&settings), logging.access, log.output.clone());
-    let metrics = metrics.context("metrics").map_err(failed)?;
-    let (announcer, changes) = changes();
 
+    // Bind everything before the sandbox, in which no port can be bound.
+    let listeners = engine::bind(&settings, workers).map_err(not_bound)?;
+    let admin_listeners = admin::bind(&settings)?;
+
+    // Enter the sandbox before the first thread, which would stay outside of it. Logging has a thread.
+    let sandbox = sandbox::enter(&settings, config_file.source().file());
+    let log = log::init(logging.format, &logging.level).map_err(|error| Failure::message(Exit::Usage, error))?;
+    panics::log();
+    sandbox.log();
+
+    // Build.
+    let metrics = Metrics::with_access_log(VERSION, metric_labels(&settings), logging.access, log.output.clone())
+        .context("metrics")?;
+    let (announcer, changes) = changes();
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
     let credentials = credentials::watch(&settings, &policies.set, announcer.clone())?;
-    let (trigger, token) = drain(announcer.clone());
-    let (trigger, wishes) = (Arc::new(trigger), Arc::<Wishes>::default());
-
-    let parts = Parts {
+    let (drain_trigger, drain_token) = drain(announcer.clone());
+    let drain_trigger = Arc::new(drain_trigger);
+    let admin_requests = Arc::<AdminRequests>::default();
+    let admin_state = Arc::new(AdminState::new(Parts {
+        start_time,
         settings: &settings,
-        own_file: &own_file,
+        config_file: &config_file,
         workers: workers.get(),
         policies: &policies,
         credentials: &credentials,
         metrics: &metrics,
-        drain: &trigger,
-        wishes: &wishes,
+        drain: &drain_trigger,
+        requests: &admin_requests,
         log: log.control.clone(),
-    };
-    let status = Arc::new(Status::new(birth, parts));
-    admin::serve(admin, Arc::<Status>::clone(&status)).map_err(failed)?;
+    }));
+
+    // Spawn.
+    admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
     log_start(&settings, &policies.effective.load(), workers);
+    let grace = settings.drain_grace;
     let world = Arc::new(World::new(
         settings,
         policies.effective.clone(),
         credentials.reader.clone(),
         (announcer, changes),
-        metrics,
-        token,
+        metrics.clone(),
+        drain_token,
     ));
-    let engine = bound.start(&world).context("cannot start the data plane").map_err(failed)?;
+    let engine = listeners.start(&world).context("cannot start the data plane")?;
+    admin_state.started();
 
-    status.started();
-    let reload = || {
-        policies.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
-        credentials.progress.reload_now();
-    };
-    let requests = Sources { trigger: &trigger, wishes: &wishes, reload: &reload, own_file: &own_file };
-    let forced = wait_for_the_end(&world, credentials.reader.clone(), requests).map_err(failed)?;
+    // Serve requests until one asks to shut down; then drain, until all connections have ended, the grace period is over or
+    // a second request comes.
+    let control =
+        Control { drain: &drain_trigger, policies: &policies, credentials: &credentials, config: &config_file };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let forced = runtime.block_on(async {
+        tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
+        tokio::spawn(log_suppressed_lines(metrics.clone()));
+        let mut requests = Requests::listen(&admin_requests)?;
+        control.serve_until_shutdown(&mut requests).await;
+        let second_request = control.serve_until_shutdown(&mut requests);
+        anyhow::Ok(shutdown::drain(&drain_trigger, grace, second_request).await)
+    })?;
+
     engine.join();
-    world.metrics.tell_held_back();
+    metrics.tell_held_back();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
-    Ok(ExitCode::from(if forced { 3 } else { 0 }))
+    Ok(if forced { Exit::DrainForced } else { Exit::Ok })
 }
 
-/// Ourselves, as the labels of the metrics have it.
-fn own(settings: &Settings) -> Own {
+/// What requests act upon while the proxy runs.
+struct Control<'a> {
+    drain: &'a Arc<DrainTrigger>,
+    policies: &'a Policies,
+    credentials: &'a CredentialSource,
+    config: &'a ConfigFile,
+}
+
+impl Control<'_> {
+    async fn serve_until_shutdown(&self, requests: &mut Requests<'_>) {
+        loop {
+            match requests.next().await {
+                Request::Shutdown => return,
+                Request::DrainListeners => {
+                    tracing::info!(connections = self.drain.live(), "draining the inbound listeners");
+                    let trigger = Arc::clone(self.drain);
+                    tokio::spawn(async move { shutdown::close_inbound(&trigger).await });
+                }
+                Request::Reload => {
+                    tracing::info!("reload requested by signal");
+                    self.policies.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
+                    self.credentials.status.reload_now();
+                    self.config.log_change();
+                }
+            }
+        }
+    }
+}
+
+/// This workload's metric labels.
+fn metric_labels(settings: &Settings) -> Own {
     let workload = &settings.workload;
     Own {
         id: settings.own_id.clone(),
@@ -150,68 +171,46 @@ fn own(settings: &Settings) -> Own {
     }
 }
 
-fn not_bound(error: &engine::BindError) -> Refusal {
-    Refusal::new(if error.is_denied() { NO_PERMISSION } else { 1 }, error)
+fn not_bound(error: engine::BindError) -> Failure {
+    Failure::new(if error.is_denied() { Exit::NoPermission } else { Exit::Failure }, error)
 }
 
 fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Reads the configuration; every mistake of it is told in one run.
-fn read_settings(named: Option<&Path>) -> Result<(Settings, OwnFile), Refusal> {
-    let unreadable = |error: anyhow::Error| Refusal::new(BAD_CONFIG, format!("{error:#}"));
-    let place = Place::required(named).map_err(|error| Refusal::new(USAGE, format!("{error:#}")))?;
-    let text = place.read().map_err(unreadable)?;
-    match place.parse(&text) {
-        Ok(mut settings) => {
-            environment(&mut settings)?;
-            Ok((settings, OwnFile::new(place, text)))
-        }
-        Err(problems) => Err(Refusal::new(BAD_CONFIG, format!("bad configuration\n{}", place.lines(&problems)))),
-    }
-}
-
-/// Istio's variables, where they mean something.
-fn environment(settings: &mut Settings) -> Result<(), Refusal> {
+/// Istio's variables, which apply to certificates from a CA only.
+fn apply_environment(settings: &mut Settings) -> Result<(), Failure> {
     if let Some(IdentitySource::Ca(ca)) = settings.identity.as_mut().map(|identity| &mut identity.source) {
         ca.environment = Environment::read(|name| std::env::var(name).ok())
-            .map_err(|wrong| Refusal::new(BAD_CONFIG, format!("bad environment\n{}", wrong.join("\n"))))?;
+            .map_err(|wrong| Failure::message(Exit::BadConfig, format!("bad environment\n{}", wrong.join("\n"))))?;
     }
     Ok(())
 }
 
-/// The start-up lines: who we are, and the mode of each port with the policy that decided it.
-fn log_start(settings: &Settings, policy: &portcullis_policy::EffectivePolicy, workers: NonZeroUsize) {
+/// The start-up lines: the identity, and the mode of each port with the policy that decided it.
+fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsize) {
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), identity = %settings.own_id, workload = %settings.workload.name,
+        version = VERSION, identity = %settings.own_id, workload = %settings.workload.name,
         namespace = %settings.workload.namespace, workers, "portcullis"
     );
     if settings.identity.is_none() {
-        tracing::warn!("no identity is configured, so whatever would have to be terminated is refused; see `identity`");
+        tracing::warn!(
+            "no identity is configured, so connections that would be terminated are refused; see `identity`"
+        );
     }
     policies::log_modes(settings, policy, None);
     for upstream in &settings.outbound.upstreams {
         let mode = match &upstream.mode {
-            portcullis_config::RouteMode::Mtls(_) => "mtls",
-            portcullis_config::RouteMode::Plaintext => "plaintext",
+            RouteMode::Mtls(_) => "mtls",
+            RouteMode::Plaintext => "plaintext",
         };
         tracing::info!(listen = %upstream.listen, address = %upstream.address, mode, "outbound");
     }
 }
 
-/// Waits for a signal, drains, and says whether it took force.
-fn wait_for_the_end(world: &Arc<World>, reader: CredentialReader, sources: Sources<'_>) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::spawn(expiry::tell(reader));
-        tokio::spawn(tell_held_back(world.metrics.clone()));
-        ends::until_ended(world.settings.drain_grace, sources).await
-    })
-}
-
-/// Says each second how many lines of refused connections were not written.
-async fn tell_held_back(metrics: Metrics) {
+/// Logs each second how many lines about refused connections were suppressed.
+async fn log_suppressed_lines(metrics: Metrics) {
     loop {
         sleep(Duration::from_secs(1)).await;
         metrics.tell_held_back();

@@ -12,12 +12,13 @@ use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watc
 use portcullis_telemetry::Metrics;
 use portcullis_tls::Clock;
 
-use super::{BAD_INPUT, Refusal};
+use super::identity_files::not_started;
+use crate::exit::{Exit, Failure};
 
 /// The effective policy in force, the set it was made from, and the watcher that keeps it so.
 pub(super) struct Policies {
     pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
-    /// For whoever asks why; no connection looks at it.
+    /// For explanations; no connection reads it.
     pub(super) set: Arc<ArcSwap<PolicySet>>,
     watcher: Option<Watcher>,
 }
@@ -29,7 +30,7 @@ impl Policies {
 }
 
 /// Loads the folder and watches it. A set with any error in it changes nothing.
-pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Refusal> {
+pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
     let (effective, set) = (Arc::new(ArcSwap::from_pointee(none)), Arc::<ArcSwap<PolicySet>>::default());
     let Some(folder) = settings.policies.clone() else {
@@ -59,13 +60,13 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
     };
     let watcher =
         Watcher::start(portcullis_reload::FileSet::Folder(folder), options, loader).map_err(|error| match error {
-            StartError::Thread(error) => Refusal::new(1, format!("cannot start a thread: {error}")),
-            other => Refusal::new(BAD_INPUT, format!("policies: {other}")),
+            thread @ StartError::Thread(_) => not_started("policies", thread),
+            other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
     Ok(Policies { effective, set, watcher: Some(watcher) })
 }
 
-/// What each file held when it was last read. A file that did not change is not parsed again.
+/// The parsed content of each file. A file that did not change is not parsed again.
 #[derive(Default)]
 struct Parsed(HashMap<PathBuf, (Content, ParsedSource)>);
 
@@ -90,7 +91,7 @@ fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(Effect
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
     }
-    without_effect(settings, loaded.set.mesh());
+    warn_without_effect(settings, loaded.set.mesh());
     let here = loaded.set.warnings_for(&settings.mesh.policy, &workload.namespace, &workload.labels);
     for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "policy");
@@ -99,8 +100,8 @@ fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(Effect
     Ok((resolve(settings, &loaded.set), loaded.set, summary))
 }
 
-/// What is written for somebody else, so that nobody waits for it to have an effect.
-fn without_effect(settings: &Settings, mesh: &MeshConfig) {
+/// Warns about settings that have no effect on a sidecar.
+fn warn_without_effect(settings: &Settings, mesh: &MeshConfig) {
     let note = |warning: &Diagnostic| tracing::warn!(%warning, "policy");
     for place in mesh.for_the_authority() {
         let message = "has an effect in the folder of the CA only (`portcullis ca run --dir`)".to_owned();

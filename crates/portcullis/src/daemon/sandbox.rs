@@ -1,4 +1,4 @@
-//! What a sidecar needs once it serves. It enters the sandbox after everything is bound that is ever bound.
+//! The files and ports that a serving sidecar needs. It enters the sandbox after every listener is bound.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,13 @@ use portcullis_sandbox::access::Access;
 
 use crate::sandbox::{self, PROC, Sandbox, is_deep};
 
-/// What looking up a name reads. Missing ones are left out.
+/// Files that a name lookup reads. Missing ones are left out.
 const NAME_LOOKUP: &[&str] =
     &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
-/// An answer that is too long for one datagram is asked for over TCP.
+/// An answer that is too long for one datagram is fetched over TCP.
 const DNS: u16 = 53;
 
-/// Enters the sandbox. `config` is the configuration, which stays readable: whether it has changed is told.
+/// Enters the sandbox. `config` is the configuration file, which stays readable so that a change can be reported.
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
     let access = Access { read: readable(settings, config), connect: dialled(settings), ..Access::default() };
     sandbox::enter(settings.sandbox.landlock.then_some(&access), settings.sandbox.seccomp)
@@ -28,13 +28,13 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut sources: Vec<FileSet> = settings.policies.iter().cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
     sources.push(FileSet::Files(files.collect()));
-    read.extend(config.map(own_file).unwrap_or_default());
+    read.extend(config.map(config_file).unwrap_or_default());
     for paths in sources.iter().map(FileSet::read_paths) {
         read.extend(paths.within);
         read.extend(paths.around.into_iter().filter(|folder| is_deep(folder)));
     }
     for file in NAME_LOOKUP.iter().map(PathBuf::from) {
-        // A link leads to where a resolver renames new versions over old ones.
+        // A link leads to the folder in which a resolver replaces the file by rename.
         let holder = fs::canonicalize(&file).ok().and_then(|end| end.parent().map(Path::to_owned));
         read.extend(holder.filter(|holder| is_deep(holder)));
         read.insert(file);
@@ -42,9 +42,9 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     read
 }
 
-/// Where the configuration is, and where a new one would be put. Nothing more: that a restart is needed is worth less than
-/// what may lie around, so in a folder such as `/etc` it is the file alone, as it is now.
-fn own_file(config: &Path) -> BTreeSet<PathBuf> {
+/// The configuration file, and the folder in which it would be replaced. In a folder such as `/etc`, which holds much that
+/// the proxy must not read, only the file that is there now.
+fn config_file(config: &Path) -> BTreeSet<PathBuf> {
     let folder = config.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
     let mut read: BTreeSet<PathBuf> = folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().collect();
     read.extend(FileSet::Files(vec![config.to_owned()]).read_paths().within);
@@ -53,7 +53,7 @@ fn own_file(config: &Path) -> BTreeSet<PathBuf> {
     read
 }
 
-/// The ports of the app, of the upstreams and of a certificate authority, or `None` where a captured connection may go anywhere.
+/// The ports of the app, of the upstreams and of a CA, or `None` if a captured connection may go to any port.
 fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     if inbound.transparent.or(outbound.transparent).is_some() {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_configuration_does_not_open_what_lies_around_it() {
-        let of = |path: &str| own_file(Path::new(path));
+        let of = |path: &str| config_file(Path::new(path));
         assert_eq!(of("/etc/hosts"), BTreeSet::from([fs::canonicalize("/etc/hosts").unwrap()]));
         assert_eq!(of("/srv/app/conf/cart.yaml"), BTreeSet::from(["/srv/app/conf".into()]));
     }

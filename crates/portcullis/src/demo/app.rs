@@ -1,4 +1,4 @@
-//! The app behind the inbound sidecar: speaks plaintext only, answers a line, and remembers who came.
+//! The app behind the inbound sidecar: speaks plaintext only, answers a line, and records its connections.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::mem;
@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What stands before each answer, so that it can't be taken for anything but the app's.
+/// The prefix of each answer, which proves that it is the app's.
 pub(super) const MARKER: &str = "the app got: ";
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// The app waits this long for a visitor's line.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the app waits for a client's line.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const LINE: u64 = 1024;
 
 /// One connection that reached the app.
@@ -20,7 +20,7 @@ const LINE: u64 = 1024;
 pub(super) enum Visit {
     /// A line of text.
     Line(String),
-    /// Bytes of a TLS handshake, which this app cannot make sense of.
+    /// Bytes of a TLS handshake, which this app does not understand.
     RawTls,
     /// Neither.
     Nothing,
@@ -37,27 +37,27 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let visits = Arc::new(Mutex::new(Vec::new()));
-        let book = Arc::clone(&visits);
+        let recorded = Arc::clone(&visits);
         thread::Builder::new().name("demo-app".to_owned()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 // One at a time is enough: the attempts come one after the other.
                 let visit = read(&stream);
-                book.lock().unwrap_or_else(PoisonError::into_inner).push(visit.clone());
-                // Written down first: whoever sees the answer, or the end, finds the visit in the book.
+                recorded.lock().unwrap_or_else(PoisonError::into_inner).push(visit.clone());
+                // Recorded first: when the client sees the answer, or the end, the visit is there.
                 answer(stream, &visit);
             }
         })?;
         Ok(Self { address, visits })
     }
 
-    /// Who came since the last call.
+    /// The visits since the last call.
     pub(super) fn take_visits(&self) -> Vec<Visit> {
         mem::take(&mut *self.visits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 fn read(stream: &TcpStream) -> Visit {
-    let _unsupported = stream.set_read_timeout(Some(PATIENCE));
+    let _unsupported = stream.set_read_timeout(Some(READ_TIMEOUT));
     let mut reader = BufReader::new(stream);
     match reader.fill_buf().ok().and_then(|bytes| bytes.first().copied()) {
         None => Visit::Nothing,
@@ -74,7 +74,7 @@ fn read(stream: &TcpStream) -> Visit {
 
 fn answer(mut stream: TcpStream, visit: &Visit) {
     if let Visit::Line(line) = visit {
-        // A visitor that has gone needs no answer.
+        // The client may have gone.
         let _gone = stream.write_all(format!("{MARKER}{line}\n").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The certificate authority of the demo: `portcullis ca`, made and run as anybody would.
+//! The certificate authority of the demo: `portcullis ca`, created and run like any other.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -12,18 +12,18 @@ use serde::Deserialize;
 
 use super::stage::{POLL, START, Stage};
 
-/// Folders on the stage: the authority's own, and that with a token for each identity.
+/// Folders: the CA's own, and the one with a token for each identity.
 const OWN: &str = "ca";
 const READY: &str = "identity";
 
-/// An authority that runs, and has a token ready for everybody whom it knows.
+/// A running CA with a token ready for each registered identity.
 pub(super) struct Authority {
     address: SocketAddr,
     /// Certificates of its roots.
     pub(super) roots: String,
 }
 
-/// What is looked for in its log.
+/// The fields of a log line that are used.
 #[derive(Deserialize)]
 struct Line {
     message: String,
@@ -31,7 +31,7 @@ struct Line {
 }
 
 impl Authority {
-    /// Makes it for these accounts of the namespace `shop`, and waits until each of them could ask.
+    /// Creates it for these accounts of the namespace `shop`, and waits until a token is ready for each.
     pub(super) fn start(stage: &Stage, accounts: &[(&str, &str)]) -> anyhow::Result<Self> {
         let (own, ready) = (stage.folder().join(OWN), stage.folder().join(READY));
         let made = program()?
@@ -53,24 +53,24 @@ impl Authority {
             .stdout(File::create(&log)?)
             .stderr(File::create(&errors)?);
         let id = stage.spawn(&mut command)?;
-        let said = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let content = |path: &Path| fs::read_to_string(path).unwrap_or_default();
         let has_token = |(account, _): &(&str, &str)| ready.join("shop").join(account).join("token").exists();
         let deadline = Instant::now() + START;
         while Instant::now() < deadline {
-            if let Some(address) = address(&said(&log))
+            if let Some(address) = address(&content(&log))
                 && accounts.iter().all(has_token)
             {
                 return Ok(Self { address, roots: fs::read_to_string(own.join("root-cert.pem"))? });
             }
             if stage.has_ended(id) {
-                bail!("the authority ended: {} {}", said(&errors).trim(), said(&log).trim());
+                bail!("the authority ended: {} {}", content(&errors).trim(), content(&log).trim());
             }
             thread::sleep(POLL);
         }
-        bail!("the authority is not ready after {START:?}: {} {}", said(&errors).trim(), said(&log).trim())
+        bail!("the authority is not ready after {START:?}: {} {}", content(&errors).trim(), content(&log).trim())
     }
 
-    /// `identity` of a sidecar: from this authority, with the token that lies ready for the account.
+    /// `identity` of a sidecar: from this CA, with the token that is ready for the account.
     pub(super) fn identity(&self, account: &str) -> String {
         let folder = format!("{READY}/shop/{account}");
         format!(
@@ -84,7 +84,7 @@ fn program() -> anyhow::Result<Command> {
     Ok(Command::new(env::current_exe().context("cannot find this program")?))
 }
 
-/// Where it listens, once it serves. The last line may be half written.
+/// Where it listens, once it serves. The last line may be incomplete.
 fn address(log: &str) -> Option<SocketAddr> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     lines.filter(|line| line.message == "serving").find_map(|line| line.listen)

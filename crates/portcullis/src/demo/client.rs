@@ -12,11 +12,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Nothing a client waits for takes longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The deadline for each step of a client.
+const TIMEOUT: Duration = Duration::from_secs(5);
 const LINE: u64 = 1024;
 
-/// What a client got for its line.
+/// What a client received for its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Got {
     /// An answer.
@@ -33,7 +33,8 @@ pub(super) fn plain(address: SocketAddr, line: &str) -> anyhow::Result<Got> {
 /// Sends a line over TLS that offers Istio's ALPN name and presents no certificate.
 pub(super) fn without_certificate(address: SocketAddr, line: &str) -> anyhow::Result<Got> {
     let provider = provider();
-    let verifier = Arc::new(Anybody { schemes: provider.signature_verification_algorithms.supported_schemes() });
+    let verifier =
+        Arc::new(AcceptAnyServer { schemes: provider.signature_verification_algorithms.supported_schemes() });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -44,18 +45,18 @@ pub(super) fn without_certificate(address: SocketAddr, line: &str) -> anyhow::Re
     Ok(connect(address)?.map_or_else(Got::from, |stream| exchange(StreamOwned::new(connection, stream), line)))
 }
 
-/// Connects. A sidecar can refuse so soon that connecting already tells: that is an outcome, no failure of the demo.
+/// Connects. A sidecar can refuse so early that connecting fails already: that is an outcome, not a failure of the demo.
 fn connect(address: SocketAddr) -> anyhow::Result<io::Result<TcpStream>> {
-    let stream = match TcpStream::connect_timeout(&address, PATIENCE) {
+    let stream = match TcpStream::connect_timeout(&address, TIMEOUT) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Err(error)),
         other => other.with_context(|| format!("cannot connect to {address}"))?,
     };
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(Ok(stream))
 }
 
-/// In TLS 1.3 a refused client only learns of it when it reads: so every client reads.
+/// In TLS 1.3 a refused client learns of it only when it reads, so every client reads.
 fn exchange(mut stream: impl Read + Write, line: &str) -> Got {
     if let Err(error) = writeln!(stream, "{line}").and_then(|()| stream.flush()) {
         return error.into();
@@ -74,14 +75,13 @@ impl From<io::Error> for Got {
     }
 }
 
-/// Takes any server for the right one. It belongs to an attacker on stage, who doesn't mind whom it talks to; nothing else
-/// in this program may use it.
+/// Accepts any server. For the attacker's client of the demo only; nothing else in this program may use it.
 #[derive(Debug)]
-struct Anybody {
+struct AcceptAnyServer {
     schemes: Vec<SignatureScheme>,
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _leaf: &CertificateDer<'_>,

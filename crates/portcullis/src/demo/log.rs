@@ -1,4 +1,4 @@
-//! The access log of a sidecar, read while it is written: the sidecar's own word on what it did with a connection.
+//! The access log of a sidecar, read while it is written: the sidecar's own record of each connection.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,9 +11,9 @@ use serde::Deserialize;
 use super::stage::POLL;
 
 /// A line must be there this long after the client has seen its connection end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the demo wants to know of an access line.
+/// The fields of an access line that the demo uses.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Access {
     pub(super) decision: String,
@@ -43,19 +43,23 @@ impl Log {
 
     /// The next access line; waits for it.
     pub(super) fn next(&mut self) -> anyhow::Result<Access> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LINE_TIMEOUT;
         loop {
             self.read()?;
             if !self.pending.is_empty() {
                 return Ok(self.pending.remove(0));
             }
-            anyhow::ensure!(Instant::now() < deadline, "no access line after {PATIENCE:?} in {}", self.path.display());
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "no access line after {LINE_TIMEOUT:?} in {}",
+                self.path.display()
+            );
             thread::sleep(POLL);
         }
     }
 
-    /// Access lines that nobody asked for yet.
-    pub(super) fn rest(&mut self) -> anyhow::Result<Vec<Access>> {
+    /// Access lines that were not consumed yet.
+    pub(super) fn unread(&mut self) -> anyhow::Result<Vec<Access>> {
         self.read()?;
         Ok(std::mem::take(&mut self.pending))
     }
@@ -65,7 +69,7 @@ impl Log {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         self.offset += whole as u64;
         for line in text.get(..whole).unwrap_or_default().lines() {

@@ -1,9 +1,9 @@
-//! The demonstration: what each mode lets through, shown with real processes on loopback and nothing installed.
+//! The demonstration: what each mode admits, shown with real processes on loopback and nothing installed.
 //!
-//! Three witnesses are heard for each attempt: the client (what came back), the app (who reached it) and the inbound
-//! sidecar (its access line). Only if they agree is an outcome believed. The expectations are those of Istio's
-//! PeerAuthentication, so `--check` makes the demonstration a test of the built binary. The sidecars of the mesh have their
-//! certificates from an authority that runs beside them; the intruder's has files of his own.
+//! Each attempt is observed at three points: the client (its answer), the app (its connections) and the inbound sidecar (its
+//! access line). An outcome counts only if they agree. The expectations are those of Istio's
+//! PeerAuthentication, so `--check` makes the demonstration a test of the built binary. The sidecars of the mesh get their
+//! certificates from a CA that runs beside them; the attacker's sidecar has files of its own.
 
 mod app;
 mod authority;
@@ -34,13 +34,13 @@ use crate::output;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-const SOMEBODY_ELSE: &str = "spiffe://cluster.local/ns/shop/sa/billing";
-/// Nothing made here is of use to anybody afterwards.
+const OTHER_SERVER: &str = "spiffe://cluster.local/ns/shop/sa/billing";
+/// No certificate of the demo is used longer.
 const TTL: Duration = Duration::from_secs(60 * 60);
 /// A changed policy must be in force within this; usual is a tenth of a second.
 const IN_FORCE: Duration = Duration::from_secs(10);
 
-/// How the demonstration is asked for.
+/// Options of the demonstration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) check: bool,
@@ -53,16 +53,16 @@ pub(crate) fn run(options: Options) -> CommandOutcome {
     let stage = Stage::new(options.keep).context("cannot make a folder for the demo")?;
     let folder = stage.folder().display().to_string();
     output::note(&format!("certificates, configurations and logs are in {folder} while this runs"));
-    let mut scene = Scene::set(&stage)?;
+    let mut scene = Scene::start(&stage)?;
     let mut columns = Vec::new();
     for mode in Mode::ALL {
-        columns.push(scene.play(mode).with_context(|| format!("mode {mode}"))?);
+        columns.push(scene.try_mode(mode).with_context(|| format!("mode {mode}"))?);
     }
-    scene.ensure_nobody_else_came()?;
+    scene.ensure_no_other_connection()?;
     let wrong = columns.iter().flat_map(|column| &column.cells).filter(|cell| !cell.is_right()).count();
     output::text(&format!(
-        "\nA client reaches for an app behind a sidecar, while its PeerAuthentication is edited:\n\n{}\n{} of {} as they \
-         must be, in {:.1} s.\n",
+        "\nA client connects to an app behind a sidecar, while its PeerAuthentication is edited:\n\n{}\n{} of {} as \
+         expected, in {:.1} s.\n",
         render(&columns),
         columns.len() * Attempt::ALL.len() - wrong,
         columns.len() * Attempt::ALL.len(),
@@ -73,26 +73,26 @@ pub(crate) fn run(options: Options) -> CommandOutcome {
     Ok(if options.check && wrong > 0 { Exit::Failure } else { Exit::Ok })
 }
 
-/// An app behind an inbound sidecar, and two outbound sidecars: an honest one and an intruder's.
+/// An app behind an inbound sidecar, and two outbound sidecars: one of the mesh and an attacker's.
 struct Scene<'s> {
     stage: &'s Stage,
     app: App,
     inbound: SocketAddr,
     cart: Sidecar,
-    /// Expects the right server.
+    /// Outbound listener that expects the right server.
     mesh: SocketAddr,
-    /// Expects somebody else.
+    /// Outbound listener that expects another server.
     wrong_identity: SocketAddr,
     web: Sidecar,
     wrong_ca: SocketAddr,
-    intruder: Sidecar,
+    attacker: Sidecar,
 }
 
 impl<'s> Scene<'s> {
-    fn set(stage: &'s Stage) -> anyhow::Result<Self> {
+    fn start(stage: &'s Stage) -> anyhow::Result<Self> {
         let authority = Authority::start(stage, &[("cart", SERVER), ("web", CLIENT)])?;
-        write_strange_certificate(stage, &authority.roots)?;
-        // The last mode of the walk: so the first one, too, is a change while the sidecar runs.
+        write_foreign_certificate(stage, &authority.roots)?;
+        // The last mode of the demo, so that the first one is a change of a running sidecar too.
         write_policy(stage, Mode::Disable)?;
         let app = App::start().context("cannot start the app")?;
         let (cart, [inbound]) = stage.start("cart", |[listen]| {
@@ -106,17 +106,17 @@ impl<'s> Scene<'s> {
             format!("  - {{listen: \"{listen}\", address: \"{inbound}\", mode: mtls, identities: [\"{id}\"]}}\n")
         };
         let (web, [mesh, wrong_identity]) = stage.start("web", |[right, wrong]| {
-            let upstreams = [upstream(right, SERVER), upstream(wrong, SOMEBODY_ELSE)].concat();
+            let upstreams = [upstream(right, SERVER), upstream(wrong, OTHER_SERVER)].concat();
             format!("{}outbound:\n  upstreams:\n{upstreams}", common("web", &authority.identity("web")))
         })?;
-        let (intruder, [wrong_ca]) = stage.start("intruder", |[listen]| {
-            format!("{}outbound:\n  upstreams:\n{}", common("web", STRANGE), upstream(listen, SERVER))
+        let (attacker, [wrong_ca]) = stage.start("attacker", |[listen]| {
+            format!("{}outbound:\n  upstreams:\n{}", common("web", FOREIGN_IDENTITY), upstream(listen, SERVER))
         })?;
-        Ok(Self { stage, app, inbound, cart, mesh, wrong_identity, web, wrong_ca, intruder })
+        Ok(Self { stage, app, inbound, cart, mesh, wrong_identity, web, wrong_ca, attacker })
     }
 
     /// Puts a mode in force and makes every attempt.
-    fn play(&mut self, mode: Mode) -> anyhow::Result<Column> {
+    fn try_mode(&mut self, mode: Mode) -> anyhow::Result<Column> {
         let in_force_after = self.put_in_force(mode)?;
         let mut cells = Vec::new();
         for attempt in Attempt::ALL {
@@ -126,7 +126,7 @@ impl<'s> Scene<'s> {
         Ok(Column { mode, in_force_after, cells })
     }
 
-    /// Edits the policy file and asks the sidecar, with connections, until it answers in the new mode.
+    /// Edits the policy file and opens probe connections until the sidecar logs the new mode.
     fn put_in_force(&mut self, mode: Mode) -> anyhow::Result<Duration> {
         write_policy(self.stage, mode)?;
         let begun = Instant::now();
@@ -144,7 +144,7 @@ impl<'s> Scene<'s> {
     }
 
     fn make(&mut self, attempt: Attempt, mode: Mode) -> anyhow::Result<Outcome> {
-        self.ensure_nobody_else_came()?;
+        self.ensure_no_other_connection()?;
         let line = format!("{attempt:?} under {mode}");
         let got = match attempt {
             Attempt::Plaintext => client::plain(self.inbound, &line),
@@ -157,9 +157,9 @@ impl<'s> Scene<'s> {
         let outbound = match attempt {
             Attempt::Plaintext | Attempt::NoCertificate => None,
             Attempt::Mesh | Attempt::WrongIdentity => Some(self.web.log.next()?),
-            Attempt::WrongCa => Some(self.intruder.log.next()?),
+            Attempt::WrongCa => Some(self.attacker.log.next()?),
         };
-        // Who refused whom? A server that is not the expected one is refused by the client's side.
+        // An unexpected server is refused by the client's sidecar, everything else by the server's.
         let refused_by = outbound.filter(|_| attempt == Attempt::WrongIdentity).unwrap_or_else(|| inbound.clone());
         let visits = self.app.take_visits();
         Ok(match (got, visits.as_slice()) {
@@ -178,31 +178,31 @@ impl<'s> Scene<'s> {
         })
     }
 
-    /// Each connection is accounted for: none that a witness saw too late may be taken for the next one's.
-    fn ensure_nobody_else_came(&mut self) -> anyhow::Result<()> {
+    /// Each connection is accounted for, so that a late record is not attributed to the next attempt.
+    fn ensure_no_other_connection(&mut self) -> anyhow::Result<()> {
         let visits = self.app.take_visits();
-        ensure!(visits.is_empty(), "the app was reached by somebody who was refused: {visits:?}");
-        let lines = self.cart.log.rest()?;
-        ensure!(lines.is_empty(), "the sidecar tells of connections that nobody made: {lines:?}");
+        ensure!(visits.is_empty(), "the app was reached by a refused connection: {visits:?}");
+        let lines = self.cart.log.unread()?;
+        ensure!(lines.is_empty(), "the sidecar logged unexpected connections: {lines:?}");
         Ok(())
     }
 }
 
-/// A stranger who has his own CA sign a certificate for a workload of the mesh. He trusts the mesh, so that it is the mesh
-/// that has to refuse.
-fn write_strange_certificate(stage: &Stage, mesh: &str) -> anyhow::Result<()> {
-    let strange = Root::generate(&TrustDomain::parse("cluster.local")?, TTL, &Clock::system())?;
-    let issued = strange.issue(&SpiffeId::parse(CLIENT)?, TTL, KeyType::EcdsaP256)?;
-    stage.write("intruder/key.pem", &issued.key_pem, Private::Yes)?;
-    stage.write("intruder/cert.pem", &issued.cert_chain_pem, Private::No)?;
-    stage.write("intruder/ca.pem", &[mesh, strange.cert_pem()].concat(), Private::No)
+/// A certificate for a workload of the mesh that a foreign CA signed. The attacker trusts the mesh's CA, so the refusal must
+/// come from the mesh.
+fn write_foreign_certificate(stage: &Stage, mesh: &str) -> anyhow::Result<()> {
+    let foreign = Root::generate(&TrustDomain::parse("cluster.local")?, TTL, &Clock::system())?;
+    let issued = foreign.issue(&SpiffeId::parse(CLIENT)?, TTL, KeyType::EcdsaP256)?;
+    stage.write("attacker/key.pem", &issued.key_pem, Private::Yes)?;
+    stage.write("attacker/cert.pem", &issued.cert_chain_pem, Private::No)?;
+    stage.write("attacker/ca.pem", &[mesh, foreign.cert_pem()].concat(), Private::No)
 }
 
-/// `identity` of the stranger's sidecar: files.
-const STRANGE: &str = "identity: {files: {certificate: intruder/cert.pem, privateKey: intruder/key.pem, \
-                       trustBundle: intruder/ca.pem}}\n";
+/// `identity` of the attacker's sidecar: files.
+const FOREIGN_IDENTITY: &str = "identity: {files: {certificate: attacker/cert.pem, privateKey: attacker/key.pem, \
+                       trustBundle: attacker/ca.pem}}\n";
 
-/// The first lines of a configuration: who the workload is, and where its certificate comes from.
+/// The first lines of a configuration: the workload and the source of its certificate.
 fn common(name: &str, identity: &str) -> String {
     format!("workload: {{name: {name}, namespace: shop, serviceAccount: {name}, labels: {{app: {name}}}}}\n{identity}")
 }

@@ -1,10 +1,11 @@
-//! `portcullis demo app`: an app for the compose quick start, which knows nothing of TLS. Plain HTTP/1, one request a
-//! connection: who it is, and what another app says when it is asked.
+//! `portcullis demo app`: an app for the compose quick start, which knows nothing of TLS. Plain HTTP/1, one request for each
+//! connection: it answers with its name, and with the answer of another app.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,16 +15,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::http::Url;
 
-/// How long a client has for its request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The deadline for a client's request, and for writing the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer heads are refused.
 const MAX_HEAD: usize = 16 * 1024;
-/// How long the other app has for its answer.
-const CALL: Duration = Duration::from_secs(2);
-/// What `/slow` waits at most.
+/// The deadline for the other app's answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest wait of `/slow`, in seconds.
 const MAX_SLOW: u64 = 60;
 
-/// What the app is told.
+/// Options of the app.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
@@ -36,7 +37,7 @@ struct Response {
     body: String,
 }
 
-/// Serves until SIGTERM or SIGINT; what is under way then is finished.
+/// Serves until SIGTERM or SIGINT; open requests are finished.
 ///
 /// # Errors
 /// If the address cannot be listened on.
@@ -61,22 +62,22 @@ pub(crate) fn serve(options: &Options) -> io::Result<()> {
             }
         }
         drop(listener);
-        let _nobody_waits = stop.send(true);
+        let _no_receiver = stop.send(true);
         while connections.join_next().await.is_some() {}
         println(&format!("{} ends", options.name));
         Ok(())
     })
 }
 
-/// A line that nobody may read is no reason to end.
+/// A line that cannot be written is no reason to end.
 fn println(line: &str) {
     let _unread = crate::output::text(&format!("{line}\n"));
 }
 
 async fn connection(mut stream: TcpStream, options: Options, mut stopping: watch::Receiver<bool>) {
-    // Who has not asked yet when the app is told to end has nothing to lose.
+    // A client that has not sent a request loses nothing when the app ends.
     let request = tokio::select! {
-        request = timeout(PATIENCE, request(&mut stream)) => request,
+        request = timeout(CLIENT_TIMEOUT, request(&mut stream)) => request,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
     let Ok(Ok(Some(target))) = request else { return };
@@ -85,14 +86,14 @@ async fn connection(mut stream: TcpStream, options: Options, mut stopping: watch
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let _gone = timeout(PATIENCE, async {
+    let _gone = timeout(CLIENT_TIMEOUT, async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     })
     .await;
 }
 
-/// The target of a GET; `None` if it is none, or too long.
+/// The target of a GET; `None` for another method or a head that is too long.
 async fn request(stream: &mut TcpStream) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -117,12 +118,8 @@ async fn respond(target: &str, options: &Options) -> Response {
     if target != "/" {
         return Response { status: "404 Not Found", body: format!("{name} has / and /slow?seconds=N\n") };
     }
-    let Some(url) = calls.clone() else { return ok(format!("hello from {name}\n")) };
-    let called = tokio::task::spawn_blocking({
-        let url = url.clone();
-        move || url.get(CALL)
-    });
-    match called.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+    let Some(url) = calls else { return ok(format!("hello from {name}\n")) };
+    match url.fetch(Method::GET, CALL_TIMEOUT).await {
         Ok(answer) if answer.status == 200 => ok(format!("hello from {name}\n{url} says: {}", answer.body)),
         Ok(answer) => Response {
             status: "502 Bad Gateway",

@@ -1,4 +1,4 @@
-//! The stage: a private folder and the processes that run in it. Both are gone when it is dropped, on every way out.
+//! A private folder and the processes that run in it. Both are removed when it is dropped, however the demo ends.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher as _, RandomState};
@@ -20,16 +20,16 @@ use crate::http::Url;
 
 /// A sidecar, or the authority, must be ready within this.
 pub(super) const START: Duration = Duration::from_secs(10);
-/// Pause between two looks at something that is awaited.
+/// Polling interval.
 pub(super) const POLL: Duration = Duration::from_millis(10);
-/// Exit codes of a process that a signal ended, as shells tell them.
+/// Exit codes of a process that a signal ended, in the convention of shells.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
 
-/// Folder and processes; dropping it clears them away.
+/// Folder and processes; dropping it removes them.
 pub(super) struct Stage(Arc<Inner>);
 
-/// What the watcher of signals clears too.
+/// Shared with the signal handler, which clears it too.
 struct Inner {
     folder: PathBuf,
     keep: bool,
@@ -37,17 +37,17 @@ struct Inner {
     children: Mutex<Option<Vec<Child>>>,
 }
 
-/// A sidecar that runs and is ready.
+/// A sidecar that is ready.
 pub(super) struct Sidecar {
     pub(super) log: Log,
 }
 
 impl Stage {
-    /// Makes the folder, which nobody else can look into.
+    /// Creates the folder, which only this user can read.
     pub(super) fn new(keep: bool) -> io::Result<Self> {
         let random = RandomState::new().hash_one(process::id());
         let folder = env::temp_dir().join(format!("portcullis-demo-{}-{random:016x}", process::id()));
-        // Not recursive: a folder that somebody else put there must not be used.
+        // Not recursive: a folder that another user put there must not be used.
         DirBuilder::new().mode(0o700).create(&folder)?;
         let stage = Self(Arc::new(Inner { folder, keep, children: Mutex::new(Some(Vec::new())) }));
         clear_on_signal(Arc::clone(&stage.0))?;
@@ -60,7 +60,7 @@ impl Stage {
 
     /// Writes a file, whole or not at all, replacing what was there.
     pub(super) fn write(&self, name: &str, content: &str, private: Private) -> anyhow::Result<()> {
-        // Under the lock, so that the folder is not made again behind the back of `clear`.
+        // Under the lock, so that the folder is not created again after `clear`.
         let children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(children.is_some(), "the demo is ending");
         let path = self.folder().join(name);
@@ -96,7 +96,7 @@ impl Stage {
         let errors = self.folder().join(format!("{name}.err"));
         let mut command = Command::new(env::current_exe().context("cannot find this program")?);
         command
-            .args(["proxy", "--log-format", "json", "--log-level", "info", "--config"])
+            .args(["proxy", "--log-format", "json", "--log-level", "info", "-c"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)
@@ -104,21 +104,21 @@ impl Stage {
         let id = self.spawn(&mut command)?;
         let url = Url::at(admin, "/healthz/ready");
         let deadline = Instant::now() + START;
-        let said = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let content = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         while Instant::now() < deadline {
             if url.get(Duration::from_secs(1)).is_ok_and(|answer| answer.status == 200) {
                 return Ok(Sidecar { log: Log::new(log) });
             }
             if self.has_ended(id) {
-                bail!("it ended: {} {}", said(&errors), said(&log));
+                bail!("it ended: {} {}", content(&errors), content(&log));
             }
             thread::sleep(POLL);
         }
-        bail!("it is not ready after {START:?}: {} {}", said(&errors), said(&log))
+        bail!("it is not ready after {START:?}: {} {}", content(&errors), content(&log))
     }
 
     pub(super) fn spawn(&self, command: &mut Command) -> anyhow::Result<u32> {
-        // Under the lock, so that no process is started behind the back of `clear`.
+        // Under the lock, so that no process is started after `clear`.
         let mut children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(children) = children.as_mut() else { bail!("the demo is ending") };
         let child = command.spawn()?;
@@ -173,7 +173,7 @@ fn clear_on_signal(stage: Arc<Inner>) -> io::Result<()> {
                 _ = terminate.recv() => TERMINATED,
             }
         });
-        // Held until the end: the main thread sees its sidecars die, and must not end the process with another code.
+        // Held until the end: the main thread sees its sidecars end, and must not exit with another code.
         let _held = stage.clear();
         process::exit(code);
     })?;

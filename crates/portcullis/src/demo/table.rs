@@ -1,22 +1,22 @@
-//! What was tried, what must become of it, and the table of both.
+//! The attempts, their expected and actual outcomes, and the table of them.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use portcullis_policy::Mode;
 
-/// Somebody who wants to reach the app.
+/// An attempt to reach the app.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Attempt {
-    /// Straight to the inbound sidecar, without TLS.
+    /// Directly to the inbound sidecar, without TLS.
     Plaintext,
     /// Through an outbound sidecar with a certificate of the mesh.
     Mesh,
     /// Through an outbound sidecar whose certificate claims the same ID but comes from another CA.
     WrongCa,
-    /// Through an outbound sidecar that expects somebody else behind the address.
+    /// Through an outbound sidecar that expects another server behind the address.
     WrongIdentity,
-    /// Straight to the inbound sidecar, with TLS as the mesh speaks it but without a certificate.
+    /// Directly to the inbound sidecar, with the mesh's TLS but without a certificate.
     NoCertificate,
 }
 
@@ -39,7 +39,7 @@ impl Attempt {
         match (self, mode) {
             (Self::Plaintext, Mode::Strict) => Expected::Refused,
             (Self::Plaintext, Mode::Permissive | Mode::Disable) => Expected::Plaintext,
-            // DISABLE is "do not look": the hello goes to the app, which can't make sense of it.
+            // DISABLE passes everything through uninspected: the ClientHello reaches the app, which does not understand it.
             (_, Mode::Disable) => Expected::RawTls,
             (Self::Mesh, _) => Expected::Mtls,
             (Self::WrongCa | Self::WrongIdentity | Self::NoCertificate, _) => Expected::Refused,
@@ -47,7 +47,7 @@ impl Attempt {
     }
 }
 
-/// What must become of an attempt.
+/// The expected outcome.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Expected {
     Refused,
@@ -67,18 +67,18 @@ impl fmt::Display for Expected {
     }
 }
 
-/// What became of it.
+/// The actual outcome.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
     /// The app was not reached; the sidecar's reason.
     Refused(String),
     /// The app answered, and the sidecar verified this identity.
     Mtls(String),
-    /// The app answered, and the sidecar knows nobody.
+    /// The app answered, and the sidecar verified no identity.
     Plaintext,
     /// The app was handed bytes of TLS, and the client got no answer.
     RawTls,
-    /// The witnesses do not agree with each other.
+    /// Client, app and sidecar do not agree.
     Contradiction(String),
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for Outcome {
 pub(super) struct Cell {
     pub(super) expected: Expected,
     pub(super) outcome: Outcome,
-    /// Whose identity an mTLS outcome must have.
+    /// The identity that an mTLS outcome must have.
     pub(super) client: String,
 }
 
@@ -120,7 +120,7 @@ impl fmt::Display for Cell {
         if self.is_right() {
             write!(f, "ok  {}", self.outcome)
         } else {
-            write!(f, "NO  {} (must be {})", self.outcome, self.expected)
+            write!(f, "NO  {} (expected {})", self.outcome, self.expected)
         }
     }
 }
@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_cell_says_what_it_must_be() {
+    fn a_wrong_cell_names_the_expected_outcome() {
         let column = Column {
             mode: Mode::Strict,
             in_force_after: Duration::from_millis(120),
             cells: vec![cell(Expected::Refused, Outcome::Plaintext)],
         };
         let table = render(&[column]);
-        assert!(table.contains("plaintext       NO  plaintext (must be refused)"), "{table}");
+        assert!(table.contains("plaintext       NO  plaintext (expected refused)"), "{table}");
         assert!(table.contains("STRICT"), "{table}");
     }
 }

@@ -60,6 +60,9 @@ fn pages_show_what_is_in_force_and_nothing_secret() {
     for certificate in [&own["certChain"][0], &own["rootCerts"][0]] {
         let serial = certificate["serialNumber"].as_str().unwrap();
         assert!(serial.len() > 10 && serial.bytes().all(|digit| digit.is_ascii_digit()), "{serial}");
+        let hex = certificate["serialNumberHex"].as_str().unwrap();
+        assert_eq!(u128::from_str_radix(hex, 16).unwrap().to_string(), serial, "{certificate}");
+        assert_eq!(certificate["issuer"], own["rootCerts"][0]["subject"], "{certificate}");
         let [from, until] = ["validFrom", "expirationTime"].map(|name| certificate[name].as_str().unwrap());
         assert!(from < until && from.len() == 20 && from.ends_with('Z'), "{from} {until}");
     }

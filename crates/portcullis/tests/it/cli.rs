@@ -478,7 +478,7 @@ mod certs {
         for wrong in [["--ttl", "24"], ["--ttl", "0h"], ["--key", "dsa"]] {
             assert_eq!(issue(&[&["--ca", &ca, "--id", ID], &wrong[..]].concat()).code, Some(64), "{wrong:?}");
         }
-        assert_eq!(issue(&["--ca", "/nowhere/at/all", "--id", ID]).code, Some(1));
+        assert_eq!(issue(&["--ca", "/nowhere/at/all", "--id", ID]).code, Some(65));
         fs::write(Path::new(&ca).join("ca-cert.pem"), "no PEM").unwrap();
         assert_eq!(issue(&["--ca", &ca, "--id", ID]).code, Some(65));
         assert!(!Path::new(&out).exists(), "nothing was written");
@@ -552,7 +552,7 @@ mod certs {
         assert_eq!(ensure(ca, ID, &out, &["--ttl", "24"]).code, Some(64));
         fs::remove_file(ca.join("root-cert.pem")).unwrap();
         let half = ensure(ca, ID, &out, &[]);
-        assert!(half.code == Some(1) && half.err.contains("root-cert.pem"), "{}", half.err);
+        assert!(half.code == Some(65) && half.err.contains("root-cert.pem"), "{}", half.err);
         assert_eq!(fs::read(ca.join("ca-key.pem")).unwrap(), key);
     }
 
@@ -686,7 +686,7 @@ mod demo {
         let output = Command::new(BIN).args(["demo", "--check"]).env("TMPDIR", temp.path()).output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{out}{err}");
-        assert!(out.contains("15 of 15 as they must be") && !out.contains("  NO  "), "{out}");
+        assert!(out.contains("15 of 15 as expected") && !out.contains("  NO  "), "{out}");
         for reason in ["plaintext_in_strict", "unknown_ca", "id_mismatch", "no_certificate"] {
             assert!(out.contains(reason), "{reason}: {out}");
         }

@@ -56,11 +56,14 @@ fn an_app_says_who_it_is_and_what_another_one_says() {
     let (code, body) = said(&get(&web.url).output().unwrap());
     assert_eq!(code, Some(0));
     assert_eq!(body, format!("hello from web\n{}/ says: hello from cart\n", cart.url));
-    assert_eq!(said(&get(&format!("{}/nothing", cart.url)).output().unwrap()).0, Some(1));
+    let nothing = get(&format!("{}/nothing", cart.url)).output().unwrap();
+    assert_eq!(said(&nothing), (Some(1), String::new()), "what failed is not on standard output");
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("cart has /"), "{nothing:?}");
     let gone = cart.url.clone();
     assert_eq!(cart.end(), Some(0));
-    let (code, body) = said(&get(&web.url).output().unwrap());
-    assert!(code == Some(1) && body.contains("cannot be asked"), "{body}");
+    let failed = get(&web.url).output().unwrap();
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.code() == Some(1) && told.contains("cannot be asked"), "{told}");
     assert_eq!(said(&get(&gone).output().unwrap()).0, Some(69));
     assert_eq!(web.end(), Some(0));
 }

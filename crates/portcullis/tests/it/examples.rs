@@ -107,29 +107,40 @@ fn the_quick_start_of_config_runs_as_its_readme_says() {
     eventually("the edit of the quick start", || passed(ports.address(18080), b"plaintext").then_some(()));
 }
 
-/// The blocks of a README that are marked as YAML.
-fn yaml_blocks(readme: &str) -> Vec<String> {
-    let blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
-    blocks.collect()
+/// The YAML of a document: blocks that are marked as such, and files that a shell block writes (`cat > x.yaml <<'END'`).
+fn yaml_of(document: &str) -> Vec<String> {
+    let blocks = document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let files = document.split(".yaml <<'END'\n").skip(1).map(|rest| rest.split("\nEND\n").next().unwrap());
+    blocks.chain(files).map(|text| format!("{text}\n")).collect()
 }
 
 #[test]
-fn the_readme_shows_a_valid_policy_and_a_valid_configuration() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+fn the_documents_show_valid_policies_and_valid_configurations() {
+    let root = repository();
+    let markdown = |folder: &str| {
+        let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "md")).collect::<Vec<_>>()
+    };
+    let documents = [vec![root.join("README.md")], markdown("docs/guides"), markdown("docs/reference")].concat();
     let folder = tempfile::tempdir().unwrap();
     let (mut policies, mut configurations) = (0, 0);
-    for block in yaml_blocks(&readme) {
-        let file = folder.path().join("block.yaml");
-        fs::write(&file, &block).unwrap();
-        let file = file.to_str().unwrap();
-        let answer = if block.contains("kind: PeerAuthentication") {
-            policies += 1;
-            portcullis(&["validate", "-f", file])
-        } else {
-            configurations += 1;
-            portcullis(&["config", "check", file])
-        };
-        assert!(answer.status.success(), "{block}{}", String::from_utf8_lossy(&answer.stderr));
+    for document in documents {
+        for yaml in yaml_of(&fs::read_to_string(&document).unwrap()) {
+            let file = folder.path().join("block.yaml");
+            fs::write(&file, &yaml).unwrap();
+            let file = file.to_str().unwrap();
+            let answer = if yaml.contains("kind: PeerAuthentication") {
+                policies += 1;
+                portcullis(&["validate", "-f", file])
+            } else if yaml.starts_with("workload:") {
+                configurations += 1;
+                portcullis(&["config", "check", "--no-paths", file])
+            } else {
+                continue;
+            };
+            let said = String::from_utf8_lossy(&answer.stdout);
+            assert!(answer.status.success(), "{}: {yaml}{said}", document.display());
+        }
     }
-    assert!(policies >= 1 && configurations >= 1, "{policies} policies, {configurations} configurations");
+    assert!(policies >= 3 && configurations >= 3, "{policies} policies, {configurations} configurations");
 }

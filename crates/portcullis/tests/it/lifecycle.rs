@@ -160,5 +160,5 @@ fn a_changed_configuration_is_told_and_not_taken() {
     fs::remove_file(&file).unwrap();
     assert!(needed("null"));
     cart.signal("HUP");
-    cart.logged(&["nobody knows whether a restart is needed"]);
+    cart.logged(&["it is unknown whether a restart is needed"]);
 }

@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod build_commit;
 mod ca;
 mod ca_hardening;
 mod ca_rotation;
@@ -20,6 +21,7 @@ mod demo_app;
 mod domains;
 mod endings;
 mod examples;
+mod grammar;
 mod hardening;
 mod http_hint;
 mod identity;

@@ -21,9 +21,9 @@ pub(super) struct NewRoot {
     /// How long a new root is valid, such as 3650d [default: $CITADEL_SELF_SIGNED_CA_CERT_TTL, or ten years]
     #[arg(long, value_name = "TTL", value_parser = ttl)]
     root_ttl: Option<Duration>,
-    /// Kind of key of a new root and of what signs below it: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519
+    /// Kind of key of a new root and of what signs below it
     /// [default: RSA with $CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE bits, or ecdsa-p256]
-    #[arg(long, value_name = "KIND", value_parser = key_type)]
+    #[arg(long, value_name = "KIND", value_parser = key_type())]
     key_type: Option<KeyType>,
 }
 

@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let level = args.log_level.clone().or(named).unwrap_or_else(|| "info".to_owned());
     let _log = log::init(format, &level).map_err(|error| Failure::message(Exit::Usage, error))?;
     panics::log();
-    sandbox.tell();
+    sandbox.log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let config = Config {
         dir: args.dir.clone(),

@@ -1,8 +1,8 @@
-//! `portcullis certs ensure`: a CA and a leaf are there and good, or are made; for a first start, any number of times.
+//! `portcullis certs ensure`: creates a CA and a leaf unless valid ones exist. Idempotent, for the first start of containers.
 //!
-//! Several containers start at once on one empty folder. Whoever holds the folder's lock decides alone, and a CA is written
-//! beside its place, declared complete by one rename, and only then moved there: whoever is killed in between leaves
-//! either nothing or what the next one can finish. A CA that is there is never replaced, whatever is wrong with it.
+//! Several containers may start at once on one empty folder. The holder of the folder's lock decides alone. A CA is written
+//! into a draft folder, declared complete by one rename, and only then moved into place: a process that is killed in between
+//! leaves nothing, or what the next one completes. An existing CA is never replaced, even if it is damaged.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::ValueHint;
 use portcullis_ca::{CaError, write};
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
@@ -19,42 +20,41 @@ use portcullis_tls::{Clock, CredentialFiles, Credentials, IdentityRules, MinVers
 use rustix::fs::{FlockOperation, flock};
 
 use super::{CA_CERT, CA_KEY, Ca, Existing, LEAF_CERT, LEAF_KEY, LEAF_TRUST, ROOT_CERT, bad_input, failure, parse_id};
-use crate::commands::Outcome;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The slowest key, RSA with 4096 bits, takes seconds; a few others may be before us.
-const LOCKED_WITHIN: Duration = Duration::from_secs(60);
+/// The slowest key, RSA with 4096 bits, takes seconds, and a few other processes may be first.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// A CA that is being written.
 const DRAFT: &str = ".making-ca";
-/// A CA that is complete and on its way to its place.
+/// A CA that is complete, but not moved into place yet.
 const COMPLETE: &str = ".made-ca";
 
-/// Make sure that a certificate is there and good, with a CA if there is none; says `unchanged` if so
+/// Ensure that a valid certificate exists, and a CA; prints `unchanged` if nothing had to be done
 ///
-/// For the first start of a container: any number of them may run at once on one CA folder. A new certificate is issued
-/// if there is none, or the one there is for another ID, is not signed by this CA, does not fit its key, or is past half of
-/// its life. A CA that is there is never replaced.
+/// For the first start of containers: any number of them may run this at once on one CA folder. A certificate is issued if
+/// there is none, or if it is for another ID, not signed by this CA, does not match its key, or is past half of its lifetime.
+/// An existing CA is never replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis certs ensure --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart
   portcullis certs ensure --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart --ttl 30d")]
 pub(super) struct Args {
-    /// Folder of the CA, as `certs init` writes it; a CA for the ID's trust domain is made if there is none
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the CA, as `certs init` writes it; a CA for the ID's trust domain is created if there is none
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     ca: PathBuf,
     /// SPIFFE ID of the workload
     #[arg(long, value_name = "SPIFFE_ID")]
     id: String,
-    /// Folder for cert.pem, key.pem and ca.pem; made if it is not there
-    #[arg(long, value_name = "DIR")]
+    /// Folder for cert.pem, key.pem and ca.pem; created if it is missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// How long a certificate that is issued is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = super::ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key of a certificate that is issued: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096 or ed25519
-    #[arg(long, value_parser = super::key_type, default_value = "ecdsa-p256")]
+    /// Kind of key of a certificate that is issued
+    #[arg(long, value_parser = super::key_type(), default_value = "ecdsa-p256")]
     key: KeyType,
 }
 
@@ -64,18 +64,18 @@ pub(super) fn run(args: &Args) -> Outcome {
         // Before a CA is made for it.
         return Err(bad_input(CaError::NoPath(id)));
     }
-    // Held until the leaf is written too: whoever shares `out` finds it whole.
+    // Held until the leaf is written too: processes that share `out` find it complete.
     let _lock = lock(&args.ca)?;
     if ensure_ca(&args.ca, &id.trust_domain())? {
         output::note(&format!("made a CA for {} in {}", id.trust_domain(), args.ca.display()));
     }
     let ca = Ca::read(&args.ca)?;
-    let place = args.out.display();
-    match wanting(&ca, &id, &args.out)? {
-        None => output::text(&format!("unchanged: {id} in {place}\n"))?,
+    let out = args.out.display();
+    match reason_to_issue(&ca, &id, &args.out)? {
+        None => output::text(&format!("unchanged: {id} in {out}\n"))?,
         Some(why) => {
             ca.issue(&id, args.ttl, args.key, &args.out, Existing::Replace)?;
-            output::text(&format!("issued: {id} in {place} ({why})\n"))?;
+            output::text(&format!("issued: {id} in {out} ({why})\n"))?;
         }
     }
     Ok(Exit::Ok)
@@ -86,7 +86,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
     let named = || folder.display().to_string();
     DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(named)?;
     let opened = File::open(folder).with_context(named)?;
-    let deadline = Instant::now() + LOCKED_WITHIN;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(opened),
@@ -97,7 +97,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
                 let message = format!(
                     "{}: another process has held the lock of this folder for {} s; end it and try again",
                     named(),
-                    LOCKED_WITHIN.as_secs()
+                    LOCK_TIMEOUT.as_secs()
                 );
                 return Err(Failure::message(Exit::Failure, message));
             }
@@ -106,12 +106,12 @@ pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
     }
 }
 
-/// Makes a CA if there is none; says whether it did. To be called with the lock.
+/// Creates a CA if there is none; returns whether it did. Call with the lock held.
 fn ensure_ca(folder: &Path, trust_domain: &TrustDomain) -> Result<bool, Failure> {
     let (draft, complete) = (folder.join(DRAFT), folder.join(COMPLETE));
     if complete.exists() {
-        // Whoever made it was killed before it was in its place.
-        settle(&complete, folder)?;
+        // Its creator was killed before it was in place.
+        move_into_place(&complete, folder)?;
         return Ok(true);
     }
     if [CA_KEY, CA_CERT, ROOT_CERT].iter().any(|name| folder.join(name).symlink_metadata().is_ok()) {
@@ -121,16 +121,16 @@ fn ensure_ca(folder: &Path, trust_domain: &TrustDomain) -> Result<bool, Failure>
         fs::remove_dir_all(&draft).with_context(|| draft.display().to_string())?;
     }
     DirBuilder::new().mode(0o700).create(&draft).with_context(|| draft.display().to_string())?;
-    for (name, content, private) in super::new_ca(trust_domain)? {
+    for super::NewFile { name, content, private } in super::new_ca(trust_domain)? {
         write(&draft.join(name), content.as_bytes(), private, false).map_err(failure)?;
     }
     fs::rename(&draft, &complete).with_context(|| complete.display().to_string())?;
-    settle(&complete, folder)?;
+    move_into_place(&complete, folder)?;
     Ok(true)
 }
 
-/// Moves a complete CA to its place, or what is left of it.
-fn settle(complete: &Path, folder: &Path) -> Result<(), Failure> {
+/// Moves a complete CA, or what is left of it, into place.
+fn move_into_place(complete: &Path, folder: &Path) -> Result<(), Failure> {
     for name in [CA_KEY, CA_CERT, ROOT_CERT] {
         let (from, to) = (complete.join(name), folder.join(name));
         if !from.exists() {
@@ -138,7 +138,7 @@ fn settle(complete: &Path, folder: &Path) -> Result<(), Failure> {
         }
         if to.symlink_metadata().is_ok() {
             let message = format!(
-                "{} is in the way of a CA that was being made in {}; remove one of the two",
+                "{} blocks a CA that was being created in {}; remove one of the two",
                 to.display(),
                 complete.display()
             );
@@ -151,8 +151,8 @@ fn settle(complete: &Path, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a new certificate is needed; nothing if the one that is there is good.
-fn wanting(ca: &Ca, id: &SpiffeId, out: &Path) -> Result<Option<String>, Failure> {
+/// Why a new certificate is needed; `None` if the existing one is valid.
+fn reason_to_issue(ca: &Ca, id: &SpiffeId, out: &Path) -> Result<Option<String>, Failure> {
     let mut found = Vec::new();
     for name in [LEAF_CERT, LEAF_KEY, LEAF_TRUST] {
         let file = out.join(name);
@@ -168,11 +168,11 @@ fn wanting(ca: &Ca, id: &SpiffeId, out: &Path) -> Result<Option<String>, Failure
     if trust != ca.trust.as_bytes() {
         return Ok(Some(format!("{LEAF_TRUST} was not the root of this CA")));
     }
-    Ok(judge(ca, id, certificate, key))
+    Ok(fault(ca, id, certificate, key))
 }
 
-/// Judges as the proxy will, and beyond that whose certificate it is and how old.
-fn judge(ca: &Ca, id: &SpiffeId, certificate: Vec<u8>, key: Vec<u8>) -> Option<String> {
+/// What is wrong with a certificate: validates as the proxy does, and checks which CA signed it and how old it is.
+fn fault(ca: &Ca, id: &SpiffeId, certificate: Vec<u8>, key: Vec<u8>) -> Option<String> {
     let clock = Clock::system();
     let now = clock.now_unix();
     // A root must have signed it itself, not another one of its bundle. A CA below a root stands in the chain.
@@ -195,7 +195,7 @@ fn judge(ca: &Ca, id: &SpiffeId, certificate: Vec<u8>, key: Vec<u8>) -> Option<S
         return Some("another CA signed it".to_owned());
     }
     let (begin, end) = (credentials.svid().leaf.not_before_unix, credentials.not_after_unix());
-    (now.saturating_sub(begin) >= end.saturating_sub(now)).then(|| "half of its life was over".to_owned())
+    (now.saturating_sub(begin) >= end.saturating_sub(now)).then(|| "half of its lifetime was over".to_owned())
 }
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
         fs::read(folder.join(CA_KEY)).unwrap()
     }
 
-    /// Every place at which whoever makes a CA can be killed.
+    /// Every point at which the creator of a CA can be killed.
     #[test]
     fn what_was_begun_is_dropped_and_what_was_complete_is_finished() {
         let folder = tempfile::tempdir().unwrap();

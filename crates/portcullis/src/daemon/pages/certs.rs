@@ -1,13 +1,13 @@
-//! `/certs`: the own certificate as ztunnel shows it, and every bundle that peers are judged by.
+//! `/certs`: the own certificate as ztunnel shows it, and every bundle that peers are verified against.
 
 use portcullis_identity::summary;
 use portcullis_tls::{CredentialReader, TrustBundle, utc};
 use serde_json::{Value, json};
 
-use crate::daemon::progress::Progress;
+use crate::daemon::source_status::SourceStatus;
 
 /// The page, also a part of `/config_dump`.
-pub(in crate::daemon) fn certs(reader: &CredentialReader, source: &Progress) -> Value {
+pub(in crate::daemon) fn certs(reader: &CredentialReader, source: &SourceStatus) -> Value {
     json!({ "certificates": certificates(reader), "source": source.page(), "trustBundles": bundles(reader) })
 }
 
@@ -43,7 +43,10 @@ fn roots(bundle: &TrustBundle) -> Vec<Value> {
 fn certificate_facts(der: &[u8]) -> Value {
     match summary(der) {
         Ok(facts) => json!({
+            "subject": facts.subject,
+            "issuer": facts.issuer,
             "serialNumber": facts.serial,
+            "serialNumberHex": facts.serial_hex,
             "validFrom": utc(facts.not_before_unix),
             "expirationTime": utc(facts.not_after_unix),
         }),

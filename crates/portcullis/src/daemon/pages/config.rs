@@ -8,33 +8,36 @@ use portcullis_tls::CredentialReader;
 use serde_json::{Map, Value, json};
 
 use super::certs::certificates;
-use super::duration;
 use super::policies::modes;
+use crate::daemon::format::duration;
 
-/// What the configuration leaves to the machine.
+/// Values that the configuration leaves to the machine.
 #[derive(Clone, Copy)]
 pub(in crate::daemon) struct Derived {
-    /// The cap on connections.
+    /// The limit on connections.
     pub(in crate::daemon) connections: usize,
-    /// The bound on connections that are undecided.
+    /// The limit on connections in detection or handshake.
     pub(in crate::daemon) handshakes: usize,
     /// Data-plane threads.
     pub(in crate::daemon) workers: usize,
 }
 
+/// What is in force besides the configuration.
+pub(in crate::daemon) struct InForce<'a> {
+    pub(in crate::daemon) derived: Derived,
+    pub(in crate::daemon) policy: &'a EffectivePolicy,
+    pub(in crate::daemon) mesh: &'a MeshConfig,
+    pub(in crate::daemon) credentials: &'a CredentialReader,
+}
+
 /// The page; `parts` are other pages that belong into it.
-pub(in crate::daemon) fn config(
-    settings: &Settings,
-    derived: Derived,
-    (policy, said): (&EffectivePolicy, &MeshConfig),
-    reader: &CredentialReader,
-    parts: [(&str, Value); 2],
-) -> Value {
+pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, parts: [(&str, Value); 2]) -> Value {
+    let InForce { derived, policy, mesh: mesh_config, credentials } = in_force;
     let mut dump = json!({
         "workload": workload(settings),
         "mesh": mesh(settings),
-        "identity": identity(settings, said),
-        "certificates": certificates(reader),
+        "identity": identity(settings, mesh_config),
+        "certificates": certificates(credentials),
         "modes": modes(settings, policy),
         "inbound": inbound(&settings.inbound),
         "outbound": outbound(&settings.outbound),
@@ -100,8 +103,8 @@ fn mesh(settings: &Settings) -> Value {
     })
 }
 
-/// Where the files are, not what is in them.
-fn identity(settings: &Settings, said: &MeshConfig) -> Option<Value> {
+/// The paths of the files, not their content.
+fn identity(settings: &Settings, mesh_config: &MeshConfig) -> Option<Value> {
     let identity = settings.identity.as_ref()?;
     let part = |millionths: u32| f64::from(millionths) / 1e6;
     let (name, source) = match &identity.source {
@@ -114,7 +117,7 @@ fn identity(settings: &Settings, said: &MeshConfig) -> Option<Value> {
             }),
         ),
         IdentitySource::Ca(ca) => {
-            let ((kind, kind_from), (ttl, ttl_from)) = (ca.key_in_force(said.key_type()), ca.ttl_in_force());
+            let ((kind, kind_from), (ttl, ttl_from)) = (ca.key_in_force(mesh_config.key_type()), ca.ttl_in_force());
             let renewal = ca.environment.renewal;
             (
                 "ca",
@@ -171,11 +174,11 @@ fn outbound(outbound: &Outbound) -> Value {
             "address": upstream.address.to_string(),
             "limit": upstream.limit,
         });
-        way(fields, &upstream.mode, upstream.service.as_deref())
+        with_route(fields, &upstream.mode, upstream.service.as_deref())
     });
     let routes = outbound.routes.iter().map(|route| {
         let cidrs: Vec<_> = route.cidrs.iter().map(ToString::to_string).collect();
-        way(
+        with_route(
             json!({ "hosts": route.hosts, "cidrs": cidrs, "ports": route.ports }),
             &route.mode,
             route.service.as_deref(),
@@ -193,8 +196,8 @@ fn outbound(outbound: &Outbound) -> Value {
     })
 }
 
-/// How a destination is reached, added to what names it.
-fn way(mut fields: Value, mode: &RouteMode, service: Option<&str>) -> Value {
+/// Adds how a destination is reached to the fields that name it.
+fn with_route(mut fields: Value, mode: &RouteMode, service: Option<&str>) -> Value {
     let (mode, identities) = match mode {
         RouteMode::Plaintext => ("plaintext", Vec::new()),
         RouteMode::Mtls(expected) => ("mtls", expected.iter().map(ToString::to_string).collect()),

@@ -1,9 +1,9 @@
-//! `/connections`: who is connected now.
+//! `/connections`: the open connections.
 
 use portcullis_telemetry::{Metrics, OpenConnection};
 use serde_json::{Value, json};
 
-use super::duration;
+use crate::daemon::format::duration;
 
 /// The page.
 pub(in crate::daemon) fn connections(metrics: &Metrics) -> Value {

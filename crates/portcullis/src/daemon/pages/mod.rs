@@ -1,7 +1,7 @@
-//! The pages of the admin address, each made when it is asked for, from what is in force at that moment.
+//! The pages of the admin address, each made for one request, from what is in force at that moment.
 //!
-//! JSON in ztunnel's camelCase; keys are in alphabetical order, so that two dumps can be compared line by line. Nothing in
-//! here reads a file, and keys are not in reach: what is shown is the configuration, the policies and public certificates.
+//! JSON in ztunnel's camelCase; keys are in alphabetical order, so that two dumps can be compared line by line. Nothing here
+//! reads a file, and no page has access to a key: they show the configuration, the policies and public certificates.
 
 pub(super) mod certs;
 pub(super) mod config;
@@ -9,9 +9,6 @@ pub(super) mod connections;
 pub(super) mod policies;
 pub(super) mod process;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use portcullis_tls::utc;
 use serde::Serialize;
 
 /// A page: pretty JSON and a newline.
@@ -22,24 +19,12 @@ pub(super) fn body(value: &impl Serialize) -> String {
     text
 }
 
-pub(super) fn system_time(at: SystemTime) -> String {
-    utc(i64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX))
-}
-
-/// As protobuf writes a duration in JSON: seconds.
-fn duration(duration: Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_durations_have_one_form() {
-        assert_eq!(system_time(UNIX_EPOCH + Duration::from_secs(1_700_000_000)), "2023-11-14T22:13:20Z");
-        assert_eq!(duration(Duration::from_secs(20)), "20s");
-        assert_eq!(duration(Duration::from_millis(250)), "0.25s");
+    fn a_page_has_its_keys_in_alphabetical_order_and_ends_with_a_newline() {
         assert_eq!(body(&serde_json::json!({"b": 1, "a": []})), "{\n  \"a\": [],\n  \"b\": 1\n}\n");
     }
 }

@@ -1,4 +1,4 @@
-//! `/policies`, `/explain` and the effective modes: what is in force, and whose word it is.
+//! `/policies`, `/explain` and the effective modes: what is in force, and which policy decided it.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use portcullis_policy::{Decided, EffectivePolicy, Mode, PeerAuthentication, Poli
 use portcullis_reload::{Problem, Status};
 use serde_json::{Value, json};
 
-use super::system_time;
+use crate::daemon::format::system_time;
 use crate::daemon::policies::named_ports;
 
-/// What a policy says where it says nothing.
+/// Istio's word for a mode that a policy leaves open.
 const UNSET: &str = "UNSET";
 
 /// The page, also a part of `/config_dump`. Without a policy folder there is no status.
@@ -31,21 +31,22 @@ fn problem(problem: &Problem) -> Value {
 }
 
 fn policy(policy: &PeerAuthentication) -> Value {
-    let said = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
-    let ports: BTreeMap<_, _> = policy.ports.iter().map(|(port, mode)| (port.to_string(), said(*mode))).collect();
+    let mode_or_unset = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
+    let ports: BTreeMap<_, _> =
+        policy.ports.iter().map(|(port, mode)| (port.to_string(), mode_or_unset(*mode))).collect();
     json!({
         "namespace": policy.namespace,
         "name": policy.name,
         "created": policy.created.map(|created| portcullis_tls::utc(created.unix_timestamp())),
         "selector": policy.selector,
-        "mode": said(policy.mode),
+        "mode": mode_or_unset(policy.mode),
         "ports": ports,
         "file": policy.file,
         "line": policy.line,
     })
 }
 
-/// The mode of each port that somebody names, and of all others.
+/// The mode of each port that the configuration or a policy names, and of all others.
 pub(super) fn modes(settings: &Settings, policy: &EffectivePolicy) -> Value {
     let port = |port: u16| {
         let mut decided = decided(policy.mode(port));

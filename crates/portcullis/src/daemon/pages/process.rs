@@ -1,29 +1,14 @@
 //! `/server_info` and `/listeners`: the process itself.
 
-use std::time::{Instant, SystemTime};
-
 use portcullis_config::Settings;
 use portcullis_proxy::drain::Phase;
 use serde_json::{Value, json};
 
-use super::{duration, system_time};
-use crate::commands::version::COMMIT;
-use crate::daemon::own_file::{Now, OwnFile};
+use crate::build_info::{COMMIT, VERSION};
+use crate::daemon::config_file::{ConfigChange, ConfigFile};
+use crate::daemon::format::{StartTime, duration, system_time};
 
-/// When it all began, by both clocks.
-#[derive(Clone, Copy)]
-pub(in crate::daemon) struct Birth {
-    at: SystemTime,
-    instant: Instant,
-}
-
-impl Birth {
-    pub(in crate::daemon) fn now() -> Self {
-        Self { at: SystemTime::now(), instant: Instant::now() }
-    }
-}
-
-/// Envoy's words for how far a process is.
+/// The state of the process, in Envoy's words.
 pub(in crate::daemon) const fn state(started: bool, phase: Phase) -> &'static str {
     match (phase, started) {
         (Phase::Running, false) => "INITIALIZING",
@@ -33,20 +18,20 @@ pub(in crate::daemon) const fn state(started: bool, phase: Phase) -> &'static st
 }
 
 /// The page `/server_info`.
-pub(in crate::daemon) fn server_info(birth: Birth, state: &str, own_file: &OwnFile) -> Value {
-    let restart_needed = match own_file.now() {
-        Now::Same => Value::Bool(false),
-        Now::Changed => Value::Bool(true),
-        Now::Unreadable(_) => Value::Null,
+pub(in crate::daemon) fn server_info(start_time: StartTime, state: &str, config_file: &ConfigFile) -> Value {
+    let restart_needed = match config_file.change() {
+        ConfigChange::Unchanged => Value::Bool(false),
+        ConfigChange::Changed => Value::Bool(true),
+        ConfigChange::Unreadable(_) => Value::Null,
     };
     json!({
-        "configFile": own_file.place().to_string(),
+        "configFile": config_file.source().to_string(),
         "restartNeeded": restart_needed,
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": VERSION,
         "commit": COMMIT,
         "state": state,
-        "startedAt": system_time(birth.at),
-        "uptime": duration(birth.instant.elapsed()),
+        "startedAt": system_time(start_time.wall()),
+        "uptime": duration(start_time.uptime()),
         "pid": std::process::id(),
     })
 }

@@ -2,13 +2,15 @@
 
 pub(crate) mod raw;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,27 +21,47 @@ pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 /// Longest wait for anything that should happen at once; generous, the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An address for a sidecar to listen on. It is on a loopback address that no other process has in use, so that nobody's
-/// outgoing connection takes the port in the meantime, and it is given out once.
+/// An address for a sidecar to listen on, given out once.
+///
+/// The host part is the process id, so no other process has the address; the port counts up within the process. Ports are
+/// below those that the system gives to outgoing connections, so none of these can take one in the meantime.
 pub(crate) fn free_address() -> SocketAddr {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    // Ids have 22 bits at most: 64 to 127, and two bytes.
     let [_, high, middle, low] = std::process::id().to_be_bytes();
-    free_on(Ipv4Addr::new(127, 64 + high % 64, middle, low))
-}
-
-/// A port of 127.0.0.1 that was free a moment ago, for where the address is fixed.
-pub(crate) fn free_port() -> u16 {
-    free_on(Ipv4Addr::LOCALHOST).port()
-}
-
-fn free_on(address: Ipv4Addr) -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
+    let ip = Ipv4Addr::new(127, 64 + high % 64, middle, low);
     loop {
-        let free = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
-        if given.insert(free) {
-            return free;
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        assert!(call < LEASED.start - COUNTED, "more addresses than ports");
+        let address = SocketAddr::from((ip, COUNTED + call));
+        // Somebody may listen on this port of every address.
+        if TcpListener::bind(address).is_ok() {
+            return address;
         }
     }
+}
+
+/// The first port of [`free_address`].
+const COUNTED: u16 = 12_000;
+/// The ports of [`free_port`].
+const LEASED: Range<u16> = 22_000..32_000;
+
+/// A port that is free on every address, for listeners whose address is fixed. It stays this process' own.
+pub(crate) fn free_port() -> u16 {
+    static LEASES: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let mut leases = LEASES.lock().unwrap();
+    // Where a process begins to look does not matter; that not all begin at one place saves time.
+    let offset = u16::try_from(std::process::id() % u32::try_from(LEASED.len()).unwrap()).unwrap();
+    for port in (LEASED.start + offset..LEASED.end).chain(LEASED) {
+        // An abstract socket belongs to the network namespace, as the port does, and ends with the process.
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("portcullis-test-port-{port}")).unwrap();
+        let Ok(lease) = UnixListener::bind_addr(&name) else { continue };
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            leases.push(lease);
+            return port;
+        }
+    }
+    panic!("no port of {LEASED:?} is free");
 }
 
 pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {

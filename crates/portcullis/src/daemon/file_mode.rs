@@ -1,21 +1,21 @@
-//! Who else may touch a file that holds a secret.
+//! Permission bits of a file that holds a secret: a key or a token.
 
 use portcullis_reload::FileContent;
 
-/// The rule for one file: who may write it is trusted by it, so anybody is too many; who may read it knows the secret.
-pub(super) struct Private {
+/// Checks the mode of one file: a file that anybody can write proves nothing, and a reader of it knows the secret.
+pub(super) struct SecretFileMode {
     what: &'static str,
     required: bool,
     warned: bool,
 }
 
-impl Private {
-    /// `what` is said in messages; with `required` a file that others may read is refused, not only warned about.
+impl SecretFileMode {
+    /// `what` names the secret in messages; with `required` a file that others can read is refused, not only warned about.
     pub(super) const fn new(what: &'static str, required: bool) -> Self {
         Self { what, required, warned: false }
     }
 
-    /// Refuses a file that anybody may write; warns once about one that others may read, or refuses it if so required.
+    /// Refuses a file that anybody can write; warns once about one that others can read, or refuses it if so required.
     pub(super) fn check(&mut self, file: &FileContent) -> Result<(), String> {
         let (shown, mode, what) = (file.path.display(), file.mode, self.what);
         if mode & 0o002 != 0 {
@@ -48,8 +48,8 @@ mod tests {
             (0o644, true, false),
             (0o602, false, false),
         ] {
-            assert_eq!(Private::new("token", false).check(&file(mode)).is_ok(), lenient, "{mode:o}");
-            assert_eq!(Private::new("token", true).check(&file(mode)).is_ok(), strict, "{mode:o}");
+            assert_eq!(SecretFileMode::new("token", false).check(&file(mode)).is_ok(), lenient, "{mode:o}");
+            assert_eq!(SecretFileMode::new("token", true).check(&file(mode)).is_ok(), strict, "{mode:o}");
         }
     }
 }

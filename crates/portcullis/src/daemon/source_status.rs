@@ -1,32 +1,31 @@
-//! How the credentials fare, whatever their source: for readiness, metrics, pages and reloads.
+//! The status of the source of credentials, for readiness, metrics, pages and reloads.
 
-use portcullis_reload::Watcher;
-use portcullis_telemetry::Metrics;
+use portcullis_reload::{Monitor, Watcher};
+use portcullis_telemetry::{Metrics, ReloadMetrics};
 use portcullis_tls::{CredentialReader, Unavailable};
 use serde_json::{Value, json};
 
-use super::pages::system_time;
-use super::status::{seconds, set};
+use super::format::{system_time, unix_seconds};
 
-/// What is known of the source. Cheap to clone.
+/// The source and its monitor. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) enum Progress {
+pub(super) enum SourceStatus {
     /// No identity is configured.
     None,
     /// Files are watched.
-    Files(portcullis_reload::Monitor),
-    /// Somebody is asked.
+    Files(Monitor),
+    /// An agent requests certificates.
     Agent {
         /// The key in `identity` that names the source.
         key: &'static str,
-        /// How it fares.
+        /// Its renewals and failures.
         monitor: portcullis_ca_client::Monitor,
         /// The files with bundles of foreign domains, if there are any.
-        files: Option<portcullis_reload::Monitor>,
+        files: Option<Monitor>,
     },
 }
 
-impl Progress {
+impl SourceStatus {
     pub(super) fn agent(key: &'static str, monitor: portcullis_ca_client::Monitor, watcher: Option<&Watcher>) -> Self {
         Self::Agent { key, monitor, files: watcher.map(Watcher::monitor) }
     }
@@ -38,7 +37,7 @@ impl Progress {
             Self::Files(monitor) => monitor.reload_now(),
             Self::Agent { monitor, files, .. } => {
                 monitor.renew_now();
-                files.iter().for_each(portcullis_reload::Monitor::reload_now);
+                files.iter().for_each(Monitor::reload_now);
             }
         }
     }
@@ -47,7 +46,7 @@ impl Progress {
     pub(super) fn pending(&self, reader: &CredentialReader) -> Option<String> {
         let why = match (self, reader.current()) {
             (Self::None, _) => {
-                return Some("identity (none configured: whatever is to be terminated is refused)".to_owned());
+                return Some("identity (none configured: connections that would be terminated are refused)".to_owned());
             }
             (_, Ok(_)) => return None,
             (_, Err(why)) => why,
@@ -62,16 +61,16 @@ impl Progress {
         })
     }
 
-    /// What is only worth knowing when somebody looks.
+    /// Sets the metrics that are computed when they are scraped.
     pub(super) fn refresh(&self, metrics: &Metrics, reader: &CredentialReader) {
         match self {
             Self::None => {}
-            Self::Files(monitor) => set(&metrics.credentials, Some(monitor)),
+            Self::Files(monitor) => refresh_reload_metrics(&metrics.credentials, monitor),
             Self::Agent { monitor, .. } => {
                 let status = monitor.status();
                 let failures = status.failures.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
                 if let Some(renewed_at) = status.renewed_at {
-                    metrics.credentials.set(reader.generation(), failures, seconds(renewed_at));
+                    metrics.credentials.set(reader.generation(), failures, unix_seconds(renewed_at));
                 }
                 metrics.identity.renewals(status.renewals, &status.failures, status.consecutive_failures);
                 metrics.identity.bundle_polls(status.bundle_polls, &status.bundle_failures);
@@ -111,4 +110,10 @@ impl Progress {
             }
         }
     }
+}
+
+/// Sets the metrics of a watched set of files.
+pub(super) fn refresh_reload_metrics(metrics: &ReloadMetrics, monitor: &Monitor) {
+    let status = monitor.status();
+    metrics.set(status.generation, status.problems, unix_seconds(status.loaded_at));
 }

@@ -1,8 +1,8 @@
-//! What the admin addresses answer and do: the content behind `portcullis_admin::State`.
+//! What the admin addresses answer and do: the implementation of `portcullis_admin::State`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use portcullis_admin::{Change, Page, State, Token, TokenError};
@@ -11,70 +11,73 @@ use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_proxy::limits;
 use portcullis_reload::Monitor;
+use portcullis_telemetry::Metrics;
 use portcullis_telemetry::log::Control;
-use portcullis_telemetry::{Metrics, ReloadMetrics};
 use portcullis_tls::CredentialReader;
 
-use super::credentials::Source;
-use super::ends::Wishes;
-use super::own_file::OwnFile;
+use super::admin_token::TokenFile;
+use super::config_file::ConfigFile;
+use super::credentials::CredentialSource;
+use super::format::{StartTime, unix_seconds};
 use super::pages::config::Derived;
-use super::pages::process::{self, Birth};
-use super::pages::{body, certs, config, connections, policies};
+use super::pages::{body, certs, config, connections, policies, process};
 use super::policies::Policies;
-use super::progress::Progress;
-use super::token::TokenFile;
+use super::shutdown::AdminRequests;
+use super::source_status::{SourceStatus, refresh_reload_metrics};
+use crate::build_info::VERSION;
 
 /// State behind the admin addresses.
-pub(super) struct Status {
-    birth: Birth,
+pub(super) struct AdminState {
+    start_time: StartTime,
     started: AtomicBool,
     settings: Settings,
-    own_file: Arc<OwnFile>,
+    config_file: Arc<ConfigFile>,
     derived: Derived,
     reader: CredentialReader,
     effective: Arc<ArcSwap<EffectivePolicy>>,
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
-    credentials: Progress,
+    credentials: SourceStatus,
     metrics: Metrics,
     drain: Arc<DrainTrigger>,
-    wishes: Arc<Wishes>,
+    requests: Arc<AdminRequests>,
     log: Control,
     token: Option<TokenFile>,
 }
 
-/// What the pages show, by who knows it.
+/// The parts of the daemon that the pages show or change.
 pub(super) struct Parts<'a> {
+    pub(super) start_time: StartTime,
     pub(super) settings: &'a Settings,
-    pub(super) own_file: &'a Arc<OwnFile>,
+    pub(super) config_file: &'a Arc<ConfigFile>,
     pub(super) workers: usize,
     pub(super) policies: &'a Policies,
-    pub(super) credentials: &'a Source,
+    pub(super) credentials: &'a CredentialSource,
     pub(super) metrics: &'a Metrics,
     pub(super) drain: &'a Arc<DrainTrigger>,
-    pub(super) wishes: &'a Arc<Wishes>,
+    pub(super) requests: &'a Arc<AdminRequests>,
     pub(super) log: Control,
 }
 
-impl Status {
-    pub(super) fn new(birth: Birth, parts: Parts<'_>) -> Self {
-        let Parts { settings, own_file, workers, policies, credentials, metrics, drain, wishes, log } = parts;
+impl AdminState {
+    pub(super) fn new(parts: Parts<'_>) -> Self {
+        let Parts { start_time, settings, config_file, workers, policies, credentials, metrics, drain, requests, log } =
+            parts;
         let connections = limits::in_force(settings);
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
-            birth,
-            own_file: Arc::clone(own_file),
+            start_time,
+            config_file: Arc::clone(config_file),
             started: AtomicBool::new(false),
             derived: Derived { connections, handshakes: limits::handshakes(settings, connections), workers },
             reader: credentials.reader.clone(),
             effective: Arc::clone(&policies.effective),
             set: Arc::clone(&policies.set),
             policies: policies.monitor(),
-            credentials: credentials.progress.clone(),
+            credentials: credentials.status.clone(),
             metrics: metrics.clone(),
             drain: Arc::clone(drain),
-            wishes: Arc::clone(wishes),
+            requests: Arc::clone(requests),
             log,
             token: settings.admin_token.clone().map(|path| TokenFile::new(path, private)),
             settings: settings.clone(),
@@ -90,12 +93,14 @@ impl Status {
         self.started.load(Ordering::Acquire)
     }
 
-    /// What is only worth knowing when somebody looks.
+    /// Sets the metrics that are computed when they are scraped.
     fn refresh(&self) {
-        set(&self.metrics.policies, self.policies.as_ref());
+        if let Some(policies) = &self.policies {
+            refresh_reload_metrics(&self.metrics.policies, policies);
+        }
         self.credentials.refresh(&self.metrics, &self.reader);
         if let Some(credentials) = self.reader.latest() {
-            let now = seconds(SystemTime::now());
+            let now = unix_seconds(SystemTime::now());
             #[allow(clippy::cast_precision_loss, reason = "times of this century are far below 2^53")]
             let left = |end: i64| end as f64 - now;
             self.metrics.set_expiry(left(credentials.not_after_unix()), left(credentials.root_not_after_unix()));
@@ -108,22 +113,12 @@ impl Status {
     }
 
     fn server_info(&self) -> serde_json::Value {
-        process::server_info(self.birth, process::state(self.is_started(), self.drain.phase()), &self.own_file)
+        let state = process::state(self.is_started(), self.drain.phase());
+        process::server_info(self.start_time, state, &self.config_file)
     }
 }
 
-pub(super) fn set(metrics: &ReloadMetrics, monitor: Option<&Monitor>) {
-    if let Some(status) = monitor.map(Monitor::status) {
-        metrics.set(status.generation, status.problems, seconds(status.loaded_at));
-    }
-}
-
-/// Seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-impl State for Status {
+impl State for AdminState {
     fn ready(&self) -> Result<(), String> {
         let mut pending = Vec::new();
         if !self.is_started() {
@@ -146,7 +141,7 @@ impl State for Status {
         vec![
             ("workload", format!("{}/{}", workload.namespace, workload.name)),
             ("identity", self.settings.own_id.to_string()),
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("version", VERSION.to_owned()),
             ("state", process::state(self.is_started(), self.drain.phase()).to_owned()),
             ("readiness", self.ready().map_or_else(|pending| format!("pending: {pending}"), |()| "ready".to_owned())),
         ]
@@ -155,10 +150,15 @@ impl State for Status {
     fn page(&self, page: Page) -> String {
         body(&match page {
             Page::ConfigDump => {
-                let parts = [("serverInfo", self.server_info()), ("policies", self.policies())];
                 let set = self.set.load();
-                let policy = (&**self.effective.load(), set.mesh());
-                config::config(&self.settings, self.derived, policy, &self.reader, parts)
+                let in_force = config::InForce {
+                    derived: self.derived,
+                    policy: &self.effective.load(),
+                    mesh: set.mesh(),
+                    credentials: &self.reader,
+                };
+                let parts = [("serverInfo", self.server_info()), ("policies", self.policies())];
+                config::config(&self.settings, &in_force, parts)
             }
             Page::Certs => certs::certs(&self.reader, &self.credentials),
             Page::Listeners => process::listeners(&self.settings, self.drain.phase()),
@@ -183,11 +183,11 @@ impl State for Status {
     fn change(&self, change: Change) {
         match change {
             Change::DrainListeners => {
-                // Here and now, so that whoever asks next already sees it.
+                // At once, so that the next request already sees it.
                 self.drain.advance(Phase::Unready);
-                self.wishes.drain_listeners();
+                self.requests.drain_listeners();
             }
-            Change::Quit => self.wishes.quit(),
+            Change::Quit => self.requests.shutdown(),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Starts what asks for certificates: the agent in a thread of its own, and the files that it needs.
+//! Starts the agent that requests certificates, from a CA or over the Workload API, in a thread of its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, ReadFile};
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
@@ -15,24 +16,33 @@ use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, cert
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use super::Refusal;
-use super::credentials::{rules, watch_files};
-use super::private::Private;
-use super::progress::Progress;
+use super::file_mode::SecretFileMode;
+use super::identity_files::{identity_rules, watch_files};
+use super::source_status::SourceStatus;
+use crate::exit::Failure;
 
-/// A longer token is none, in bytes: those of Kubernetes have about one thousand.
-const TOKEN: usize = 16 * 1024;
+/// The longest token that is accepted, in bytes: those of Kubernetes have about one thousand.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-type Started = (Progress, Option<Watcher>);
+/// The status of a started agent, and the watcher of the files that it needs.
+type Started = (SourceStatus, Option<Watcher>);
 
-pub(super) fn from_authority(
-    settings: &Settings,
+/// What every agent needs, whatever it asks.
+pub(super) struct AgentStart<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) store: CredentialStore,
+    pub(super) reader: CredentialReader,
+    pub(super) changed: Announcer,
+}
+
+/// Requests certificates from a CA.
+pub(super) fn from_ca(
+    start: AgentStart<'_>,
     ca: &CaClient,
     set: &Arc<ArcSwap<PolicySet>>,
     require_private: bool,
-    store: (CredentialStore, CredentialReader),
-    changed: Announcer,
-) -> Result<Started, Refusal> {
+) -> Result<Started, Failure> {
+    let AgentStart { settings, store, reader, changed } = start;
     let (ttl, ttl_from) = ca.ttl_in_force();
     let (kind, kind_from) = ca.key_in_force(set.load().mesh().key_type());
     let ttl = ttl.map(|ttl| format!("{}s", ttl.as_secs()));
@@ -40,45 +50,43 @@ pub(super) fn from_authority(
     if let Some(warning) = kind.warning() {
         tracing::warn!(key_type = %kind, "{warning}");
     }
-    let wanted = (ca.clone(), Arc::clone(set));
+    let (key_config, key_policies) = (ca.clone(), Arc::clone(set));
     let (foreign, watcher) = foreign(settings)?;
     let roots = ca.trust_bundle.clone();
     let inputs = Inputs {
         roots: Box::new(move || read(&roots).map(|file| file.content.to_vec())),
-        key_type: Box::new(move || wanted.0.key_in_force(wanted.1.load().mesh().key_type()).0),
+        key_type: Box::new(move || key_config.key_in_force(key_policies.load().mesh().key_type()).0),
         token: ca.token_file.clone().map(|path| token(path, require_private)),
         foreign,
     };
-    let announce = move || changed.announce();
-    let (agent, monitor) = CaAgent::new(ca.clone(), rules(settings), Clock::system(), inputs, store, announce);
-    in_a_thread(agent.run())?;
-    Ok((Progress::agent("ca", monitor, watcher.as_ref()), watcher))
+    let (rules, announce) = (identity_rules(settings), move || changed.announce());
+    let (agent, monitor) = CaAgent::new(ca.clone(), rules, Clock::system(), inputs, (store, reader), announce);
+    spawn_thread(agent.run())?;
+    Ok((SourceStatus::agent("ca", monitor, watcher.as_ref()), watcher))
 }
 
-pub(super) fn from_workload_api(
-    settings: &Settings,
-    api: &WorkloadApi,
-    store: (CredentialStore, CredentialReader),
-    changed: Announcer,
-) -> Result<Started, Refusal> {
+/// Receives certificates from a SPIFFE agent.
+pub(super) fn from_workload_api(start: AgentStart<'_>, api: &WorkloadApi) -> Result<Started, Failure> {
+    let AgentStart { settings, store, reader, changed } = start;
     let (foreign, watcher) = foreign(settings)?;
-    let announce = move || changed.announce();
-    let socket = api.socket.clone();
-    let (agent, monitor) = WorkloadApiAgent::new(socket, rules(settings), Clock::system(), foreign, store, announce);
-    in_a_thread(agent.run())?;
-    Ok((Progress::agent("workloadApi", monitor, watcher.as_ref()), watcher))
+    let (socket, rules, announce) = (api.socket.clone(), identity_rules(settings), move || changed.announce());
+    let (agent, monitor) = WorkloadApiAgent::new(socket, rules, Clock::system(), foreign, (store, reader), announce);
+    spawn_thread(agent.run())?;
+    Ok((SourceStatus::agent("workloadApi", monitor, watcher.as_ref()), watcher))
 }
 
-/// A runtime of its own, so that making a key delays no connection, and no load a renewal. It ends with the process.
-fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) -> Result<(), Refusal> {
-    let failed = |error: std::io::Error| Refusal::new(1, format!("cannot start a thread: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    thread::Builder::new().name("identity".to_owned()).spawn(move || runtime.block_on(work)).map_err(failed)?;
+/// Runs an agent with a runtime of its own: making a key delays no connection, and load delays no renewal. It ends with the
+/// process.
+fn spawn_thread(work: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a thread")?;
+    let thread = thread::Builder::new().name("identity".to_owned());
+    thread.spawn(move || runtime.block_on(work)).context("cannot start a thread")?;
     Ok(())
 }
 
-/// `mesh.trustBundles`, as they are now; files that turn bad leave the last good ones in force.
-fn foreign(settings: &Settings) -> Result<(watch::Receiver<Foreign>, Option<Watcher>), Refusal> {
+/// The current `mesh.trustBundles`; files that turn bad leave the last good ones in force.
+fn foreign(settings: &Settings) -> Result<(watch::Receiver<Foreign>, Option<Watcher>), Failure> {
     let (sender, receiver) = watch::channel(Foreign::new());
     let paths: Vec<PathBuf> = settings.foreign_bundles().cloned().collect();
     if paths.is_empty() {
@@ -105,22 +113,23 @@ fn roots(file: &FileContent) -> Result<Vec<CertificateDer<'static>>, String> {
     certificates(&file.content).map_err(|error| error.to_string())
 }
 
-/// The token, as it is when it is needed.
+/// The token, read anew each time it is needed.
 fn token(path: PathBuf, require_private: bool) -> ReadFile<zeroize::Zeroizing<String>> {
-    let mut mode = Private::new("token", require_private);
+    let mut mode = SecretFileMode::new("token", require_private);
     Box::new(move || {
         let file = read(&path)?;
         mode.check(&file)?;
         let text = std::str::from_utf8(&file.content).unwrap_or_default().trim();
-        let is_token = !text.is_empty() && text.len() <= TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_token =
+            !text.is_empty() && text.len() <= MAX_TOKEN_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
         let shown = path.display();
-        if is_token { Ok(text.to_owned().into()) } else { Err(format!("{shown}: what is in it is no token")) }
+        if is_token { Ok(text.to_owned().into()) } else { Err(format!("{shown}: its content is not a token")) }
     })
 }
 
 fn read(path: &std::path::Path) -> Result<FileContent, String> {
     let files = FileSet::Files(vec![path.to_owned()]).read().complete().map_err(|errors| errors.to_string())?;
-    files.into_iter().next().ok_or_else(|| format!("{}: not there", path.display()))
+    files.into_iter().next().ok_or_else(|| format!("{}: there is no such file", path.display()))
 }
 
 #[cfg(test)]
@@ -143,7 +152,7 @@ mod tests {
         };
         assert_eq!(write("a.b.c\n").as_deref(), Ok("a.b.c"));
         assert_eq!(write("d.e.f").as_deref(), Ok("d.e.f"));
-        for wrong in ["", " \n", "two words", "a\u{7}", &"x".repeat(TOKEN + 1)] {
+        for wrong in ["", " \n", "two words", "a\u{7}", &"x".repeat(MAX_TOKEN_BYTES + 1)] {
             assert!(write(wrong).is_err(), "{wrong:?}");
         }
         fs::write(&path, "a.b.c").unwrap();

@@ -1,0 +1,81 @@
+//! Values of the command line that several commands take: each is parsed once, and a shell can complete those of a closed set.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use portcullis_config::{NAME_RULE, is_name};
+use portcullis_identity::{KeyType, TrustDomain};
+use portcullis_policy::Mode;
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// One of the modes of PeerAuthentication.
+pub(crate) fn mode() -> impl TypedValueParser<Value = Mode> {
+    let known = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str));
+    known.try_map(|text| Mode::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or("unknown mode"))
+}
+
+/// One of the kinds of keys.
+pub(crate) fn key_type() -> impl TypedValueParser<Value = KeyType> {
+    let known = PossibleValuesParser::new(KeyType::ALL.map(|(name, _)| name));
+    known.try_map(|text| KeyType::named(&text).ok_or("unknown key type"))
+}
+
+/// A namespace by the rules of the configuration: a misspelt one would match nothing, and get the default as its answer.
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(NAME_RULE.to_owned()) }
+}
+
+pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+/// The lifetime of a certificate or token: a whole number and a unit, since `24` alone could mean hours or seconds.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    // A century keeps the end of a certificate within what a date can hold.
+    match with_unit(text, &[("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)]) {
+        Some(total @ 1..) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),
+        _ => Err("write a whole number and s, m, h or d, such as 24h; at most 100 years".to_owned()),
+    }
+}
+
+/// How long to wait: a whole number and a unit.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    match with_unit(text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]) {
+        Some(total @ 1..=86_400_000) => Ok(Duration::from_millis(total)),
+        _ => Err("write a whole number and ms, s, m or h, such as 60s; at most 24h".to_owned()),
+    }
+}
+
+/// A whole number times its unit.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_a_number_with_its_unit() {
+        for (text, seconds) in [("60s", 60), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(ttl(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", "24", "h", "0h", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "99999999999999999999d"] {
+            assert!(ttl(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_with_its_unit() {
+        for (text, milliseconds) in [("500ms", 500), ("60s", 60_000), ("5m", 300_000), ("24h", 86_400_000)] {
+            assert_eq!(timeout(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for wrong in ["", "60", "s", "0s", "-1s", "1.5s", "60S", "60 s", "25h", "99999999999999999999h"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+}
