@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use portcullis_config::Renewal;
+use portcullis_istio::Renewal;
 
 use crate::pause::{self, Backoff, Chance};
 

@@ -8,7 +8,7 @@
 //! - Every wait has a deadline, every queue an end, and no source address or identity can take what the others need.
 //! - A CA, roots or registrations that cannot be used never replace those in force.
 //!
-//! The root's key is never read. What Istio's operators say of roots and lifetimes is read from the folder too ([`judge_roots`]).
+//! The root's key is never read. IstioOperator documents in the folder add roots and lifetimes (`portcullis-istio`).
 
 mod audit;
 mod audit_file;
@@ -37,7 +37,6 @@ pub use audit_file::audit_files;
 pub use control::{Answer, Published, ask, published, rotate};
 pub use mint::{mint, trust_domain};
 pub use reload::{put_pair, reads};
-pub use resources::{ExtraRoot, JudgedRoots, judge_roots};
 pub use rotate::{Request as RotateRequest, Step};
 pub use server::{Authority, Config, Reload, StartError};
 pub use standing::{Began, Standing, Waited};

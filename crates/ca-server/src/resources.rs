@@ -8,66 +8,37 @@ use std::path::Path;
 
 use portcullis_ca::{MIN_TTL, Root, Usual, pem};
 use portcullis_identity::TrustDomain;
-use portcullis_policy::{Diagnostic, Loaded, MeshConfig, Place, PolicySet};
+use portcullis_istio::{ExtraRoots, Location, MeshConfig, RootCertificate, RootError};
+use portcullis_policy::{Diagnostic, Loaded, PolicySet};
 use portcullis_reload::FileContent;
 use portcullis_tls::{BundleError, TrustBundle, utc};
 use rustls_pki_types::CertificateDer;
 
-/// Extra roots and no more: an answer has to stay within what callers read.
-const MAX_ROOTS: usize = 32;
-/// Their length in PEM, in bytes, and no more.
-const MAX_PEM: usize = 64 * 1024;
-
-/// A root that workloads are to trust beside those of the CA.
+/// An extra root in the forms in which it is handed out.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ExtraRoot {
+pub(crate) struct ExtraRoot {
     der: CertificateDer<'static>,
     pem: String,
     not_after_unix: i64,
-    place: Place,
+    location: Location,
 }
 
-/// What there is to say about the roots of `caCertificates`.
-#[derive(Debug, Default)]
-pub struct JudgedRoots {
-    /// Those that can be used.
-    pub roots: Vec<ExtraRoot>,
-    /// What is no root, or is too much; with any of them nothing is to be used.
-    pub errors: Vec<Diagnostic>,
-    /// Roots that have ended, which are left out.
-    pub warnings: Vec<Diagnostic>,
+impl From<portcullis_istio::ExtraRoot> for ExtraRoot {
+    fn from(root: portcullis_istio::ExtraRoot) -> Self {
+        let RootCertificate { der, not_after_unix } = root.certificate;
+        Self { pem: pem(&der), der: CertificateDer::from(der), not_after_unix, location: root.location }
+    }
 }
 
-/// Judges the roots that resources name as every bundle is judged: certificates of CAs that are valid at this time, and nothing
-/// else.
-#[must_use]
-pub fn judge_roots(mesh: &MeshConfig, now_unix: i64) -> JudgedRoots {
-    let mut judged = JudgedRoots::default();
-    for entry in &mesh.ca_certificates {
-        match TrustBundle::from_pem(entry.pem.as_bytes(), now_unix) {
-            Ok(bundle) => judged.roots.extend(bundle.roots().map(|root| ExtraRoot {
-                der: root.der().clone(),
-                pem: pem(root.der()),
-                not_after_unix: root.not_after_unix(),
-                place: entry.place.clone(),
-            })),
-            // It vouches for nothing any more; that must not keep a CA from starting.
-            Err(error @ BundleError::Expired { .. }) => {
-                judged.warnings.push(entry.place.diagnostic(error.class(), error.to_string()));
-            }
-            Err(error) => judged.errors.push(entry.place.diagnostic(error.class(), error.to_string())),
-        }
-    }
-    let length: usize = judged.roots.iter().map(|root| root.pem.len()).sum();
-    if let Some(last) = judged.roots.last()
-        && (judged.roots.len() > MAX_ROOTS || length > MAX_PEM)
-    {
-        let count = judged.roots.len();
-        let message =
-            format!("{count} extra roots of {length} bytes; at most {MAX_ROOTS} and {MAX_PEM} bytes are handed out");
-        judged.errors.push(last.place.diagnostic("too-many-roots", message));
-    }
-    judged
+/// Parses the roots of an IstioOperator as every trust bundle is parsed.
+fn parse_roots(pem: &str, now_unix: i64) -> Result<Vec<RootCertificate>, RootError> {
+    let bundle = TrustBundle::from_pem(pem.as_bytes(), now_unix).map_err(|error| RootError {
+        reason: error.class(),
+        expired: matches!(error, BundleError::Expired { .. }),
+        message: error.to_string(),
+    })?;
+    let roots = bundle.roots();
+    Ok(roots.map(|root| RootCertificate { der: root.der().to_vec(), not_after_unix: root.not_after_unix() }).collect())
 }
 
 /// In force together.
@@ -119,10 +90,11 @@ pub(crate) fn parse(
     let (other, mut errors): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|error| matches!(error.reason, "unknown-kind" | "unsupported-kind"));
     warnings.extend(other);
-    let mut judged = judge_roots(set.mesh(), now_unix);
-    errors.append(&mut judged.errors);
-    warnings.append(&mut judged.warnings);
-    errors.extend(judged.roots.iter().filter_map(|root| foreign(root, domain)));
+    let mut checked = ExtraRoots::check(set.mesh(), |pem| parse_roots(pem, now_unix));
+    errors.append(&mut checked.errors);
+    warnings.append(&mut checked.warnings);
+    let extra: Vec<_> = checked.roots.into_iter().map(ExtraRoot::from).collect();
+    errors.extend(extra.iter().filter_map(|root| foreign(root, domain)));
     if !errors.is_empty() {
         return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     }
@@ -139,7 +111,7 @@ pub(crate) fn parse(
         tracing::warn!(%warning, "resource");
     }
     let mut roots = Vec::new();
-    for root in judged.roots {
+    for root in extra {
         if !roots.iter().any(|known: &ExtraRoot| known.der == root.der) {
             roots.push(root);
         }
@@ -153,7 +125,7 @@ fn foreign(root: &ExtraRoot, domain: &TrustDomain) -> Option<Diagnostic> {
     let named = Root::trust_domain_in(&root.pem).ok().filter(|named| named != domain)?;
     let message =
         format!("it has a root of trust domain {named}, and this CA is of {domain}; write it into trustBundles");
-    Some(root.place.diagnostic("td-bundle", message))
+    Some(root.location.diagnostic("td-bundle", message))
 }
 
 /// Who asks for no lifetime gets `workloadCertTTL`, or `secretTTL` where that is shorter: the one is what a CA issues, the
@@ -162,11 +134,11 @@ fn usual(mesh: &MeshConfig, environment: Usual, warnings: &mut Vec<Diagnostic>) 
     let shortest = [&mesh.workload_cert_ttl, &mesh.secret_ttl].into_iter().flatten().min_by_key(|ttl| ttl.value);
     if let Some(ttl) = shortest.filter(|ttl| ttl.value < MIN_TTL) {
         let message = "no certificate is issued for less than a minute; it will be one minute".to_owned();
-        warnings.push(ttl.place.diagnostic("lifetime-cut", message));
+        warnings.push(ttl.location.diagnostic("lifetime-cut", message));
     }
     if let Some(key) = &mesh.workload_key {
         let message = "has an effect in the policy folder of sidecars only: keys are made there".to_owned();
-        warnings.push(key.place.diagnostic("no-effect-here", message));
+        warnings.push(key.location.diagnostic("no-effect-here", message));
     }
     Usual { ttl: shortest.map(|ttl| ttl.value).or(environment.ttl), max_ttl: environment.max_ttl }
 }
@@ -174,9 +146,9 @@ fn usual(mesh: &MeshConfig, environment: Usual, warnings: &mut Vec<Diagnostic>) 
 /// Which roots workloads are told to trust beyond the CA's own, and who signs below them.
 fn tell(mesh: &MeshConfig, roots: &[ExtraRoot]) {
     for root in roots {
-        let entry = mesh.ca_certificates.iter().find(|entry| entry.place == root.place);
+        let entry = mesh.ca_certificates.iter().find(|entry| entry.location == root.location);
         let signers = entry.map(|entry| entry.signers.join(", ")).filter(|signers| !signers.is_empty());
-        let (file, line) = (&root.place.file, root.place.position.line);
+        let (file, line) = (&root.location.file, root.location.position.line);
         let until = utc(root.not_after_unix);
         tracing::info!(file, line, signers, until, "an extra root is handed out to workloads");
     }
@@ -248,7 +220,7 @@ mod tests {
             let place = format!("/ca/mesh.yaml:{lines}:9: spec.meshConfig.caCertificates[1].pem: ");
             assert!(why.starts_with(&place) && why.contains(what), "{place} {what}: {why}");
         }
-        let many: Vec<_> = (0..=MAX_ROOTS).map(|_| Authority::root("cluster.local").bundle_pem()).collect();
+        let many: Vec<_> = (0..33).map(|_| Authority::root("cluster.local").bundle_pem()).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         assert!(read(&roots(&many)).unwrap_err().contains("33 extra roots"));
         read(&roots(&many[1..])).unwrap();

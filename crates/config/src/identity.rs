@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis_identity::{KeyType, SpiffeId};
+use portcullis_istio::AgentEnvironment;
 use portcullis_yaml::{Cursor, Problems};
 
 use crate::outbound::{HostPort, host_port, is_host};
 use crate::read::{Reader, section};
-use crate::{Environment, value};
+use crate::value;
 
 /// `identity`.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub struct CaClient {
     /// `ttl`, if set: the lifetime to request; the CA may grant less.
     pub ttl: Option<Duration>,
     /// Istio's variables, which apply where a key is not set. The caller reads them.
-    pub environment: Environment,
+    pub environment: AgentEnvironment,
 }
 
 /// `identity.workloadApi`: the SPIFFE Workload API, as a SPIRE agent serves it.
@@ -119,7 +120,7 @@ impl Reader<'_> {
             token_file: token_file?,
             key_type: key_type?,
             ttl: ttl?,
-            environment: Environment::default(),
+            environment: AgentEnvironment::default(),
         })
     }
 

@@ -9,21 +9,21 @@
 
 mod checks;
 pub mod defaults;
-mod environment;
 mod identity;
 mod inbound;
 mod model;
 mod outbound;
 mod paths;
+mod precedence;
 mod read;
 mod value;
 
-pub use environment::{Environment, Origin, Renewal};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{Cidr, CidrError, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream};
 pub use paths::{NamedPath, PathUse, named_paths};
+pub use precedence::Origin;
 pub use read::{NAME_RULE, is_name, read};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_identity::KeyType;
+use portcullis_istio::AgentEnvironment;
 use portcullis_policy::Mode;
 
 use super::*;
@@ -283,7 +284,8 @@ fn the_file_goes_before_resources_and_these_before_the_environment() {
     let short = "identity: {ca: {address: \"ca.shop:15012\", trustBundle: root.pem}}";
     let IdentitySource::Ca(mut ca) = source(short) else { panic!("not a CA") };
     let hour = Duration::from_secs(3600);
-    ca.environment = Environment { ttl: Some(hour), key_type: Some(KeyType::EcdsaP384), ..Environment::default() };
+    ca.environment =
+        AgentEnvironment { ttl: Some(hour), key_type: Some(KeyType::EcdsaP384), ..AgentEnvironment::default() };
     assert_eq!(ca.key_in_force(None), (KeyType::EcdsaP384, Origin::Environment));
     assert_eq!(ca.key_in_force(Some(KeyType::Rsa4096)), (KeyType::Rsa4096, Origin::Resource));
     assert_eq!(ca.ttl_in_force(), (Some(hour), Origin::Environment));

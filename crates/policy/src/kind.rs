@@ -3,9 +3,8 @@
 //! A document that changes who is let in must never be skipped in silence: a policy with a slip in its `kind` would leave
 //! a port open that its author believes closed. Only what is surely something else is ignored, with a warning.
 
+use portcullis_istio::API_VERSION;
 use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
-
-use crate::operator;
 
 /// What to do with a document.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,12 +60,12 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
         "List" => return Kind::List,
         "PeerAuthenticationList" if ours => return Kind::List,
         "PeerAuthentication" if ours => return Kind::PeerAuthentication,
-        "IstioOperator" if version == operator::VERSION => return Kind::IstioOperator,
+        "IstioOperator" if version == API_VERSION => return Kind::IstioOperator,
         _ => {}
     }
     let is = |name: &str| kind.eq_ignore_ascii_case(name);
     if is("IstioOperator") {
-        let wanted = format!("write apiVersion: {} and kind: IstioOperator", operator::VERSION);
+        let wanted = format!("write apiVersion: {API_VERSION} and kind: IstioOperator");
         return refused("unsupported-version", format!("kind {shown_kind} of {shown_version} is not known; {wanted}"));
     }
     if is("PeerAuthentication") || is("PeerAuthenticationList") || is("List") {

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use portcullis_istio::MeshConfig;
+use portcullis_yaml::Diagnostic;
+
 use crate::source::{ParsedSource, Resource, Source};
-use crate::{Diagnostic, MeshConfig, PeerAuthentication, conflict};
+use crate::{PeerAuthentication, conflict};
 
 /// Every PeerAuthentication of a mesh, in any order, and what its IstioOperators say of certificates.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -55,7 +58,7 @@ impl PolicySet {
                 }
             }
             for operator in &source.operators {
-                loaded.set.mesh.add(operator.clone(), &mut loaded.errors);
+                loaded.set.mesh.merge(operator.clone(), &mut loaded.errors);
             }
             // By position within the file; files stay in the order in which they were given.
             if let Some(of_file) = loaded.errors.get_mut(start..) {

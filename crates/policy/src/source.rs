@@ -1,10 +1,11 @@
 //! One file: its documents, lists, and every error in it. What takes other files to see is in [`crate::load`].
 
-use portcullis_yaml::{Cursor, Position, Problem, Problems};
+use portcullis_istio::{MeshConfig, Operator};
+use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
+use crate::PeerAuthentication;
 use crate::kind::{self, Kind};
 use crate::resource::{self, Read};
-use crate::{Diagnostic, MeshConfig, PeerAuthentication, operator};
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -116,14 +117,12 @@ impl ParsedSource {
     }
 
     fn istio_operator(&mut self, root: &Cursor<'_>) {
-        let file = self.file.clone();
-        let mut reader = operator::Reader::new(&file);
-        let read = reader.document(root);
-        if reader.problems.is_empty() {
-            self.operators.push(read);
+        let Operator { mesh, problems, warnings } = Operator::read(&self.file, root);
+        if problems.is_empty() {
+            self.operators.push(mesh);
         }
-        self.warnings(reader.warnings.into_vec());
-        self.errors(reader.problems.into_vec());
+        self.warnings(warnings.into_vec());
+        self.errors(problems.into_vec());
     }
 
     fn warnings(&mut self, problems: Vec<Problem>) {

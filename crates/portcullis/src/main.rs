@@ -9,6 +9,7 @@ mod config_source;
 mod daemon;
 mod demo;
 mod exit;
+mod extra_roots;
 mod files;
 mod http;
 mod output;

@@ -15,6 +15,7 @@
 //! scalars. It knows nothing of what the documents mean.
 
 mod cursor;
+mod diagnostic;
 mod parse;
 mod problem;
 mod scalar;
@@ -22,6 +23,7 @@ mod suggest;
 mod tree;
 
 pub use cursor::{Cursor, Fields, printable};
+pub use diagnostic::Diagnostic;
 pub use parse::{Parsed, parse};
 pub use problem::{Position, Problem, Problems, reason};
 pub use scalar::{Scalar, ScalarKind, Style};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{CART, Running, rules};
 use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs};
-use portcullis_config::{CaClient, Environment, HostPort};
+use portcullis_config::{CaClient, HostPort};
 use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_testkit::certs::Authority;
 use portcullis_testkit::istio_ca::{IstioCa, Lie};
@@ -39,7 +39,7 @@ impl Scene {
             token_file: None,
             key_type: None,
             ttl: Some(Duration::from_secs(3600)),
-            environment: Environment::default(),
+            environment: portcullis_istio::AgentEnvironment::default(),
         };
         let token = Arc::new(Mutex::new(Ok("first".to_owned())));
         Self {

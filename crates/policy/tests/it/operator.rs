@@ -61,7 +61,10 @@ fn the_examples_of_the_guide_are_read_literally() {
     let [entry] = mesh.ca_certificates.as_slice() else { panic!("{mesh:?}") };
     assert_eq!(entry.pem, "-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n");
     assert_eq!(entry.signers, ["your-external-ca.example.com"]);
-    assert_eq!((entry.place.position.line, entry.place.field.as_str()), (7, "spec.meshConfig.caCertificates[0].pem"));
+    assert_eq!(
+        (entry.location.position.line, entry.location.field.as_str()),
+        (7, "spec.meshConfig.caCertificates[0].pem")
+    );
     // What Istio would not read is said, with what it would; caCertificates it reads as well.
     assert_eq!(
         places(&loaded.warnings),
@@ -77,7 +80,7 @@ fn the_examples_of_the_guide_are_read_literally() {
         let said = &warning.message;
         assert!(said.contains("works here, ignored by Istio") && said.contains(&format!("set {knob} in")), "{said}");
     }
-    let fields: Vec<_> = mesh.for_the_authority().into_iter().map(|place| place.field).collect();
+    let fields: Vec<_> = mesh.ca_only_locations().into_iter().map(|location| location.field).collect();
     assert_eq!(fields.len(), 3, "the key size is for workloads: {fields:?}");
 }
 
@@ -169,6 +172,6 @@ fn documents_add_up_and_must_not_contradict_each_other() {
     assert_eq!(loaded.set.mesh().key_type(), Some(KeyType::Rsa2048));
     let loaded = load(&[&day, &hour]);
     assert_eq!(places(&loaded.errors), ["3:47 spec.meshConfig.certificates.secretTTL conflicting-value"]);
-    assert!(loaded.errors[0].message.contains("0.yaml:3 says another value"), "{}", loaded.errors[0]);
+    assert!(loaded.errors[0].message.contains("0.yaml:3 sets another value"), "{}", loaded.errors[0]);
     assert_eq!(loaded.errors[0].file, "1.yaml");
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use portcullis_policy::{Diagnostic, PolicySet};
-use portcullis_tls::Clock;
 use serde::Serialize;
 
 use crate::exit::{Exit, Outcome};
+use crate::extra_roots;
 use crate::files::Policies;
 use crate::output::{self, Format};
 
@@ -38,7 +38,7 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> Outcome {
     let Policies { sources, mut errors } = Policies::read(&args.file);
     let loaded = PolicySet::load(&sources);
-    let roots = portcullis_ca_server::judge_roots(loaded.set.mesh(), Clock::system().now_unix());
+    let roots = extra_roots::check(loaded.set.mesh());
     errors.extend(loaded.errors.into_iter().chain(roots.errors));
     let warnings = loaded.warnings.into_iter().chain(roots.warnings).collect();
     let answer = Answer { valid: errors.is_empty(), documents: loaded.documents, errors, warnings };

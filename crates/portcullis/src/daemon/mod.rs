@@ -24,7 +24,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_config::{Environment, IdentitySource, RouteMode, Settings};
+use portcullis_config::{IdentitySource, RouteMode, Settings};
+use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
 use portcullis_proxy::changes::changes;
 use portcullis_proxy::drain::{DrainTrigger, drain};
@@ -182,8 +183,10 @@ fn processors() -> NonZeroUsize {
 /// Istio's variables, which apply to certificates from a CA only.
 fn apply_environment(settings: &mut Settings) -> Result<(), Failure> {
     if let Some(IdentitySource::Ca(ca)) = settings.identity.as_mut().map(|identity| &mut identity.source) {
-        ca.environment = Environment::read(|name| std::env::var(name).ok())
-            .map_err(|wrong| Failure::message(Exit::BadConfig, format!("bad environment\n{}", wrong.join("\n"))))?;
+        ca.environment = AgentEnvironment::read(|name| std::env::var(name).ok()).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Failure::message(Exit::BadConfig, format!("bad environment\n{}", lines.join("\n")))
+        })?;
     }
     Ok(())
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_config::{IdentitySource, Settings};
-use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, MeshConfig, Mode, ParsedSource, PolicySet};
+use portcullis_istio::MeshConfig;
+use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
 use portcullis_proxy::changes::Announcer;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
-use portcullis_tls::Clock;
+
+use crate::extra_roots;
 
 use super::identity_files::not_started;
 use crate::exit::{Exit, Failure};
@@ -86,7 +88,7 @@ impl Parsed {
 
 fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
     let workload = &settings.workload;
-    loaded.errors.extend(portcullis_ca_server::judge_roots(loaded.set.mesh(), Clock::system().now_unix()).errors);
+    loaded.errors.extend(extra_roots::check(loaded.set.mesh()).errors);
     if !loaded.errors.is_empty() {
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));
@@ -103,9 +105,9 @@ fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(Effect
 /// Warns about settings that have no effect on a sidecar.
 fn warn_without_effect(settings: &Settings, mesh: &MeshConfig) {
     let note = |warning: &Diagnostic| tracing::warn!(%warning, "policy");
-    for place in mesh.for_the_authority() {
+    for location in mesh.ca_only_locations() {
         let message = "has an effect in the folder of the CA only (`portcullis ca run --dir`)".to_owned();
-        note(&place.diagnostic("no-effect-here", message));
+        note(&location.diagnostic("no-effect-here", message));
     }
     let source = settings.identity.as_ref().map(|identity| &identity.source);
     let why = match source {
@@ -114,7 +116,7 @@ fn warn_without_effect(settings: &Settings, mesh: &MeshConfig) {
         _ => "has no effect: the certificate does not come from a CA (identity.ca)",
     };
     if let Some(key) = &mesh.workload_key {
-        note(&key.place.diagnostic("no-effect-here", why.to_owned()));
+        note(&key.location.diagnostic("no-effect-here", why.to_owned()));
     }
 }
 

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use portcullis_ca::Usual;
 use portcullis_identity::{KeyType, TrustDomain};
-use portcullis_policy::go_duration;
+use portcullis_istio::{IstiodVariables, VariableError};
 use portcullis_tls::Clock;
 
 use crate::commands::certs::{key_type, ttl};
 use crate::exit::{Exit, Failure};
 
-const YEAR: u64 = 365 * 24 * 3600;
 /// Ten years, as Istio's own root.
-const ROOT_TTL: Duration = Duration::from_secs(10 * YEAR);
+const ROOT_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How a new root is made.
 #[derive(Debug, clap::Args)]
@@ -30,7 +29,7 @@ pub(super) struct NewRoot {
 impl NewRoot {
     /// Makes it; what is worth a word about its key is said.
     pub(super) fn make(&self, trust_domain: &TrustDomain) -> Result<portcullis_ca::Root, Failure> {
-        let (ttl, kind) = self.resolve(&variable).map_err(|wrong| Failure::message(Exit::BadConfig, wrong))?;
+        let (ttl, kind) = self.resolve(&environment()).map_err(bad_variable)?;
         if let Some(warning) = kind.warning() {
             crate::output::note(&format!("warning: {kind}: {warning}"));
         }
@@ -38,14 +37,17 @@ impl NewRoot {
             .map_err(|error| Failure::new(Exit::Failure, error))
     }
 
-    fn resolve(&self, variable: &impl Fn(&str) -> Option<String>) -> Result<(Duration, KeyType), String> {
+    fn resolve(
+        &self,
+        variables: &IstiodVariables<impl Fn(&str) -> Option<String>>,
+    ) -> Result<(Duration, KeyType), VariableError> {
         let ttl = match self.root_ttl {
             Some(ttl) => Some(ttl),
-            None => lifetime("CITADEL_SELF_SIGNED_CA_CERT_TTL", variable)?,
+            None => variables.root_lifetime()?,
         };
         let kind = match self.key_type {
             Some(kind) => Some(kind),
-            None => key_size("CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE", variable)?,
+            None => variables.root_key_type()?,
         };
         Ok((ttl.unwrap_or(ROOT_TTL), kind.unwrap_or_default()))
     }
@@ -53,41 +55,29 @@ impl NewRoot {
 
 /// Lifetimes of workloads' certificates, where no file says any.
 pub(super) fn usual() -> Result<Usual, Failure> {
-    usual_of(&variable).map_err(|wrong| Failure::message(Exit::BadConfig, wrong))
+    usual_of(&environment()).map_err(bad_variable)
 }
 
-fn usual_of(variable: &impl Fn(&str) -> Option<String>) -> Result<Usual, String> {
-    let ttl = lifetime("DEFAULT_WORKLOAD_CERT_TTL", variable)?;
-    let max_ttl = lifetime("MAX_WORKLOAD_CERT_TTL", variable)?;
-    Ok(Usual { ttl, max_ttl })
+fn usual_of(variables: &IstiodVariables<impl Fn(&str) -> Option<String>>) -> Result<Usual, VariableError> {
+    Ok(Usual { ttl: variables.workload_lifetime()?, max_ttl: variables.max_workload_lifetime()? })
 }
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+fn environment() -> IstiodVariables<impl Fn(&str) -> Option<String>> {
+    IstiodVariables::new(|name| std::env::var(name).ok())
 }
 
-/// An empty variable counts as none.
-fn lifetime(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<Duration>, String> {
-    let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let usable = |ttl: &Duration| (60..=100 * YEAR).contains(&ttl.as_secs()) && ttl.subsec_nanos() == 0;
-    go_duration(&text).filter(usable).map(Some).ok_or_else(|| {
-        format!("{name}: \"{}\" is not a lifetime; write a duration as Go does, in whole seconds, a minute or more: 24h, 1h30m", text.escape_debug())
-    })
-}
-
-fn key_size(name: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<KeyType>, String> {
-    let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    text.parse().ok().and_then(KeyType::rsa).map(Some).ok_or_else(|| {
-        format!("{name}: \"{}\" is no size of an RSA key here; write 2048, 3072 or 4096", text.escape_debug())
-    })
+fn bad_variable(error: VariableError) -> Failure {
+    Failure::message(Exit::BadConfig, error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(variables: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
-        |name| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+    fn of(variables: &'static [(&'static str, &'static str)]) -> IstiodVariables<impl Fn(&str) -> Option<String>> {
+        IstiodVariables::new(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+        })
     }
 
     #[test]
@@ -97,7 +87,7 @@ mod tests {
         let both = of(&[("DEFAULT_WORKLOAD_CERT_TTL", "1h30m"), ("MAX_WORKLOAD_CERT_TTL", "2160h")]);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(usual_of(&both), Ok(Usual { ttl: seconds(5400), max_ttl: seconds(2160 * 3600) }));
-        let wrong = usual_of(&of(&[("MAX_WORKLOAD_CERT_TTL", "90d")])).unwrap_err();
+        let wrong = usual_of(&of(&[("MAX_WORKLOAD_CERT_TTL", "90d")])).unwrap_err().to_string();
         assert!(wrong.starts_with("MAX_WORKLOAD_CERT_TTL: \"90d\" is not"), "{wrong}");
         usual_of(&of(&[("DEFAULT_WORKLOAD_CERT_TTL", "59s")])).unwrap_err();
     }
@@ -110,7 +100,7 @@ mod tests {
         assert_eq!(none.resolve(&set), Ok((Duration::from_secs(48 * 3600), KeyType::Rsa3072)));
         let flags = NewRoot { root_ttl: Some(Duration::from_secs(3600)), key_type: Some(KeyType::Ed25519) };
         assert_eq!(flags.resolve(&set), Ok((Duration::from_secs(3600), KeyType::Ed25519)));
-        let wrong = none.resolve(&of(&[("CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE", "1024")])).unwrap_err();
+        let wrong = none.resolve(&of(&[("CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE", "1024")])).unwrap_err().to_string();
         assert!(wrong.contains("write 2048, 3072 or 4096"), "{wrong}");
     }
 }

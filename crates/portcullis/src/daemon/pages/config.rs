@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use portcullis_config::{IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
-use portcullis_policy::{EffectivePolicy, MeshConfig};
+use portcullis_istio::MeshConfig;
+use portcullis_policy::EffectivePolicy;
 use portcullis_tls::CredentialReader;
 use serde_json::{Map, Value, json};
 

@@ -1,9 +1,10 @@
-//! One error or warning, where it is and what would be right.
+//! An error or a warning with its file, its position and what would be right.
 
 use std::fmt;
 
-use portcullis_yaml::{Position, Problem};
 use serde::Serialize;
+
+use crate::problem::{Position, Problem};
 
 /// An error or a warning about a document.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -23,19 +24,23 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(crate) fn new(file: &str, problem: Problem) -> Self {
+    /// A problem of `file`.
+    #[must_use]
+    pub fn new(file: &str, problem: Problem) -> Self {
         let Problem { position, field, reason, message } = problem;
         Self { file: file.to_owned(), line: position.line, column: position.column, field, reason, message }
     }
 
-    pub(crate) fn at(file: &str, position: Position, reason: &'static str, message: String) -> Self {
+    /// An error or a warning about a position, without a field.
+    #[must_use]
+    pub fn at(file: &str, position: Position, reason: &'static str, message: String) -> Self {
         Self::new(file, Problem { position, field: String::new(), reason, message })
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A file may have any name; what is printed must stay one line.
+        // A file name may hold control characters; the text must stay on one line.
         for c in self.file.chars() {
             if c.is_control() { write!(f, "{}", c.escape_unicode())? } else { fmt::Write::write_char(f, c)? }
         }

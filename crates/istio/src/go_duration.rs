@@ -1,4 +1,4 @@
-//! Durations as Go writes them (`time.ParseDuration`), which is how Istio reads its own: `24h`, `1h30m`, `1.5h`.
+//! Go's durations (`time.ParseDuration`), the form that Istio uses: `24h`, `1h30m`, `1.5h`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
-    // U+00B5 and U+03BC: Go takes both.
+    // U+00B5 and U+03BC: Go accepts both.
     ("µs", 1_000),
     ("μs", 1_000),
     ("ms", 1_000_000),
@@ -15,7 +15,7 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads one. `None` if Go would refuse it, or if it is negative, which no lifetime is.
+/// Reads a duration. `None` if Go would refuse it, or if it is negative, which no lifetime can be.
 ///
 /// As in Go a number may have a fraction, units may come in any order and more than once, there is no day, and the longest
 /// duration has 2^63 - 1 nanoseconds (some 292 years).
@@ -49,7 +49,7 @@ fn part(text: &str) -> Option<(u64, &str)> {
     let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let mut nanos = whole.checked_mul(scale)?;
-    // Each further digit is worth a tenth of the one before; what is below a nanosecond is cut off, as in Go.
+    // Each further digit is worth a tenth of the one before. Fractions of a nanosecond are dropped, as in Go.
     let mut worth = u128::from(scale) * 1_000_000_000;
     let mut part = 0_u128;
     for digit in fraction.bytes() {
@@ -68,7 +68,7 @@ fn digits(text: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    /// Rows of Go's own table in `time/time_test.go`, as far as they are not negative.
+    /// The rows of Go's table in `time/time_test.go` that are not negative.
     #[test]
     fn durations_are_those_of_go() {
         let (ms, s, m, h) = (1_000_000, 1_000_000_000_u64, 60_000_000_000, 3_600_000_000_000);

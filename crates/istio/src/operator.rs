@@ -1,7 +1,7 @@
-//! One IstioOperator document. Of its many fields four mean something here; each of the others is noted.
+//! One IstioOperator document. Four of its many fields have a meaning here; each of the others is a warning.
 //!
-//! `meshConfig.certificates` with lifetimes and a key size is what guides to Istio write, and no field of Istio's own
-//! MeshConfig, where `certificates` is a list of DNS certificates. So whoever writes it is told what Istio reads instead.
+//! Guides to Istio write `meshConfig.certificates` with lifetimes and a key size, but Istio's own MeshConfig has no such field:
+//! there `certificates` is a list of DNS certificates. The warning names the setting that Istio reads instead.
 
 use std::time::Duration;
 
@@ -9,30 +9,45 @@ use portcullis_identity::KeyType;
 use portcullis_yaml::{Content, Cursor, Fields, Problem, Problems, printable, reason};
 
 use crate::go_duration::go_duration;
-use crate::mesh_config::{CaCertificates, MeshConfig, Place, Placed};
+use crate::mesh_config::{CaCertificates, Located, Location, MeshConfig};
 
-/// The `apiVersion` of the kind.
-pub(crate) const VERSION: &str = "install.istio.io/v1alpha1";
+/// The `apiVersion` of IstioOperator.
+pub const API_VERSION: &str = "install.istio.io/v1alpha1";
 
-/// Ten years: a longer lifetime is a slip.
-const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// The most signers' names in one entry.
+/// Ten years: a longer lifetime is a typing error.
+const MAX_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// The most signer names in one entry.
 const MAX_SIGNERS: usize = 64;
 
-/// What reading came to. The configuration is worth something only if no problem was added.
-pub(crate) struct Reader<'a> {
-    pub(crate) file: &'a str,
-    pub(crate) problems: Problems,
-    pub(crate) warnings: Problems,
+/// One IstioOperator document as it was read.
+#[derive(Debug, Default)]
+pub struct Operator {
+    /// Its settings, which are not to be used if there is any problem.
+    pub mesh: MeshConfig,
+    /// What is wrong.
+    pub problems: Problems,
+    /// What has no effect, or has one here but not in Istio.
+    pub warnings: Problems,
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) const fn new(file: &'a str) -> Self {
-        Self { file, problems: Problems::new(), warnings: Problems::new() }
+impl Operator {
+    /// Reads the document at `root`, which is in `file`.
+    #[must_use]
+    pub fn read(file: &str, root: &Cursor<'_>) -> Self {
+        let mut reader = Reader { file, problems: Problems::new(), warnings: Problems::new() };
+        let mesh = reader.document(root);
+        Self { mesh, problems: reader.problems, warnings: reader.warnings }
     }
+}
 
-    /// Reads one document.
-    pub(crate) fn document(&mut self, root: &Cursor<'_>) -> MeshConfig {
+struct Reader<'a> {
+    file: &'a str,
+    problems: Problems,
+    warnings: Problems,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, root: &Cursor<'_>) -> MeshConfig {
         let known = ["apiVersion", "kind", "metadata", "spec", "status"];
         let mesh = self.lenient(root, &known).and_then(|fields| present(&fields, "spec"));
         let mesh = mesh.and_then(|spec| self.lenient(&spec, &["meshConfig"]));
@@ -51,7 +66,7 @@ impl<'a> Reader<'a> {
         config
     }
 
-    /// The fields of a mapping of which Istio knows many more: those are noted and ignored.
+    /// The fields of a mapping that has many more in Istio: those are ignored with a warning.
     fn lenient<'t>(&mut self, at: &Cursor<'t>, known: &[&str]) -> Option<Fields<'t>> {
         let mut found = Problems::new();
         let fields = at.fields(known, &mut found);
@@ -66,7 +81,7 @@ impl<'a> Reader<'a> {
         fields
     }
 
-    /// A root whose use is restricted in a way that is not understood would be trusted too widely, so nothing is ignored here.
+    /// Nothing is ignored here: a root with a restriction that is not implemented would be trusted too widely.
     fn ca_certificates(&mut self, at: &Cursor<'_>) -> Option<CaCertificates> {
         let fields = at.fields(&["pem", "certSigners", "trustDomains", "spiffeBundleUrl"], &mut self.problems)?;
         for (name, instead) in [
@@ -91,7 +106,7 @@ impl<'a> Reader<'a> {
             }
             signers.extend(items.iter().filter_map(|item| item.string(&mut self.problems)).map(str::to_owned));
         }
-        Some(CaCertificates { pem: text.to_owned(), signers, place: self.place(&pem) })
+        Some(CaCertificates { pem: text.to_owned(), signers, location: self.location(&pem) })
     }
 
     fn certificates(&mut self, at: &Cursor<'_>, config: &mut MeshConfig) {
@@ -106,11 +121,11 @@ impl<'a> Reader<'a> {
         config.workload_key = present(&fields, "workloadRSAKeySize").and_then(|at| self.key_size(&at));
     }
 
-    fn lifetime(&mut self, fields: &Fields<'_>, name: &str, instead: &str) -> Option<Placed<Duration>> {
+    fn lifetime(&mut self, fields: &Fields<'_>, name: &str, instead: &str) -> Option<Located<Duration>> {
         let at = present(fields, name)?;
         self.istio_ignores(&at, instead);
         let text = at.string(&mut self.problems)?;
-        let whole = |ttl: &Duration| ttl.subsec_nanos() == 0 && !ttl.is_zero() && *ttl <= LONGEST;
+        let whole = |ttl: &Duration| ttl.subsec_nanos() == 0 && !ttl.is_zero() && *ttl <= MAX_LIFETIME;
         let Some(value) = go_duration(text).filter(whole) else {
             let message = format!(
                 "\"{}\" is not a lifetime; write a duration as Go does, in whole seconds and ten years at most: 24h, 1h30m",
@@ -119,21 +134,21 @@ impl<'a> Reader<'a> {
             at.report("invalid-value", message, &mut self.problems);
             return None;
         };
-        Some(Placed { value, place: self.place(&at) })
+        Some(Located { value, location: self.location(&at) })
     }
 
-    fn key_size(&mut self, at: &Cursor<'_>) -> Option<Placed<KeyType>> {
+    fn key_size(&mut self, at: &Cursor<'_>) -> Option<Located<KeyType>> {
         self.istio_ignores(at, "WORKLOAD_RSA_KEY_SIZE in the environment of its agents");
         let bits = at.integer(0, i64::MAX, &mut self.problems)?;
         let Some(value) = KeyType::rsa(bits) else {
             at.report(
                 "invalid-value",
-                format!("{bits} is no size of an RSA key here; write 2048, 3072 or 4096"),
+                format!("{bits} is not a supported RSA key size; write 2048, 3072 or 4096"),
                 &mut self.problems,
             );
             return None;
         };
-        Some(Placed { value, place: self.place(at) })
+        Some(Located { value, location: self.location(at) })
     }
 
     fn istio_ignores(&mut self, at: &Cursor<'_>, instead: &str) {
@@ -141,12 +156,12 @@ impl<'a> Reader<'a> {
         at.report("ignored-by-istio", message, &mut self.warnings);
     }
 
-    fn place(&self, at: &Cursor<'_>) -> Place {
-        Place { file: self.file.to_owned(), position: at.position(), field: at.field().to_owned() }
+    fn location(&self, at: &Cursor<'_>) -> Location {
+        Location { file: self.file.to_owned(), position: at.position(), field: at.field().to_owned() }
     }
 }
 
-/// A field that is written and not null.
+/// A field that is present and not null.
 fn present<'t>(fields: &Fields<'t>, name: &str) -> Option<Cursor<'t>> {
     fields.get(name).filter(|at| !at.is_null())
 }
