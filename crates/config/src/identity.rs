@@ -7,8 +7,8 @@ use portcullis_identity::{KeyType, SpiffeId};
 use portcullis_istio::AgentEnvironment;
 use portcullis_yaml::{Cursor, Problems};
 
+use crate::fields::{Reader, section};
 use crate::outbound::{HostPort, host_port, is_host};
-use crate::read::{Reader, section};
 use crate::value;
 
 /// `identity`.

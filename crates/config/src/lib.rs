@@ -9,6 +9,7 @@
 
 mod checks;
 pub mod defaults;
+mod fields;
 mod identity;
 mod inbound;
 mod model;

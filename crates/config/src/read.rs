@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
-use portcullis_yaml::{Cursor, Fields, Problem, Problems};
+use portcullis_yaml::{Cursor, Problem, Problems};
 
+use crate::fields::{Reader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 use crate::{Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
 
@@ -42,7 +43,7 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
         problems.push(problem);
     }
     let settings = match parsed.documents.as_slice() {
-        [document] => Reader { folder }.settings(&Cursor::root(document), &mut problems),
+        [document] => Reader::new(folder).settings(&Cursor::root(document), &mut problems),
         documents => {
             if problems.is_empty() {
                 problems.push(Problem {
@@ -61,24 +62,6 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
     match settings {
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems.into_vec()),
-    }
-}
-
-pub(crate) struct Reader<'a> {
-    folder: &'a Path,
-}
-
-/// A section that may be absent: read it, or take the default.
-pub(crate) fn section<T>(
-    fields: &Fields<'_>,
-    name: &str,
-    default: T,
-    problems: &mut Problems,
-    read: impl FnOnce(&Cursor<'_>, &mut Problems) -> Option<T>,
-) -> Option<T> {
-    match fields.get(name) {
-        None => Some(default),
-        Some(at) => read(&at, problems),
     }
 }
 
@@ -130,15 +113,6 @@ impl Reader<'_> {
         checks::listeners(&settings, root, problems);
         checks::upstreams(&settings, root, problems);
         Some(settings)
-    }
-
-    pub(crate) fn path(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<PathBuf> {
-        let text = at.string(problems)?;
-        if text.is_empty() || text.contains('\0') {
-            value::invalid(at, "is not a path", problems);
-            return None;
-        }
-        Some(self.folder.join(text))
     }
 
     fn mesh(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Mesh> {

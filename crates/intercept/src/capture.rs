@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use portcullis_config::{Cidr, Settings};
-use thiserror::Error;
 
+use crate::parse::list;
 use crate::port::{Interface, Port};
 use crate::table::{Chain, Hook, Match, Rule, Table, Verdict};
 
@@ -67,28 +67,6 @@ pub enum Selection<T> {
     All,
     /// Written as a list; an empty one selects nothing.
     Only(Vec<T>),
-}
-
-/// An invalid element of a list.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{text:?} is not {wanted}")]
-pub struct ParseError {
-    text: String,
-    wanted: &'static str,
-}
-
-impl ParseError {
-    pub(crate) fn new(text: &str, wanted: &'static str) -> Self {
-        Self { text: text.to_owned(), wanted }
-    }
-}
-
-/// Reads a list with commas, as Istio's annotations have them; nothing is an empty list.
-///
-/// # Errors
-/// If an element cannot be read.
-pub fn list<T: FromStr>(text: &str) -> Result<Vec<T>, T::Err> {
-    text.split(',').map(str::trim).filter(|element| !element.is_empty()).map(str::parse).collect()
 }
 
 impl<T: FromStr> FromStr for Selection<T> {

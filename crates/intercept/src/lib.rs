@@ -12,11 +12,13 @@ mod capture;
 mod expressions;
 mod kernel;
 mod netlink;
+mod parse;
 mod port;
 pub mod probe;
 mod table;
 
-pub use self::capture::{Capture, Inbound, Outbound, ParseError, Selection, list};
+pub use self::capture::{Capture, Inbound, Outbound, Selection};
 pub use self::kernel::{InstallError, Installed, install, installed, remove};
+pub use self::parse::{ParseError, list};
 pub use self::port::{Interface, Port};
 pub use self::table::{Chain, Hook, Match, Rule, Table, Verdict};

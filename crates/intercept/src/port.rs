@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ParseError;
+use crate::parse::ParseError;
 
 /// A TCP or UDP port, 1 to 65535.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

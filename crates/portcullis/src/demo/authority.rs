@@ -10,7 +10,8 @@ use std::{env, thread};
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
-use super::stage::{POLL, START, Stage};
+use super::log::POLL;
+use super::stage::{START, Stage};
 
 /// Folders: the CA's own, and the one with a token for each identity.
 const OWN: &str = "ca";

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::stage::POLL;
-
+/// Pause between two looks at something that is awaited.
+pub(super) const POLL: Duration = Duration::from_millis(10);
 /// A line must be there this long after the client has seen its connection end.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -15,13 +15,11 @@ use anyhow::{Context as _, bail, ensure};
 use portcullis_ca::{Private, write};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::log::Log;
+use super::log::{Log, POLL};
 use crate::http::Url;
 
 /// A sidecar, or the authority, must be ready within this.
 pub(super) const START: Duration = Duration::from_secs(10);
-/// Polling interval.
-pub(super) const POLL: Duration = Duration::from_millis(10);
 /// Exit codes of a process that a signal ended, in the convention of shells.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Options, Progress, Shared, dial, late};
+use super::shared::{Options, Progress, Shared, dial, late};
 use crate::pattern::{Bytes, Fault, Way, expect_digest, expect_end};
 use crate::protocol::{Header, Kind};
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Options, Shared, pause};
+use super::shared::{Options, Shared, pause};
 
 /// The beginning of a hello of 508 bytes, which nobody has the time to wait for at one byte a second.
 const HELLO: [u8; 11] = [0x16, 3, 1, 0x02, 0, 1, 0, 1, 0xfc, 3, 3];

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Options, Progress, Shared, dial, late, pause};
+use super::shared::{Options, Progress, Shared, dial, late, pause};
 use crate::pattern::{Bytes, Fault, Way, expect_digest, expect_end};
 use crate::protocol::Kind;
 
