@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_ca::{ServerName, Signer};
-use portcullis_tls::{Clock, authority};
+use portcullis_tls::{Clock, ca_channel};
 use rustls::ServerConfig;
 
 use crate::live::SERVER_TTL;
@@ -15,6 +15,6 @@ pub(crate) fn configuration(
     clock: &Clock,
 ) -> Result<(Arc<ServerConfig>, (i64, i64)), String> {
     let server = signer.server_certificate(names, SERVER_TTL).map_err(|error| error.to_string())?;
-    let config = authority::server(server.chain, server.key, clock).map_err(|error| error.to_string())?;
+    let config = ca_channel::server_config(server.chain, server.key, clock).map_err(|error| error.to_string())?;
     Ok((Arc::new(config), server.valid_unix))
 }

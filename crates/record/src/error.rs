@@ -2,6 +2,10 @@
 
 use rustls::{AlertDescription, ContentType, Error, InvalidMessage, PeerMisbehaved};
 
+/// Alert levels (RFC 8446, section 6).
+pub(crate) const LEVEL_WARNING: u8 = 1;
+pub(crate) const LEVEL_FATAL: u8 = 2;
+
 /// An error that ends the connection, and the alert that informs the peer. After an alert of the peer, none is sent.
 pub(crate) struct FatalError {
     pub(crate) alert: Option<AlertDescription>,

@@ -3,16 +3,12 @@
 use rustls::{AlertDescription, ContentType, Error};
 
 use crate::buffer::{PlaintextSink, SendBuffer};
-use crate::error::FatalError;
+use crate::error::{FatalError, LEVEL_FATAL, LEVEL_WARNING};
 use crate::frame::{
     CONTENT_TYPE_LEN, HEADER_LEN, MAX_PLAINTEXT_LEN, TAG_LEN, decode_header, decode_inner_plaintext, encode_header,
 };
 use crate::post_handshake::{Event, KEY_UPDATE, PostHandshake};
 use crate::traffic_key::TrafficKey;
-
-/// Alert levels (RFC 8446, section 6).
-pub(crate) const WARNING: u8 = 1;
-const FATAL: u8 = 2;
 
 /// The record layer of a connection whose handshake is complete.
 pub struct RecordLayer {
@@ -55,7 +51,7 @@ impl RecordLayer {
                 Err(fatal) => {
                     if let Some(alert) = fatal.alert.filter(|_| !self.has_sent_close_notify) {
                         // If even the alert cannot be encrypted, the connection ends without it.
-                        let _ = self.encrypt(to_send, ContentType::Alert, &[FATAL, u8::from(alert)]);
+                        let _ = self.encrypt(to_send, ContentType::Alert, &[LEVEL_FATAL, u8::from(alert)]);
                     }
                     outcome.result = Err(fatal.error);
                     break;
@@ -88,7 +84,7 @@ impl RecordLayer {
     /// When the sequence numbers of a key are used up.
     pub fn send_close_notify(&mut self, to_send: &mut SendBuffer) -> Result<(), Error> {
         self.has_sent_close_notify = true;
-        self.encrypt(to_send, ContentType::Alert, &[WARNING, u8::from(AlertDescription::CloseNotify)])
+        self.encrypt(to_send, ContentType::Alert, &[LEVEL_WARNING, u8::from(AlertDescription::CloseNotify)])
     }
 
     pub(crate) fn encrypt(

@@ -5,8 +5,7 @@
 
 use rustls::{AlertDescription, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved};
 
-use crate::error::FatalError;
-use crate::layer::WARNING;
+use crate::error::{FatalError, LEVEL_WARNING};
 
 /// A KeyUpdate with `update_not_requested`.
 pub(crate) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
@@ -106,7 +105,7 @@ impl PostHandshake {
         };
         match AlertDescription::from(description) {
             AlertDescription::CloseNotify => Ok(Event::CloseNotify),
-            AlertDescription::UserCanceled if level == WARNING => {
+            AlertDescription::UserCanceled if level == LEVEL_WARNING => {
                 self.warning_alerts += 1;
                 if self.warning_alerts > MAX_WARNING_ALERTS {
                     return Err(FatalError::misbehaved(PeerMisbehaved::TooManyWarningAlertsReceived));

@@ -1,6 +1,7 @@
 //! The roots of one trust domain.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use portcullis_identity::{SvidError, signer};
@@ -43,7 +44,7 @@ impl Root {
 /// Why a bundle file is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BundleError {
-    /// The file is not what a bundle is in PEM.
+    /// The file is not a bundle in PEM.
     #[error(transparent)]
     Pem(#[from] PemError),
     /// A certificate in it is not a root.
@@ -83,15 +84,15 @@ impl BundleError {
 
 /// The roots of one trust domain, of which at least one was valid when it was loaded.
 ///
-/// webpki does not look at the validity of trust anchors, so that is done here, and again in every handshake: a root that
-/// expires while we run is no longer used, and one that is not valid yet is not used before its time.
+/// webpki does not check the validity of trust anchors, so that is done here, and again in every handshake: a root is used from
+/// its first to its last second of validity.
 #[derive(Clone, Debug)]
 pub struct TrustBundle {
     roots: Vec<Arc<Root>>,
-    /// Beside `roots`, in the same order, in the form that webpki takes.
+    /// The same roots in the same order, as trust anchors of webpki.
     anchors: Vec<TrustAnchor<'static>>,
-    /// While `now` lies within, all of them are valid.
-    all_valid: (i64, i64),
+    /// While `now` is in this range, all of them are valid.
+    all_valid: RangeInclusive<i64>,
 }
 
 impl TrustBundle {
@@ -103,7 +104,7 @@ impl TrustBundle {
         Self::from_der(pem::certificates(file)?, now_unix)
     }
 
-    /// Makes a bundle of certificates. Roots that have expired are left out.
+    /// Creates a bundle from certificates. Roots that have expired are left out.
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem), or when there is none.
@@ -112,7 +113,7 @@ impl TrustBundle {
             return Err(PemError::NoBlock { wanted: "CERTIFICATE" }.into());
         }
         let count = certificates.len();
-        let mut bundle = Self { roots: Vec::new(), anchors: Vec::new(), all_valid: (i64::MIN, i64::MAX) };
+        let mut bundle = Self { roots: Vec::new(), anchors: Vec::new(), all_valid: i64::MIN..=i64::MAX };
         for (index, der) in certificates.into_iter().enumerate() {
             bundle.add(der, now_unix).map_err(|error| BundleError::Root { number: index.saturating_add(1), error })?;
         }
@@ -134,22 +135,21 @@ impl TrustBundle {
         if root.not_after_unix < now_unix || self.roots.iter().any(|other| **other == root) {
             return Ok(());
         }
-        let (from, until) = self.all_valid;
-        self.all_valid = (from.max(root.not_before_unix), until.min(root.not_after_unix));
+        let (from, until) = (*self.all_valid.start(), *self.all_valid.end());
+        self.all_valid = from.max(root.not_before_unix)..=until.min(root.not_after_unix);
         self.roots.push(Arc::new(root));
         self.anchors.push(anchor);
         Ok(())
     }
 
-    /// The roots, whether valid by now or not.
+    /// The roots, valid or not.
     pub fn roots(&self) -> impl Iterator<Item = &Arc<Root>> {
         self.roots.iter()
     }
 
     /// The anchors that are valid at this time.
     pub(crate) fn anchors_at(&self, now: i64) -> Cow<'_, [TrustAnchor<'static>]> {
-        let (from, until) = self.all_valid;
-        if from <= now && now <= until {
+        if self.all_valid.contains(&now) {
             return Cow::Borrowed(&self.anchors);
         }
         let valid = self.roots.iter().zip(&self.anchors).filter(|(root, _)| root.is_valid_at(now));
@@ -167,7 +167,7 @@ impl TrustBundle {
         pairs.find(|(_, candidate)| *candidate == anchor).map(|(root, _)| root)
     }
 
-    /// Whether this very certificate is among the roots and valid.
+    /// Whether this certificate is one of the roots and valid.
     pub(crate) fn has_valid(&self, root: &Root, now: i64) -> bool {
         root.is_valid_at(now) && self.roots.iter().any(|own| **own == *root)
     }

@@ -1,4 +1,4 @@
-//! The outbound half: from a dialled connection to the workload that was meant.
+//! Outbound: from a dialled connection to the expected workload.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::stream::Stream;
 use crate::verifier::{Expect, PeerVerifier};
 use portcullis_record::TrafficSecretLog;
 
-/// A server name to send, for routers on the way. It has no part in deciding who the server is.
+/// A server name to send, for routers on the path. It does not affect which server is accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sni(DnsName<'static>);
 
@@ -37,11 +37,11 @@ impl Sni {
 
 /// Runs the client's side of a handshake. The server must be one of the expected workloads.
 ///
-/// There is no deadline in here; the caller has one. In TLS 1.3 the server judges our certificate only after this has
-/// returned: a refusal shows at the first read, see [`StreamFault::PeerAlert`](crate::StreamFault::PeerAlert).
+/// The caller sets the deadline. In TLS 1.3 the server verifies our certificate only after this has returned: a refusal is
+/// reported by the first read, see [`StreamFault::PeerAlert`](crate::StreamFault::PeerAlert).
 ///
 /// # Errors
-/// Why there is no connection.
+/// Why the handshake failed.
 pub async fn connect<IO>(
     io: IO,
     credentials: &Arc<Credentials>,
@@ -58,11 +58,11 @@ where
     }
 }
 
-/// The same, but for the last words of the handshake: they go with the first bytes that are written, in one packet, or are sent
-/// by the first read or flush. Until then the server waits, so that is to come soon.
+/// As [`connect`], but the client's last flight is not sent yet: it goes with the first bytes that are written, in one packet, or
+/// is sent by the first read or flush. The server waits for it, so one of them should follow soon.
 ///
 /// # Errors
-/// Why there is no connection.
+/// Why the handshake failed.
 pub async fn connect_corked<IO>(
     io: IO,
     credentials: &Arc<Credentials>,
@@ -75,7 +75,7 @@ where
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
     let secrets = Arc::new(TrafficSecretLog::default());
     let config = credentials.client_config(Arc::clone(&verifier), Arc::clone(&secrets), sni.is_some());
-    // rustls wants a name in any case; the verifier never looks at it, and an address is never sent.
+    // rustls requires a name; the verifier ignores it, and an address is never sent.
     let name = match sni {
         Some(Sni(name)) => ServerName::DnsName(name.clone()),
         None => ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()),

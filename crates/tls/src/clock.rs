@@ -1,7 +1,7 @@
-//! The one clock that certificates are judged by.
+//! The clock for the validity of certificates.
 //!
-//! rustls asks it in every handshake and the verification of our own files asks it too, so that a test can move the time
-//! for both at once. Deadlines and timers don't belong here; they run on the monotonic clock.
+//! rustls uses it in every handshake, and so does the verification of our own files, so that a test can set the time of both
+//! at once. Deadlines and timers do not use it; they run on the monotonic clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use rustls_pki_types::UnixTime;
 
 /// Wall time in seconds since 1970.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum TimeSource {
     System,
     Shared(Arc<AtomicU64>),
 }
@@ -23,27 +23,27 @@ impl Clock {
     /// The system's clock.
     #[must_use]
     pub const fn system() -> Self {
-        Self(Source::System)
+        Self(TimeSource::System)
     }
 
-    /// A clock that shows whatever was last stored, in seconds since 1970.
+    /// A clock that returns the value that was last stored, in seconds since 1970.
     #[must_use]
     pub const fn shared(seconds: Arc<AtomicU64>) -> Self {
-        Self(Source::Shared(seconds))
+        Self(TimeSource::Shared(seconds))
     }
 
     /// The time now.
     #[must_use]
     pub fn now(&self) -> UnixTime {
         match &self.0 {
-            Source::System => UnixTime::now(),
-            Source::Shared(seconds) => {
+            TimeSource::System => UnixTime::now(),
+            TimeSource::Shared(seconds) => {
                 UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.load(Ordering::Acquire)))
             }
         }
     }
 
-    /// The time now, as certificates count it.
+    /// The time now, in Unix time.
     #[must_use]
     pub fn now_unix(&self) -> i64 {
         i64::try_from(self.now().as_secs()).unwrap_or(i64::MAX)
@@ -62,7 +62,7 @@ impl TimeProvider for Clock {
     }
 }
 
-/// A Unix time as people read it: `2026-11-24T14:28:56Z` (RFC 3339).
+/// Formats a Unix time: `2026-11-24T14:28:56Z` (RFC 3339).
 #[must_use]
 pub fn utc(unix: i64) -> String {
     let time = time::OffsetDateTime::from_unix_timestamp(unix).ok();

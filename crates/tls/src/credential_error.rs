@@ -1,4 +1,4 @@
-//! Why credentials are not used, and what about them deserves a word: named by file, with what to do.
+//! Errors and warnings about credentials. Each names the file and the remedy.
 
 use std::fmt;
 
@@ -34,10 +34,10 @@ impl fmt::Display for FileRole {
     }
 }
 
-/// Why credentials are not used. `Display` names the file, what is wrong with it, and what to do.
+/// Why credentials are not used. `Display` names the file, the problem and the remedy.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CredentialError {
-    /// A file is not PEM as it belongs there.
+    /// A file is not the expected PEM.
     #[error("{file}: {error}")]
     Pem {
         /// Which one.
@@ -59,14 +59,14 @@ pub enum CredentialError {
     /// Our own chain would be refused by a peer with our own bundle.
     #[error("certificate: {}; {advice}", .0, advice = chain_advice(.0))]
     Chain(VerifyError),
-    /// The certificate names somebody else.
+    /// The certificate has another identity.
     #[error(
         "certificate: it is for {found}, but this workload is {expected}; take the right certificate or correct `workload`"
     )]
     OwnId {
-        /// Who this workload is.
+        /// The identity of this workload.
         expected: SpiffeId,
-        /// Whom the certificate names.
+        /// The identity in the certificate.
         found: SpiffeId,
     },
     /// The key is not the certificate's.
@@ -77,7 +77,7 @@ pub enum CredentialError {
         "privateKey: it cannot be used ({0}); accepted are ECDSA P-256 and P-384, Ed25519 and RSA with at least 2048 bits, as PKCS#8, SEC1 or PKCS#1"
     )]
     Key(String),
-    /// TLS cannot be set up; not the fault of a file.
+    /// TLS cannot be set up. The files are not the cause.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
 }
@@ -98,7 +98,7 @@ impl CredentialError {
         }
     }
 
-    /// The file that is at fault, if one is.
+    /// The file with the problem, if it is one.
     #[must_use]
     pub fn file(&self) -> Option<FileRole> {
         match self {
@@ -118,7 +118,7 @@ fn chain_advice(error: &VerifyError) -> &'static str {
     }
 }
 
-/// What is usable and yet worth a word.
+/// A problem that does not prevent the use of credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CredentialWarning {
     /// A root that is not valid yet; it is not used before its time.
@@ -128,7 +128,7 @@ pub enum CredentialWarning {
         /// Its first second, in Unix time.
         not_before_unix: i64,
     },
-    /// Our certificate outlives every root that could vouch for it.
+    /// Our certificate is valid for longer than the CAs above it.
     OutlivesPath {
         /// When the chain ends, in Unix time.
         path_ends_unix: i64,

@@ -1,114 +1,50 @@
-//! Our own credentials: read, verified as a peer would verify them, and made ready for handshakes.
+//! Our own credentials: parsed, verified as a peer would verify them, and prepared for handshakes.
 
 use std::fmt;
 use std::sync::Arc;
 
 use portcullis_identity::leaf::{Compat, Leaf, Role};
 use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_record::TrafficSecretLog;
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, NoKeyLog, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use zeroize::Zeroizing;
 
 use crate::bundle::TrustBundle;
+use crate::chain_cache::VerifiedChainCache;
 use crate::clock::Clock;
 use crate::credential_error::{CredentialError, CredentialWarning, FileRole};
-use crate::pem;
-use crate::proven::Proven;
+use crate::credential_files::{CredentialFiles, CredentialParts};
 use crate::provider::provider;
 use crate::trust::TrustBundles;
-use crate::verifier::PeerVerifier;
 use crate::verify::{Verified, VerifyError, recheck, unix, verify};
-use portcullis_record::TrafficSecretLog;
 
-/// The contents of the files, before anything is known of them. The key is wiped when this is dropped.
-pub struct CredentialFiles {
-    certificate: Vec<u8>,
-    private_key: Zeroizing<Vec<u8>>,
-    trust_bundle: Vec<u8>,
-    federated: Vec<(TrustDomain, Vec<u8>)>,
-}
-
-impl CredentialFiles {
-    /// Takes the three files of a workload; `federated` are the bundles of foreign trust domains.
-    #[must_use]
-    pub fn new(
-        certificate: Vec<u8>,
-        private_key: Vec<u8>,
-        trust_bundle: Vec<u8>,
-        federated: Vec<(TrustDomain, Vec<u8>)>,
-    ) -> Self {
-        Self { certificate, private_key: Zeroizing::new(private_key), trust_bundle, federated }
-    }
-}
-
-/// The same without PEM around it, for what does not come from files.
-pub struct CredentialParts {
-    /// The certificates as they are sent, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's key.
-    pub private_key: Zeroizing<PrivateKeyDer<'static>>,
-    /// The roots of the mesh's trust domain.
-    pub trust_bundle: Vec<CertificateDer<'static>>,
-    /// The roots of foreign trust domains.
-    pub federated: Vec<(TrustDomain, Vec<CertificateDer<'static>>)>,
-}
-
-impl CredentialFiles {
-    fn parse(&self) -> Result<CredentialParts, CredentialError> {
-        let certificates = |role: FileRole, file: &[u8]| {
-            // As a bundle's error, so that each file has one form of them.
-            pem::certificates(file).map_err(|error| CredentialError::Bundle { file: role, error: error.into() })
-        };
-        let trust_bundle = certificates(FileRole::TrustBundle, &self.trust_bundle)?;
-        let mut federated = Vec::with_capacity(self.federated.len());
-        for (domain, file) in &self.federated {
-            federated.push((domain.clone(), certificates(FileRole::Federated(domain.clone()), file)?));
-        }
-        let chain = pem::certificates(&self.certificate)
-            .map_err(|error| CredentialError::Pem { file: FileRole::Certificate, error })?;
-        let private_key = pem::private_key(&self.private_key)
-            .map_err(|error| CredentialError::Pem { file: FileRole::PrivateKey, error })?;
-        Ok(CredentialParts { chain, private_key, trust_bundle, federated })
-    }
-}
-
-impl fmt::Debug for CredentialParts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CredentialParts").field("certificates", &self.chain.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for CredentialFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CredentialFiles").finish_non_exhaustive()
-    }
-}
-
-/// What the configuration says about identities.
+/// The identity settings of the configuration.
 #[derive(Clone, Debug)]
 pub struct IdentityRules {
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
-    /// Other names of the mesh; they share its bundle.
+    /// Aliases of the mesh's trust domain; they share its bundle.
     pub aliases: Vec<TrustDomain>,
-    /// Whom our own certificate must name.
+    /// The identity that our own certificate must have.
     pub expected_own_id: SpiffeId,
-    /// What is let pass for foreign CAs.
+    /// The relaxations for foreign CAs.
     pub compat: Compat,
-    /// The lowest TLS version that is spoken.
+    /// The lowest supported TLS version.
     pub min_version: MinVersion,
 }
 
-/// The lowest TLS version that is spoken.
+/// The lowest supported TLS version.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum MinVersion {
     /// TLS 1.3 only.
     #[default]
     Tls13,
-    /// TLS 1.2 too, for peers that have nothing better.
+    /// TLS 1.2 too, for peers without TLS 1.3.
     Tls12,
 }
 
@@ -128,7 +64,7 @@ impl MinVersion {
 pub struct Svid {
     /// The certificates as they are sent, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf as it was read.
+    /// The parsed leaf.
     pub leaf: Leaf,
     /// The last second at which the whole path is valid, in Unix time.
     pub not_after_unix: i64,
@@ -136,7 +72,7 @@ pub struct Svid {
     pub root_not_after_unix: i64,
 }
 
-/// A workload's identity, key and bundles, validated and ready to use. Immutable; a rotation makes new ones.
+/// A workload's identity, key and bundles, validated and ready to use. Immutable; a rotation creates new ones.
 pub struct Credentials {
     svid: Svid,
     trust: TrustBundles,
@@ -145,7 +81,7 @@ pub struct Credentials {
     min_version: MinVersion,
     clock: Clock,
     warnings: Vec<CredentialWarning>,
-    proven: Proven,
+    verified_chains: VerifiedChainCache,
     generation: u64,
 }
 
@@ -154,15 +90,15 @@ impl Credentials {
     /// identity and valid now, the key is the certificate's.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error.
     pub fn validate(files: CredentialFiles, rules: &IdentityRules, clock: &Clock) -> Result<Self, CredentialError> {
         Self::validate_parts(files.parse()?, rules, clock)
     }
 
-    /// The same for what does not come from files.
+    /// As [`Credentials::validate`], for credentials in DER.
     ///
     /// # Errors
-    /// The first thing that is wrong; what would be a file's fault is named as that file would be.
+    /// The first error; it names the file that the part would come from.
     pub fn validate_parts(
         parts: CredentialParts,
         rules: &IdentityRules,
@@ -187,7 +123,17 @@ impl Credentials {
         let min_version = rules.min_version;
         let clock = clock.clone();
         let client = client_template(&key, min_version, &clock)?;
-        Ok(Self { svid, trust, key, client, min_version, clock, warnings, proven: Proven::default(), generation: 0 })
+        Ok(Self {
+            svid,
+            trust,
+            key,
+            client,
+            min_version,
+            clock,
+            warnings,
+            verified_chains: VerifiedChainCache::default(),
+            generation: 0,
+        })
     }
 
     /// Our identity.
@@ -202,7 +148,7 @@ impl Credentials {
         &self.svid
     }
 
-    /// The bundles that peers are judged by.
+    /// The bundles that peers are verified with.
     #[must_use]
     pub const fn trust(&self) -> &TrustBundles {
         &self.trust
@@ -214,13 +160,13 @@ impl Credentials {
         self.svid.not_after_unix
     }
 
-    /// The last second of the root that the own certificate rests on, in Unix time.
+    /// The last second of the root that our certificate chains to, in Unix time.
     #[must_use]
     pub const fn root_not_after_unix(&self) -> i64 {
         self.svid.root_not_after_unix
     }
 
-    /// The time by the clock that certificates are judged by, in Unix time.
+    /// The time of the clock for certificates, in Unix time.
     #[must_use]
     pub fn now_unix(&self) -> i64 {
         self.clock.now_unix()
@@ -238,7 +184,7 @@ impl Credentials {
         self.generation
     }
 
-    /// What is usable and yet worth a word.
+    /// Problems that do not prevent their use.
     #[must_use]
     pub fn warnings(&self) -> &[CredentialWarning] {
         &self.warnings
@@ -253,7 +199,7 @@ impl Credentials {
         recheck(&self.trust, peer.domain_str(), path, self.clock.now())
     }
 
-    /// Judges a peer's chain by our bundles; one that was accepted before is known.
+    /// Verifies a peer's chain with our bundles, or returns the cached result.
     pub(crate) fn verify_peer(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -261,7 +207,7 @@ impl Credentials {
         role: Role,
         now: UnixTime,
     ) -> Result<Verified, VerifyError> {
-        self.proven.or_verify((end_entity, intermediates), role, unix(now), || {
+        self.verified_chains.get_or_verify(end_entity, intermediates, role, unix(now), || {
             verify(&self.trust, end_entity, intermediates, role, now)
         })
     }
@@ -271,40 +217,39 @@ impl Credentials {
         self
     }
 
-    /// The server's configuration for one connection. rustls lets nobody swap the verifier of a finished one, so it is made
-    /// anew each time; key and provider, which cost something, are shared.
+    /// The server's configuration for one connection. The verifier of a configuration cannot be replaced, so each connection has
+    /// its own; key and provider, which are expensive, are shared.
     pub(crate) fn server_config(
         &self,
-        verifier: Arc<PeerVerifier>,
+        verifier: Arc<impl ClientCertVerifier + 'static>,
         secrets: Arc<TrafficSecretLog>,
     ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
             .with_protocol_versions(self.min_version.versions())?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&self.key) as _);
-        // Nothing is resumed, in any version: rustls does not ask the verifier again when it is (R20). The ticketer stays
-        // the default one, which makes no tickets.
+        // No resumption, in any version: rustls does not call the verifier again for a resumed session. The default ticketer
+        // issues no tickets.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
         config.key_log = secrets;
         config.enable_secret_extraction = true;
-        // No list: a client is never refused for the protocol names that it offers.
+        // No list: a client is never refused for the ALPN names that it offers.
         config.alpn_protocols = Vec::new();
         Ok(config)
     }
 
-    /// The client's configuration toward a server that is verified by its name and not by an identity; see
-    /// [`authority`](crate::authority).
-    pub(crate) fn present(&self) -> Arc<SingleCertAndKey> {
+    /// Presents our certificate to a server that is verified by its DNS name; see `ca_channel`.
+    pub(crate) fn client_cert_resolver(&self) -> Arc<SingleCertAndKey> {
         Arc::clone(&self.key)
     }
 
     /// The client's configuration for one connection.
     pub(crate) fn client_config(
         &self,
-        verifier: Arc<PeerVerifier>,
+        verifier: Arc<impl ServerCertVerifier + 'static>,
         secrets: Arc<TrafficSecretLog>,
         send_sni: bool,
     ) -> ClientConfig {
@@ -326,7 +271,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The client's configuration but for the verifier: the one in here has no roots and accepts nobody.
+/// The client's configuration without the verifier: the one in here has no roots and accepts no server.
 fn client_template(
     key: &Arc<SingleCertAndKey>,
     min_version: MinVersion,
@@ -345,7 +290,7 @@ fn client_template(
     Ok(config)
 }
 
-/// Judges our own chain as peers will: in both roles, with our own bundles, at this time.
+/// Verifies our own chain as peers will: in both roles, with our own bundles, at this time.
 fn own_svid(
     chain: Vec<CertificateDer<'static>>,
     trust: &TrustBundles,
@@ -355,10 +300,10 @@ fn own_svid(
     let Some((end_entity, intermediates)) = chain.split_first() else {
         return Err(CredentialError::Chain(VerifyError::NoCertificate));
     };
-    let judge = |role| verify(trust, end_entity, intermediates, role, clock.now());
-    let verified = match (judge(Role::Server), judge(Role::Client)) {
+    let verify_as = |role| verify(trust, end_entity, intermediates, role, clock.now());
+    let verified = match (verify_as(Role::Server), verify_as(Role::Client)) {
         (Ok(verified), Ok(_)) => verified,
-        // Without the relaxation both roles need both purposes; with it, one role is enough to be of use.
+        // Without the relaxation both roles are required; with it, one is enough.
         (Ok(verified), Err(_)) | (Err(_), Ok(verified)) if rules.compat.eku => verified,
         (Err(error), _) | (_, Err(error)) => return Err(CredentialError::Chain(error)),
     };
@@ -374,15 +319,15 @@ fn own_svid(
     })
 }
 
-/// Loads the key and makes sure that it is the certificate's.
+/// Loads the key and checks that it belongs to the certificate.
 fn own_key(chain: &[CertificateDer<'static>], der: &PrivateKeyDer<'static>) -> Result<CertifiedKey, CredentialError> {
-    // The provider wipes its copy, and ours is wiped when the parts are dropped.
+    // The provider zeroes its copy, and ours is zeroed when the parts are dropped.
     let key = provider()
         .key_provider
         .load_private_key(der.clone_key())
         .map_err(|error| CredentialError::Key(error.to_string()))?;
     let certified = CertifiedKey::new(chain.to_vec(), key);
-    // Also refused when rustls cannot tell: a pair that may not match is not used.
+    // Also refused when rustls cannot determine it.
     certified.keys_match().map_err(|_| CredentialError::KeyMismatch)?;
     Ok(certified)
 }

@@ -1,4 +1,4 @@
-//! One number for a whole set of trust bundles, so that two sides can tell whether they trust the same roots.
+//! A digest of a set of trust bundles, to compare whether two sides trust the same roots.
 
 use std::fmt::Write as _;
 
@@ -9,8 +9,8 @@ use rustls_pki_types::CertificateDer;
 use crate::trust::TrustBundles;
 
 /// SHA-256 over a set of bundles: for every trust domain in the order of names its name, a NUL, the number of its roots as
-/// u32 big-endian, and the sorted SHA-256 digests of its roots' DER. Neither the order of domains nor that of roots counts;
-/// a root that is there twice counts once.
+/// u32 big-endian, and the sorted SHA-256 digests of its roots' DER. The order of domains and roots does not
+/// matter, and a duplicate root counts once.
 #[must_use]
 pub fn bundle_digest<'a, R>(bundles: impl IntoIterator<Item = (&'a TrustDomain, R)>) -> String
 where

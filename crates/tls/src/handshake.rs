@@ -1,4 +1,4 @@
-//! What a handshake ends with: the peer, or why there is none.
+//! The result of a handshake: the peer, or the error.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub struct PeerInfo {
     pub id: SpiffeId,
     /// The last second of its certificate's validity, in Unix time.
     pub not_after_unix: i64,
-    /// What its chain rests on, for [`Credentials::still_trusts`](crate::Credentials::still_trusts).
+    /// What its chain depends on, for [`Credentials::still_trusts`](crate::Credentials::still_trusts).
     pub path: PathSummary,
     /// Which relaxations its certificate needed; to be counted.
     pub relaxed: Relaxed,
@@ -60,27 +60,27 @@ fn iana_name(name: &'static str) -> &'static str {
     }
 }
 
-/// Why there is no connection. `Display` says it to a person.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The peer's certificate was not accepted.
     #[error("the peer's certificate was refused: {0}")]
     Peer(VerifyError),
-    /// A workload answered, but not the one that was called.
+    /// The peer is another workload than expected.
     #[error("the peer is {presented}, expected was {expected}")]
     IdMismatch {
-        /// Who answered.
+        /// The identity of the peer.
         presented: SpiffeId,
-        /// Who was expected.
+        /// The expected identities.
         expected: ExpectedIds,
     },
     /// The peer presented a certificate without holding its key.
     #[error("the peer did not prove that it holds the key of its certificate: {0}")]
     Possession(Error),
-    /// The peer does not speak TLS as we do: version, group, or no TLS at all.
+    /// A protocol error: no common version or group, or no TLS at all.
     #[error("TLS handshake failed: {0}")]
     Protocol(Error),
-    /// The peer gave up, and said why.
+    /// The peer ended the handshake with an alert.
     #[error("the peer refused the handshake with alert {}", alert_name(*.0))]
     PeerAlert(AlertDescription),
     /// The peer closed the connection in the middle of the handshake.
@@ -94,7 +94,7 @@ pub enum HandshakeError {
     Io(io::Error),
 }
 
-/// Whose fault a failed handshake is, and which: the closed set for metrics and records.
+/// The kind of a failed handshake: the closed set for metrics and access logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum HandshakeFault {
     /// The peer presented no certificate.
@@ -113,9 +113,9 @@ pub enum HandshakeFault {
     IdMismatch,
     /// No common version, group or suite, or no TLS.
     Protocol,
-    /// It went away.
+    /// It closed the connection.
     PeerClosed,
-    /// It refused us with an alert.
+    /// It sent an alert.
     PeerAlert,
     /// The connection was reset.
     Reset,
@@ -175,8 +175,8 @@ impl HandshakeError {
         self.fault().label()
     }
 
-    /// More than the reason, still from a closed set: the class of the certificate's error, the name of the alert, what of
-    /// the protocol did not fit.
+    /// A finer classification, still a closed set: the class of the certificate error, the name of the alert, or the kind of
+    /// protocol error.
     #[must_use]
     pub const fn class(&self) -> &'static str {
         match self {
@@ -191,7 +191,7 @@ impl HandshakeError {
         }
     }
 
-    /// What an error that is not about TLS means.
+    /// Classifies an error of the socket.
     pub(crate) fn of_socket(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::PeerClosed,
@@ -202,19 +202,19 @@ impl HandshakeError {
         }
     }
 
-    /// Turns what tokio-rustls returned, and what the verifier decided, into the true reason.
+    /// Combines the IO error and the result of the verifier into the reason.
     pub(crate) fn new(error: io::Error, verifier: &PeerVerifier) -> Self {
         let Some(tls) = tls_error(&error) else {
             return Self::of_socket(error);
         };
-        match (tls, verifier.verdict()) {
+        match (tls, verifier.outcome()) {
             (Error::NoCertificatesPresented, _) => Self::Peer(VerifyError::NoCertificate),
             (Error::AlertReceived(alert), _) => Self::PeerAlert(*alert),
             (Error::InvalidCertificate(_), Some(Err(Refusal::Verify(error)))) => Self::Peer(error.clone()),
             (Error::InvalidCertificate(_), Some(Err(Refusal::Identity { presented, expected }))) => {
                 Self::IdMismatch { presented: presented.clone(), expected: expected.clone() }
             }
-            // The chain was fine, so it is the signature over the handshake that is not.
+            // The chain was accepted, so the signature over the handshake is wrong.
             (Error::InvalidCertificate(_), Some(Ok(_))) => Self::Possession(tls.clone()),
             _ => Self::Protocol(tls.clone()),
         }

@@ -1,27 +1,28 @@
-//! Mutual TLS between workloads, with identities as SPIFFE has them.
+//! Mutual TLS between workloads with SPIFFE identities.
 //!
-//! What this crate guarantees to its callers:
-//! - A connection that [`server::accept`] or [`client::connect`] hands out has a peer whose chain led to a root of *its own*
-//!   trust domain's bundle, whose certificate is an X.509-SVID, and who has proven to hold the key. The identity in
-//!   [`PeerInfo`] is the one that was verified in this very handshake, read once.
-//! - There is no session to resume, no early data, and no TLS without a client certificate, under any setting. No secret of a
-//!   connection leaves its memory. The one exception stands apart, in [`authority`]: a workload that asks for its first
-//!   certificate has none.
-//! - [`Credentials`] that exist are usable: they were verified with the same code that peers are verified with.
+//! Guarantees:
+//! - The peer of a connection that [`server::accept`] or [`client::connect`] returns has an X.509-SVID, whose chain leads to a root
+//!   of *its own* trust domain's bundle, and has proven possession of the private key. The identity in [`PeerInfo`] is the one that
+//!   was verified in this handshake.
+//! - There is no session resumption, no early data, and no TLS without a client certificate, with any configuration. No secret
+//!   of a connection leaves the process. The one exception is [`ca_channel`]: a workload that requests its first certificate has
+//!   none.
+//! - Every instance of [`Credentials`] is usable: it was verified with the code that verifies peers.
 //!
-//! Path building and signatures are webpki's and aws-lc's; what SPIFFE asks beyond that is `portcullis-identity`'s. It
-//! refuses to know policy, files, deadlines and retries: those are the callers' business.
+//! webpki builds paths, aws-lc verifies signatures, `portcullis-identity` checks what SPIFFE requires beyond that, and
+//! `portcullis-record` processes records after the handshake. The crate does not know policies, files, deadlines or retries.
 
-pub mod authority;
 mod bundle;
+pub mod ca_channel;
+mod chain_cache;
 pub mod client;
 mod clock;
 mod credential_error;
+mod credential_files;
 mod credentials;
 mod digest;
 mod handshake;
 mod pem;
-mod proven;
 mod provider;
 mod scratch;
 pub mod server;
@@ -36,7 +37,8 @@ mod verify;
 pub use bundle::{BundleError, Root, TrustBundle};
 pub use clock::{Clock, utc};
 pub use credential_error::{CredentialError, CredentialWarning, FileRole};
-pub use credentials::{CredentialFiles, CredentialParts, Credentials, IdentityRules, MinVersion, Svid};
+pub use credential_files::{CredentialFiles, CredentialParts};
+pub use credentials::{Credentials, IdentityRules, MinVersion, Svid};
 pub use digest::bundle_digest;
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};
 pub use pem::{MAX_FILE_LEN, PemError, certificates, private_key};

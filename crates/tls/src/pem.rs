@@ -1,7 +1,7 @@
-//! PEM files, read strictly: a block that does not belong where it stands makes the file unusable.
+//! A strict PEM parser: an unexpected block makes the file unusable.
 //!
-//! The usual readers skip what they don't know. Here a bundle with a private key in it is a leak to be noticed, a file cut
-//! short in the middle of a write must not count as a shorter one, and a typo in a label must not make a root vanish.
+//! Common parsers skip unknown blocks. Here a bundle that contains a private key is reported as a leak, a partially written file
+//! is not taken for a shorter one, and a typo in a label does not drop a root.
 
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
@@ -21,16 +21,16 @@ pub enum PemError {
         /// How long it is.
         length: usize,
     },
-    /// Zero bytes: what a writer leaves behind for a moment when it truncates before it writes.
+    /// Zero bytes, as seen for a moment when a writer truncates the file before it writes.
     #[error("it is empty; a writer may be at work, or it wrote nothing")]
     Empty,
-    /// Something, but no block of the kind that is needed.
+    /// No block of the required kind.
     #[error("it has no {wanted} block in PEM; convert it if it is DER or PKCS#12")]
     NoBlock {
-        /// What is needed.
+        /// The required kind.
         wanted: &'static str,
     },
-    /// A private key where only certificates belong.
+    /// A private key in a file for certificates.
     #[error("it has a PRIVATE KEY block, and only certificates belong here; take the key out, and consider it leaked")]
     KeyAmongCertificates,
     /// A private key that needs a pass phrase.
@@ -39,9 +39,9 @@ pub enum PemError {
     /// A block of another kind.
     #[error("it has a block `{label}` that does not belong here; only {wanted} blocks do")]
     Unexpected {
-        /// The label, with harmful characters replaced.
+        /// The label, with control characters replaced.
         label: String,
-        /// What is needed.
+        /// The required kind.
         wanted: &'static str,
     },
     /// More than one private key.
@@ -69,10 +69,10 @@ impl PemError {
     }
 }
 
-/// Every certificate of a file that must have nothing but certificates in it, and at least one.
+/// The certificates of a file that contains certificates only, and at least one.
 ///
 /// # Errors
-/// What else is in it, or that it is damaged.
+/// When it contains another block, or is damaged.
 pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     const WANTED: &str = "CERTIFICATE";
     let labels = labels(file)?;
@@ -91,7 +91,7 @@ pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
         let damaged = |_| PemError::Damaged { block: certificates.len().saturating_add(1) };
         certificates.push(certificate.map_err(damaged)?);
     }
-    // A BEGIN without its END is no block for the reader; for us it is half a file.
+    // The parser ignores a BEGIN without an END; here it means an incomplete file.
     if certificates.len() == labels.len() {
         Ok(certificates)
     } else {
@@ -102,7 +102,7 @@ pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// The one private key of a file, as PKCS#8, SEC1 or PKCS#1. `EC PARAMETERS` before it is what openssl writes.
 ///
 /// # Errors
-/// What else is in it, or that it is damaged.
+/// When it contains another block, or is damaged.
 pub fn private_key(file: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, PemError> {
     const WANTED: &str = "PRIVATE KEY";
     let labels = labels(file)?;
@@ -120,7 +120,7 @@ pub fn private_key(file: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, Pem
         1 => {}
         count => return Err(PemError::ManyKeys { count }),
     }
-    // The old form of encryption keeps the label and says it in a header.
+    // The legacy form of encryption is marked by a header, not by the label.
     if file.windows(10).any(|window| window == b"Proc-Type:") {
         return Err(PemError::EncryptedKey);
     }
@@ -139,7 +139,7 @@ pub fn private_key(file: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, Pem
     Err(PemError::Damaged { block: labels.len() })
 }
 
-/// The labels of all blocks, in order; checks size and emptiness on the way.
+/// The labels of all blocks, in order. Refuses files that are empty or too large.
 fn labels(file: &[u8]) -> Result<Vec<String>, PemError> {
     if file.len() > MAX_FILE_LEN {
         return Err(PemError::TooLarge { length: file.len() });
@@ -149,7 +149,7 @@ fn labels(file: &[u8]) -> Result<Vec<String>, PemError> {
     }
     let mut labels = Vec::new();
     for line in file.split(|&byte| matches!(byte, b'\n' | b'\r')) {
-        // Indented or behind other text it is no block for the reader, so it would be skipped: refuse that as well.
+        // The parser would skip an indented block, or one behind other text. It is refused here as well.
         let Some(at) = line.windows(BEGIN.len()).position(|window| window == BEGIN) else {
             continue;
         };

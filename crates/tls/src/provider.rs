@@ -1,7 +1,7 @@
-//! The cryptography: the only place that makes a provider.
+//! The cryptography provider.
 //!
-//! Nothing here depends on a process-wide default, and everything that is negotiable is listed, so that an update of a
-//! dependency cannot add a group or a signature scheme behind our back.
+//! Nothing depends on a process-wide default, and everything that is negotiable is listed, so that an update of a dependency
+//! cannot add a group or a signature scheme unnoticed.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,8 +24,8 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
-/// AES-128 before AES-256, as Envoy offers them: it is a quarter faster, and its SHA-256 is done by the processor, which for
-/// SHA-384 most cannot. A peer that wants AES-256 gets it.
+/// AES-128 before AES-256, in Envoy's order: it is a quarter faster, and most processors accelerate SHA-256 but not SHA-384. A
+/// peer that prefers AES-256 gets it.
 const CIPHER_SUITES: &[SupportedCipherSuite] = &[
     suite::TLS13_AES_128_GCM_SHA256,
     suite::TLS13_AES_256_GCM_SHA384,
@@ -44,7 +44,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-/// ECDSA with P-256 and P-384, Ed25519, RSA with 2048 bits and more; SHA-2 only (R18).
+/// ECDSA with P-256 and P-384, Ed25519, RSA with 2048 bits and more; SHA-2 only.
 pub(crate) const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         algorithm::ECDSA_P256_SHA256,

@@ -1,4 +1,4 @@
-//! The inbound half: from an accepted connection to a verified client.
+//! Inbound: from an accepted connection to a verified client.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use portcullis_record::TrafficSecretLog;
 
 /// Runs the server's side of a handshake. The client must present a certificate of a trusted domain.
 ///
-/// There is no deadline in here; the caller has one. After a refusal the alert is on its way and our direction is closed.
+/// The caller sets the deadline. After a refusal the alert has been sent and our direction is closed.
 ///
 /// # Errors
-/// Why there is no connection.
+/// Why the handshake failed.
 pub async fn accept<IO>(io: IO, credentials: &Arc<Credentials>) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -30,7 +30,7 @@ where
     established(Stream::new(io, Session::server(session, secrets)), &verifier).await
 }
 
-/// Runs a handshake to its end; what is handed out has a peer that was verified in it.
+/// Completes a handshake. The returned peer was verified in it.
 pub(crate) async fn established<IO>(
     mut stream: Stream<IO>,
     verifier: &PeerVerifier,
@@ -39,7 +39,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     if let Err(error) = stream.handshake().await {
-        // The alert has been written; what becomes of the FIN does not matter any more.
+        // The alert has been written. Whether the FIN gets through does not matter.
         let _ = stream.get_mut().shutdown().await;
         return Err(HandshakeError::new(error, verifier));
     }
@@ -47,11 +47,11 @@ where
     Ok((stream.established().map_err(HandshakeError::Protocol)?, peer))
 }
 
-/// The verdict of a handshake that succeeded.
+/// The peer of a completed handshake.
 fn peer(verifier: &PeerVerifier, state: Option<&rustls::CommonState>) -> Result<PeerInfo, HandshakeError> {
-    match (verifier.verdict(), state) {
+    match (verifier.outcome(), state) {
         (Some(Ok(verified)), Some(state)) => Ok(PeerInfo::new(verified.clone(), state)),
-        // rustls completed a handshake without asking the verifier: never an identity, whatever the cause.
+        // rustls completed a handshake without the verifier: there is no identity, whatever the cause.
         _ => Err(HandshakeError::Protocol(rustls::Error::NoCertificatesPresented)),
     }
 }

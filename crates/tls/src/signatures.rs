@@ -1,7 +1,7 @@
-//! How the signatures of a handshake are judged: alike by every verifier, with the schemes of [`provider`](crate::provider).
+//! The verification of handshake signatures, which all verifiers share, with the schemes of [`provider`](crate::provider).
 
-/// The methods about signatures of a rustls verifier.
-macro_rules! judged_alike {
+/// The signature methods of a rustls verifier.
+macro_rules! signature_verification {
     () => {
         fn verify_tls12_signature(
             &self,
@@ -27,4 +27,4 @@ macro_rules! judged_alike {
     };
 }
 
-pub(crate) use judged_alike;
+pub(crate) use signature_verification;

@@ -1,4 +1,4 @@
-//! The credentials in force: one writer, many readers, never a mixture.
+//! The current credentials: one writer, many readers, replaced as a whole.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use tokio::sync::watch;
 
 use crate::credentials::Credentials;
 
-/// The writer's end. It takes [`Credentials`] only, and those have been validated.
+/// The writer's handle. It accepts only [`Credentials`], which are validated.
 #[derive(Debug)]
 pub struct CredentialStore {
     current: Arc<ArcSwapOption<Credentials>>,
     generation: watch::Sender<u64>,
 }
 
-/// A reader's end. Cheap to clone; each handshake takes the newest snapshot and keeps it.
+/// A reader's handle. Cheap to clone; each handshake takes the current snapshot and keeps it.
 #[derive(Clone, Debug)]
 pub struct CredentialReader {
     current: Arc<ArcSwapOption<Credentials>>,
@@ -24,10 +24,10 @@ pub struct CredentialReader {
 /// Why there are no credentials to use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unavailable {
-    /// None were ever published.
+    /// None have been published.
     #[error("there is no certificate yet")]
     NotLoaded,
-    /// The newest ones have expired; they are not offered any more.
+    /// The current ones have expired; they are not offered any more.
     #[error("the certificate expired at {} and was not replaced", crate::utc(*not_after_unix))]
     Expired {
         /// When.
@@ -44,11 +44,11 @@ impl CredentialStore {
         (Self { current: Arc::clone(&current), generation }, CredentialReader { current, generation: seen })
     }
 
-    /// Puts new credentials in force for every handshake from now on, and says which generation they are.
+    /// Replaces the credentials for all later handshakes, and returns their generation.
     pub fn publish(&mut self, credentials: Credentials) -> u64 {
         let generation = self.generation.borrow().saturating_add(1);
         self.current.store(Some(Arc::new(credentials.with_generation(generation))));
-        // Told after the swap, so that whoever is woken reads the new ones.
+        // Notified after the swap, so that a task that is woken reads the new ones.
         self.generation.send_replace(generation);
         generation
     }
@@ -58,7 +58,7 @@ impl CredentialReader {
     /// The newest credentials, for one connection.
     ///
     /// # Errors
-    /// When there are none, or they have expired: a peer would refuse them anyway, and we say so first.
+    /// When there are none, or they have expired: a peer would refuse them anyway.
     pub fn current(&self) -> Result<Arc<Credentials>, Unavailable> {
         let credentials = self.current.load_full().ok_or(Unavailable::NotLoaded)?;
         match credentials.not_after_unix() {
@@ -79,7 +79,7 @@ impl CredentialReader {
         *self.generation.borrow()
     }
 
-    /// Tells of every new generation.
+    /// Notifies of every new generation.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.clone()

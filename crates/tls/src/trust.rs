@@ -1,19 +1,17 @@
-//! All bundles of a workload, by trust domain; never one pool.
+//! All bundles of a workload, by trust domain. They are never merged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_identity::leaf::{Compat, Leaf, Role};
+use portcullis_identity::leaf::Compat;
 use portcullis_identity::{TrustDomain, TrustedDomains, TrustedDomainsError};
-use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::TrustBundle;
-use crate::verify::{PathSummary, VerifyError, verify};
 
-/// The bundles of the mesh and of foreign trust domains, and how strictly leaves are judged.
+/// The bundles of the mesh and of foreign trust domains, and the relaxations for leaf certificates.
 ///
-/// The own domain and its aliases share the mesh bundle, any other domain has its own, and a domain without one is trusted
-/// by nobody (SPIFFE Federation 4.2).
+/// The own domain and its aliases share the mesh bundle, every other domain has its own, and a domain without one is not
+/// trusted (SPIFFE Federation 4.2).
 #[derive(Clone, Debug)]
 pub struct TrustBundles {
     domains: TrustedDomains,
@@ -22,7 +20,7 @@ pub struct TrustBundles {
     compat: Compat,
 }
 
-/// Why a set of bundles makes no sense.
+/// Why a set of bundles is inconsistent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TrustError {
     /// Two bundles claim one domain.
@@ -30,11 +28,11 @@ pub enum TrustError {
     Domains(#[from] TrustedDomainsError),
     /// A foreign domain is listed twice.
     #[error("trust domain {0} has two bundles; list it once")]
-    Twice(TrustDomain),
+    DuplicateDomain(TrustDomain),
 }
 
 impl TrustBundles {
-    /// Puts the set together.
+    /// Creates the set.
     ///
     /// # Errors
     /// When a domain would have two bundles.
@@ -48,7 +46,7 @@ impl TrustBundles {
         let mut bundles = BTreeMap::new();
         for (domain, bundle) in foreign {
             if bundles.insert(domain.clone(), Arc::new(bundle)).is_some() {
-                return Err(TrustError::Twice(domain));
+                return Err(TrustError::DuplicateDomain(domain));
             }
         }
         let domains = TrustedDomains::new(own, aliases, bundles.keys().cloned())?;
@@ -62,31 +60,16 @@ impl TrustBundles {
         &self.domains
     }
 
-    /// How strictly leaves are judged.
+    /// The relaxations for leaf certificates.
     #[must_use]
     pub const fn compat(&self) -> Compat {
         self.compat
     }
 
-    /// The only bundle that may vouch for an identity of this domain.
+    /// The only bundle whose roots may sign for identities of this domain.
     #[must_use]
     pub fn bundle(&self, domain: &str) -> Option<&TrustBundle> {
         self.bundles.get(self.domains.bundle_for(domain)?).map(Arc::as_ref)
-    }
-
-    /// Judges a chain (leaf first) as a peer in this role at this time, exactly as a handshake does, but for the proof that
-    /// the peer holds the key.
-    ///
-    /// # Errors
-    /// Why it makes no peer.
-    pub fn verify(
-        &self,
-        chain: &[CertificateDer<'_>],
-        role: Role,
-        now: UnixTime,
-    ) -> Result<(Leaf, PathSummary), VerifyError> {
-        let (end_entity, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
-        verify(self, end_entity, intermediates, role, now).map(|verified| (verified.leaf, verified.path))
     }
 
     /// Every bundle with the name it is kept under.

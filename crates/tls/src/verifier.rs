@@ -1,7 +1,7 @@
-//! The two verifiers that rustls calls, one fresh instance for each connection.
+//! The certificate verifiers for rustls, one instance per connection.
 //!
-//! An instance has a slot for its verdict. So the identity that a connection gets is the one that was verified in its own
-//! handshake, from the same bytes, and a refusal keeps its true reason, of which rustls' own error could carry only a part.
+//! An instance stores its result. So the identity of a connection is the one that was verified in its own handshake, from the same
+//! bytes, and a refusal keeps its reason, of which rustls' error could carry only a part.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,40 +18,40 @@ use crate::verify::{Verified, VerifyError};
 /// Why a peer's certificate was not accepted.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
-    /// It makes no peer at all.
+    /// The chain is not accepted.
     Verify(VerifyError),
-    /// It makes a peer, but not one that was expected.
+    /// The chain is accepted, but for another identity than expected.
     Identity { presented: SpiffeId, expected: ExpectedIds },
 }
 
-/// Whom the other side must be.
+/// Which identities are accepted.
 #[derive(Clone, Debug)]
 pub(crate) enum Expect {
-    /// Any workload of a trusted domain: what a server expects; authorisation comes later.
+    /// Any workload of a trusted domain. For servers; authorisation follows later.
     AnyWorkload,
-    /// One of these: what a client expects.
+    /// One of these. For clients.
     OneOf(ExpectedIds),
 }
 
-/// Judges the peer of one connection.
+/// Verifies the peer of one connection.
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
     credentials: Arc<Credentials>,
     expect: Expect,
-    verdict: OnceLock<Result<Verified, Refusal>>,
+    outcome: OnceLock<Result<Verified, Refusal>>,
 }
 
 impl PeerVerifier {
     pub(crate) const fn new(credentials: Arc<Credentials>, expect: Expect) -> Self {
-        Self { credentials, expect, verdict: OnceLock::new() }
+        Self { credentials, expect, outcome: OnceLock::new() }
     }
 
-    /// What was decided, if the handshake came as far as that.
-    pub(crate) fn verdict(&self) -> Option<&Result<Verified, Refusal>> {
-        self.verdict.get()
+    /// The result, if the handshake got that far.
+    pub(crate) fn outcome(&self) -> Option<&Result<Verified, Refusal>> {
+        self.outcome.get()
     }
 
-    fn judge(
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -61,17 +61,17 @@ impl PeerVerifier {
             Expect::AnyWorkload => Role::Client,
             Expect::OneOf(_) => Role::Server,
         };
-        let verdict = self
+        let outcome = self
             .credentials
             .verify_peer(end_entity, intermediates, role, now)
             .map_err(Refusal::Verify)
             .and_then(|verified| self.check_identity(verified));
-        let result = match &verdict {
+        let result = match &outcome {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Error::InvalidCertificate(refusal.as_alert())),
         };
-        // One handshake asks once. Were it to ask again, the identity that was frozen would not be the one verified.
-        self.verdict.set(verdict).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
+        // Called once per handshake. If it were called again, the stored identity would not be the verified one.
+        self.outcome.set(outcome).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
         result
     }
 
@@ -86,7 +86,7 @@ impl PeerVerifier {
 }
 
 impl Refusal {
-    /// The error that makes rustls send the alert which tells the peer most without telling it too much.
+    /// The error whose alert informs the peer without disclosing details.
     fn as_alert(&self) -> CertificateError {
         let error = match self {
             // access_denied
@@ -113,7 +113,7 @@ impl Refusal {
 }
 
 impl ClientCertVerifier for PeerVerifier {
-    /// Nothing: the names of our CAs are nobody's business, and the mesh's clients have one certificate only.
+    /// Empty: the names of our CAs are not disclosed, and a client of the mesh has one certificate only.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -128,14 +128,14 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
+        self.verify(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
-    crate::signatures::judged_alike!();
+    crate::signatures::signature_verification!();
 }
 
 impl ServerCertVerifier for PeerVerifier {
-    /// The name is ignored on purpose: whom we expect is said by identities, not by what was dialled.
+    /// The name is ignored on purpose: the expected peer is defined by identities, not by the dialled name.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -144,8 +144,8 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+        self.verify(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
-    crate::signatures::judged_alike!();
+    crate::signatures::signature_verification!();
 }

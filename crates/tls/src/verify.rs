@@ -1,7 +1,7 @@
-//! Whether a chain makes a peer: SPIFFE's rules on the leaf, the bundle of the leaf's own domain, webpki's path.
+//! Verification of a chain: SPIFFE's rules for the leaf, the bundle of the leaf's trust domain, webpki's path building.
 //!
-//! This is a function of chain, bundles and time, used for peers in both directions, for our own certificate before it is
-//! used, and for the question whether a live connection would still be let in.
+//! It is a function of chain, bundles and time. It is used for peers in both directions, for our own certificate before it is
+//! used, and to re-authorise live connections.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ pub const MAX_CHAIN_CERTIFICATES: usize = 10;
 /// The most bytes that a chain may have.
 pub const MAX_CHAIN_LEN: usize = 64 * 1024;
 
-/// Why a chain does not make a peer.
+/// Why a chain is not accepted.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// No certificate at all.
     #[error("no certificate was presented; mutual TLS needs one from both sides")]
     NoCertificate,
-    /// More certificates or bytes than are looked at, or a path deeper than webpki goes.
+    /// More certificates or bytes than the limits, or a deeper path than webpki supports.
     #[error(
         "the chain is too long ({certificates} certificates, {bytes} bytes); at most {MAX_CHAIN_CERTIFICATES} and {MAX_CHAIN_LEN}, and 6 intermediates, are allowed"
     )]
@@ -63,7 +63,7 @@ pub enum VerifyError {
         what: &'static str,
         /// Its last second.
         until: i64,
-        /// When it was judged.
+        /// The time of the verification.
         now: i64,
     },
     /// A certificate of the path is not valid yet.
@@ -73,15 +73,15 @@ pub enum VerifyError {
         what: &'static str,
         /// Its first second.
         from: i64,
-        /// When it was judged.
+        /// The time of the verification.
         now: i64,
     },
-    /// Whatever else webpki does not accept in a path.
+    /// Another reason of webpki.
     #[error(transparent)]
     Path(#[from] PathError),
 }
 
-/// What webpki does not accept in a path.
+/// Why webpki does not accept a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
@@ -151,7 +151,7 @@ impl PathError {
     }
 }
 
-/// What a verified path rests on: enough to say later whether the same chain would still be accepted.
+/// What a verified path depends on, to determine later whether the same chain would still be accepted.
 #[derive(Clone, Debug)]
 pub struct PathSummary {
     root: Arc<Root>,
@@ -159,8 +159,8 @@ pub struct PathSummary {
 }
 
 impl PathSummary {
-    /// The last second at which everything that the leaf rests on is valid, in Unix time. The leaf's own end is not part
-    /// of it: a connection may outlive the certificate that it was opened with.
+    /// The last second at which all intermediates and the root are valid, in Unix time. The leaf is not included: a connection
+    /// may outlive the certificate that it was opened with.
     #[must_use]
     pub fn not_after_unix(&self) -> i64 {
         self.not_after_unix.min(self.root.not_after_unix())
@@ -173,14 +173,31 @@ impl PathSummary {
     }
 }
 
-/// A leaf whose chain was accepted.
+impl TrustBundles {
+    /// Verifies a chain (leaf first) of a peer in this role at this time, exactly as a handshake does, except for the proof that
+    /// the peer holds the private key.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<(Leaf, PathSummary), VerifyError> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
+        verify(self, end_entity, intermediates, role, now).map(|verified| (verified.leaf, verified.path))
+    }
+}
+
+/// An accepted chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub(crate) leaf: Leaf,
     pub(crate) path: PathSummary,
 }
 
-/// Judges a chain as its bearer's claim to be a workload.
+/// Verifies the chain of a workload.
 pub(crate) fn verify(
     trust: &TrustBundles,
     end_entity: &CertificateDer<'_>,
@@ -203,7 +220,7 @@ pub(crate) fn verify(
     }
 }
 
-/// Says whether a path that was accepted earlier would still be accepted for an identity of this domain.
+/// Whether a path that was accepted earlier would still be accepted for an identity of this domain.
 pub(crate) fn recheck(
     trust: &TrustBundles,
     domain: &str,
@@ -253,7 +270,7 @@ struct Chain<'c> {
 }
 
 impl Chain<'_> {
-    /// Has webpki look for a path to one of the anchors, with our own check of each intermediate on a candidate.
+    /// Builds a path to one of the anchors with webpki, and checks each intermediate of a candidate.
     fn path(&self, anchors: &[TrustAnchor<'_>], bundle: &TrustBundle) -> Result<PathSummary, Failure> {
         let end_entity = EndEntityCert::try_from(self.end_entity).map_err(Failure::Path)?;
         let refused = RefCell::new(None);
@@ -296,7 +313,7 @@ impl Chain<'_> {
         Ok(PathSummary { root: Arc::clone(root), not_after_unix: not_after.get() })
     }
 
-    /// Puts webpki's reason into our words, and finds out more about an issuer that is unknown.
+    /// Maps webpki's error, and determines more about an unknown issuer.
     fn explain(&self, error: &webpki::Error, trust: &TrustBundles, domain: &TrustDomain) -> VerifyError {
         use webpki::Error;
         let path = match error {
@@ -339,9 +356,9 @@ impl Chain<'_> {
         path.into()
     }
 
-    /// The chain leads to no valid root of the right bundle. Does it lead to an expired one, or to somebody else's?
+    /// The chain leads to no valid root of its domain's bundle. It may lead to an expired root, or to one of another domain.
     ///
-    /// It is refused in any case; this only makes the reason true. webpki's budgets bound the work.
+    /// It is refused in any case; this makes the reason precise. webpki's budgets bound the work.
     fn explain_unknown_issuer(&self, trust: &TrustBundles, domain: &TrustDomain) -> VerifyError {
         let now = unix(self.now);
         if let Some(bundle) = trust.bundle(domain.as_str())

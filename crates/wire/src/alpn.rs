@@ -1,11 +1,10 @@
-//! The ALPN names by which mesh peers recognise one another.
+//! The ALPN names of mesh peers.
 
 /// The names whose presence in a ClientHello's list makes it a mesh hello: one of them, anywhere in the list, compared
 /// byte for byte. The set is the one for which Istio's inbound listeners pick the terminating filter chain.
 pub const MESH_ALPN: [&[u8]; 5] = [b"istio", b"istio-peer-exchange", b"istio-http/1.0", b"istio-http/1.1", b"istio-h2"];
 
-/// The one name that our own client offers. Everything else in the set promises a protocol above TCP that is not spoken
-/// here.
+/// The only name that our client offers. The others announce a protocol above TCP that is not supported here.
 pub const CLIENT_ALPN: &[u8] = b"istio";
 
 /// Whether `name` is one of [`MESH_ALPN`].

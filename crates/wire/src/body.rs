@@ -1,8 +1,8 @@
 //! The body of one whole ClientHello message (RFC 8446, 4.1.2; for TLS 1.2 and older RFC 5246, 7.4.1.2).
 //!
 //! The structure is checked strictly, every length to the byte: a hello that can be read in two ways must not be
-//! forwarded as if it said one thing and served as if it said another. Values are not judged; which versions or cipher
-//! suites are acceptable is the TLS stack's business. Only server_name and ALPN are looked into.
+//! forwarded as if it said one thing and served as if it said another. Values are not validated: the TLS stack decides
+//! which versions and cipher suites are acceptable. Only server_name and ALPN are parsed.
 
 use crate::alpn::is_mesh_alpn;
 
@@ -23,8 +23,7 @@ const MAX_SNI: usize = 253;
 const MAX_ALPN_NAMES: usize = 8;
 const MAX_ALPN_NAME: usize = 32;
 
-/// What a ClientHello says, as far as a proxy in front of the TLS stack needs to know. All of it is the client's claim,
-/// none of it is proven.
+/// The content of a ClientHello that a proxy in front of the TLS stack needs. None of it is authenticated.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HelloInfo {
     /// At least one of the offered ALPN names is a mesh name.
@@ -37,7 +36,7 @@ pub struct HelloInfo {
 
 /// Reads the body of a whole message. `None` if it is not a ClientHello, to the byte.
 pub(crate) fn parse(body: &[u8]) -> Option<HelloInfo> {
-    let mut body = Reader(body);
+    let mut body = Cursor(body);
     body.take(VERSION_LEN)?;
     body.take(RANDOM_LEN)?;
     if body.vector8()?.len() > MAX_SESSION_ID {
@@ -53,14 +52,14 @@ pub(crate) fn parse(body: &[u8]) -> Option<HelloInfo> {
 }
 
 fn extensions(block: &[u8]) -> Option<HelloInfo> {
-    let mut block = Reader(block);
+    let mut block = Cursor(block);
     let mut info = HelloInfo::default();
     let (mut seen_name, mut seen_alpn) = (false, false);
     while !block.is_empty() {
         let kind = block.u16()?;
         let content = block.vector16()?;
         match kind {
-            // Two of a kind are forbidden, and would let us and the TLS stack believe different ones.
+            // Duplicates are forbidden: we and the TLS stack could use different ones.
             EXT_SERVER_NAME if !seen_name => {
                 seen_name = true;
                 info.sni = server_name(content)?;
@@ -76,7 +75,7 @@ fn extensions(block: &[u8]) -> Option<HelloInfo> {
     Some(info)
 }
 
-/// The outer `Option` is the structure, the inner one whether there is a name fit to be logged.
+/// The outer `Option` is `None` for a malformed extension, the inner one without a name that can be logged.
 fn server_name(content: &[u8]) -> Option<Option<String>> {
     let mut names = whole_list(content)?;
     let mut host = None;
@@ -111,16 +110,16 @@ fn alpn(content: &[u8], info: &mut HelloInfo) -> Option<()> {
 }
 
 /// The entries of an extension whose content is exactly one non-empty list.
-fn whole_list(content: &[u8]) -> Option<Reader<'_>> {
-    let mut content = Reader(content);
+fn whole_list(content: &[u8]) -> Option<Cursor<'_>> {
+    let mut content = Cursor(content);
     let list = content.vector16()?;
-    (content.is_empty() && !list.is_empty()).then_some(Reader(list))
+    (content.is_empty() && !list.is_empty()).then_some(Cursor(list))
 }
 
-/// Takes bytes off the front of a slice; `None` where they are not there.
-struct Reader<'a>(&'a [u8]);
+/// Takes bytes from the start of a slice; `None` if it is too short.
+struct Cursor<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> Cursor<'a> {
     const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -139,13 +138,13 @@ impl<'a> Reader<'a> {
         self.take(2)?.first_chunk().copied().map(u16::from_be_bytes)
     }
 
-    /// A vector with a length of one byte in front.
+    /// A vector with a length field of one byte.
     fn vector8(&mut self) -> Option<&'a [u8]> {
         let len = self.u8()?;
         self.take(len.into())
     }
 
-    /// A vector with a length of two bytes in front.
+    /// A vector with a length field of two bytes.
     fn vector16(&mut self) -> Option<&'a [u8]> {
         let len = self.u16()?;
         self.take(len.into())

@@ -1,10 +1,10 @@
-//! Finding a ClientHello in the first bytes of a connection, however they are cut.
+//! Detects a ClientHello in the first bytes of a connection, however they are split.
 //!
 //! The rule, in the order in which bytes arrive: each record header is `0x16, 3, any` and a length of 1 to 16,384; the
 //! message inside, which may span any number of records, has type 1 and a length of up to 65,536. The first byte that
-//! contradicts this settles it: the connection is not TLS. A whole message settles it too. Until then, more is needed.
-//! Because bytes are looked at one after another and never twice, every way of cutting the same bytes gives the same
-//! answer, and the total work is linear in their number.
+//! contradicts this is decisive: the connection is not TLS. So is a complete message. Until then, more is needed.
+//! Each byte is processed once, so every way of splitting the same bytes gives the same result, and the total work is
+//! linear in their number.
 
 use crate::body::{self, HelloInfo};
 use crate::opening::Opening;
@@ -15,14 +15,14 @@ pub const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// Longest fragment of a plaintext TLS record (RFC 8446, 5.1).
 const MAX_RECORD: u16 = 16_384;
-/// Longest ClientHello message that is waited for.
+/// Longest accepted ClientHello message.
 const MAX_MESSAGE: usize = 65_536;
 const MAJOR_VERSION: u8 = 3;
 const CLIENT_HELLO: u8 = 1;
 /// Type and 24-bit length in front of a handshake message.
 const MESSAGE_HEADER: usize = 4;
 
-/// What [`HelloParser::push`] knows so far.
+/// The result of [`HelloParser::push`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Progress {
     /// The bytes so far are a prefix of a ClientHello (possibly an empty one).
@@ -36,7 +36,7 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// What the connection is, if that is settled.
+    /// The classification, once it is final.
     #[must_use]
     pub const fn opening(&self) -> Option<Opening> {
         match self {
@@ -56,7 +56,7 @@ pub struct HelloParser {
     /// The handshake message so far, header included, without record headers. Grows with what arrives.
     message: Vec<u8>,
     started: bool,
-    /// The answer, once there is one; it does not change any more.
+    /// The final result, once there is one.
     settled: Option<Progress>,
 }
 
@@ -83,7 +83,7 @@ impl HelloParser {
         Self::default()
     }
 
-    /// Takes the next bytes. What follows a settled answer is not looked at.
+    /// Processes the next bytes. Bytes after the final result are ignored.
     pub fn push(&mut self, bytes: &[u8]) -> Progress {
         self.started |= !bytes.is_empty();
         if self.settled.is_none() {
@@ -95,7 +95,7 @@ impl HelloParser {
         self.settled.clone().unwrap_or(Progress::NeedMore)
     }
 
-    /// What the connection is, if nothing more will come: by FIN, or because the deadline is over.
+    /// The classification if no more bytes will arrive, because of a FIN or a deadline.
     #[must_use]
     pub fn at_end(&self) -> Opening {
         match self.settled.as_ref().and_then(Progress::opening) {
@@ -141,7 +141,7 @@ impl HelloParser {
         }
         let whole = MESSAGE_HEADER + self.body_length();
         let missing = whole.saturating_sub(self.message.len());
-        // What follows the message inside the record is for the TLS stack to judge.
+        // The TLS stack handles what follows the message in the record.
         self.message.extend_from_slice(fragment.get(..missing).unwrap_or(fragment));
         if self.message.len() < whole {
             return None;
@@ -184,7 +184,7 @@ fn plausible_header(header: &[u8]) -> bool {
     least <= MAX_MESSAGE
 }
 
-/// What a connection is that consists of exactly these bytes.
+/// Classifies a connection that consists of exactly these bytes.
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Opening {
     let mut parser = HelloParser::new();

@@ -1,11 +1,11 @@
-//! Whether a client's first bytes are the request line of HTTP/1 (RFC 9112, 3), and no more of HTTP than that.
+//! Detects the request line of HTTP/1 (RFC 9112, 3) in a client's first bytes.
 
-/// The longest request line that is waited for: RFC 9112 asks for 8,000 bytes at least.
+/// The longest accepted request line: RFC 9112 requires at least 8,000 bytes.
 pub const MAX_REQUEST_LINE: usize = 8192;
-/// Longest method that is taken for one; the registry's longest has 17.
+/// The longest accepted method; the longest registered one has 17 characters.
 const MAX_METHOD: usize = 32;
 
-/// What some first bytes are.
+/// The kind of some first bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RequestLine {
     /// A whole request line of HTTP/1.
@@ -13,13 +13,13 @@ pub enum RequestLine {
         /// The method is HEAD, whose answer has no content.
         head: bool,
     },
-    /// The beginning of what may become one.
+    /// A prefix of a possible request line.
     Partial,
     /// Something else, such as the preface of HTTP/2.
     Other,
 }
 
-/// Looks at the first bytes of a connection.
+/// Classifies the first bytes of a connection.
 #[must_use]
 pub fn request_line(bytes: &[u8]) -> RequestLine {
     let end = bytes.iter().position(|&byte| byte == b'\n');

@@ -1,9 +1,8 @@
-//! Bytes that a peer controls: an incremental TLS ClientHello parser and what an opening is; and the header by which the app
-//! learns who the peer is.
+//! Bytes on the wire: an incremental parser for the TLS ClientHello, the classification of a connection's first bytes, and the
+//! PROXY header that informs the app about the peer.
 //!
-//! Everything here is total (no input panics), does no IO, knows no clock, and never reserves memory for what a length
-//! field claims before the bytes are there. It depends on no TLS library on purpose: what is TLS on the wire must not
-//! change with one.
+//! All functions are total (no input panics), do no IO, use no clock, and never allocate for a length field before the bytes have
+//! arrived. The crate depends on no TLS library on purpose: what counts as TLS must not change with one.
 
 mod alpn;
 mod batch;

@@ -1,24 +1,24 @@
-//! What the first bytes of a connection turned out to be.
+//! The classification of the first bytes of a connection.
 //!
-//! This is the only thing that a policy decision knows about a client before a handshake, so the variants are exactly
-//! the cases that the decision tells apart. How the bytes are read, and under which deadline, is not this crate's affair.
+//! This is all that a policy decision knows about a client before a handshake, so there is one variant per case that the
+//! decision distinguishes. The caller reads the bytes and sets the deadline.
 
 use core::fmt;
 
-/// What a client's first bytes are.
+/// The kind of a client's first bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Opening {
     /// A whole, well-formed TLS ClientHello that offers at least one of the mesh's ALPN names.
     MeshTls,
     /// A whole, well-formed TLS ClientHello without any of the mesh's ALPN names: the app's own TLS, or a mesh peer
-    /// that does not say so.
+    /// that does not offer them.
     ForeignTls,
-    /// The first byte is that of a TLS handshake record and nobody looked further. Enough where every TLS client is
-    /// terminated; too little to tell mesh TLS from the app's own.
+    /// The first byte is that of a TLS handshake record, and no more was inspected. Sufficient where all TLS is terminated; it
+    /// does not distinguish mesh TLS from the app's own.
     UnreadTls,
     /// Bytes that cannot be the start of a ClientHello.
     Plain,
-    /// A whole ClientHello message whose body does not parse. Neither TLS that could be served nor plaintext.
+    /// A whole ClientHello message whose body does not parse. It is neither served as TLS nor forwarded as plaintext.
     Malformed,
     /// A prefix of a ClientHello, cut short by the client's FIN or by the deadline.
     Incomplete,
@@ -27,7 +27,7 @@ pub enum Opening {
 }
 
 impl Opening {
-    /// Every variant, for tables and laws.
+    /// Every variant, for tables and tests.
     pub const ALL: [Self; 7] = [
         Self::MeshTls,
         Self::ForeignTls,

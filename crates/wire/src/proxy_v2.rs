@@ -1,13 +1,13 @@
-//! The header of PROXY protocol version 2 (haproxy's `proxy-protocol.txt`), by which the app learns who its client is.
+//! The header of PROXY protocol version 2 (haproxy's `proxy-protocol.txt`), which informs the app about its client.
 //!
-//! Only written, never read: what a client sends is payload, whatever it looks like. Names of constants are those of the
+//! It is written and never parsed: what a client sends is payload, whatever it looks like. Constants are named as in the
 //! specification.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The 12 bytes that begin every header of version 2.
+/// The first 12 bytes of every header of version 2.
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2 and the command PROXY: the connection is another's.
+/// Version 2 and the command PROXY: the connection is relayed.
 pub const VERSION_2_PROXY: u8 = 0x21;
 /// TCP over IPv4.
 pub const TCP4: u8 = 0x11;
@@ -19,12 +19,12 @@ pub const PP2_TYPE_SSL: u8 = 0x20;
 pub const PP2_SUBTYPE_SSL_VERSION: u8 = 0x21;
 /// In the first byte of [`PP2_TYPE_SSL`]: the client spoke TLS.
 pub const PP2_CLIENT_SSL: u8 = 0x01;
-/// It showed a certificate on this connection.
+/// It presented a certificate on this connection.
 pub const PP2_CLIENT_CERT_CONN: u8 = 0x02;
-/// It showed a certificate in this session, of which there is one a connection.
+/// It presented a certificate in this session; each connection is one session.
 pub const PP2_CLIENT_CERT_SESS: u8 = 0x04;
-/// Our own, of the range for applications (0xE0-0xEF): the peer's SPIFFE ID in ASCII. Clouds have taken 0xE0, 0xEA and
-/// 0xEE of it for themselves.
+/// Our own, of the range for applications (0xE0-0xEF): the peer's SPIFFE ID in ASCII. Cloud providers use 0xE0, 0xEA
+/// and 0xEE.
 pub const PP2_TYPE_SPIFFE_ID: u8 = 0xE5;
 
 /// The value of `verify` for a certificate that was verified; any other says that it was not.
@@ -39,8 +39,8 @@ pub struct Peer<'p> {
     pub tls_version: &'p str,
 }
 
-/// The whole header. Without a peer it says nothing about identity. `None` if a text is longer than its length can say,
-/// which no SPIFFE ID is.
+/// Encodes the header. Without a peer it contains no identity. `None` if a text is too long for its length field, which no
+/// SPIFFE ID is.
 #[must_use]
 pub fn header(source: SocketAddr, destination: SocketAddr, peer: Option<Peer<'_>>) -> Option<Vec<u8>> {
     let (family, mut rest) = addresses(source, destination);
@@ -58,8 +58,8 @@ pub fn header(source: SocketAddr, destination: SocketAddr, peer: Option<Peer<'_>
     Some(header)
 }
 
-/// Source, destination and their ports. An IPv4-mapped address is one of IPv4; where only one of the two is, both are
-/// written as IPv6, since a header has one family.
+/// Source, destination and their ports. An IPv4-mapped address counts as IPv4. If only one of the two is IPv4, both
+/// are written as IPv6, since a header has one family.
 fn addresses(source: SocketAddr, destination: SocketAddr) -> (u8, Vec<u8>) {
     let mut bytes = Vec::with_capacity(36);
     let family = match (source.ip().to_canonical(), destination.ip().to_canonical()) {

@@ -10,7 +10,7 @@ use portcullis_rpc::bundles::GetTrustBundlesResponse;
 use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
 use portcullis_rpc::istio::IstioCertificateRequest;
 use portcullis_rpc::istio::istio_certificate_service_client::IstioCertificateServiceClient;
-use portcullis_tls::{Clock, Credentials, authority};
+use portcullis_tls::{Clock, Credentials, ca_channel};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -112,7 +112,7 @@ impl Authority {
             Proof::Svid(own) => Some(own.as_ref()),
         };
         let tls = |error: String| FetchError::Tls(clean(&error));
-        let config = authority::client(roots, own, &self.clock).map_err(|error| tls(error.to_string()))?;
+        let config = ca_channel::client_config(roots, own, &self.clock).map_err(|error| tls(error.to_string()))?;
         let HostPort { host, port } = &self.address;
         let stream = within(CONNECT, "connecting", async {
             let connected = TcpStream::connect((host.as_str(), *port)).await;

@@ -7,7 +7,7 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::verifier::Expect;
+use crate::verifier::{Expect, PeerVerifier};
 
 const ME: &str = "spiffe://example.org/ns/default/sa/me";
 

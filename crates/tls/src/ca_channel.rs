@@ -1,5 +1,5 @@
-//! Between a workload and a certificate authority, where one of the two may have no certificate yet: TLS 1.3 and HTTP/2. The
-//! authority is known by its name and not by an identity, and judges itself whom it serves.
+//! TLS 1.3 for HTTP/2 between a workload and a certificate authority. The workload may have no certificate yet. The CA is verified
+//! by its DNS name, not by a SPIFFE ID, and authenticates its clients per request.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::credentials::Credentials;
 use crate::provider::provider;
 use crate::verify::{MAX_CHAIN_CERTIFICATES, MAX_CHAIN_LEN};
 
-/// The client's side of one connection: TLS 1.3 and HTTP/2. The server's certificate must lead to one of the roots and be for
-/// the name that is dialled. With credentials our own certificate is shown to it.
+/// The client's configuration. The server's certificate must chain to one of the roots and be valid for the dialled name. With
+/// credentials, our own certificate is presented.
 ///
 /// # Errors
 /// When a root cannot be used, or TLS cannot be set up.
-pub fn client(
+pub fn client_config(
     roots: impl IntoIterator<Item = CertificateDer<'static>>,
     own: Option<&Credentials>,
     clock: &Clock,
@@ -32,7 +32,7 @@ pub fn client(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(store);
     let mut config = match own {
-        Some(own) => builder.with_client_cert_resolver(own.present()),
+        Some(own) => builder.with_client_cert_resolver(own.client_cert_resolver()),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -42,23 +42,23 @@ pub fn client(
     Ok(config)
 }
 
-/// The authority's side. **It authenticates nobody**: a client may come without a certificate, and one that it shows is proven to
-/// be its own and no more. Whether that is worth anything the authority decides at each request, with the roots of that moment:
-/// then a refusal has an answer and a line in the audit, where a failed handshake would leave a client with a broken connection.
+/// The CA's configuration. **It does not authenticate clients**: a client may present no certificate, and of a presented one only
+/// the possession of its key is verified. The CA verifies the chain at each request, with its current roots: then a refusal has a
+/// response and an audit record, where a failed handshake would leave the client with a broken connection.
 ///
 /// # Errors
 /// When certificate and key cannot be used, or TLS cannot be set up.
-pub fn server(
+pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     clock: &Clock,
 ) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(Possession))
+        .with_client_cert_verifier(Arc::new(PossessionOnlyVerifier))
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // Nothing is resumed: a certificate is shown in each connection.
+    // No resumption: each connection presents its certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -66,11 +66,11 @@ pub fn server(
     Ok(config)
 }
 
-/// Lets any client finish its handshake that shows no certificate, or holds the key of the one it shows.
+/// Accepts every client that presents no certificate, or proves possession of the key of the one that it presents.
 #[derive(Debug)]
-struct Possession;
+struct PossessionOnlyVerifier;
 
-impl ClientCertVerifier for Possession {
+impl ClientCertVerifier for PossessionOnlyVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -85,12 +85,12 @@ impl ClientCertVerifier for Possession {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let length = intermediates.iter().fold(end_entity.len(), |sum, der| sum.saturating_add(der.len()));
-        if intermediates.len() >= MAX_CHAIN_CERTIFICATES || length > MAX_CHAIN_LEN {
+        let len = intermediates.iter().fold(end_entity.len(), |sum, der| sum.saturating_add(der.len()));
+        if intermediates.len() >= MAX_CHAIN_CERTIFICATES || len > MAX_CHAIN_LEN {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(ClientCertVerified::assertion())
     }
 
-    crate::signatures::judged_alike!();
+    crate::signatures::signature_verification!();
 }
