@@ -1,5 +1,5 @@
 //! A whole mTLS 1.3 handshake, both ends on this thread: what a connection costs two sidecars in cryptography, allocation
-//! and verification. And verification alone, of a good chain and of chains made to cost as much as they can (R15): the
+//! and verification. And verification alone, of a good chain and of chains made to cost as much as they can: the
 //! latter must stay far below a second.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot set its scene has failed")]
 

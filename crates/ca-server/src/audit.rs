@@ -1,4 +1,4 @@
-//! `audit.jsonl`: a line for each certificate, and for each refusal (R61). Never a token, never a key.
+//! `audit.jsonl`: a line for each certificate, and for each refusal. Never a token, never a key.
 //!
 //! A line about a certificate or a rotation is on disk (fsync) before that has any effect, so no power cut leaves a certificate
 //! without one. A refusal is handed to the system in one write and gets to the disk when that likes: whoever is refused has

@@ -70,7 +70,7 @@ impl CsrError {
     }
 }
 
-/// A public key whose private half signed a request: proof of possession (R51). There is no other way to make one.
+/// A public key whose private half signed a request: proof of possession. There is no other way to make one.
 #[derive(Clone, Eq, PartialEq)]
 pub struct CertifiedPublicKey {
     kind: KeyType,

@@ -7,7 +7,7 @@
 //! | `Promoted` | B | A and B | `Finished`, `Started` |
 //! | `Finished` | B | B | none, with B in A's place |
 //!
-//! Sources: R57; SPIFFE Federation 4.1; Istio #30947. One file holds all of a rotation and is replaced in one step, so
+//! Sources: SPIFFE Federation 4.1; Istio #30947. One file holds all of a rotation and is replaced in one step, so
 //! that a crash leaves one phase or the other.
 
 use std::collections::BTreeSet;

@@ -113,7 +113,7 @@ impl<'a> Strict<'a> {
         raw_uris(extension.value).ok_or_else(|| malformed(extension))
     }
 
-    /// Refuses keys that are weak or of a kind that nobody needs (R18).
+    /// Refuses weak keys and key types that are not supported.
     pub(crate) fn check_key(&self) -> Result<(), SvidError> {
         Ok(check_key(self.cert.public_key())?)
     }

@@ -300,7 +300,7 @@ mod tests {
         assert!(routes.matching("192.0.2.8:80".parse().unwrap()).is_some());
     }
 
-    /// Decision 36: an address that matched nothing is looked for in names that are resolved after it was dialled, and an
+    /// An address that matched nothing is looked for in names that are resolved after it was dialled, and an
     /// earlier resolution does not count, however short a time ago it was.
     #[tokio::test]
     async fn an_unknown_address_waits_for_a_resolution_of_its_own() {

@@ -367,7 +367,7 @@ mod tests {
         assert!(metrics.open_connections().is_empty());
     }
 
-    /// R85: peers choose their names, and must not choose how large our metrics get.
+    /// Peers choose their names, and must not choose how large the metrics get.
     #[test]
     fn ten_thousand_identities_leave_the_metrics_flat() {
         let metrics = Metrics::new("0.0.0", own()).unwrap();

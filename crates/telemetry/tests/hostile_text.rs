@@ -1,4 +1,4 @@
-//! R107: what a peer had a hand in stays text in a log line, even what no other layer lets pass to here today.
+//! What a peer had a hand in stays text in a log line, even what no other layer lets pass to here today.
 
 mod support;
 

@@ -1,4 +1,4 @@
-"""What is in the image, and what it may do (R100)."""
+"""What is in the image, and what it may do."""
 
 import re
 import shutil

@@ -152,7 +152,7 @@ class QuickStart:
             self.works("restarts", f"after {service}", 20)
 
     def dead_sidecar(self):
-        """R43: without a sidecar nothing gets in or out."""
+        """Without a sidecar nothing gets in or out."""
         for service in ("cart-proxy", "web-proxy"):
             self.engine.docker("kill", self.id(service))
         status, body = get(CART)

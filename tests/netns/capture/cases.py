@@ -172,13 +172,13 @@ class Cases:
         self.expect(group, "on loopback only, in inbound.apps", w.echo(self.world.through(to)), "echoed",
                     outbound=allowed(**self.out_mtls(to)), inbound=allowed(**self.in_mtls(to, "STRICT")), app=w.MAPPED)
         to = self.to(w.MTLS, w.UNMAPPED)
-        self.expect(group, "on loopback only, not in inbound.apps (R42)", lambda: ending(
+        self.expect(group, "on loopback only, not in inbound.apps", lambda: ending(
             self.world.through(to)), "reset",
                     outbound={"decision": "allow", "reason": "reset", **self.out_mtls(to)},
                     inbound=denied("app_unreachable", **self.in_mtls(to, "STRICT")))
 
     def own_ports(self):
-        """R42: whoever comes to a port of the proxy itself is not forwarded, and never goes round."""
+        """Whoever comes to a port of the proxy itself is not forwarded, and never goes round."""
         group = "Ports of the proxy itself"
         for port in (INBOUND, OUTBOUND, w.ADMIN):
             to = self.to(w.MTLS, port)
@@ -247,7 +247,7 @@ class Cases:
                    f"{sidecar.open_files()} instead of {files}")
 
     def scanned(self):
-        """Who dials every port must not fill the metrics with them (R85)."""
+        """Who dials every port must not fill the metrics with them."""
         sidecar, before = self.world.inbound, len(self.world.inbound.records())
         ports = range(40000, 40100)
         for port in ports:
@@ -264,7 +264,7 @@ class Cases:
                    None if bounded else f"{len(labels)} ports: {sorted(labels)[:9]}")
 
     def names(self):
-        """Decision 36: a name is resolved again before an address is called unknown."""
+        """A name is resolved again before an address is called unknown."""
         group, world = "A route by name", self.world
 
         def mtls(case, host):
@@ -342,7 +342,7 @@ class Cases:
                 self.world.without_sidecar(to)), "refused")
 
     def no_sidecar(self):
-        """The rules stay when the sidecar dies: nothing gets out or in (R43)."""
+        """The rules stay when the sidecar dies: nothing gets out or in."""
         for port in (w.STRICT, w.PERMISSIVE, w.DISABLE):
             to = self.to(w.MTLS, port)
             self.expect("The sidecars are gone", f"captured on the client's side, to port {port}", lambda: ending(

@@ -13,7 +13,7 @@ from rig.processes import RigError, free_port, run, until
 
 from .world import World, get
 
-# No certificate lives shorter (R53), and no hint is shorter.
+# No certificate has a shorter lifetime, and no hint is shorter.
 REGISTRATIONS = """\
 refreshHint: 1s
 defaults: {{ttl: 60s, maxTtl: 60s}}

@@ -163,7 +163,7 @@ fn bundles_are_asked_for_by_the_hint() {
     assert_eq!(first(&world.schedule, now), None, "not from this authority");
 }
 
-/// R58: a thousand workloads that started in the same second do not return in the same one.
+/// A thousand workloads that started in the same second do not return in the same one.
 #[test]
 fn renewal_spread_1000_workloads() {
     let mut worlds: Vec<_> = (0..1000_u64).map(|n| World::new(n.wrapping_mul(0x1234_5678_9abc_def1))).collect();

@@ -124,7 +124,7 @@ fn each_kind_of_key_is_certified_and_another_one_is_for_the_next_request() {
     }
 }
 
-/// R12, R56: whatever the authority answers, the old SVID stays until a good one is there.
+/// Whatever the authority answers, the old SVID stays until a good one is there.
 #[test]
 fn a_lying_authority_changes_nothing() {
     let scene = started();
@@ -223,7 +223,7 @@ fn it_goes_down_and_comes_back() {
     });
 }
 
-/// R72: a wall clock that is set does not end the renewals, and does not make them spin.
+/// A wall clock that is set does not end the renewals, and does not make them spin.
 #[test]
 fn a_clock_step_is_survived() {
     let mut scene = Scene::new();
@@ -292,7 +292,7 @@ fn roots(scene: &Scene) -> usize {
     now.trust().bundle("cluster.local").unwrap().roots().count()
 }
 
-/// R57 as a sidecar sees it: both roots, then certificates of the new one, then the new one alone.
+/// A rotation of the root as a sidecar sees it: both roots, then certificates of the new one, then the new one alone.
 #[test]
 fn root_rotation_in_three_phases_is_followed() {
     let mut scene = Scene::new();

@@ -1,4 +1,4 @@
-//! R50-R52: requests, tokens and certificates that lie, against a real CA over a real socket.
+//! Requests, tokens and certificates that lie, against a real CA over a real socket.
 
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ pub enum Refusal {
     /// The token has served already.
     #[error("the token was used before")]
     TokenUsed,
-    /// R51: one key, one identity.
+    /// One key, one identity.
     #[error("the key is held by {0}")]
     KeyHeld(SpiffeId),
 }

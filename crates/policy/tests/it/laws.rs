@@ -90,7 +90,7 @@ fn world() -> impl Strategy<Value = World> {
     })
 }
 
-/// The rules of `peerauth.md` 3 and 4, one after the other, with sorting where the product compares once.
+/// The rules of precedence, one after the other, with sorting where the product compares once.
 mod model {
     use super::{Labels, Mode, PeerAuthentication, World};
 

@@ -170,7 +170,7 @@ fn two_trust_domains_have_mutual_tls_and_each_root_vouches_for_its_own_domain_on
     theirs.take(&ours.roots());
     assert!(passed(scene.outbound, b"hello"), "{}\n{}", scene.web.read_log(), scene.cart.read_log());
     scene.cart.logged(&["spiffe://cluster.local/ns/shop/sa/web"]);
-    // R8: no pool of all roots. What one CA signs is believed of its own domain.
+    // There is no pool of all roots. What one CA signs is believed of its own domain.
     assert!(scene.admitted(&ours.issuing.workload(WEB)), "{}", scene.cart.read_log());
     assert!(!scene.admitted(&ours.issuing.workload("spiffe://partner.example/ns/shop/sa/web")));
     assert!(!scene.admitted(&theirs.issuing.workload(WEB)));

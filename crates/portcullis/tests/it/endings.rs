@@ -1,5 +1,5 @@
 //! How a connection through sidecars ends: clean ends as clean ends, resets as resets, and a cut-off TLS stream never as a
-//! clean end (R31, `decisions.md` 16).
+//! clean end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

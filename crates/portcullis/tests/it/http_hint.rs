@@ -1,4 +1,4 @@
-//! What plaintext clients get where mTLS is required and `inbound.httpHint` is on (`decisions.md` 29).
+//! What plaintext clients get where mTLS is required and `inbound.httpHint` is on.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};

@@ -171,7 +171,7 @@ fn sidecars_get_certificates_by_token_and_renew_under_load() {
     }
 }
 
-/// R59: the data plane does not notice that its authority is away for half a life.
+/// The data plane does not notice that its authority is away for half a life.
 #[test]
 fn ca_down_half_life_no_failures() {
     let mut issuer = Issuer::new();
@@ -219,7 +219,7 @@ fn ca_back_recovers() {
     assert!(metric(&cart, "portcullis_identity_renewals_total{result=\"error\",reason=\"own-id\"}") >= 1.0);
 }
 
-/// R69: an expired certificate is not offered, and readiness says so; a new token brings it back.
+/// An expired certificate is not offered, and readiness says so; a new token brings it back.
 #[test]
 fn own_cert_expires_readiness_503() {
     let mut issuer = Issuer::new();

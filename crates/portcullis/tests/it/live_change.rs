@@ -1,4 +1,4 @@
-//! Connections that are open obey a change of policy or trust (R40, R41, `decisions.md` 19), and limits hold.
+//! Connections that are open obey a change of policy or trust, and limits hold.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::Authority;
 
-/// R41: what is refused by a change is closed within a second.
+/// What is refused by a change is closed within a second.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Waits until the sidecar has taken its `generation`-th set of this kind, and says when that was noticed.
@@ -192,7 +192,7 @@ fn cap_rejects_then_recovers() {
     });
 }
 
-/// R78: the same for one listener, while another one goes on.
+/// The same for one listener, while another one goes on.
 #[test]
 fn the_cap_of_a_listener_rejects_then_recovers() {
     let (mesh, app, other) = (Mesh::new("PERMISSIVE"), echo(), free_address());
@@ -216,7 +216,7 @@ fn the_cap_of_a_listener_rejects_then_recovers() {
     });
 }
 
-/// R78: the same for one peer, while another one and plaintext go on.
+/// The same for one peer, while another one and plaintext go on.
 #[test]
 fn the_cap_of_a_peer_rejects_then_recovers() {
     let mesh = Mesh::new("PERMISSIVE");
@@ -247,7 +247,7 @@ fn the_cap_of_a_peer_rejects_then_recovers() {
     });
 }
 
-/// R76, R78: who is silent can take neither all places of a cap nor those of a listener.
+/// Who is silent can take neither all places of a cap nor those of a listener.
 #[test]
 fn silent_clients_do_not_fill_a_cap() {
     let (app, listen) = (echo(), free_address());
@@ -267,7 +267,7 @@ fn silent_clients_do_not_fill_a_cap() {
     }
 }
 
-/// R76: who is silent does not keep out who is not.
+/// Who is silent does not keep out who is not.
 #[test]
 fn silent_clients_lose_their_places_to_honest_ones() {
     let mesh = Mesh::new("STRICT");

@@ -138,7 +138,7 @@ fn answer(admin: SocketAddr, request: &str) -> Vec<u8> {
     read_all(&stream).0
 }
 
-/// R107: whatever peers choose is in the log as text, and never as a line or as a command to a terminal.
+/// Whatever peers choose is in the log as text, and never as a line or as a command to a terminal.
 #[test]
 fn log_injection_escaped() {
     for format in ["text", "json"] {
@@ -191,7 +191,7 @@ fn log_injection_escaped() {
     }
 }
 
-/// R88: a reader that is there and does not read. The pipe fills, and the data plane goes on; what does not fit is counted.
+/// A reader that is there and does not read. The pipe fills, and the data plane goes on; what does not fit is counted.
 #[test]
 fn log_reader_stalls() {
     let mesh = Mesh::new("STRICT");

@@ -1,4 +1,4 @@
-//! R29: at the most verbose level there is, and with every mistake made that has to do with keys, nothing of a key, of a
+//! At the most verbose level there is, and with every mistake made that has to do with keys, nothing of a key, of a
 //! TLS secret or of what connections carry is in anything that a sidecar says.
 
 use std::fmt::Debug;

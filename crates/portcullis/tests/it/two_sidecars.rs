@@ -105,7 +105,7 @@ fn sigterm_drains_and_exits_clean() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// R95: as PID 1 of a container it inherits children that it has not started.
+/// As PID 1 of a container it inherits children that it has not started.
 #[test]
 fn children_of_others_leave_no_zombies() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,8 +2,8 @@
 //! table of modes and openings, and the openings of which only a real wire has so many.
 //!
 //! For each connection it is checked what the client got, exactly which bytes the app got, and what the access log says:
-//! mode, policy, decision, reason, transport, the identity or that there is none. Where `decisions.md` overrides the case
-//! file, it is said at the place.
+//! mode, policy, decision, reason, transport, the identity or that there is none. Where the product differs from the
+//! case file, a comment says why.
 
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ fn verdict(row: &Row) -> Verdict {
         (Outcome::ForwardPlaintext, Mode::Permissive, Client::Bytes { .. }) => {
             Verdict::Forwarded { transport: "plaintext" }
         }
-        // decisions.md 34: nothing reaches the app, and it is closed at the deadline.
+        // Nothing reaches the app, and it is closed at the deadline.
         (Outcome::WaitThenNothing, Mode::Strict, _) => at_the_deadline("silent_client", "-"),
         (Outcome::TerminateAuthenticated, _, Client::Tls { client_cert, .. }) => match client_cert {
             Some(Cert::Mesh) => Verdict::Authenticated { id: WEB },
@@ -242,7 +242,7 @@ const RAW: Verdict = Verdict::Forwarded { transport: "tls" };
 const PLAIN: Verdict = Verdict::Forwarded { transport: "plaintext" };
 const MESH: Verdict = Verdict::Authenticated { id: WEB };
 
-/// The table of `peerauth.md` 6 and of the README, every cell.
+/// The table of modes in the README, every cell.
 fn table(mesh: &Mesh) -> Vec<Line> {
     let tls = |cert, alpn: &[&str]| Opening::Tls(mesh.client(cert, &names(alpn)), Cut::Whole);
     let plaintext = refused("plaintext_in_strict", "plaintext", Hears::Nothing);
@@ -267,7 +267,7 @@ fn table(mesh: &Mesh) -> Vec<Line> {
     ]
 }
 
-/// `decisions.md` 8 and 12 and what `wire.md` measured: where bytes are cut, where they end, and what is almost TLS.
+/// Where bytes are cut, where they end, and what is almost TLS.
 fn fine_points(mesh: &Mesh) -> Vec<Line> {
     let tls = |alpn: &[&str]| mesh.client(Some(Cert::Mesh), &names(alpn));
     let cut = |cut| Opening::Tls(tls(&["istio"]), cut);
@@ -345,7 +345,7 @@ fn garbage(mesh: &Mesh) -> Vec<Line> {
         Line::new("record of length 0xffff", with(&[0x16, 3, 1, 0xff, 0xff]), [neither(), PLAIN]),
         Line::new("handshake type 2", with(&[0x16, 3, 1, 0, 18, 2, 0, 0, 14]), [neither(), PLAIN]),
         Line::new("message of 16 MiB", with(&[0x16, 3, 1, 0, 18, 1, 0xff, 0xff, 0xff]), [neither(), PLAIN]),
-        // Neither TLS that could be served nor plaintext; Envoy forwards it, decisions.md 8 does not.
+        // Neither TLS that could be served nor plaintext; Envoy forwards it; here what looks like TLS is never forwarded as plaintext.
         Line::new(
             "a body that does not parse",
             bytes(junk_body),
@@ -354,7 +354,7 @@ fn garbage(mesh: &Mesh) -> Vec<Line> {
     ]
 }
 
-/// Ports where the server may speak first, `decisions.md` 10.
+/// Ports where the server may speak first.
 fn server_first(mesh: &Mesh) -> Vec<Case> {
     let case = |id: &str, mode: Mode, greets, opening, verdict| Case {
         id: format!("{id} on a server-first port under {}", mode.name()),
@@ -389,7 +389,7 @@ fn every_mode_and_every_opening() {
     println!("{} cells, all as the table says", cases.len());
 }
 
-/// Envoy loses 81 of 100 of these; `wire.md` 1.4.
+/// Envoy loses most of these.
 #[test]
 fn a_fin_right_behind_plaintext_loses_nothing() {
     let scene = crate::support::Scene::new("PERMISSIVE");
