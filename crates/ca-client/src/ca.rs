@@ -8,6 +8,7 @@ mod bundles;
 mod call;
 mod judge;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 use self::bundles::Bundles;
 pub use self::bundles::Foreign;
 pub(crate) use self::bundles::merge;
-use self::call::{Authority, Proof, chain_pem};
+use self::call::{Authority, Proof, Usage, chain_pem};
 use self::judge::{Held, Judge, Roots};
 use crate::error::{AnswerError, FetchError};
 use crate::key::Request;
@@ -45,6 +46,8 @@ pub struct Inputs {
     pub key_type: Box<dyn Fn() -> KeyType + Send>,
     /// The bundles of foreign trust domains that the configuration names, as they are now.
     pub foreign: watch::Receiver<Foreign>,
+    /// How many live connections rest on each root, which is named by the SHA-256 of its certificate in hexadecimal.
+    pub connections: Box<dyn Fn() -> BTreeMap<Arc<str>, u64> + Send>,
 }
 
 /// Gets certificates from an authority for as long as it runs.
@@ -143,12 +146,15 @@ impl CaAgent {
         let (kind, id) = ((self.inputs.key_type)(), self.judge.rules.expected_own_id.clone());
         // RSA takes seconds on a slow machine.
         let made = tokio::task::spawn_blocking(move || Request::new(kind, &id)).await;
-        let Request { key, csr } =
-            made.map_err(|error| FetchError::Local { reason: "key", message: format!("cannot make a key: {error}") })??;
-        let digest = self.digest();
+        let Request { key, csr } = made.map_err(|error| FetchError::Local {
+            reason: "key",
+            message: format!("cannot make a key: {error}"),
+            missing: false,
+        })??;
+        let usage = self.usage();
         let asked = (csr, self.settings.ttl_in_force().0);
         let roots = self.authority_roots(&file);
-        let answer = authority.create_certificate(roots.clone(), &proof, digest.as_deref(), asked).await?;
+        let answer = authority.create_certificate(roots.clone(), &proof, &usage, asked).await?;
         let held = self.held(&answer, key)?;
 
         // Judged with what is trusted so far, before it is shown to anybody.
@@ -158,7 +164,7 @@ impl CaAgent {
         let not_before = provisional.svid().leaf.not_before_unix;
         let proof = Proof::Svid(Arc::new(provisional));
         let now = self.now();
-        let roots = match authority.trust_bundles(roots, &proof, digest.as_deref()).await {
+        let roots = match authority.trust_bundles(roots, &proof, &usage).await {
             Ok(Some(answer)) => {
                 let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
                 let bundles = Bundles::read(answer, &self.judge.rules)?;
@@ -232,8 +238,8 @@ impl CaAgent {
         let Ok(current) = self.publisher.reader().current() else { return Ok(None) };
         let file = self.file_roots()?;
         let roots = self.authority_roots(&file);
-        let digest = self.digest();
-        let Some(answer) = authority.trust_bundles(roots, &Proof::Svid(current), digest.as_deref()).await? else {
+        let usage = self.usage();
+        let Some(answer) = authority.trust_bundles(roots, &Proof::Svid(current), &usage).await? else {
             return Ok(None);
         };
         let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
@@ -295,7 +301,17 @@ impl CaAgent {
     fn file_roots(&mut self) -> Result<Vec<CertificateDer<'static>>, FetchError> {
         let text = (self.inputs.roots)();
         let read = text.and_then(|text| certificates(&text).map_err(|error| error.to_string()));
-        read.map_err(|why| FetchError::Local { reason: "trust-bundle-file", message: format!("trustBundle: {why}") })
+        let missing = !self.settings.trust_bundle.exists();
+        read.map_err(|why| FetchError::Local {
+            reason: "trust-bundle-file",
+            message: format!("trustBundle: {why}"),
+            missing,
+        })
+    }
+
+    /// What the authority is told of our use of its roots.
+    fn usage(&self) -> Usage {
+        Usage { bundle_digest: self.digest(), connections: (self.inputs.connections)() }
     }
 
     /// Which bundles are in force, as the authority can know them: without domains that only a file of ours names.
@@ -317,11 +333,13 @@ impl CaAgent {
             (Ok(svid), Some(_)) if !self.distrusted => Ok(Proof::Svid(svid)),
             (_, Some(token)) => {
                 let read = token().map_err(|why| format!("tokenFile: {why}"));
-                read.map(Proof::Token).map_err(|message| FetchError::Local { reason: "token-file", message })
+                let missing = self.settings.token_file.as_ref().is_some_and(|path| !path.exists());
+                read.map(Proof::Token).map_err(|message| FetchError::Local { reason: "token-file", message, missing })
             }
             (Err(why), None) => Err(FetchError::Local {
                 reason: "no-proof",
                 message: format!("{why}, and there is no tokenFile; write one into identity.ca"),
+                missing: false,
             }),
         }
     }

@@ -20,6 +20,8 @@ pub enum FetchError {
         reason: &'static str,
         /// What it is.
         message: String,
+        /// A file is not there, such as one that the authority writes when it starts.
+        missing: bool,
     },
     /// Nobody listens there, or the name cannot be looked up.
     #[error("cannot connect: {0}")]
@@ -91,6 +93,12 @@ impl FetchError {
             Self::Refused { code, .. } => code_name(*code),
             Self::Answer(error) => error.reason(),
         }
+    }
+
+    /// Whether it is what a source that has not started yet looks like.
+    #[must_use]
+    pub(crate) const fn may_be_startup(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Local { missing: true, .. })
     }
 
     /// How it changes when to try again.

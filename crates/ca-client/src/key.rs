@@ -22,6 +22,7 @@ impl Request {
         make(kind, id).map_err(|error| FetchError::Local {
             reason: "key",
             message: format!("cannot make a key and a request to certify it: {error}"),
+            missing: false,
         })
     }
 }

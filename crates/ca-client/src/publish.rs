@@ -8,7 +8,10 @@ use crate::alarm::Alarm;
 use crate::error::FetchError;
 use crate::status::Monitor;
 
-/// Puts credentials in force and tells how it goes.
+/// So long after our own start a source may still be starting: that it cannot be reached is not an error until then.
+const STARTUP: Duration = Duration::from_secs(20);
+
+/// Puts credentials in force and logs how it goes.
 pub(crate) struct Publisher {
     store: CredentialStore,
     reader: CredentialReader,
@@ -16,6 +19,8 @@ pub(crate) struct Publisher {
     changed: Box<dyn Fn() + Send + Sync>,
     alarm: Alarm,
     poll_problem: Option<&'static str>,
+    /// What was logged as waiting for the source's start.
+    waiting: Option<&'static str>,
 }
 
 impl Publisher {
@@ -25,7 +30,7 @@ impl Publisher {
         monitor: Monitor,
         changed: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Self { store, reader, monitor, changed, alarm: Alarm::default(), poll_problem: None }
+        Self { store, reader, monitor, changed, alarm: Alarm::default(), poll_problem: None, waiting: None }
     }
 
     pub(crate) const fn reader(&self) -> &CredentialReader {
@@ -64,6 +69,13 @@ impl Publisher {
     /// No new certificate; `retry` is when the next attempt is.
     pub(crate) fn failed(&mut self, now: Duration, error: &FetchError, retry: Option<Duration>) {
         self.monitor.failed(error);
+        if now < STARTUP && error.may_be_startup() && self.reader.latest().is_none() {
+            if self.waiting.replace(error.reason()) != Some(error.reason()) {
+                let source = &self.monitor.lock().source;
+                tracing::info!(source, reason = error.reason(), problem = %error, "waiting for the source of certificates");
+            }
+            return;
+        }
         if !self.alarm.failed(now, error.reason()) {
             return;
         }

@@ -60,8 +60,8 @@ pub(crate) async fn keep(folder: PathBuf, services: Arc<Services>, registered: A
 
 impl Kept {
     fn refresh(&mut self, folder: &Path, services: &Services) {
-        let registrations = services.live.registrations.load_full();
-        let key = services.live.tokens.load_full();
+        let registrations = services.state.registrations.load_full();
+        let key = services.state.tokens.load_full();
         if self.key.as_ref().is_some_and(|known| !Arc::ptr_eq(known, &key)) {
             // What lies there is worth nothing any more.
             self.tokens.clear();
@@ -90,9 +90,9 @@ impl Kept {
     }
 
     fn refresh_one(&mut self, place: &Path, id: &SpiffeId, key: &TokenKey, services: &Services) -> Result<(), String> {
-        let now = services.live.clock.now_unix();
+        let now = services.state.clock.now_unix();
         DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| error.to_string())?;
-        let roots = services.live.ca().signer.roots_pem().to_owned();
+        let roots = services.state.ca().signer.roots_pem().to_owned();
         let file = place.join("root-cert.pem");
         if self.roots.get(id) != Some(&roots) || !file.exists() {
             write(&file, roots.as_bytes(), Private::No, true).map_err(|error| error.to_string())?;

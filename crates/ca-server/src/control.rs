@@ -18,9 +18,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::plain;
-use crate::rotate::{self, Request};
+use crate::rotate::step;
+use crate::rotation_status::RotationStatus;
 use crate::service::Services;
-use crate::standing::Standing;
+use crate::step::Request;
 
 /// The name of the socket in the CA's folder.
 pub(crate) const SOCKET: &str = "ca.sock";
@@ -118,7 +119,7 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
     let answer = match question.trim_end() {
         "status" => serde_json::to_string(&status(services))?,
         "roots" => {
-            let ca = services.live.ca();
+            let ca = services.state.ca();
             let (trust_domain, roots) = (ca.signer.trust_domain().to_string(), ca.signer.roots_pem().to_owned());
             serde_json::to_string(&Published { trust_domain, roots })?
         }
@@ -126,7 +127,7 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
             Some(Ok(request)) => {
                 let services = Arc::clone(services);
                 // It is done to its end even if whoever asked is gone.
-                let done = tokio::task::spawn_blocking(move || rotate::step(&services, &request)).await;
+                let done = tokio::task::spawn_blocking(move || step(&services, &request)).await;
                 serde_json::to_string(&done.map_err(io::Error::other)?)?
             }
             _ => r#"{"error":"unknown question"}"#.to_owned(),
@@ -137,8 +138,8 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
 }
 
 fn status(services: &Services) -> Answer {
-    let (ca, now) = (services.live.ca(), services.live.clock.now_unix());
-    let digest = services.live.bundle_digest();
+    let (ca, now) = (services.state.ca(), services.state.clock.now_unix());
+    let digest = services.state.bundle_digest();
     let identities = services.store.identities();
     let certified = || identities.iter().filter(|(_, identity)| identity.not_after_unix >= now);
     let instances = services.store.instances();
@@ -152,12 +153,12 @@ fn status(services: &Services) -> Answer {
         trust_domain: ca.signer.trust_domain().to_string(),
         signs_until: utc(ca.signer.not_after_unix()),
         roots_until: ca.signer.roots().roots().map(|root| utc(root.not_after_unix())).collect(),
-        extra_roots: services.live.resources.load().roots_beyond(ca.signer.roots(), now).count(),
+        extra_roots: services.state.resources.load().roots_beyond(ca.signer.roots(), now).count(),
         signs_as_root: ca.signer.signs_as_root(),
-        registered: services.live.registrations.load().iter().count(),
+        registered: services.state.registrations.load().iter().count(),
         certified: certified().count(),
         on_current_bundles: certified().filter(|(id, _)| !behind.contains(id)).count(),
-        federated: services.live.foreign.load().keys().map(ToString::to_string).collect(),
+        federated: services.state.foreign.load().keys().map(ToString::to_string).collect(),
         bundle_digest: digest,
         issued: services.metrics.issued.get(),
     }
@@ -183,7 +184,7 @@ pub fn published(dir: &Path) -> io::Result<Published> {
 ///
 /// # Errors
 /// If none runs, or it does not answer.
-pub fn rotate(dir: &Path, request: &Request) -> io::Result<Standing> {
+pub fn rotate(dir: &Path, request: &Request) -> io::Result<RotationStatus> {
     question(dir, &format!("rotate-root {}", serde_json::to_string(request)?))
 }
 

@@ -9,7 +9,7 @@ use portcullis_tls::utc;
 
 use crate::audit::{Audit, Entry};
 use crate::authenticate::{Caller, Proof};
-use crate::live::Live;
+use crate::ca_state::CaState;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) enum NotIssued {
 
 /// What is needed for one certificate.
 pub(crate) struct Work {
-    pub(crate) live: Arc<Live>,
+    pub(crate) state: Arc<CaState>,
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) caller: Caller,
@@ -40,10 +40,10 @@ pub(crate) struct Work {
 /// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
 /// roots as one text, as Istio's agents expect them.
 pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
-    let Work { live, store, audit, caller, key, ttl, told, mut entry } = work;
+    let Work { state, store, audit, caller, key, ttl, told, mut entry } = work;
     // Until the state knows of the leaf, nobody may find that there is none below a root and drop it.
-    let _signing = live.signing();
-    let ca = live.ca();
+    let _signing = state.signing();
+    let ca = state.ca();
     let leaf = ca.signer.sign(&caller.id, ttl, &key)?;
     let token = match &caller.proof {
         Proof::Token(token) if !token.reusable => Some((token.number, token.expires_unix)),
@@ -59,7 +59,7 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
         anchor: ca.signer.anchor().to_owned(),
         token,
     };
-    store.commit(&issuance, live.clock.now_unix()).map_err(|error| match error {
+    store.commit(&issuance, state.clock.now_unix()).map_err(|error| match error {
         CommitError::Refused(refusal) => NotIssued::Refused(refusal),
         broken @ CommitError::Broken(_) => NotIssued::State(broken),
     })?;
@@ -72,6 +72,6 @@ pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
     audit.issued(&entry).map_err(NotIssued::Audit)?;
     let mut chain = vec![leaf.pem()];
     chain.extend(ca.signer.behind_leaf_pem().iter().cloned());
-    chain.push(live.roots_pem(&ca));
+    chain.push(state.roots_pem(&ca));
     Ok(chain)
 }

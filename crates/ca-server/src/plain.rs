@@ -64,20 +64,20 @@ fn answer(request: &Request<Incoming>, services: &Services) -> Response<Full<Byt
 }
 
 fn metrics(services: &Services) -> String {
-    let ca = services.live.ca();
+    let ca = services.state.ca();
     // Of several roots the one that ends first is what somebody has to act on.
     let root = ca.signer.roots().roots().map(|root| root.not_after_unix()).min().unwrap_or_default();
     services.metrics.page(
         root,
         ca.signer.not_after_unix(),
-        services.live.clock.now_unix(),
+        services.state.clock.now_unix(),
         services.store.broken().is_some(),
     )
 }
 
 /// Whether certificates can be issued; otherwise why not.
 pub(crate) fn ready(services: &Services) -> Result<(), String> {
-    if services.live.ca().signer.not_after_unix() <= services.live.clock.now_unix() {
+    if services.state.ca().signer.not_after_unix() <= services.state.clock.now_unix() {
         return Err("the CA certificate has expired".to_owned());
     }
     services.store.broken().map_or(Ok(()), Err)

@@ -12,7 +12,7 @@ use portcullis_identity::TrustDomain;
 use portcullis_reload::{FileContent, FileSet, Monitor, Options, Watcher};
 use portcullis_tls::{Clock, TrustBundle, utc};
 
-use crate::live::{Foreign, Live};
+use crate::ca_state::{CaState, Foreign};
 use crate::resources;
 
 const REGISTRATIONS: &str = "identities.yaml";
@@ -259,37 +259,37 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
 /// Watches all sets. Whoever is told that registrations or the token key have `changed` may have something to do.
 pub(crate) fn watch(
     dir: &Path,
-    live: &Arc<Live>,
+    state: &Arc<CaState>,
     environment: Usual,
     changed: impl Fn() + Clone + Send + 'static,
 ) -> Result<Watchers, String> {
     let loader = {
-        let (live, dir) = (Arc::clone(live), dir.to_owned());
+        let (state, dir) = (Arc::clone(state), dir.to_owned());
         move |_: &[FileContent]| {
-            let configured = live.registrations.load().trust_domain.clone();
-            if !live.replace(|| signer(&dir, configured.as_ref(), &live.clock))? {
+            let configured = state.registrations.load().trust_domain.clone();
+            if !state.replace(|| signer(&dir, configured.as_ref(), &state.clock))? {
                 return Ok("not used while the root is being rotated".to_owned());
             }
-            Ok::<_, String>(format!("signs until {}", utc(live.ca().signer.not_after_unix())))
+            Ok::<_, String>(format!("signs until {}", utc(state.ca().signer.not_after_unix())))
         }
     };
     let signer = Watcher::start(signer_files(dir), Options::default(), loader);
     let signer = signer.map_err(|error| error.to_string())?;
-    let token_key = watch_token_key(dir, live, changed.clone())?;
+    let token_key = watch_token_key(dir, state, changed.clone())?;
 
-    let resources = watch_resources(dir, live, environment)?;
-    let (own_dir, live) = (dir.to_owned(), Arc::clone(live));
+    let resources = watch_resources(dir, state, environment)?;
+    let (own_dir, state) = (dir.to_owned(), Arc::clone(state));
     let mut bundles = None;
     let loader = move |files: &[FileContent]| {
         let [file] = files else { return Err("one file is read".to_owned()) };
         let read = parse_registrations(file, &own_dir)?;
-        fit(&read, live.ca().signer.trust_domain())?;
-        if bundles.is_none() || live.registrations.load().trust_bundles != read.trust_bundles {
+        fit(&read, state.ca().signer.trust_domain())?;
+        if bundles.is_none() || state.registrations.load().trust_bundles != read.trust_bundles {
             // The watcher of the files that were named before ends here.
-            bundles = watch_foreign(&read, &live)?;
+            bundles = watch_foreign(&read, &state)?;
         }
         let count = read.iter().count();
-        live.registrations.store(Arc::new(read));
+        state.registrations.store(Arc::new(read));
         changed();
         Ok(format!("{count} identities"))
     };
@@ -299,42 +299,42 @@ pub(crate) fn watch(
 }
 
 /// A new key ends every token that is out: those that lie ready are made anew, others have to be.
-fn watch_token_key(dir: &Path, live: &Arc<Live>, changed: impl Fn() + Send + 'static) -> Result<Watcher, String> {
-    let live = Arc::clone(live);
+fn watch_token_key(dir: &Path, state: &Arc<CaState>, changed: impl Fn() + Send + 'static) -> Result<Watcher, String> {
+    let state = Arc::clone(state);
     let loader = move |files: &[FileContent]| {
-        let key = parse_token_key(files, live.ca().signer.trust_domain())?;
-        if key == **live.tokens.load() {
+        let key = parse_token_key(files, state.ca().signer.trust_domain())?;
+        if key == **state.tokens.load() {
             return Ok::<_, String>("signs tokens");
         }
-        live.tokens.store(Arc::new(key));
+        state.tokens.store(Arc::new(key));
         changed();
         Ok("signs tokens; those of the key before it are refused from now on")
     };
     Watcher::start(token_key_file(dir), Options::default(), loader).map_err(|error| error.to_string())
 }
 
-fn watch_resources(dir: &Path, live: &Arc<Live>, environment: Usual) -> Result<Watcher, String> {
-    let live = Arc::clone(live);
+fn watch_resources(dir: &Path, state: &Arc<CaState>, environment: Usual) -> Result<Watcher, String> {
+    let state = Arc::clone(state);
     let loader = move |files: &[FileContent]| {
-        let read = resources::parse(files, live.ca().signer.trust_domain(), environment, live.clock.now_unix())?;
+        let read = resources::parse(files, state.ca().signer.trust_domain(), environment, state.clock.now_unix())?;
         let ttl = read.usual.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
-        live.resources.store(Arc::new(read));
+        state.resources.store(Arc::new(read));
         Ok::<_, String>(format!("usual lifetime {ttl}"))
     };
     let source = resources::source(dir, REGISTRATIONS);
     Watcher::start(source, Options::default(), loader).map_err(|error| error.to_string())
 }
 
-fn watch_foreign(read: &Registrations, live: &Arc<Live>) -> Result<Option<Watcher>, String> {
+fn watch_foreign(read: &Registrations, state: &Arc<CaState>) -> Result<Option<Watcher>, String> {
     if read.trust_bundles.is_empty() {
-        live.foreign.store(Arc::default());
+        state.foreign.store(Arc::default());
         return Ok(None);
     }
-    let (live, domains) = (Arc::clone(live), read.trust_bundles.keys().cloned().collect::<Vec<_>>());
+    let (state, domains) = (Arc::clone(state), read.trust_bundles.keys().cloned().collect::<Vec<_>>());
     let loader = move |files: &[FileContent]| {
-        let foreign = parse_foreign(files, domains.iter(), live.clock.now_unix())?;
+        let foreign = parse_foreign(files, domains.iter(), state.clock.now_unix())?;
         let count = foreign.len();
-        live.foreign.store(Arc::new(foreign));
+        state.foreign.store(Arc::new(foreign));
         Ok::<_, String>(format!("bundles of {count} other trust domains"))
     };
     let paths = read.trust_bundles.values().cloned().collect();

@@ -1,13 +1,15 @@
-//! What callers say of themselves: which trust bundles they use.
+//! What callers report of themselves: which trust bundles they use, and how many connections rest on each root.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_ca::KeyHash;
-use portcullis_ca::state::Report;
+use portcullis_ca::state::{Report, Store};
+use tokio::sync::Notify;
 use tonic::metadata::MetadataMap;
 
 use crate::authenticate::Caller;
-use crate::service::Services;
+use crate::ca_state::CaState;
 
 /// The digest of the bundles that a caller says it uses.
 pub(crate) fn told(metadata: &MetadataMap) -> Option<&str> {
@@ -15,16 +17,41 @@ pub(crate) fn told(metadata: &MetadataMap) -> Option<&str> {
     digest.filter(|text| KeyHash::parse(text).is_some())
 }
 
+/// A report of more roots than this is not used.
+const MAX_ROOTS: usize = 16;
+
+/// The caller's live connections by root; `None` if it does not report them, or not as it should.
+fn connections(metadata: &MetadataMap) -> Option<BTreeMap<String, u64>> {
+    let text = metadata.get("x-portcullis-connections")?.to_str().ok()?;
+    if text == "none" {
+        return Some(BTreeMap::new());
+    }
+    let mut by_root = BTreeMap::new();
+    for part in text.split(',') {
+        let (root, count) = part.split_once('=')?;
+        KeyHash::parse(root)?;
+        by_root.insert(root.to_owned(), count.parse::<u32>().ok()?.into());
+    }
+    (by_root.len() <= MAX_ROOTS).then_some(by_root)
+}
+
 /// Notes it, if the caller has shown which of its identity's instances it is. Nobody waits for the disk.
-pub(crate) fn note(services: &Arc<Services>, caller: &Caller, metadata: &MetadataMap) {
+pub(crate) fn note(
+    store: &Arc<Store>,
+    state: &Arc<CaState>,
+    state_failed: &Arc<Notify>,
+    caller: &Caller,
+    metadata: &MetadataMap,
+) {
     let (Some(digest), Some(shown)) = (told(metadata), caller.shown) else { return };
-    let services = Arc::clone(services);
+    let (store, state, state_failed) = (Arc::clone(store), Arc::clone(state), Arc::clone(state_failed));
+    let connections = connections(metadata);
     let (id, key, not_after_unix, digest) = (caller.id.clone(), shown.key, shown.not_after_unix, digest.to_owned());
     drop(tokio::task::spawn_blocking(move || {
-        let since_unix = services.live.signing().as_ref().map_or(0, |rotation| rotation.published_unix);
-        let report = Report { id, key, not_after_unix, digest, since_unix };
-        if let Err(error) = services.store.told(&report, services.live.clock.now_unix()) {
-            services.state_failed.notify_one();
+        let since_unix = state.signing().as_ref().map_or(0, |rotation| rotation.published_unix);
+        let report = Report { id, key, not_after_unix, digest, since_unix, connections };
+        if let Err(error) = store.told(&report, state.clock.now_unix()) {
+            state_failed.notify_one();
             tracing::error!(%error, "the state cannot be written");
         }
     }));

@@ -9,49 +9,14 @@ use std::sync::Arc;
 use portcullis_ca::rotation::{Assumed, Phase, Rotation, Seen, may_abort, may_finish, may_promote};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_tls::Clock;
-use serde::{Deserialize, Serialize};
 
-use crate::reload;
+use crate::rotation_status::{NotDone, RotationStatus};
 use crate::service::Services;
-use crate::standing::{No, Standing};
+use crate::step::{Request, Step};
+use crate::{old_root, reload};
 
 /// The folder in which a new CA is handed over.
 const NEXT: &str = "next";
-
-/// What to do.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Nothing; say where it stands.
-    Status,
-    /// Publish the root of the CA in `next/` too.
-    Start,
-    /// Sign with the new CA.
-    Promote,
-    /// Publish the new root alone.
-    Finish,
-    /// Go back: from `promoted` to `started`, from there to the old root alone.
-    Abort,
-}
-
-impl Step {
-    /// The step that goes on from a phase.
-    pub(crate) const fn after(phase: Phase) -> Self {
-        match phase {
-            Phase::Started => Self::Promote,
-            Phase::Promoted | Phase::Finished => Self::Finish,
-        }
-    }
-}
-
-/// A step, and whose word is not waited for.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Request {
-    /// Which.
-    pub step: Step,
-    /// SPIFFE IDs of callers that cannot say which bundles they use, or instances by their sixteen digits.
-    pub assume: Vec<String>,
-}
 
 /// At a start: what is in force. What a crash has cut off of the last step is done.
 pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>, clock: &Clock) -> Result<reload::InForce, String> {
@@ -72,16 +37,19 @@ fn settle(dir: &Path, rotation: &Rotation) -> Result<(), String> {
 }
 
 /// Takes a step, and says where it stands then.
-pub(crate) fn step(services: &Services, request: &Request) -> Standing {
-    let mut rotation = services.live.rotating();
-    let done = assumed(&request.assume).map_err(No::from).and_then(|assumed| match request.step {
+pub(crate) fn step(services: &Services, request: &Request) -> RotationStatus {
+    let mut rotation = services.state.rotating();
+    let connections = rotation.as_ref().and_then(|rotation| old_root::connections(services, rotation));
+    let done = assumed(&request.assume).map_err(NotDone::from).and_then(|assumed| match request.step {
         Step::Status => Ok(()),
         Step::Start => start(services, &mut rotation),
         Step::Promote => promote(services, &mut rotation, &assumed),
         Step::Finish => finish(services, &mut rotation, &assumed),
         Step::Abort => abort(services, &mut rotation),
     });
-    standing(services, rotation.as_ref(), done)
+    let mut status = status(services, rotation.as_ref(), done);
+    status.old_root_connections = connections;
+    status
 }
 
 /// Instances are named by sixteen hexadecimal digits, which no SPIFFE ID is.
@@ -101,16 +69,16 @@ fn assumed(names: &[String]) -> Result<Assumed, String> {
 }
 
 fn domain(services: &Services) -> Option<TrustDomain> {
-    services.live.registrations.load().trust_domain.clone()
+    services.state.registrations.load().trust_domain.clone()
 }
 
-fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), No> {
+fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), NotDone> {
     if let Some(rotation) = rotation {
         return Err(format!("a rotation is on already; it is {}", rotation.phase.name()).into());
     }
     let (dir, domain) = (&services.dir, domain(services));
     let next = dir.join(NEXT);
-    let clock = &services.live.clock;
+    let clock = &services.state.clock;
     let (old, new) = (reload::files(dir, domain.as_ref(), clock)?, reload::files(&next, domain.as_ref(), clock)?);
     let begun = Rotation::start(old, new, domain.as_ref(), clock).map_err(|error| error.to_string())?;
     enter(services, rotation, begun, "")?;
@@ -121,14 +89,14 @@ fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), No>
     Ok(())
 }
 
-fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), No> {
+fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), NotDone> {
     let mut rotation = in_phase(current.as_ref(), Phase::Started, "promote")?;
     judge(services, &rotation, assumed, Step::Promote)?;
-    rotation.enter(Phase::Promoted, services.live.clock.now_unix());
+    rotation.enter(Phase::Promoted, services.state.clock.now_unix());
     enter(services, current, rotation, &names(assumed))
 }
 
-fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), No> {
+fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), NotDone> {
     // One that could not be brought to its end.
     let cut_off = current.as_ref().filter(|rotation| rotation.phase == Phase::Finished).cloned();
     let rotation = match cut_off {
@@ -136,7 +104,7 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed
         None => {
             let mut rotation = in_phase(current.as_ref(), Phase::Promoted, "finish")?;
             judge(services, &rotation, assumed, Step::Finish)?;
-            rotation.enter(Phase::Finished, services.live.clock.now_unix());
+            rotation.enter(Phase::Finished, services.state.clock.now_unix());
             enter(services, current, rotation.clone(), &names(assumed))?;
             rotation
         }
@@ -148,17 +116,17 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed
     Ok(())
 }
 
-fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), No> {
+fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), NotDone> {
     let mut rotation = current.clone().ok_or_else(|| "no rotation is on".to_owned())?;
     match rotation.phase {
         Phase::Promoted => {
-            rotation.enter(Phase::Started, services.live.clock.now_unix());
+            rotation.enter(Phase::Started, services.state.clock.now_unix());
             enter(services, current, rotation, "back from promoted")
         }
         Phase::Started => {
             judge(services, &rotation, &Assumed::default(), Step::Abort)?;
-            let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref(), &services.live.clock)?);
-            let old = rotation.old_anchor(domain(services).as_ref(), &services.live.clock);
+            let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref(), &services.state.clock)?);
+            let old = rotation.old_anchor(domain(services).as_ref(), &services.state.clock);
             if signer.anchor() != old.map_err(|error| error.to_string())? {
                 return Err(
                     "root-cert.pem, ca-cert.pem: they are not those that the rotation began with; put them back"
@@ -169,7 +137,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), No> 
             line(services, "none", "aborted")?;
             Rotation::remove(&services.dir).map_err(|error| error.to_string())?;
             *current = None;
-            services.live.put(Arc::clone(&signer), signer)?;
+            services.state.put(Arc::clone(&signer), signer)?;
             tracing::info!("the rotation of the root is aborted");
             Ok(())
         }
@@ -177,7 +145,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), No> 
     }
 }
 
-fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rotation, No> {
+fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rotation, NotDone> {
     match current {
         Some(rotation) if rotation.phase == phase => Ok(rotation.clone()),
         Some(rotation) => {
@@ -185,13 +153,13 @@ fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rota
         }
         None => Err(format!("no rotation is on, and {step} comes after {}", phase.name())),
     }
-    .map_err(No::from)
+    .map_err(NotDone::from)
 }
 
 /// The audit, the disk, and only then what is in force.
-fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation, detail: &str) -> Result<(), No> {
+fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation, detail: &str) -> Result<(), NotDone> {
     let in_force =
-        rotation.in_force(domain(services).as_ref(), &services.live.clock).map_err(|error| error.to_string())?;
+        rotation.in_force(domain(services).as_ref(), &services.state.clock).map_err(|error| error.to_string())?;
     line(services, rotation.phase.name(), detail)?;
     if let Err(error) = rotation.save(&services.dir) {
         // What the audit has said already did not come true.
@@ -201,14 +169,14 @@ fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation
     tracing::info!(phase = rotation.phase.name(), detail, "the root is being rotated");
     *current = Some(rotation);
     services
-        .live
+        .state
         .put(Arc::new(in_force.signer), Arc::new(in_force.server))
         .map_err(|why| format!("{why}\nthe phase is on disk and not in force; restart the CA"))?;
     Ok(())
 }
 
 fn line(services: &Services, phase: &'static str, detail: &str) -> Result<(), String> {
-    let written = services.audit.rotation(phase, detail.to_owned(), services.live.clock.now_unix());
+    let written = services.audit.rotation(phase, detail.to_owned(), services.state.clock.now_unix());
     written.map_err(|error| format!("the audit file cannot be written, so nothing is changed: {error}"))
 }
 
@@ -218,11 +186,11 @@ fn names(assumed: &Assumed) -> String {
     if names.is_empty() { String::new() } else { format!("assumed: {}", names.join(" ")) }
 }
 
-fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), No> {
+fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), NotDone> {
     let (identities, instances) = (services.store.identities(), services.store.instances());
-    let digest = services.live.bundle_digest();
-    let new_anchors = rotation.new_anchors(&services.live.clock).map_err(|error| error.to_string())?;
-    let now_unix = services.live.clock.now_unix();
+    let digest = services.state.bundle_digest();
+    let new_anchors = rotation.new_anchors(&services.state.clock).map_err(|error| error.to_string())?;
+    let now_unix = services.state.clock.now_unix();
     let seen = Seen {
         identities: &identities,
         instances: &instances,
@@ -232,25 +200,25 @@ fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step
         assumed,
         now_unix,
     };
-    let hint = i64::try_from(services.live.registrations.load().refresh_hint.as_secs()).unwrap_or(i64::MAX);
+    let hint = i64::try_from(services.state.registrations.load().refresh_hint.as_secs()).unwrap_or(i64::MAX);
     match step {
         Step::Promote => may_promote(seen, hint),
         Step::Finish => may_finish(seen),
         Step::Abort => may_abort(seen),
         Step::Status | Step::Start => Ok(()),
     }
-    .map_err(No::from)
+    .map_err(NotDone::from)
 }
 
 /// What is lacking for the step that follows, if none was refused.
-fn standing(services: &Services, rotation: Option<&Rotation>, done: Result<(), No>) -> Standing {
+fn status(services: &Services, rotation: Option<&Rotation>, done: Result<(), NotDone>) -> RotationStatus {
     let (lacking, refused) = match done {
-        Err(no) => (Some(no), true),
+        Err(not_done) => (Some(not_done), true),
         Ok(()) => {
             let next =
                 |rotation: &Rotation| judge(services, rotation, &Assumed::default(), Step::after(rotation.phase));
             (rotation.map(next).and_then(Result::err), false)
         }
     };
-    Standing::new(rotation, services.live.bundle_digest(), lacking, refused, services.live.clock.now_unix())
+    RotationStatus::new(rotation, services.state.bundle_digest(), lacking, refused, services.state.clock.now_unix())
 }

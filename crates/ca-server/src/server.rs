@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::audit::Audit;
 use crate::audit_file::{AUDIT, BOUND};
+use crate::ca_state::{Ca, CaState};
 use crate::limits::source;
-use crate::live::{Ca, Live};
 use crate::metrics::Metrics;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
@@ -120,7 +120,7 @@ impl Authority {
             tracing::info!(phase = rotation.phase.name(), "the root is being rotated");
         }
         let ca = Ca::new(signer, server, &names, &clock).map_err(StartError::Folder)?;
-        let live = Arc::new(Live::new(ca, registrations, foreign, tokens, names, rotation, clock));
+        let state = Arc::new(CaState::new(ca, registrations, foreign, tokens, names, rotation, clock));
         let listener = TcpListener::bind(listen).await.map_err(failed(format!("cannot listen on {listen}")))?;
         let metrics_listener = match metrics {
             Some(at) => {
@@ -132,9 +132,9 @@ impl Authority {
         let control = control::bind(&socket).map_err(failed(socket.display().to_string()))?;
         let registered = Arc::new(Notify::new());
         let notify = Arc::clone(&registered);
-        let watchers = reload::watch(&dir, &live, usual, move || notify.notify_one()).map_err(StartError::Folder)?;
+        let watchers = reload::watch(&dir, &state, usual, move || notify.notify_one()).map_err(StartError::Folder)?;
         let metrics = Metrics::new().map_err(|error| StartError::Folder(error.to_string()))?;
-        let services = Arc::new(Services::new(dir, live, Arc::new(store), Arc::new(audit), metrics));
+        let services = Arc::new(Services::new(dir, state, Arc::new(store), Arc::new(audit), metrics));
         Ok(Self { listener, metrics: metrics_listener, control, socket, services, bootstrap, registered, watchers })
     }
 
@@ -168,7 +168,7 @@ impl Authority {
         }
         background.spawn(control::serve(control, Arc::clone(&services)));
         background.spawn(recovery::run(Arc::clone(&services)));
-        background.spawn(renew(Arc::clone(&services.live)));
+        background.spawn(renew(Arc::clone(&services.state)));
         if let Some(folder) = bootstrap {
             background.spawn(bootstrap::keep(folder, Arc::clone(&services), registered));
         }
@@ -233,7 +233,7 @@ fn accept(
     told: &watch::Receiver<bool>,
 ) {
     let place = places.enter(source(address.ip()));
-    let config = Arc::clone(&services.live.ca().tls);
+    let config = Arc::clone(&services.state.ca().tls);
     let mut told = told.clone();
     let ending = async move {
         // The sender is dropped only when everything ends.
@@ -242,10 +242,10 @@ fn accept(
     connections.spawn(connection::serve(stream, address, config, Arc::clone(services), place, ending));
 }
 
-async fn renew(live: Arc<Live>) {
+async fn renew(state: Arc<CaState>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        match live.renew_server_certificate(live.clock.now_unix()) {
+        match state.renew_server_certificate(state.clock.now_unix()) {
             Ok(true) => tracing::info!("renewed the server certificate"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::state::{Refusal, Store};
-use portcullis_ca::{CertifiedPublicKey, KeyHash, Registration, Registrations, Token};
+use portcullis_ca::{CertifiedPublicKey, KeyHash, Limits, Registration, Registrations, Token};
 use portcullis_identity::SpiffeId;
 use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
@@ -18,9 +18,9 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::audit::{Audit, Entry};
 use crate::authenticate::{self, Caller, Peer, Proof};
+use crate::ca_state::{Ca, CaState};
 use crate::issue::{self, NotIssued, Work};
 use crate::limits::{Buckets, InFlight, Rate, source};
-use crate::live::{Ca, Live};
 use crate::metrics::Metrics;
 use crate::report;
 
@@ -37,7 +37,7 @@ const ASKING: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
 /// What both services share.
 pub(crate) struct Services {
     pub(crate) dir: PathBuf,
-    pub(crate) live: Arc<Live>,
+    pub(crate) state: Arc<CaState>,
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Metrics,
@@ -50,11 +50,11 @@ pub(crate) struct Services {
     /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
     used: watch::Sender<u64>,
     /// The state could not be written.
-    pub(crate) state_failed: Notify,
+    pub(crate) state_failed: Arc<Notify>,
 }
 
 /// A refusal: what the caller is told, and what is written down.
-struct No {
+struct Rejection {
     code: Code,
     told: &'static str,
     class: &'static str,
@@ -64,7 +64,7 @@ struct No {
     wait: Option<Duration>,
 }
 
-impl No {
+impl Rejection {
     fn new(code: Code, told: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
         Box::new(Self { code, told, class, detail: detail.into(), id: None, key: None, wait: None })
     }
@@ -75,9 +75,9 @@ impl No {
 
     fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
         let told = "too many requests; come again after `retry-after` seconds";
-        let mut no = Self::new(Code::ResourceExhausted, told, class, detail);
-        no.wait = Some(wait);
-        no
+        let mut rejection = Self::new(Code::ResourceExhausted, told, class, detail);
+        rejection.wait = Some(wait);
+        rejection
     }
 
     fn of(mut self: Box<Self>, id: &SpiffeId) -> Box<Self> {
@@ -87,10 +87,16 @@ impl No {
 }
 
 impl Services {
-    pub(crate) fn new(dir: PathBuf, live: Arc<Live>, store: Arc<Store>, audit: Arc<Audit>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        dir: PathBuf,
+        state: Arc<CaState>,
+        store: Arc<Store>,
+        audit: Arc<Audit>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             dir,
-            live,
+            state,
             store,
             audit,
             metrics,
@@ -101,7 +107,7 @@ impl Services {
             failures: Buckets::new(),
             asking: Buckets::new(),
             used: watch::Sender::new(0),
-            state_failed: Notify::new(),
+            state_failed: Arc::default(),
         }
     }
 
@@ -114,76 +120,53 @@ impl Services {
         self.store.is_used(token.number, token.expires_unix)
     }
 
-    fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<No>> {
+    fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<Rejection>> {
         let (from, now) = (source(peer.address.ip()), Instant::now());
-        self.failures
-            .has(&from, FAILURES, now)
-            .map_err(|wait| No::too_many("too-many-failures", "too many failed attempts from this address", wait))?;
-        authenticate::caller(peer, metadata, &ca.trust, &self.live.tokens.load(), &self.store, &self.live.clock)
+        self.failures.has(&from, FAILURES, now).map_err(|wait| {
+            Rejection::too_many("too-many-failures", "too many failed attempts from this address", wait)
+        })?;
+        authenticate::caller(peer, metadata, &ca.trust, &self.state.tokens.load(), &self.store, &self.state.clock)
             .map_err(|unknown| {
                 self.metrics.authentication_failure.inc();
                 // Full or not, this one has failed.
                 let _counted = self.failures.take(from, FAILURES, now);
-                let mut no = No::unauthenticated(unknown.class(), unknown.to_string());
-                no.id = unknown.id().cloned();
-                no
+                let mut rejection = Rejection::unauthenticated(unknown.class(), unknown.to_string());
+                rejection.id = unknown.id().cloned();
+                rejection
             })
     }
 
     /// What is registered for a caller. One that only has a token is not told that it is known and not registered.
-    fn registered<'a>(&self, caller: &Caller, all: &'a Registrations) -> Result<&'a Registration, Box<No>> {
+    fn registered<'a>(&self, caller: &Caller, all: &'a Registrations) -> Result<&'a Registration, Box<Rejection>> {
         all.get(&caller.id).ok_or_else(|| {
             self.metrics.id_extraction.inc();
             let (class, detail) = ("not-registered", "the ID is not in identities.yaml");
-            let no = match caller.proof {
-                Proof::Token(_) => No::unauthenticated(class, detail),
-                Proof::Svid => No::new(Code::PermissionDenied, "the ID is not registered", class, detail),
+            let rejection = match caller.proof {
+                Proof::Token(_) => Rejection::unauthenticated(class, detail),
+                Proof::Svid => Rejection::new(Code::PermissionDenied, "the ID is not registered", class, detail),
             };
-            no.of(&caller.id)
+            rejection.of(&caller.id)
         })
     }
 
+    /// Admits, authenticates, authorises, limits, checks the key, and signs.
     async fn create(
         &self,
         peer: &Peer,
         metadata: &MetadataMap,
         request: &IstioCertificateRequest,
-    ) -> Result<Vec<String>, Box<No>> {
-        let from = source(peer.address.ip());
-        let busy = || No::too_many("busy", "too many requests are under way", Duration::from_secs(1));
-        let _room = self.in_flight.enter(from).ok_or_else(busy)?;
-        let ca = self.live.ca();
+    ) -> Result<Vec<String>, Box<Rejection>> {
+        let _admitted = self.in_flight.enter(source(peer.address.ip())).ok_or_else(busy)?;
+        let ca = self.state.ca();
         let caller = self.authenticate(peer, metadata, &ca)?;
-        let id = caller.id.clone();
-        let registrations = self.live.registrations.load_full();
+        let registrations = self.state.registrations.load_full();
         let registration = self.registered(&caller, &registrations)?;
-        let limits = registrations.limits;
-        let now = Instant::now();
-        let own = Rate::per(limits.per_identity_per_minute, Duration::from_secs(60));
-        let limited = |wait| No::too_many("rate-identity", "this identity asks too often", wait).of(&id);
-        self.identities.take(id.clone(), own, now).map_err(limited)?;
-        let all = Rate::per(limits.total_per_second, Duration::from_secs(1));
-        let limited = |wait| No::too_many("rate-all", "all identities together ask too often", wait).of(&id);
-        self.all.take((), all, now).map_err(limited)?;
-
-        let key = CertifiedPublicKey::from_csr(request.csr.as_bytes()).map_err(|error| {
-            self.metrics.csr_parsing.inc();
-            No::new(Code::InvalidArgument, "the request is refused", error.class(), error.to_string()).of(&id)
-        })?;
-        if !registration.accepts(key.kind()) {
-            let detail = format!("keyTypes of this identity do not have {}", key.kind().name());
-            return Err(No::new(Code::InvalidArgument, "the kind of key is refused", "key-type", detail).of(&id));
-        }
-        if let Some(warning) = key.kind().warning() {
-            tracing::warn!(%id, key_type = key.kind().name(), warning, "a certificate that not every peer accepts");
-        }
-        let ttl = registration.lifetime(request.validity_duration, self.live.resources.load().usual);
-        let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
-        let uses_token = matches!(&caller.proof, Proof::Token(token) if !token.reusable);
-        let hash = key.hash();
-        let entry = Entry::new("issued", "CreateCertificate", peer.address, self.live.clock.now_unix());
+        self.limit(&caller.id, registrations.limits)?;
+        let key = self.accepted_key(request, registration, &caller.id)?;
+        let ttl = registration.lifetime(request.validity_duration, self.state.resources.load().usual);
+        let entry = Entry::new("issued", "CreateCertificate", peer.address, self.state.clock.now_unix());
         let work = Work {
-            live: Arc::clone(&self.live),
+            state: Arc::clone(&self.state),
             store: Arc::clone(&self.store),
             audit: Arc::clone(&self.audit),
             caller,
@@ -192,6 +175,48 @@ impl Services {
             told: report::told(metadata).map(str::to_owned),
             entry,
         };
+        self.issue(work).await
+    }
+
+    /// The rates of the identity and of all together.
+    fn limit(&self, id: &SpiffeId, limits: Limits) -> Result<(), Box<Rejection>> {
+        let now = Instant::now();
+        let own = Rate::per(limits.per_identity_per_minute, Duration::from_secs(60));
+        let limited = |wait| Rejection::too_many("rate-identity", "this identity asks too often", wait).of(id);
+        self.identities.take(id.clone(), own, now).map_err(limited)?;
+        let all = Rate::per(limits.total_per_second, Duration::from_secs(1));
+        let limited = |wait| Rejection::too_many("rate-all", "all identities together ask too often", wait).of(id);
+        self.all.take((), all, now).map_err(limited)
+    }
+
+    /// The key of the request, if the caller holds it and may have a key of this kind.
+    fn accepted_key(
+        &self,
+        request: &IstioCertificateRequest,
+        registration: &Registration,
+        id: &SpiffeId,
+    ) -> Result<CertifiedPublicKey, Box<Rejection>> {
+        let key = CertifiedPublicKey::from_csr(request.csr.as_bytes()).map_err(|error| {
+            self.metrics.csr_parsing.inc();
+            Rejection::new(Code::InvalidArgument, "the request is refused", error.class(), error.to_string()).of(id)
+        })?;
+        let kind = key.kind();
+        if !registration.accepts(kind) {
+            let detail = format!("keyTypes of this identity do not have {}", kind.name());
+            let rejection = Rejection::new(Code::InvalidArgument, "the kind of key is refused", "key-type", detail);
+            return Err(rejection.of(id));
+        }
+        if let Some(warning) = kind.warning() {
+            tracing::warn!(%id, key_type = kind.name(), warning, "a certificate that not every peer accepts");
+        }
+        Ok(key)
+    }
+
+    /// Signs and commits on a thread that may wait for the disk; it is done to its end even if the caller is gone.
+    async fn issue(&self, work: Work) -> Result<Vec<String>, Box<Rejection>> {
+        let (id, hash) = (work.caller.id.clone(), work.key.hash());
+        let uses_token = matches!(&work.caller.proof, Proof::Token(token) if !token.reusable);
+        let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             issue::issue(work)
@@ -205,54 +230,58 @@ impl Services {
             self.used.send_modify(|count| *count = count.wrapping_add(1));
         }
         result.map_err(|error| {
-            let mut no = self.not_issued(&error).of(&id);
-            no.key = Some(hash);
-            no
+            let mut rejection = self.not_issued(&error).of(&id);
+            rejection.key = Some(hash);
+            rejection
         })
     }
 
-    fn not_issued(&self, error: &NotIssued) -> Box<No> {
+    fn not_issued(&self, error: &NotIssued) -> Box<Rejection> {
         let detail = error.to_string();
-        let (label, no) = match error {
+        let (label, rejection) = match error {
             NotIssued::Refused(Refusal::TokenUsed) => {
                 self.metrics.authentication_failure.inc();
-                return No::unauthenticated("token-used", detail);
+                return Rejection::unauthenticated("token-used", detail);
             }
             NotIssued::Refused(Refusal::KeyHeld(_)) => {
                 let told = "the key is held by another identity; make a new one";
-                ("KEY_HELD", No::new(Code::AlreadyExists, told, "key-held", detail))
+                ("KEY_HELD", Rejection::new(Code::AlreadyExists, told, "key-held", detail))
             }
             NotIssued::Sign(_) => ("CERT_GEN_ERROR", unavailable("sign", detail)),
             NotIssued::State(_) => ("STATE_ERROR", unavailable("state", detail)),
             NotIssued::Audit(_) => ("AUDIT_ERROR", unavailable("audit", detail)),
         };
         self.metrics.sign_error.with_label_values(&[label]).inc();
-        no
+        rejection
     }
 
     /// Writes a refusal down, and makes the answer of it.
-    fn refuse(&self, call: &'static str, peer: &Peer, no: &No) -> Status {
-        let mut entry = Entry::new("refused", call, peer.address, self.live.clock.now_unix());
-        entry.id = no.id.as_ref().map(ToString::to_string);
-        entry.key_sha256 = no.key.map(|key| key.to_string());
-        entry.reason = Some(no.class);
-        entry.detail = Some(no.detail.clone());
+    fn refuse(&self, call: &'static str, peer: &Peer, rejection: &Rejection) -> Status {
+        let mut entry = Entry::new("refused", call, peer.address, self.state.clock.now_unix());
+        entry.id = rejection.id.as_ref().map(ToString::to_string);
+        entry.key_sha256 = rejection.key.map(|key| key.to_string());
+        entry.reason = Some(rejection.class);
+        entry.detail = Some(rejection.detail.clone());
         if self.audit.refused(entry, Instant::now()) {
-            let id = no.id.as_ref().map(tracing::field::display);
-            tracing::warn!(call, caller = %peer.address, id, reason = no.class, detail = %no.detail, "refused");
+            let id = rejection.id.as_ref().map(tracing::field::display);
+            tracing::warn!(call, caller = %peer.address, id, reason = rejection.class, detail = %rejection.detail, "refused");
         }
         let mut metadata = MetadataMap::new();
-        if let Some(wait) = no.wait {
+        if let Some(wait) = rejection.wait {
             let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
             metadata.insert("retry-after", MetadataValue::from(seconds));
         }
-        Status::with_metadata(no.code, no.told, metadata)
+        Status::with_metadata(rejection.code, rejection.told, metadata)
     }
 }
 
-fn unavailable(class: &'static str, detail: String) -> Box<No> {
+fn busy() -> Box<Rejection> {
+    Rejection::too_many("busy", "too many requests are under way", Duration::from_secs(1))
+}
+
+fn unavailable(class: &'static str, detail: String) -> Box<Rejection> {
     tracing::error!(class, %detail, "cannot issue");
-    No::new(Code::Unavailable, "the CA cannot sign now; its log says why", class, detail)
+    Rejection::new(Code::Unavailable, "the CA cannot sign now; its log says why", class, detail)
 }
 
 /// What `connection` put beside the request.
@@ -279,7 +308,7 @@ impl IstioCertificateService for Shared {
                 services.metrics.issued.inc();
                 Ok(Response::new(IstioCertificateResponse { cert_chain }))
             }
-            Err(no) => Err(services.refuse("CreateCertificate", &peer, &no)),
+            Err(rejection) => Err(services.refuse("CreateCertificate", &peer, &rejection)),
         }
     }
 }
@@ -292,21 +321,21 @@ impl TrustBundles for Shared {
     ) -> Result<Response<GetTrustBundlesResponse>, Status> {
         let Self(services) = self;
         let peer = peer_of(&request)?;
-        let ca = services.live.ca();
+        let ca = services.state.ca();
         let caller = match services.authenticate(&peer, request.metadata(), &ca) {
             Ok(caller) => caller,
-            Err(no) => return Err(services.refuse("GetTrustBundles", &peer, &no)),
+            Err(rejection) => return Err(services.refuse("GetTrustBundles", &peer, &rejection)),
         };
-        let registrations = services.live.registrations.load_full();
-        if let Err(no) = services.registered(&caller, &registrations) {
-            return Err(services.refuse("GetTrustBundles", &peer, &no));
+        let registrations = services.state.registrations.load_full();
+        if let Err(rejection) = services.registered(&caller, &registrations) {
+            return Err(services.refuse("GetTrustBundles", &peer, &rejection));
         }
         if let Err(wait) = services.asking.take(caller.id.clone(), ASKING, Instant::now()) {
-            let no = No::too_many("rate-identity", "this identity asks too often", wait);
-            return Err(services.refuse("GetTrustBundles", &peer, &no.of(&caller.id)));
+            let rejection = Rejection::too_many("rate-identity", "this identity asks too often", wait);
+            return Err(services.refuse("GetTrustBundles", &peer, &rejection.of(&caller.id)));
         }
-        report::note(services, &caller, request.metadata());
-        let bundles = services.live.bundles(&ca).into_iter().map(|(domain, roots)| TrustBundle {
+        report::note(&services.store, &services.state, &services.state_failed, &caller, request.metadata());
+        let bundles = services.state.bundles(&ca).into_iter().map(|(domain, roots)| TrustBundle {
             trust_domain: domain.to_string(),
             roots: roots.iter().map(|root| root.to_vec()).collect(),
         });

@@ -1,12 +1,14 @@
 //! The server's certificate, which the CA signs itself, and the TLS with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_ca::{ServerName, Signer};
 use portcullis_tls::{Clock, ca_channel};
 use rustls::ServerConfig;
 
-use crate::live::SERVER_TTL;
+/// Lifetime of the CA's own server certificate; it is renewed at half of it.
+pub(crate) const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// A configuration with a new server certificate, and the first and last second of that, in Unix time.
 pub(crate) fn configuration(

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use portcullis_identity::TrustDomain;
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 
+use crate::error::CaError;
+use crate::fields::{BACKDATE, after, name, serial};
 use crate::key;
-use crate::root::{BACKDATE, CaError, Root, after, serial};
+use crate::root::Root;
 
 /// A new intermediate with its key, for its files. It can sign leaves and no further CA (pathLenConstraint 0).
 pub struct Intermediate {
@@ -60,14 +61,4 @@ impl Root {
         let certificate = params.signed_by(&key, &issuer)?;
         Ok(Intermediate { cert_pem: certificate.pem(), key })
     }
-}
-
-/// A name of its own for each CA: of two with one name, a verifier that trusts the first calls the second's certificates
-/// forged instead of unknown.
-pub(crate) fn name(trust_domain: &TrustDomain, what: &str, serial: &[u8; 16]) -> rcgen::DistinguishedName {
-    let mut name = rcgen::DistinguishedName::new();
-    name.push(rcgen::DnType::OrganizationName, trust_domain.as_str());
-    let distinct: String = serial.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    name.push(rcgen::DnType::CommonName, format!("Portcullis {what} {distinct}"));
-    name
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use portcullis_identity::{KeyType, SpiffeId};
 use rcgen::PublicKeyData as _;
 
+use crate::error::CaError;
 use crate::key;
 use crate::leaf::MIN_TTL;
-use crate::root::{CaError, Root};
+use crate::root::Root;
 
 /// A leaf with its key.
 pub struct Issued {

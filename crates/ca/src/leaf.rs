@@ -15,7 +15,8 @@ use time::OffsetDateTime;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::X509Certificate;
 
-use crate::root::{BACKDATE, CaError, after, now, serial};
+use crate::error::CaError;
+use crate::fields::{BACKDATE, after, now, serial};
 
 /// Shortest lifetime of a leaf.
 pub const MIN_TTL: Duration = Duration::from_secs(60);

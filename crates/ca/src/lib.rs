@@ -5,6 +5,8 @@
 //! a request nothing survives but its public key ([`CertifiedPublicKey`]). A leaf never outlives its issuer.
 
 mod csr;
+mod error;
+mod fields;
 mod files;
 mod hex;
 mod intermediate;
@@ -20,12 +22,13 @@ pub mod state;
 mod token;
 
 pub use csr::{CertifiedPublicKey, CsrError, KeyHash, MAX_CSR_LEN};
+pub use error::CaError;
 pub use files::{Private, WriteError, write};
 pub use intermediate::Intermediate;
 pub use issue::Issued;
 pub use leaf::{Leaf, MIN_TTL, ServerName, pem};
 pub use register::{RegisterError, Registered, register};
 pub use registrations::{Limits, Registration, Registrations, Usual};
-pub use root::{CaError, Root};
+pub use root::Root;
 pub use signer::{ServerCertificate, Signer, SignerError, SignerFiles};
 pub use token::{Token, TokenError, TokenKey, TokenKeyError, TokenNumber};

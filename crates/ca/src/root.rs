@@ -2,77 +2,16 @@
 
 use std::time::Duration;
 
-use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
+use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_tls::Clock;
 use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
-use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::intermediate::name;
+use crate::error::CaError;
+use crate::fields::{BACKDATE, after, anchor_of, name, now, serial, trust_domain_of};
 use crate::leaf::Issuing;
 use crate::{csr, key};
-
-/// Certificates are valid from a little before they are made, for peers whose clock is behind.
-pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
-
-/// Why the CA cannot do what it is asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CaError {
-    /// The certificate file is not one certificate in PEM.
-    #[error("the CA certificate cannot be read: it is not one PEM certificate")]
-    Certificate,
-    /// The certificate may not sign.
-    #[error("the CA certificate is no CA: basicConstraints must say CA:TRUE and keyUsage keyCertSign")]
-    NotCa,
-    /// The certificate names no trust domain.
-    #[error("the CA certificate names no trust domain: it needs one URI SAN such as spiffe://cluster.local")]
-    NoTrustDomain,
-    /// The key file is not a private key.
-    #[error("the CA key cannot be read: {0}")]
-    Key(rcgen::Error),
-    /// The key is of a kind that nobody here signs with.
-    #[error("the CA key is of a kind that is not accepted; use ECDSA P-256 or P-384, RSA, or Ed25519")]
-    KeyKind,
-    /// A root is needed, and this is a CA below one.
-    #[error("only a root may sign an intermediate, and this CA is one itself")]
-    NotRoot,
-    /// Key and certificate do not belong together.
-    #[error("the CA key is not the key of the CA certificate")]
-    KeyMismatch,
-    /// The CA's time is over.
-    #[error("the CA certificate has expired; make a new one")]
-    Expired,
-    /// The ID is of another trust domain.
-    #[error("{id} does not belong to this CA's trust domain {trust_domain}")]
-    ForeignId {
-        /// Whom to issue for.
-        id: SpiffeId,
-        /// Whom this CA may name.
-        trust_domain: TrustDomain,
-    },
-    /// A workload's ID has a path.
-    #[error("{0} names a whole trust domain; a workload's ID has a path, such as /ns/NAMESPACE/sa/ACCOUNT")]
-    NoPath(SpiffeId),
-    /// The CA's own ID.
-    #[error("{0} is the CA itself, and no workload's ID")]
-    OwnId(SpiffeId),
-    /// The trust domain's name is too long for an ID.
-    #[error("trust domain {0} is too long to name the CA in it")]
-    NoOwnId(TrustDomain),
-    /// The lifetime is shorter than a minute.
-    #[error("a certificate must live for a minute or more")]
-    TooShort,
-    /// The lifetime ends after the last date that there is.
-    #[error("the lifetime is longer than a date can say")]
-    TooLong,
-    /// The library cannot make it.
-    #[error("the certificate cannot be made: {0}")]
-    Make(#[from] rcgen::Error),
-    /// No random numbers.
-    #[error("the operating system's random generator failed")]
-    Random,
-}
 
 /// A root with its key; read back from files, it may also be a CA below one.
 pub struct Root {
@@ -179,7 +118,7 @@ impl Root {
     pub fn fingerprint(&self) -> Result<String, CaError> {
         let (_, block) =
             x509_parser::pem::parse_x509_pem(self.cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;
-        Ok(crate::signer::anchor_of(&block.contents))
+        Ok(anchor_of(&block.contents))
     }
 
     /// The certificate.
@@ -199,39 +138,4 @@ impl Root {
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
-}
-
-/// The trust domain that a CA's certificate names.
-pub(crate) fn trust_domain_of(certificate: &X509Certificate<'_>) -> Result<TrustDomain, CaError> {
-    let names = certificate.subject_alternative_name().ok().flatten().ok_or(CaError::NoTrustDomain)?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => {
-            let name = uri.strip_prefix("spiffe://").ok_or(CaError::NoTrustDomain)?;
-            TrustDomain::parse(name).map_err(|_| CaError::NoTrustDomain)
-        }
-        _ => Err(CaError::NoTrustDomain),
-    }
-}
-
-/// The time now as the certificate library counts it.
-pub(crate) fn now(clock: &Clock) -> Result<OffsetDateTime, CaError> {
-    OffsetDateTime::from_unix_timestamp(clock.now_unix()).map_err(|_| CaError::TooLong)
-}
-
-/// The end of a lifetime.
-pub(crate) fn after(now: OffsetDateTime, ttl: Duration) -> Result<OffsetDateTime, CaError> {
-    let ttl = time::Duration::try_from(ttl).map_err(|_| CaError::TooLong)?;
-    now.checked_add(ttl).ok_or(CaError::TooLong)
-}
-
-/// 126 random bits, positive and never zero at the top, so that the number has the same length everywhere.
-pub(crate) fn serial() -> Result<[u8; 16], CaError> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
-    bytes[0] = (bytes[0] & 0x7f) | 0x40;
-    Ok(bytes)
 }

@@ -17,8 +17,8 @@ use portcullis_identity::TrustDomain;
 use portcullis_tls::{Clock, TrustBundle};
 use serde::{Deserialize, Serialize};
 
+use crate::fields::anchor_of;
 use crate::files::{Private, write};
-use crate::signer::anchor_of;
 use crate::{Signer, SignerError, SignerFiles, WriteError};
 
 mod decide;
@@ -259,6 +259,15 @@ impl Rotation {
     /// If A cannot be used any more.
     pub fn old_anchor(&self, domain: Option<&TrustDomain>, clock: &Clock) -> Result<String, RotationError> {
         Ok(self.old.signer(&self.old.root_cert, domain, clock)?.anchor().to_owned())
+    }
+
+    /// The roots that go when the rotation ends: those of A, as [`Signer::anchor`] names them.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn old_anchors(&self, clock: &Clock) -> Result<BTreeSet<String>, RotationError> {
+        let roots = TrustBundle::from_pem(self.old.root_cert.as_bytes(), clock.now_unix());
+        Ok(anchors(&roots.map_err(SignerError::from)?))
     }
 
     /// The roots of B, as [`Signer::anchor`] names them.

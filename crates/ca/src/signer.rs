@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use portcullis_identity::leaf::{Compat, Role};
 use portcullis_identity::{KeyType, SpiffeId, SvidError, TrustDomain, signer};
 use portcullis_tls::{BundleError, Clock, PemError, TrustBundle, TrustBundles, TrustError, VerifyError};
@@ -12,9 +11,10 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::csr::CertifiedPublicKey;
+use crate::error::CaError;
+use crate::fields::{anchor_of, trust_domain_of};
 use crate::key;
 use crate::leaf::{Issuing, Leaf, MIN_TTL, ServerName, pem};
-use crate::root::{CaError, trust_domain_of};
 
 /// The contents of the four files, named as Istio names them when an operator plugs in a CA.
 #[derive(Clone, Copy)]
@@ -280,11 +280,6 @@ impl Signer {
     pub fn signs_as_root(&self) -> bool {
         self.behind_leaf.is_empty()
     }
-}
-
-/// The name of a root in what is written down.
-pub(crate) fn anchor_of(der: &[u8]) -> String {
-    crate::hex::text(digest::digest(&digest::SHA256, der).as_ref())
 }
 
 /// `spiffe://TD/ns/portcullis-system/sa/ca`.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
@@ -172,7 +173,8 @@ pub(crate) fn distrusted(world: &World, record: &ConnRecord, path: &PathSummary)
 
 /// Notes whom the handshake has verified, and how.
 pub(crate) fn authenticated(world: &World, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
-    let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher };
+    let root = Arc::clone(peer.path.root_fingerprint());
+    let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher, root };
     record.secured(peer.id.clone(), facts, began.elapsed());
     world.expiries.note(peer.path.not_after_unix());
     for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {

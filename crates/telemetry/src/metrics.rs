@@ -204,6 +204,12 @@ impl Metrics {
         self.flood.tell();
     }
 
+    /// How many open connections rest on each root, which is named by the SHA-256 of its certificate in hexadecimal.
+    #[must_use]
+    pub fn connections_by_root(&self) -> std::collections::BTreeMap<Arc<str>, u64> {
+        self.tcp.open().by_root()
+    }
+
     /// The connections that are open now, the oldest first.
     #[must_use]
     pub fn open_connections(&self) -> Vec<OpenConnection> {

@@ -1,6 +1,6 @@
 //! The connections that are open now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +48,8 @@ pub struct OpenConnection {
     pub policy: Arc<str>,
     /// `mtls`, `tls`, `plaintext` or `-`.
     pub transport: &'static str,
+    /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
+    pub root: Option<Arc<str>>,
     /// Since when, as an age.
     pub age: Duration,
     /// Client to server.
@@ -107,6 +109,18 @@ impl OpenConnections {
                 look(open);
             }
         }
+    }
+
+    /// How many connections rest on each root.
+    pub(crate) fn by_root(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut counts = BTreeMap::new();
+        self.for_each(|open| {
+            if let Some(root) = &open.facts.root {
+                let count: &mut u64 = counts.entry(Arc::clone(root)).or_default();
+                *count = count.saturating_add(1);
+            }
+        });
+        counts
     }
 
     /// All of them, the oldest first.

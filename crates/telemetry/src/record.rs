@@ -80,6 +80,8 @@ pub struct TlsFacts {
     pub group: &'static str,
     /// Cipher suite.
     pub cipher: &'static str,
+    /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
+    pub root: Arc<str>,
 }
 
 /// How a connection ended.
@@ -215,6 +217,7 @@ impl ConnRecord {
             mode: self.mode,
             policy: Arc::clone(&self.policy),
             transport: self.transport,
+            root: self.tls.as_ref().map(|tls| Arc::clone(&tls.root)),
             age: Duration::ZERO,
             received: 0,
             sent: 0,

@@ -11,6 +11,7 @@ mod certs_key;
 mod certs_peer;
 mod grpc;
 pub mod istio_ca;
+pub mod wait;
 pub mod workload_api;
 
 pub use certs_key::{Key, KeyKind, openssl, openssl_path};

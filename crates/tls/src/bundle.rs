@@ -1,6 +1,7 @@
 //! The roots of one trust domain.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::pem::{self, PemError};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Root {
     der: CertificateDer<'static>,
+    fingerprint: Arc<str>,
     not_before_unix: i64,
     not_after_unix: i64,
 }
@@ -36,9 +38,23 @@ impl Root {
         &self.der
     }
 
+    /// The SHA-256 of the certificate in lower-case hexadecimal.
+    #[must_use]
+    pub const fn fingerprint(&self) -> &Arc<str> {
+        &self.fingerprint
+    }
+
     pub(crate) const fn is_valid_at(&self, now: i64) -> bool {
         self.not_before_unix <= now && now <= self.not_after_unix
     }
+}
+
+fn fingerprint(der: &[u8]) -> Arc<str> {
+    let mut hex = String::with_capacity(64);
+    for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref() {
+        let _written = write!(hex, "{byte:02x}");
+    }
+    hex.into()
 }
 
 /// Why a bundle file is refused.
@@ -131,7 +147,12 @@ impl TrustBundle {
         let anchor = webpki::anchor_from_trusted_cert(&der)
             .map_err(|_| SvidError::Der("webpki cannot use it as a root"))?
             .to_owned();
-        let root = Root { der, not_before_unix: validity.not_before_unix, not_after_unix: validity.not_after_unix };
+        let root = Root {
+            fingerprint: fingerprint(&der),
+            der,
+            not_before_unix: validity.not_before_unix,
+            not_after_unix: validity.not_after_unix,
+        };
         if root.not_after_unix < now_unix || self.roots.iter().any(|other| **other == root) {
             return Ok(());
         }

@@ -166,6 +166,12 @@ impl PathSummary {
         self.not_after_unix.min(self.root.not_after_unix())
     }
 
+    /// The root that the path ends at: the SHA-256 of its certificate in lower-case hexadecimal.
+    #[must_use]
+    pub fn root_fingerprint(&self) -> &Arc<str> {
+        self.root.fingerprint()
+    }
+
     /// The last second of the root's validity, in Unix time.
     #[must_use]
     pub fn root_not_after_unix(&self) -> i64 {

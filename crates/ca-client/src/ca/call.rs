@@ -1,5 +1,6 @@
 //! The two calls to an authority, each on a connection of its own: they are hours apart.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,29 @@ const BUNDLES: usize = 1024 * 1024;
 /// SHA-256 of the bundles that the caller uses.
 const BUNDLE_DIGEST: &str = "x-portcullis-bundle";
 
+/// Live connections by the root that the peer's chain ends at: `none`, or `SHA-256=COUNT` with commas between.
+const CONNECTIONS: &str = "x-portcullis-connections";
+/// As many roots are reported at most; those with the most connections.
+const MAX_REPORTED_ROOTS: usize = 16;
+
+/// What we report of our use of the authority's roots.
+pub(super) struct Usage {
+    /// SHA-256 of the bundles in force.
+    pub(super) bundle_digest: Option<String>,
+    /// Live connections by root.
+    pub(super) connections: BTreeMap<Arc<str>, u64>,
+}
+
+fn connections_text(connections: &BTreeMap<Arc<str>, u64>) -> String {
+    let mut all: Vec<_> = connections.iter().filter(|(_, count)| **count > 0).collect();
+    if all.is_empty() {
+        return "none".to_owned();
+    }
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    all.truncate(MAX_REPORTED_ROOTS);
+    all.iter().map(|(root, count)| format!("{root}={count}")).collect::<Vec<_>>().join(",")
+}
+
 /// What proves who we are.
 pub(super) enum Proof {
     /// A bearer token.
@@ -53,7 +77,7 @@ pub(super) struct Authority {
 
 impl Authority {
     pub(super) fn new(ca: &CaClient, clock: Clock) -> Result<Self, FetchError> {
-        let local = |message: String| FetchError::Local { reason: "server-name", message };
+        let local = |message: String| FetchError::Local { reason: "server-name", message, missing: false };
         let name = match ca.server_name.parse::<IpAddr>() {
             Ok(ip) => ServerName::IpAddress(ip.into()),
             Err(_) => ServerName::try_from(ca.server_name.trim_end_matches('.').to_owned())
@@ -69,7 +93,7 @@ impl Authority {
         &self,
         roots: Vec<CertificateDer<'static>>,
         proof: &Proof,
-        digest: Option<&str>,
+        usage: &Usage,
         (csr, ttl): (String, Option<Duration>),
     ) -> Result<Vec<String>, FetchError> {
         let channel = self.channel(roots, proof).await?;
@@ -78,7 +102,7 @@ impl Authority {
         // Zero leaves it to the authority, with istiod as with ours.
         let validity_duration = ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         let request = IstioCertificateRequest { csr, validity_duration, metadata: None };
-        let request = with_metadata(request, proof, digest)?;
+        let request = with_metadata(request, proof, usage)?;
         let answer = within(CALL, "CreateCertificate", async {
             client.create_certificate(request).await.map_err(|status| FetchError::from_status(&status))
         });
@@ -90,12 +114,12 @@ impl Authority {
         &self,
         roots: Vec<CertificateDer<'static>>,
         proof: &Proof,
-        digest: Option<&str>,
+        usage: &Usage,
     ) -> Result<Option<GetTrustBundlesResponse>, FetchError> {
         let channel = self.channel(roots, proof).await?;
         let mut client =
             TrustBundlesClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(BUNDLES);
-        let request = with_metadata(GetTrustBundlesRequest {}, proof, digest)?;
+        let request = with_metadata(GetTrustBundlesRequest {}, proof, usage)?;
         let answer = within(CALL, "GetTrustBundles", async {
             client.get_trust_bundles(request).await.map_err(|status| FetchError::from_status(&status))
         });
@@ -128,17 +152,21 @@ impl Authority {
     }
 }
 
-fn with_metadata<T>(message: T, proof: &Proof, digest: Option<&str>) -> Result<Request<T>, FetchError> {
+fn with_metadata<T>(message: T, proof: &Proof, usage: &Usage) -> Result<Request<T>, FetchError> {
     let mut request = Request::new(message);
     let metadata: &mut MetadataMap = request.metadata_mut();
-    if let Some(digest) = digest.and_then(|digest| digest.parse::<MetadataValue<Ascii>>().ok()) {
+    if let Some(digest) = usage.bundle_digest.as_ref().and_then(|digest| digest.parse::<MetadataValue<Ascii>>().ok()) {
         metadata.insert(BUNDLE_DIGEST, digest);
+    }
+    if let Ok(connections) = connections_text(&usage.connections).parse::<MetadataValue<Ascii>>() {
+        metadata.insert(CONNECTIONS, connections);
     }
     if let Proof::Token(token) = proof {
         let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
         let mut bearer: MetadataValue<Ascii> = bearer.parse().map_err(|_| FetchError::Local {
             reason: "token-file",
             message: "tokenFile: it holds something that is no token".to_owned(),
+            missing: false,
         })?;
         bearer.set_sensitive(true);
         metadata.insert("authorization", bearer);

@@ -1,5 +1,6 @@
 //! The agent against an authority on real sockets, one that tells the truth and one that lies in every way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Scene {
             token: Some(Box::new(move || token.lock().unwrap().clone().map(Zeroizing::new))),
             key_type: Box::new(move || *key_type.lock().unwrap()),
             foreign: self.foreign.subscribe(),
+            connections: Box::new(BTreeMap::new),
         };
         let (store, reader) = CredentialStore::new();
         let in_force = (store, reader.clone());

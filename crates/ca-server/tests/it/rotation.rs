@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::Root;
-use portcullis_ca_server::{RotateRequest, Standing, Step, ask, rotate};
+use portcullis_ca_server::{RotateRequest, RotationStatus, Step, ask, finish_unused, rotate};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::{Compat, Role};
 use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
@@ -17,24 +17,24 @@ fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
 }
 
-async fn step(stage: &Stage, step: Step, assume: &[&str]) -> Standing {
+async fn step(stage: &Stage, step: Step, assume: &[&str]) -> RotationStatus {
     let dir = stage.folder.path().to_owned();
     let request = RotateRequest { step, assume: assume.iter().map(ToString::to_string).collect() };
     tokio::task::spawn_blocking(move || rotate(&dir, &request)).await.unwrap().unwrap()
 }
 
 /// A step that is done; before a promotion the time passes for which the new root has to be published.
-async fn done(stage: &Stage, which: Step, assume: &[&str]) -> Standing {
-    let standing = step(stage, which, assume).await;
-    let Some(why) = &standing.refused else { return standing };
-    assert!(standing.seconds_left > 0 && standing.behind.is_empty(), "{which:?}: {why} {:?}", standing.behind);
+async fn done(stage: &Stage, which: Step, assume: &[&str]) -> RotationStatus {
+    let status = step(stage, which, assume).await;
+    let Some(why) = &status.refused else { return status };
+    assert!(status.seconds_left > 0 && status.behind.is_empty(), "{which:?}: {why} {:?}", status.behind);
     // Not a second earlier than it says.
-    stage.advance(u64::try_from(standing.seconds_left).unwrap() - 1);
+    stage.advance(u64::try_from(status.seconds_left).unwrap() - 1);
     assert!(step(stage, which, assume).await.refused.is_some(), "{which:?}");
     stage.advance(1);
-    let standing = step(stage, which, assume).await;
-    assert_eq!(standing.refused, None, "{which:?}");
-    standing
+    let status = step(stage, which, assume).await;
+    assert_eq!(status.refused, None, "{which:?}");
+    status
 }
 
 /// Another root, with the key that it has, and a CA below it in `next/`.
@@ -103,11 +103,11 @@ impl Workload {
         let start = Instant::now();
         loop {
             self.poll(stage).await;
-            let standing = step(stage, Step::Status, &[]).await;
-            if !standing.behind.iter().any(|waited| waited.id == id && waited.lack != "certificate") {
+            let status = step(stage, Step::Status, &[]).await;
+            if !status.behind.iter().any(|waited| waited.id == id && waited.lack != "certificate") {
                 return;
             }
-            assert!(start.elapsed() < crate::support::PATIENCE, "{standing:?}");
+            assert!(start.elapsed() < crate::support::PATIENCE, "{status:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -138,8 +138,8 @@ fn at_peace(stage: &Stage, when: &str, all: &[&Workload]) {
     }
 }
 
-fn lacking(standing: &Standing) -> Vec<(&str, &str)> {
-    standing.behind.iter().map(|waited| (waited.id.as_str(), waited.lack.as_str())).collect()
+fn lacking(status: &RotationStatus) -> Vec<(&str, &str)> {
+    status.behind.iter().map(|waited| (waited.id.as_str(), waited.lack.as_str())).collect()
 }
 
 #[tokio::test]
@@ -209,11 +209,11 @@ async fn a_only_reaches(stage: &Stage) {
 }
 
 /// The certificates below the old root end after a minute, and count for another one.
-async fn finish(stage: &Stage) -> Standing {
-    let standing = step(stage, Step::Finish, &[]).await;
-    assert!(standing.refused.is_some() && standing.seconds_left > 0, "{standing:?}");
-    assert!(standing.behind.iter().all(|waited| waited.lack == "certificate"), "{standing:?}");
-    stage.advance(u64::try_from(standing.seconds_left).unwrap() - 1);
+async fn finish(stage: &Stage) -> RotationStatus {
+    let status = step(stage, Step::Finish, &[]).await;
+    assert!(status.refused.is_some() && status.seconds_left > 0, "{status:?}");
+    assert!(status.behind.iter().all(|waited| waited.lack == "certificate"), "{status:?}");
+    stage.advance(u64::try_from(status.seconds_left).unwrap() - 1);
     let early = step(stage, Step::Finish, &[]).await;
     assert!(early.refused.is_some() && early.seconds_left == 1, "{early:?}");
     stage.advance(1);
@@ -221,8 +221,8 @@ async fn finish(stage: &Stage) -> Standing {
 }
 
 /// The instances that are waited for, and what each lacks.
-fn instances(standing: &Standing) -> Vec<(String, &str)> {
-    let mut all: Vec<_> = standing
+fn instances(status: &RotationStatus) -> Vec<(String, &str)> {
+    let mut all: Vec<_> = status
         .behind
         .iter()
         .map(|waited| (waited.instance.clone().expect("an instance"), waited.lack.as_str()))
@@ -248,11 +248,11 @@ async fn one_instance_of_an_identity_does_not_hide_that_another_one_is_behind() 
             if let Some(one) = &mut one {
                 one.poll(stage).await;
             }
-            let standing = step(stage, Step::Promote, &[]).await;
-            if standing.behind.len() == count {
-                return standing;
+            let status = step(stage, Step::Promote, &[]).await;
+            if status.behind.len() == count {
+                return status;
             }
-            assert!(start.elapsed() < crate::support::PATIENCE, "{standing:?}");
+            assert!(start.elapsed() < crate::support::PATIENCE, "{status:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -340,4 +340,101 @@ async fn a_phase_that_does_not_get_to_the_disk_is_not_entered_and_the_audit_says
     assert!(lines.len() == 2 && lines[1].contains("not entered: "), "{audit}");
     std::fs::remove_dir_all(obstacle).unwrap();
     assert_eq!(done(&stage, Step::Start, &[]).await.phase, "started");
+}
+
+/// What is known of connections on the old root: live, sidecars, unknown, age of the oldest report.
+fn on_old_root(status: &RotationStatus) -> (u64, usize, usize, Option<i64>) {
+    let found = status.old_root_connections.as_ref().unwrap();
+    (found.live, found.sidecars, found.unknown, found.oldest_report_seconds)
+}
+
+fn root_fingerprint(pem: &str) -> String {
+    let bundle = TrustBundle::from_pem(pem.as_bytes(), crate::support::now()).unwrap();
+    bundle.roots().next().unwrap().fingerprint().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
+    let stage = Stage::start(&identities()).await;
+    let (mut cart, mut web) = (Workload::born(&stage, CART, 60).await, Workload::born(&stage, WEB, 60).await);
+    // Not one that reports: as Istio's agents.
+    let _silent = Workload::born(&stage, CART, 60).await;
+    assert!(step(&stage, Step::Status, &[]).await.old_root_connections.is_none());
+    let (a, b) = (root_fingerprint(&stage.root.bundle_pem()), root_fingerprint(&next(stage.folder.path())));
+    let started = done(&stage, Step::Start, &[]).await;
+    assert!(started.old_root_connections.is_none(), "there was no rotation when it was asked");
+    for workload in [&mut cart, &mut web] {
+        workload.poll(&stage).await;
+    }
+    let digest = cart.digest();
+    let report = async |workload: &Workload, text: &str| {
+        stage.advance(1);
+        workload.connect(&stage).await.bundles_reporting(&digest, text).await.unwrap();
+    };
+    assert_eq!(on_old_root(&step(&stage, Step::Status, &[]).await), (0, 0, 3, None), "unknown, and not zero");
+    report(&cart, &format!("{a}=20,{b}=3")).await;
+    report(&web, &format!("{b}=7,{a}=1")).await;
+    let known = async |expected| on_old_root(&step(&stage, Step::Status, &[]).await) == expected;
+    crate::support::eventually("both have reported", async || known((21, 2, 1, Some(1))).await).await;
+    stage.advance(9);
+    assert!(known((21, 2, 1, Some(10))).await);
+    // What is no report changes nothing.
+    for wrong in ["", "x", "20", &format!("{a}=-1"), &format!("{a}=99999999999"), &format!("{a}=1").repeat(9)] {
+        report(&cart, wrong).await;
+    }
+    report(&web, &format!("{b}=7")).await;
+    crate::support::eventually("the last report counts", async || {
+        let (live, sidecars, unknown, _) = on_old_root(&step(&stage, Step::Status, &[]).await);
+        (live, sidecars, unknown) == (20, 1, 1)
+    })
+    .await;
+    stage.advance(61);
+    let (live, _, unknown, age) = on_old_root(&step(&stage, Step::Status, &[]).await);
+    assert_eq!((live, unknown, age), (0, 0, None), "their certificates have ended");
+
+    let (mut cart, mut web) = (Workload::born(&stage, CART, 300).await, Workload::born(&stage, WEB, 300).await);
+    for workload in [&mut cart, &mut web] {
+        workload.poll(&stage).await;
+    }
+    report(&cart, "none").await;
+    report(&web, "none").await;
+    stage.advance(61);
+    assert_eq!(
+        on_old_root(&step(&stage, Step::Status, &[]).await),
+        (0, 0, 2, None),
+        "a report that is too old is none"
+    );
+    done(&stage, Step::Promote, &[CART, WEB]).await;
+    cart.renew(&stage).await;
+    web.renew(&stage).await;
+    report(&cart, &format!("{a}=20")).await;
+    report(&web, "none").await;
+    crate::support::eventually("both have reported", async || known((20, 1, 0, Some(1))).await).await;
+    // Certificates below the old root are still valid. Nothing is changed when the time is over.
+    let wait = async |wait: Duration| {
+        let (dir, assume) = (stage.folder.path().to_owned(), [CART.to_owned(), WEB.to_owned()]);
+        tokio::task::spawn_blocking(move || finish_unused(&dir, &assume, wait)).await.unwrap().unwrap()
+    };
+    let refused = wait(Duration::from_millis(1)).await;
+    assert_eq!((refused.phase.as_str(), refused.refused.is_some()), ("promoted", true));
+    assert!(refused.seconds_left > 0);
+    stage.advance(400);
+    assert_eq!(step(&stage, Step::Status, &[]).await.seconds_left, 0);
+    report(&cart, &format!("{a}=20")).await;
+    report(&web, "none").await;
+    crate::support::eventually("both have reported", async || known((20, 1, 0, Some(1))).await).await;
+    let refused = wait(Duration::from_millis(1)).await;
+    assert!(refused.refused.as_ref().unwrap().contains("20 live connections of 1 sidecars"), "{refused:?}");
+    let waiting = wait(crate::support::PATIENCE);
+    let ends = async {
+        // Of before it was waited for: that web has none says nothing of now.
+        report(&cart, "none").await;
+        report(&web, "none").await;
+    };
+    let (finished, ()) = tokio::join!(waiting, async {
+        assert_eq!(step(&stage, Step::Status, &[]).await.phase, "promoted");
+        ends.await;
+    });
+    assert_eq!((finished.phase.as_str(), finished.refused.as_deref()), ("none", None));
+    assert_eq!(finished.old_root_connections.unwrap().live, 0);
 }

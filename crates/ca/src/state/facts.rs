@@ -52,6 +52,8 @@ pub struct Report {
     pub digest: String,
     /// Since when what is handed out is handed out; what was said before does not count.
     pub since_unix: i64,
+    /// Its live connections by the root that the peer's chain ends at; `None` from a caller that does not report them.
+    pub connections: Option<BTreeMap<String, u64>>,
 }
 
 /// What is known of one identity.

@@ -23,6 +23,15 @@ pub struct Told {
     pub unix: i64,
 }
 
+/// Live connections of an instance.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Connections {
+    /// How many, by the root that the peer's chain ends at: see [`crate::Signer::anchor`].
+    pub by_root: BTreeMap<String, u64>,
+    /// When it reported them, in Unix time.
+    pub unix: i64,
+}
+
 /// What is known of one instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Instance {
@@ -34,7 +43,9 @@ pub struct Instance {
     pub told: Option<Told>,
     /// When it last asked for anything, in Unix time, at most ten minutes too early after a restart; 0 if that is not known.
     pub heard_unix: i64,
-    /// Until when all of this is on disk.
+    /// Its live connections as it last reported them. Not on disk, so unknown after a restart of the CA.
+    pub connections: Option<Connections>,
+    /// Until when the rest of this is on disk.
     noted_unix: i64,
 }
 
@@ -46,7 +57,7 @@ impl Instance {
     }
 
     pub(crate) const fn new(id: SpiffeId) -> Self {
-        Self { id, not_after_unix: 0, told: None, heard_unix: 0, noted_unix: 0 }
+        Self { id, not_after_unix: 0, told: None, heard_unix: 0, connections: None, noted_unix: 0 }
     }
 
     fn heard(&mut self, unix: i64, digest: Option<&str>) {
@@ -94,6 +105,13 @@ impl Instances {
         news
     }
 
+    /// One has reported its connections.
+    pub(super) fn connected(&mut self, name: KeyHash, unix: i64, by_root: &BTreeMap<String, u64>) {
+        if let Some(instance) = self.0.get_mut(&name) {
+            instance.connections = Some(Connections { by_root: by_root.clone(), unix });
+        }
+    }
+
     pub(super) fn retain(&mut self, kept: impl Fn(i64) -> bool) {
         self.0.retain(|_, instance| kept(instance.not_after_unix));
     }
@@ -109,7 +127,7 @@ impl Instances {
         let mut all = BTreeMap::new();
         for (name, id, not_after_unix, heard_unix, told) in lines {
             let id = SpiffeId::parse(&id).ok()?;
-            let instance = Instance { id, not_after_unix, told, heard_unix, noted_unix: heard_unix };
+            let instance = Instance { id, not_after_unix, told, heard_unix, connections: None, noted_unix: heard_unix };
             all.insert(KeyHash::parse(&name)?, instance);
         }
         Some(Self(all))

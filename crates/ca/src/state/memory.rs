@@ -166,7 +166,7 @@ impl Memory {
 
     /// `None` if that is known already. A certificate that is not remembered is one of an instance all the same.
     pub(super) fn told(&mut self, report: &Report, now_unix: i64) -> Option<Record> {
-        let Report { id, key, not_after_unix: until, digest, since_unix } = report;
+        let Report { id, key, not_after_unix: until, digest, since_unix, connections } = report;
         if self.keys.get(key).is_some_and(|holder| holder.id != *id) {
             // We never certified it for this one, and it takes no other one's place.
             return None;
@@ -176,6 +176,9 @@ impl Memory {
             self.instances.certified(*key, id, *until, 0, None);
             *key
         });
+        if let Some(connections) = connections {
+            self.instances.connected(instance, now_unix, connections);
+        }
         self.instances.heard(instance, now_unix, digest, *since_unix).then(|| Record::Told {
             id: id.to_string(),
             instance: instance.to_string(),

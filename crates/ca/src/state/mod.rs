@@ -15,7 +15,7 @@ mod store;
 
 pub use error::{CommitError, StateError};
 pub use facts::{Identity, Issuance, Refusal, Report};
-pub use instances::{Instance, Told};
+pub use instances::{Connections, Instance, Told};
 pub use store::{Options, Store};
 
 #[cfg(test)]

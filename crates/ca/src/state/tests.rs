@@ -60,7 +60,7 @@ fn a_token_serves_once_and_a_key_has_one_holder_also_after_a_restart() {
 
 fn report(who: &str, key: u32, digest: &str, since_unix: i64) -> Report {
     let Issuance { id, key, not_after_unix, .. } = issuance(who, key, None);
-    Report { id, key, not_after_unix, digest: digest.to_owned(), since_unix }
+    Report { id, key, not_after_unix, digest: digest.to_owned(), since_unix, connections: None }
 }
 
 /// The key of the first certificate, what was told and when, and when it was last heard.

@@ -12,6 +12,7 @@ use portcullis_config::{CaClient, Settings, WorkloadApi};
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
 use portcullis_reload::{FileContent, FileSet, Watcher};
+use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -41,8 +42,10 @@ pub(super) fn from_ca(
     ca: &CaClient,
     set: &Arc<ArcSwap<PolicySet>>,
     require_private: bool,
+    metrics: &Metrics,
 ) -> Result<Started, Failure> {
     let AgentStart { settings, store, reader, changed } = start;
+    let metrics = metrics.clone();
     let (ttl, ttl_from) = ca.ttl_in_force();
     let (kind, kind_from) = ca.key_in_force(set.load().mesh().key_type());
     let ttl = ttl.map(|ttl| format!("{}s", ttl.as_secs()));
@@ -58,6 +61,7 @@ pub(super) fn from_ca(
         key_type: Box::new(move || key_config.key_in_force(key_policies.load().mesh().key_type()).0),
         token: ca.token_file.clone().map(|path| token(path, require_private)),
         foreign,
+        connections: Box::new(move || metrics.connections_by_root()),
     };
     let (rules, announce) = (identity_rules(settings), move || changed.announce());
     let (agent, monitor) = CaAgent::new(ca.clone(), rules, Clock::system(), inputs, (store, reader), announce);

@@ -8,6 +8,7 @@ use portcullis_config::{IdentityFiles, IdentitySource, Settings};
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::Announcer;
 use portcullis_reload::{FileContent, Watcher};
+use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, utc};
 
 use super::agent::{self, AgentStart};
@@ -31,6 +32,7 @@ pub(super) struct CredentialSource {
 pub(super) fn watch(
     settings: &Settings,
     set: &Arc<ArcSwap<PolicySet>>,
+    metrics: &Metrics,
     changed: Announcer,
 ) -> Result<CredentialSource, Failure> {
     let (store, reader) = CredentialStore::new();
@@ -44,7 +46,7 @@ pub(super) fn watch(
             (SourceStatus::Files(watcher.monitor()), Some(watcher))
         }
         IdentitySource::Ca(ca) => {
-            agent::from_ca(AgentStart { settings, store, reader: reader.clone(), changed }, ca, set, private)?
+            agent::from_ca(AgentStart { settings, store, reader: reader.clone(), changed }, ca, set, private, metrics)?
         }
         IdentitySource::WorkloadApi(api) => {
             agent::from_workload_api(AgentStart { settings, store, reader: reader.clone(), changed }, api)?

@@ -78,7 +78,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         .context("metrics")?;
     let (announcer, changes) = changes();
     let policies = policies::watch(&settings, &metrics, announcer.clone())?;
-    let credentials = credentials::watch(&settings, &policies.set, announcer.clone())?;
+    let credentials = credentials::watch(&settings, &policies.set, &metrics, announcer.clone())?;
     let (drain_trigger, drain_token) = drain(announcer.clone());
     let drain_trigger = Arc::new(drain_trigger);
     let admin_requests = Arc::<AdminRequests>::default();

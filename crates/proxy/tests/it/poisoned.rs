@@ -8,8 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_config::Settings;
@@ -20,9 +19,9 @@ use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
 use portcullis_proxy::engine::{self, Engine};
 use portcullis_telemetry::{Metrics, Own, Service};
 use portcullis_testkit::apps::echo;
+use portcullis_testkit::wait::{PATIENCE, eventually_within};
 use portcullis_tls::CredentialStore;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// More connections are poisoned than may be open at once, so that one that keeps its place is noticed.
 const PLACES: usize = 4;
 
@@ -76,11 +75,8 @@ impl Rig {
     }
 
     fn eventually(&self, line: &str) {
-        let start = Instant::now();
-        while !self.has(line) {
-            assert!(start.elapsed() < PATIENCE, "{line} not in {}", self.metrics.encode().unwrap());
-            thread::sleep(Duration::from_millis(5));
-        }
+        let found = eventually_within(PATIENCE, || self.has(line).then_some(()));
+        assert!(found.is_some(), "{line} not in {}", self.metrics.encode().unwrap());
     }
 }
 

@@ -1,15 +1,12 @@
 //! What both sources are tested with.
 
-use std::time::{Duration, Instant};
-
 use portcullis_ca_client::Monitor;
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_testkit::wait::{PATIENCE, eventually_within};
 use portcullis_tls::{CredentialReader, IdentityRules, MinVersion};
 
 pub(crate) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-/// Longest wait for anything that should happen at once; generous, the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn rules() -> IdentityRules {
     IdentityRules {
@@ -40,14 +37,8 @@ impl Running {
     }
 
     pub(crate) fn eventually(&self, what: &str, mut probe: impl FnMut(&Self) -> bool) {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if probe(self) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("not within {PATIENCE:?}: {what}; {:?}", self.monitor.status());
+        let found = eventually_within(PATIENCE, || probe(self).then_some(()));
+        assert!(found.is_some(), "not within {PATIENCE:?}: {what}; {:?}", self.monitor.status());
     }
 
     pub(crate) fn generation(&self) -> u64 {

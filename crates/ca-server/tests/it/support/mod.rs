@@ -33,7 +33,7 @@ use tonic::{Request, Status};
 
 pub(crate) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use portcullis_testkit::wait::{PATIENCE, eventually_async as eventually};
 
 pub(crate) fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
@@ -303,6 +303,15 @@ impl Client {
         Ok(client.create_certificate(request).await?.into_inner().cert_chain)
     }
 
+    /// Asks for bundles as a sidecar does that reports its connections.
+    pub(crate) async fn bundles_reporting(&self, digest: &str, connections: &str) -> Result<(), Status> {
+        let mut client = TrustBundlesClient::with_origin(self.clone(), "https://ca.test".parse().unwrap());
+        let mut request = Request::new(portcullis_rpc::bundles::GetTrustBundlesRequest {});
+        request.metadata_mut().insert("x-portcullis-bundle", digest.parse().unwrap());
+        request.metadata_mut().insert("x-portcullis-connections", connections.parse().unwrap());
+        client.get_trust_bundles(request).await.map(drop)
+    }
+
     pub(crate) async fn bundles(&self, token: Option<&str>, digest: &str) -> Result<GetTrustBundlesResponse, Status> {
         let mut client = TrustBundlesClient::with_origin(self.clone(), "https://ca.test".parse().unwrap());
         let mut request = authorized(Request::new(portcullis_rpc::bundles::GetTrustBundlesRequest {}), token);
@@ -320,12 +329,4 @@ fn authorized<T>(mut request: Request<T>, token: Option<&str>) -> Request<T> {
 
 pub(crate) fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
-}
-
-pub(crate) async fn eventually(what: &str, mut probe: impl AsyncFnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !probe().await {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -1,18 +1,20 @@
-//! `portcullis ca rotate-root`: from one root to another, with nobody cut off.
+//! `portcullis ca rotate-root`: from one root to another. No new connection fails; those that rest on the old root are
+//! reset when it goes.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use portcullis_ca::{Private, Root, write};
-use portcullis_ca_server::{RotateRequest, Standing, Step};
+use portcullis_ca_server::{OldRootConnections, RotateRequest, RotationStatus, Step};
 
 use super::init::INTERMEDIATE_TTL;
 use super::istiod::NewRoot;
 use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read, unanswered};
 use crate::commands::Outcome;
-use crate::commands::certs::failure;
+use crate::commands::certs::{failure, ttl};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 
@@ -49,9 +51,13 @@ enum Command {
   portcullis ca rotate-root promote --dir ca --assume 5f2c99e6958bcb90")]
     Promote(Waiting),
     /// Publish the new root alone; refused while a certificate below the old one is valid
+    ///
+    /// Connections that were opened with a certificate below the old root are reset (`trust_changed`); --wait waits for
+    /// them to end.
     #[command(after_long_help = "Examples:
-  portcullis ca rotate-root finish --dir ca")]
-    Finish(Waiting),
+  portcullis ca rotate-root finish --dir ca
+  portcullis ca rotate-root finish --dir ca --wait 1h")]
+    Finish(Finish),
     /// Go back one phase: sign below the old root again, or publish it alone again
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root abort --dir ca")]
@@ -95,12 +101,22 @@ struct Waiting {
     assume: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Finish {
+    #[command(flatten)]
+    waiting: Waiting,
+    /// Wait for so long until no sidecar reports a connection that rests on the old root, such as 30m; nothing is changed if
+    /// there still is one. Instances that do not report their connections are not waited for
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    wait: Option<Duration>,
+}
+
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Start(start) => {
             // Before a root is made that nobody would use.
-            let standing = ask(&start.common, Step::Status, &[])?;
-            if standing.phase != "none" {
+            let status = ask(&start.common, Step::Status, &[])?;
+            if status.phase != "none" {
                 return step(&start.common, Step::Start, &[]);
             }
             let done = hand_over(&start.common.dir, start);
@@ -112,7 +128,11 @@ pub(super) fn run(args: &Args) -> Outcome {
             done
         }
         Command::Promote(waiting) => step(&waiting.common, Step::Promote, &waiting.assume),
-        Command::Finish(waiting) => step(&waiting.common, Step::Finish, &waiting.assume),
+        Command::Finish(Finish { waiting, wait: None }) => step(&waiting.common, Step::Finish, &waiting.assume),
+        Command::Finish(Finish { waiting: Waiting { common, assume }, wait: Some(wait) }) => show(
+            common,
+            portcullis_ca_server::finish_unused(&common.dir, assume, *wait).map_err(unanswered(&common.dir))?,
+        ),
         Command::Abort(common) => step(common, Step::Abort, &[]),
         Command::Status(common) => step(common, Step::Status, &[]),
     }
@@ -151,49 +171,55 @@ fn make(folder: &Path) -> Result<(), Failure> {
     Ok(made.with_context(|| folder.display().to_string())?)
 }
 
-fn ask(common: &Common, step: Step, assume: &[String]) -> Result<Standing, Failure> {
+fn ask(common: &Common, step: Step, assume: &[String]) -> Result<RotationStatus, Failure> {
     let request = RotateRequest { step, assume: assume.to_vec() };
     portcullis_ca_server::rotate(&common.dir, &request).map_err(unanswered(&common.dir))
 }
 
 fn step(common: &Common, step: Step, assume: &[String]) -> Outcome {
-    let standing = ask(common, step, assume)?;
+    show(common, ask(common, step, assume)?)
+}
+
+fn show(common: &Common, status: RotationStatus) -> Outcome {
     match common.output {
-        Format::Json => output::json(&standing)?,
-        Format::Text => output::text(&shown(&standing))?,
+        Format::Json => output::json(&status)?,
+        Format::Text => output::text(&shown(&status))?,
     }
-    match standing.refused {
+    match status.refused {
         Some(why) => Err(Failure::message(Exit::Failure, format!("refused: {why}"))),
         None => Ok(Exit::Ok),
     }
 }
 
-fn shown(standing: &Standing) -> String {
-    let next = match standing.next {
+fn shown(status: &RotationStatus) -> String {
+    let next = match status.next {
         None => "start".to_owned(),
         Some(next) => {
             let next = if next == Step::Promote { "promote" } else { "finish" };
-            let waited = match standing.behind.len() {
+            let waited = match status.behind.len() {
                 0 => String::new(),
                 waited => format!("; {waited} to wait for"),
             };
-            match &standing.not_before {
-                Some(time) => format!("{next}, not before {time} (in {} s){waited}", standing.seconds_left),
+            match &status.not_before {
+                Some(time) => format!("{next}, not before {time} (in {} s){waited}", status.seconds_left),
                 None if waited.is_empty() => format!("{next}, now"),
                 None => format!("{next}{waited}"),
             }
         }
     };
-    let mut rows = vec![("phase", standing.phase.clone())];
-    rows.extend(standing.phases.iter().map(|began| (began.phase.name(), format!("since {}", began.since))));
-    rows.push(("new root since", standing.published_since.clone().unwrap_or_else(|| "-".to_owned())));
-    rows.push(("bundle digest", standing.bundle_digest.clone()));
+    let mut rows = vec![("phase", status.phase.clone())];
+    rows.extend(status.phases.iter().map(|began| (began.phase.name(), format!("since {}", began.since))));
+    rows.push(("new root since", status.published_since.clone().unwrap_or_else(|| "-".to_owned())));
+    rows.push(("bundle digest", status.bundle_digest.clone()));
     rows.push(("next", next));
+    if let Some(found) = &status.old_root_connections {
+        rows.push(("on old root", on_old_root(found)));
+    }
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:<19} {value}\n")).collect();
-    if !standing.behind.is_empty() {
+    if !status.behind.is_empty() {
         text.push('\n');
         text.push_str(&row(["ID", "INSTANCE", "LACK", "CERTIFICATE UNTIL", "HEARD"], "TOLD"));
-        for waited in &standing.behind {
+        for waited in &status.behind {
             let or_none = |text: &'_ Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
             let (instance, heard) = (or_none(&waited.instance), or_none(&waited.heard));
             let cells = [waited.id.as_str(), &instance, &waited.lack, &waited.until, &heard];
@@ -201,6 +227,15 @@ fn shown(standing: &Standing) -> String {
         }
     }
     text
+}
+
+fn on_old_root(found: &OldRootConnections) -> String {
+    let age = found.oldest_report_seconds.map_or_else(String::new, |age| format!(", oldest report {age} s ago"));
+    let unknown = match found.unknown {
+        0 => String::new(),
+        unknown => format!("; unknown for {unknown} that do not report"),
+    };
+    format!("{} live connections of {} sidecars{age}{unknown}", found.live, found.sidecars)
 }
 
 fn row([id, instance, lack, until, heard]: [&str; 5], told: &str) -> String {

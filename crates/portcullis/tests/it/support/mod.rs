@@ -13,13 +13,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+
+use portcullis_testkit::wait::eventually_within;
+pub(crate) use portcullis_testkit::wait::{PATIENCE, eventually};
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
 pub(crate) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
-/// Longest wait for anything that should happen at once; generous, the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An address for a sidecar to listen on, given out once.
 ///
@@ -62,21 +62,6 @@ pub(crate) fn free_port() -> u16 {
         }
     }
     panic!("no port of {LEASED:?} is free");
-}
-
-pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
-    within_patience(probe).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
-}
-
-fn within_patience<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let found @ Some(_) = probe() {
-            return found;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    None
 }
 
 /// An app that reads to the end of a direction and then answers `got:` and what it got. It remembers what reached it.
@@ -211,7 +196,7 @@ impl Sidecar {
 
     /// Waits for an access-log line with all of these in it.
     pub(crate) fn logged(&self, parts: &[&str]) -> String {
-        let found = within_patience(|| {
+        let found = eventually_within(PATIENCE, || {
             let log = self.read_log();
             log.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
         });

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_ca::rotation::Rotation;
@@ -15,10 +14,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 
 use crate::resources::{ExtraRoot, Resources};
-use crate::tls;
-
-/// Lifetime of the CA's own server certificate; it is renewed at half of it.
-pub(crate) const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
+use crate::tls::{self, SERVER_TTL};
 
 /// A CA with what follows from it.
 pub(crate) struct Ca {
@@ -35,7 +31,7 @@ pub(crate) struct Ca {
 /// Bundles of the domains that we federate with.
 pub(crate) type Foreign = BTreeMap<TrustDomain, TrustBundle>;
 
-pub(crate) struct Live {
+pub(crate) struct CaState {
     ca: ArcSwap<Ca>,
     pub(crate) registrations: ArcSwap<Registrations>,
     pub(crate) foreign: ArcSwap<Foreign>,
@@ -64,7 +60,7 @@ impl Ca {
     }
 }
 
-impl Live {
+impl CaState {
     pub(crate) fn new(
         ca: Ca,
         registrations: Registrations,
@@ -175,11 +171,12 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use portcullis_ca::{Root, SignerFiles};
 
-    fn live(ttl_days: u64) -> Live {
+    fn state(ttl_days: u64) -> CaState {
         let clock = Clock::system();
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let ttl = Duration::from_secs(ttl_days * 24 * 3600);
@@ -196,38 +193,38 @@ mod tests {
         let ca = Ca::new(Arc::clone(&signer), signer, &[], &clock).unwrap();
         let registrations = Registrations::read(b"identities: []", Path::new("/")).unwrap();
         let tokens = TokenKey::read(TokenKey::generate().unwrap().as_bytes(), &domain).unwrap();
-        Live::new(ca, registrations, Foreign::new(), tokens, Vec::new(), None, clock)
+        CaState::new(ca, registrations, Foreign::new(), tokens, Vec::new(), None, clock)
     }
 
     #[test]
     fn the_server_certificate_is_renewed_at_half_of_its_life() {
-        let (live, now) = (live(30), Clock::system().now_unix());
-        let first = live.ca();
-        assert_eq!(live.renew_server_certificate(now + 11 * 3600), Ok(false));
-        assert!(Arc::ptr_eq(&live.ca().tls, &first.tls));
-        assert_eq!(live.renew_server_certificate(now + 13 * 3600), Ok(true));
-        assert!(!Arc::ptr_eq(&live.ca().tls, &first.tls));
-        assert!(Arc::ptr_eq(&live.ca().signer, &first.signer));
+        let (state, now) = (state(30), Clock::system().now_unix());
+        let first = state.ca();
+        assert_eq!(state.renew_server_certificate(now + 11 * 3600), Ok(false));
+        assert!(Arc::ptr_eq(&state.ca().tls, &first.tls));
+        assert_eq!(state.renew_server_certificate(now + 13 * 3600), Ok(true));
+        assert!(!Arc::ptr_eq(&state.ca().tls, &first.tls));
+        assert!(Arc::ptr_eq(&state.ca().signer, &first.signer));
     }
 
     #[test]
     fn one_from_the_future_is_made_again_when_the_clock_was_set_back() {
-        let (live, now) = (live(1), Clock::system().now_unix());
-        let first = live.ca();
-        assert_eq!(live.renew_server_certificate(now - 30), Ok(false), "within what it is backdated by");
-        assert_eq!(live.renew_server_certificate(now - 7200), Ok(true));
-        assert!(!Arc::ptr_eq(&live.ca().tls, &first.tls));
+        let (state, now) = (state(1), Clock::system().now_unix());
+        let first = state.ca();
+        assert_eq!(state.renew_server_certificate(now - 30), Ok(false), "within what it is backdated by");
+        assert_eq!(state.renew_server_certificate(now - 7200), Ok(true));
+        assert!(!Arc::ptr_eq(&state.ca().tls, &first.tls));
     }
 
     #[test]
     fn one_that_ends_with_its_ca_is_not_made_again_and_again() {
-        let (live, now) = (live(1), Clock::system().now_unix());
-        assert_eq!(live.renew_server_certificate(now + 20 * 3600), Ok(false));
+        let (state, now) = (state(1), Clock::system().now_unix());
+        assert_eq!(state.renew_server_certificate(now + 20 * 3600), Ok(false));
     }
 
     #[test]
     fn a_ca_of_another_trust_domain_takes_a_restart() {
-        let (live, other) = (live(1), TrustDomain::parse("other.local").unwrap());
+        let (state, other) = (state(1), TrustDomain::parse("other.local").unwrap());
         let day = Duration::from_secs(24 * 3600);
         let root = Root::generate(&other, day, &Clock::system()).unwrap();
         let key = root.key_pem();
@@ -237,8 +234,8 @@ mod tests {
             root_cert: root.cert_pem().as_bytes(),
             cert_chain: None,
         };
-        let why = live.replace(|| Ok(Signer::read(files, None, &Clock::system()).unwrap())).unwrap_err();
+        let why = state.replace(|| Ok(Signer::read(files, None, &Clock::system()).unwrap())).unwrap_err();
         assert!(why.contains("takes a restart"), "{why}");
-        assert_eq!(live.ca().signer.trust_domain().as_str(), "cluster.local");
+        assert_eq!(state.ca().signer.trust_domain().as_str(), "cluster.local");
     }
 }

@@ -5,12 +5,13 @@ use portcullis_ca::state::Instance;
 use portcullis_tls::utc;
 use serde::{Deserialize, Serialize};
 
-use crate::rotate::Step;
+use crate::old_root::OldRootConnections;
+use crate::step::Step;
 
 /// Where a rotation stands.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub struct RotationStatus {
     /// `none`, `started`, `promoted` or `finished`.
     pub phase: String,
     /// The phases so far with their beginnings. The last one is in force.
@@ -28,6 +29,12 @@ pub struct Standing {
     pub not_before: Option<String>,
     /// Who would be hurt by it; with `refused`, by the step that was asked for.
     pub behind: Vec<Waited>,
+    /// CaState connections that rest on the old root; after `finish`, those that it has ended. None without a rotation.
+    #[serde(default)]
+    pub old_root_connections: Option<OldRootConnections>,
+    /// The time by the CA's clock, in Unix time.
+    #[serde(default)]
+    pub now_unix: i64,
     /// Why the step was not done. Nothing has changed then, unless it says otherwise.
     pub refused: Option<String>,
 }
@@ -60,33 +67,33 @@ pub struct Waited {
 }
 
 /// Why a step was not done.
-pub(crate) enum No {
+pub(crate) enum NotDone {
     Decided(Refused),
     Other(String),
 }
 
-impl From<Refused> for No {
+impl From<Refused> for NotDone {
     fn from(refused: Refused) -> Self {
         Self::Decided(refused)
     }
 }
 
-impl From<String> for No {
+impl From<String> for NotDone {
     fn from(why: String) -> Self {
         Self::Other(why)
     }
 }
 
-impl Standing {
+impl RotationStatus {
     /// Of a rotation, or of none. `lacking` is what stands in the way; with `refused`, of the step that was asked for.
     pub(crate) fn new(
         rotation: Option<&Rotation>,
         digest: String,
-        lacking: Option<No>,
+        lacking: Option<NotDone>,
         refused: bool,
         now: i64,
     ) -> Self {
-        let mut standing = Self {
+        let mut status = Self {
             phase: rotation.map_or("none", |rotation| rotation.phase.name()).to_owned(),
             phases: rotation.map(phases).unwrap_or_default(),
             published_since: rotation.map(|rotation| utc(rotation.published_unix)),
@@ -95,23 +102,25 @@ impl Standing {
             seconds_left: 0,
             not_before: None,
             behind: Vec::new(),
+            old_root_connections: None,
+            now_unix: now,
             refused: None,
         };
         let why = match lacking {
             None => None,
-            Some(No::Other(why)) => Some(why),
-            Some(No::Decided(Refused { behind, seconds_left: left })) => {
-                standing.seconds_left = left;
-                standing.not_before = (left > 0).then(|| utc(now.saturating_add(left)));
-                standing.behind = behind.iter().map(waited).collect();
+            Some(NotDone::Other(why)) => Some(why),
+            Some(NotDone::Decided(Refused { behind, seconds_left: left })) => {
+                status.seconds_left = left;
+                status.not_before = (left > 0).then(|| utc(now.saturating_add(left)));
+                status.behind = behind.iter().map(waited).collect();
                 Some(match behind.len() {
                     0 => format!("the new root is published for too short a time; come again in {left} s"),
                     count => format!("{count} would be cut off from others"),
                 })
             }
         };
-        standing.refused = why.filter(|_| refused);
-        standing
+        status.refused = why.filter(|_| refused);
+        status
     }
 }
 
