@@ -5,10 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::id::{IdError, MAX_ID_LEN, SCHEME};
-
-/// The longest name, in bytes (SPIFFE-ID 2.1).
-pub(crate) const MAX_TRUST_DOMAIN_LEN: usize = 255;
+use crate::id_error::{IdError, MAX_ID_LEN, MAX_TRUST_DOMAIN_LEN, SCHEME};
 
 /// A valid trust domain name, such as `cluster.local`.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -67,14 +64,14 @@ impl FromStr for TrustDomain {
     }
 }
 
-/// Lets a map keyed by trust domain be asked with a borrowed name; sound since equality, order and hash are those of the text.
+/// Lets a map keyed by trust domain be searched with a borrowed name; sound since equality, order and hash are those of the text.
 impl std::borrow::Borrow<str> for TrustDomain {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// Checks a name; `offset` is where it stands in the whole input. The length is looked at before the bytes.
+/// Checks a name that begins at `offset` in the whole input. The length is checked before the bytes.
 pub(crate) fn check(name: &[u8], offset: usize) -> Result<(), IdError> {
     if name.is_empty() {
         return Err(IdError::TdMissing);
@@ -92,7 +89,7 @@ pub(crate) fn check(name: &[u8], offset: usize) -> Result<(), IdError> {
 
 /// The trust domains of a workload: its own with its aliases, which share one bundle, and foreign ones, each with its own.
 ///
-/// There is no "any": a domain that is not listed is not trusted, whoever signed for it.
+/// There is no "any": a domain that is not listed is not trusted, whichever CA signed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TrustedDomains {
     own: TrustDomain,
@@ -100,10 +97,10 @@ pub struct TrustedDomains {
     foreign: BTreeSet<TrustDomain>,
 }
 
-/// Why a set of trusted domains makes no sense.
+/// Why a set of trusted domains is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TrustedDomainsError {
-    /// The domain would be judged by two bundles.
+    /// Two bundles would apply to the domain.
     #[error(
         "trust domain {0} is the mesh's own (or an alias of it) and also has a bundle of its own; remove one of the two"
     )]
@@ -111,10 +108,10 @@ pub enum TrustedDomainsError {
 }
 
 impl TrustedDomains {
-    /// Puts the set together. An alias that repeats the own domain or another alias is harmless.
+    /// Builds the set. An alias that repeats the own domain or another alias is harmless.
     ///
     /// # Errors
-    /// When a domain is both of the mesh and foreign: then two bundles would claim it.
+    /// When a domain is both of the mesh and foreign: then two bundles would apply to it.
     pub fn new(
         own: TrustDomain,
         aliases: impl IntoIterator<Item = TrustDomain>,
@@ -135,7 +132,7 @@ impl TrustedDomains {
     }
 
     /// The name under which the bundle for `domain` is kept: the own domain for itself and its aliases, the domain itself
-    /// for a foreign one, nothing for a stranger.
+    /// for a foreign one, `None` for a domain that is not trusted.
     #[must_use]
     pub fn bundle_for(&self, domain: &str) -> Option<&TrustDomain> {
         if self.own.as_str() == domain || self.aliases.contains(domain) {
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_longest_length_is_looked_at() {
+    fn an_id_of_the_longest_length_is_checked() {
         let class = |length: usize| {
             let text = format!("{SCHEME}{}", "a".repeat(length - SCHEME.len()));
             TrustDomain::parse(&text).unwrap_err().class()

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::id::SpiffeId;
 
-/// A set of accepted identities that is never empty: "nobody in particular" must not come to mean "anybody".
+/// A set of accepted identities that is never empty, so that no expectation cannot come to mean any identity.
 #[derive(Clone, Eq, PartialEq)]
 pub struct ExpectedIds(Arc<BTreeSet<SpiffeId>>);
 
 /// Why a set of expected identities is unusable.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ExpectedIdsError {
-    /// No identity at all.
+    /// The set is empty.
     #[error("no identity is expected; name at least one, such as spiffe://cluster.local/ns/shop/sa/cart")]
     Empty,
     /// An ID that no workload's certificate can have.

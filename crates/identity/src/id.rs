@@ -1,7 +1,7 @@
 //! The SPIFFE ID, parsed byte by byte.
 //!
-//! No URL library: those decode, fold case, accept ports and user names, and treat `\` as `/`, and each of these has been
-//! somebody's security bug. The grammar of the standard is small enough to be checked directly, and the only accepted form
+//! No URL library: those decode, fold case, accept ports and user names, and treat `\` as `/`, and each of these has been a
+//! security bug somewhere. The grammar of the standard is small enough to be checked directly, and the only accepted form
 //! is the canonical one, so two IDs are equal exactly when their bytes are.
 
 use std::fmt;
@@ -9,110 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::domain::{self, TrustDomain};
-
-/// The only scheme, with its separator; matched exactly, in lower case.
-pub const SCHEME: &str = "spiffe://";
-
-/// The longest ID that is accepted, in bytes (SPIFFE-ID 2.3: implementations must support 2048, and should not make more).
-pub const MAX_ID_LEN: usize = 2048;
-
-/// Why a text is not a SPIFFE ID or not the name of a trust domain.
-///
-/// `Display` says it to a person; [`IdError::class`] is the stable name for machines.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum IdError {
-    /// Nothing at all.
-    #[error("the ID is empty; write spiffe://TRUST-DOMAIN/PATH")]
-    Empty,
-    /// More than [`MAX_ID_LEN`] bytes.
-    #[error("the ID is {length} bytes long, at most {MAX_ID_LEN} are allowed")]
-    Length {
-        /// How long it is.
-        length: usize,
-    },
-    /// It does not begin with `spiffe://`.
-    #[error("it must begin with spiffe:// in lower case")]
-    Scheme,
-    /// No trust domain.
-    #[error("the trust domain is missing")]
-    TdMissing,
-    /// More than 255 bytes of trust domain.
-    #[error("the trust domain is {length} bytes long, at most {max} are allowed", max = domain::MAX_TRUST_DOMAIN_LEN)]
-    TdLength {
-        /// How long it is.
-        length: usize,
-    },
-    /// A byte that a trust domain cannot have.
-    #[error("the trust domain has {}{}; only a-z 0-9 . _ - are allowed, and nothing is decoded or lower-cased", Byte(*.byte), At(*.offset))]
-    TdChar {
-        /// The byte.
-        byte: u8,
-        /// Its place in the whole input, from 0.
-        offset: usize,
-    },
-    /// A trust domain name with a path behind it, as if a workload's ID had been pasted.
-    #[error("this is a trust domain with a path; only the name of the trust domain belongs here")]
-    TdHasPath,
-    /// A byte that a path cannot have.
-    #[error("the path has {}{}; only A-Z a-z 0-9 . _ - and / are allowed, and nothing is decoded", Byte(*.byte), At(*.offset))]
-    PathChar {
-        /// The byte.
-        byte: u8,
-        /// Its place in the whole input, from 0.
-        offset: usize,
-    },
-    /// Two slashes in a row.
-    #[error("the path has an empty segment (two slashes in a row)")]
-    EmptySegment,
-    /// A segment that is `.` or `..`.
-    #[error("the path has a segment that is . or ..")]
-    DotSegment,
-    /// A slash at the end.
-    #[error("the path ends with a slash")]
-    TrailingSlash,
-}
-
-impl IdError {
-    /// The stable class of the error, for tests, metrics and JSON.
-    #[must_use]
-    pub const fn class(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Length { .. } => "length",
-            Self::Scheme => "scheme",
-            Self::TdMissing => "td-missing",
-            Self::TdLength { .. } => "td-length",
-            Self::TdChar { .. } => "td-char",
-            Self::TdHasPath => "td-has-path",
-            Self::PathChar { .. } => "path-char",
-            Self::EmptySegment => "empty-segment",
-            Self::DotSegment => "dot-segment",
-            Self::TrailingSlash => "trailing-slash",
-        }
-    }
-}
-
-/// Writes a byte so that it can't do harm in a log or a terminal.
-struct Byte(u8);
-
-impl fmt::Display for Byte {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_ascii_graphic() {
-            write!(f, "{:?}", char::from(self.0))
-        } else {
-            write!(f, "byte 0x{:02x}", self.0)
-        }
-    }
-}
-
-/// Where it is; counted from 1 for people.
-struct At(usize);
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " at byte {}", self.0.saturating_add(1))
-    }
-}
+use crate::id_error::{IdError, MAX_ID_LEN, SCHEME};
 
 /// A valid SPIFFE ID: `spiffe://` trust domain, and a path that may be empty.
 ///
@@ -150,7 +47,7 @@ impl SpiffeId {
     /// The first rule that the bytes break.
     pub fn parse_bytes(bytes: &[u8]) -> Result<Self, IdError> {
         let path_at = check(bytes)?;
-        // `check` let ASCII through only, so this cannot fail; should it ever, the error is the honest one.
+        // `check` let ASCII through only, so this cannot fail; if it ever did, this error would be accurate.
         let text = std::str::from_utf8(bytes)
             .map_err(|error| IdError::PathChar { byte: 0x80, offset: error.valid_up_to() })?;
         Ok(Self { text: text.into(), path_at })
@@ -222,7 +119,7 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// Checks the whole grammar and says where the path begins. Lengths are looked at before anything is scanned.
+/// Checks the whole grammar and says where the path begins. Lengths are checked before anything is scanned.
 fn check(bytes: &[u8]) -> Result<usize, IdError> {
     if bytes.is_empty() {
         return Err(IdError::Empty);

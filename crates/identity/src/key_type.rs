@@ -61,7 +61,7 @@ impl KeyType {
         }
     }
 
-    /// What is usable and yet worth a word.
+    /// The warning for a kind that is usable but not recommended.
     #[must_use]
     pub const fn warning(self) -> Option<&'static str> {
         match self {

@@ -1,13 +1,13 @@
 //! What a workload's certificate must be: the leaf profile of X.509-SVID.
 //!
-//! Time, issuer and signature are not looked at here; [`check`] is a function of the bytes alone, so that identity,
+//! Time, issuer and signature are not checked here; [`check`] is a function of the bytes alone, so that identity,
 //! verification and authorisation can all rest on one reading of the same bytes.
 
 use crate::id::SpiffeId;
 use crate::svid::{SvidError, UsageError};
 use crate::x509::Strict;
 
-/// What is let pass for certificates of foreign CAs. Nothing by default.
+/// Relaxations for certificates of foreign CAs. None by default.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Compat {
     /// An extended key usage with only the purpose that is needed is enough.
@@ -16,12 +16,12 @@ pub struct Compat {
     pub ku_critical: bool,
 }
 
-/// On which side of the handshake the certificate stands.
+/// On which side of the handshake the certificate is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
-    /// The peer dialled us.
+    /// The peer connected to this process.
     Client,
-    /// We dialled the peer.
+    /// This process connected to the peer.
     Server,
 }
 
@@ -45,7 +45,7 @@ pub struct Leaf {
     pub not_after_unix: i64,
     /// The serial number, big-endian.
     pub serial: Vec<u8>,
-    /// What it needed a relaxation for.
+    /// The relaxations that it needed.
     pub relaxed: Relaxed,
 }
 
@@ -103,7 +103,7 @@ fn check_key_usage(strict: &Strict<'_>, compat: Compat) -> Result<bool, SvidErro
     Ok(!critical)
 }
 
-/// Says whether a relaxation was needed. An absent extension allows everything, `any` stands for nothing.
+/// Says whether a relaxation was needed. An absent extension allows everything, `any` counts for nothing.
 fn check_eku(strict: &Strict<'_>, compat: Compat, role: Role) -> Result<bool, SvidError> {
     let Some(usage) = strict.extended_key_usage()? else {
         return Ok(false);

@@ -2,7 +2,7 @@
 //!
 //! This crate answers two questions and does nothing else: "is this text a SPIFFE ID, byte for byte?" and "may a
 //! certificate with these bytes stand for a workload (or sign for one)?". It is pure: no clock, no file, no lock, no log.
-//! Whether a chain leads to a root, whether signatures hold and what the time is, is the business of `portcullis-tls`.
+//! Chains, signatures and validity periods are checked by `portcullis-tls`.
 //!
 //! It guarantees that a [`SpiffeId`] or [`TrustDomain`] that exists is a valid one, and that a [`leaf::Leaf`] has exactly
 //! one identity. It refuses to repair: nothing is trimmed, decoded, lower-cased or skipped.
@@ -10,6 +10,7 @@
 mod domain;
 mod expected;
 mod id;
+mod id_error;
 mod key_type;
 pub mod leaf;
 pub mod signer;
@@ -19,7 +20,8 @@ mod x509;
 
 pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
 pub use expected::{ExpectedIds, ExpectedIdsError};
-pub use id::{IdError, IstioId, MAX_ID_LEN, SCHEME, SpiffeId};
+pub use id::{IstioId, SpiffeId};
+pub use id_error::{IdError, MAX_ID_LEN, SCHEME};
 pub use key_type::KeyType;
 pub use summary::{Summary, summary};
 pub use svid::{KeyError, SvidError, UsageError};

@@ -1,9 +1,10 @@
 //! What may sign a workload's certificate: intermediates, and the roots of a bundle.
 //!
-//! webpki checks cA and path lengths of intermediates and nothing of the roots; key usage it ignores altogether. The rest
-//! is here.
+//! webpki checks cA and path lengths of intermediates, nothing of the roots, and never key usage. This module checks the
+//! rest.
 
-use crate::id::{SCHEME, SpiffeId};
+use crate::id::SpiffeId;
+use crate::id_error::SCHEME;
 use crate::svid::{SvidError, UsageError};
 use crate::x509::Strict;
 
@@ -29,7 +30,7 @@ pub fn check(der: &[u8]) -> Result<Validity, SvidError> {
     }
 }
 
-/// Checks a root. As an intermediate, but it may lack key usage: whoever put it into the bundle has vouched for it.
+/// Checks a root. As an intermediate, but it may lack key usage: being in the bundle is what makes it trusted.
 ///
 /// # Errors
 /// The first rule that is broken; see [`SvidError::class`].
@@ -44,7 +45,7 @@ pub fn check_root(der: &[u8]) -> Result<Validity, SvidError> {
 
 fn common(strict: &Strict<'_>) -> Result<Validity, SvidError> {
     for uri in strict.uris()? {
-        // A signing certificate need not be an SVID, so other URIs are its own affair.
+        // A signing certificate need not be an SVID, so other URIs are allowed.
         if uri.starts_with(SCHEME.as_bytes()) && !SpiffeId::parse_bytes(uri)?.path().is_empty() {
             return Err(SvidError::SignerPath);
         }

@@ -1,9 +1,9 @@
-//! What a status page shows of a certificate, be it a leaf, an intermediate or a root.
+//! What a status page shows of a leaf, an intermediate or a root certificate.
 
 use crate::svid::SvidError;
 use crate::x509::Strict;
 
-/// The facts by which people recognise a certificate.
+/// The fields that identify a certificate to an operator.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Summary {
     /// The serial number in decimal, as Istio's tools show it.

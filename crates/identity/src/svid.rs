@@ -1,10 +1,10 @@
 //! Why a certificate cannot be used: one error type for leaves and signers.
 
-use crate::id::IdError;
+use crate::id_error::IdError;
 
 /// Why a certificate is not an X.509-SVID, or may not sign for one.
 ///
-/// `Display` says it to a person, in terms of the certificate; [`SvidError::class`] is the stable name for machines.
+/// `Display` explains it in terms of the certificate; [`SvidError::class`] is the stable name for programs.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SvidError {
@@ -14,16 +14,16 @@ pub enum SvidError {
     /// The same extension twice (RFC 5280 4.2 forbids it; readers differ in which one they believe).
     #[error("extension {0} occurs more than once")]
     DuplicateExtension(String),
-    /// An extension that we know and cannot read.
+    /// A known extension that cannot be read.
     #[error("extension {0} is malformed")]
     Extension(String),
-    /// An extension that is critical and that nobody here understands.
+    /// A critical extension that is not understood here.
     #[error("extension {0} is critical and not understood")]
     CriticalExtension(String),
     /// No URI among the subject alternative names; common name, DNS names and mail addresses are never identities.
     #[error("there is no URI subject alternative name; an SVID has its SPIFFE ID there")]
     NoUriSan,
-    /// More than one URI among the subject alternative names, whatever they say.
+    /// More than one URI among the subject alternative names.
     #[error("there are {0} URI subject alternative names; an SVID has exactly one")]
     MultiUriSan(usize),
     /// The one URI is not a SPIFFE ID.

@@ -1,8 +1,8 @@
 //! One strict reading of a certificate, shared by leaf and signer checks.
 //!
-//! `x509-parser` is lenient where leniency has bitten others: it keeps a known extension that it could not read as a
+//! `x509-parser` is lenient where leniency has led to vulnerabilities: it keeps a known extension that it could not read as a
 //! `ParseError` value, drops bytes after an extension's value, leaves duplicates to the caller, and turns an alternative
-//! name it dislikes into `Invalid`. Everything here turns those into errors.
+//! name that it refuses into `Invalid`. Everything here turns those into errors.
 
 use std::collections::HashSet;
 
@@ -22,13 +22,13 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use crate::svid::{KeyError, SvidError};
 
-/// The longest certificate that is looked at; a whole chain may not be longer either.
+/// The longest certificate that is parsed; a whole chain may not be longer either.
 const MAX_CERTIFICATE_LEN: usize = 64 * 1024;
 
 /// Context tag of `uniformResourceIdentifier` in a GeneralName (RFC 5280 4.2.1.6).
 const TAG_URI: u32 = 6;
 
-/// What is critical and understood. Name constraints are judged by webpki, the others here and there.
+/// The critical extensions that are understood. webpki checks name constraints; the others are checked here and there.
 const UNDERSTOOD: [Oid<'static>; 5] = [
     OID_X509_EXT_KEY_USAGE,
     OID_X509_EXT_SUBJECT_ALT_NAME,
@@ -131,7 +131,7 @@ fn whole<'a, T: FromDer<'a, x509_parser::error::X509Error>>(extension: &X509Exte
     }
 }
 
-/// Walks the names by tag number alone. The class is not looked at: the parser has refused names of another class, and
+/// Walks the names by tag number alone. The class is not checked: the parser has refused names of another class, and
 /// should one get here, counting it as well can only lead to a refusal. `None` when the bytes are not DER to the end.
 fn raw_uris(value: &[u8]) -> Option<Vec<&[u8]>> {
     let ([], sequence) = Any::from_der(value).ok()? else {

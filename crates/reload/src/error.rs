@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::limits::MAX_FILE_BYTES;
+
 /// One file or folder that could not be taken into the set.
 #[derive(Debug, Error)]
 pub enum ReadError {
@@ -16,7 +18,7 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// The file is larger than [`MAX_FILE_BYTES`](crate::MAX_FILE_BYTES).
-    #[error("{}: larger than {} bytes", path.display(), crate::MAX_FILE_BYTES)]
+    #[error("{}: larger than {} bytes", path.display(), MAX_FILE_BYTES)]
     FileTooLarge {
         /// The path as the operator wrote it.
         path: PathBuf,
@@ -117,7 +119,7 @@ impl ReadError {
 #[derive(Debug)]
 pub struct ReadErrors(Vec<ReadError>);
 
-/// Only so many errors are written out; a folder of FIFOs must not fill the log.
+/// At most so many errors are printed; a folder of FIFOs must not fill the log.
 const SHOWN: usize = 10;
 
 impl ReadErrors {

@@ -14,9 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 use crate::error::ReadError;
-
-/// The largest file that is read: 1 MiB, far above any policy file or certificate chain.
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+use crate::limits::MAX_FILE_BYTES;
 
 /// The bytes of a file, shared and wiped from memory at the end, since they may be a private key.
 ///

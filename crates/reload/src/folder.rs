@@ -12,18 +12,10 @@ use std::path::{Path, PathBuf};
 use crate::error::ReadError;
 use crate::extension::is_resource_file;
 use crate::file;
+use crate::limits::{MAX_FOLDER_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES};
 use crate::origin::{Location, Root, Volume};
 use crate::reading::Reading;
 use crate::watched_names::is_hidden;
-
-/// The most bytes that a folder's files may have together: 64 MiB.
-pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The most entries that are looked at, of any kind, so that links to folders cannot multiply without end.
-pub const MAX_FOLDER_ENTRIES: usize = 100_000;
-
-/// How deep folders may lie in each other.
-pub const MAX_FOLDER_DEPTH: usize = 32;
 
 /// Reads all policy files below `path`.
 pub(crate) fn read(path: &Path) -> Reading {

@@ -14,7 +14,7 @@
 //!   suddenly empty, keeps the last good set in force and raises an alarm.
 //! - No path can block or flood the process: FIFOs and devices are refused, sizes are capped, links may not leave the
 //!   folder.
-//! - Nothing ends the watching but dropping the [`Watcher`]: errors and a panicking loader become the [`Status`].
+//! - Nothing ends the watching but dropping the [`Watcher`]: errors and a panicking loader become the [`ReloadStatus`].
 //!
 //! It refuses to guess: whatever cannot be read makes the whole set unreadable, which leaves the last good one alone.
 
@@ -28,6 +28,7 @@ mod file_events;
 mod file_set;
 mod folder;
 mod inbox;
+mod limits;
 mod observations;
 mod origin;
 mod reading;
@@ -40,11 +41,11 @@ mod watcher;
 
 pub use error::{ReadError, ReadErrors};
 pub use extension::EXTENSIONS;
-pub use file::{Content, FileContent, MAX_FILE_BYTES};
+pub use file::{Content, FileContent};
 pub use file_set::{FileSet, ReadPaths};
-pub use folder::{MAX_FOLDER_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES};
+pub use limits::{MAX_FILE_BYTES, MAX_FOLDER_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES};
 pub use observations::MAX_WRITE;
 pub use reading::Reading;
 pub use removal_delay::GONE_FOR;
-pub use status::{Monitor, Problem, Status};
+pub use status::{Monitor, Problem, ReloadStatus};
 pub use watcher::{Options, StartError, Watcher};

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::extension::is_resource_file;
-use crate::folder::MAX_FOLDER_ENTRIES;
+use crate::limits::MAX_FOLDER_ENTRIES;
 use crate::watched_names::{Contents, Directory, is_hidden};
 
 /// What identifies a file and its version. Times are not proof that nothing changed: the periodic rescan compares contents.

@@ -7,7 +7,7 @@ use crate::inbox::Inbox;
 
 /// The state of a set of files.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct ReloadStatus {
     /// How often a set was put in force; 1 after the start.
     pub generation: u64,
     /// When the set that is in force was loaded.
@@ -34,18 +34,18 @@ pub struct Problem {
 /// Reads the status and asks for reloads; cheap to clone, and does not keep the watcher alive.
 #[derive(Clone, Debug)]
 pub struct Monitor {
-    status: Arc<Mutex<Status>>,
+    status: Arc<Mutex<ReloadStatus>>,
     inbox: Arc<Inbox>,
 }
 
 impl Monitor {
-    pub(crate) fn new(status: Status, inbox: Arc<Inbox>) -> Self {
+    pub(crate) fn new(status: ReloadStatus, inbox: Arc<Inbox>) -> Self {
         Self { status: Arc::new(Mutex::new(status)), inbox }
     }
 
     /// The current state.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> ReloadStatus {
         self.lock().clone()
     }
 
@@ -55,7 +55,7 @@ impl Monitor {
         self.inbox.request();
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Status> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ReloadStatus> {
         // Only whole values are stored, so what a panic left behind is still a status.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use crate::file_set::FileSet;
 use crate::inbox::Inbox;
 use crate::origin::Origins;
 use crate::reconciler::Reconciler;
-use crate::status::{Monitor, Status};
+use crate::status::{Monitor, ReloadStatus};
 
 /// How to watch.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,7 @@ impl Watcher {
         origins.update(&files, read);
         let mut reconciler = Reconciler::new(set.files_may_go());
         reconciler.accepted(files, Instant::now());
-        let status = Status { generation: 1, loaded_at: SystemTime::now(), summary, problem: None, problems: 0 };
+        let status = ReloadStatus { generation: 1, loaded_at: SystemTime::now(), summary, problem: None, problems: 0 };
         let monitor = Monitor::new(status, Arc::clone(&inbox));
         let loader: Loader = Box::new(move |files| {
             let result = loader(files);

@@ -70,7 +70,7 @@ impl<'t> Cursor<'t> {
 
     fn expected(&self, what: &str, problems: &mut Problems) {
         let message = match &self.node.content {
-            // Its problem is reported already.
+            // It was reported already.
             Content::Refused => return,
             Content::Sequence(_) => format!("expected {what}, found a list"),
             Content::Mapping(_) => format!("expected {what}, found a mapping"),
@@ -102,7 +102,7 @@ impl<'t> Cursor<'t> {
         let mapping = self.mapping(problems)?;
         for entry in &mapping.entries {
             let name = entry.key.text();
-            // Looking for near names takes time; nobody will see more of them.
+            // Looking for near names takes time, and more problems are not kept.
             if known.contains(&name) || problems.is_full() {
                 continue;
             }
@@ -122,7 +122,7 @@ impl<'t> Cursor<'t> {
         Some(Fields { at: self.clone(), mapping })
     }
 
-    /// The fields of a mapping without a look at those that nobody asks for. For kinds that are recognised only.
+    /// A field of a mapping, without a check of the others. For kinds that are only recognised.
     #[must_use]
     pub fn peek(&self, name: &str) -> Option<Self> {
         let Content::Mapping(mapping) = &self.node.content else { return None };
@@ -222,7 +222,7 @@ impl<'t> Fields<'t> {
         self.require_as(name, reason::MISSING_FIELD, problems)
     }
 
-    /// As [`Self::require`], with a reason code of the caller's.
+    /// As [`Self::require`], with the caller's reason code.
     pub fn require_as(&self, name: &str, reason: &'static str, problems: &mut Problems) -> Option<Cursor<'t>> {
         let found = self.get(name);
         if found.is_none() {
@@ -233,7 +233,7 @@ impl<'t> Fields<'t> {
         found
     }
 
-    /// Where the key of that name stands.
+    /// The position of the key of that name.
     #[must_use]
     pub fn key_position(&self, name: &str) -> Option<Position> {
         self.mapping.get(name).map(|entry| entry.key.position)

@@ -2,7 +2,7 @@
 //!
 //! A policy or configuration file decides who may talk to whom, so a reader that guesses is a hole: a repeated key that
 //! wins silently, an alias that multiplies, an unquoted `no` that turns into `false`. This crate reads a small, plain
-//! subset of YAML and says where everything stands, so that a caller can report every mistake of a file in one run.
+//! subset of YAML and records where everything is, so that a caller can report every mistake of a file in one run.
 //!
 //! It guarantees:
 //! - [`parse`] never panics, always ends, and needs memory in proportion to the text. A file over [`MAX_FILE_BYTES`],
@@ -12,10 +12,11 @@
 //! - A key that is written twice in one mapping is a problem that names both positions.
 //!
 //! It refuses, with their position: anchors, aliases, tags, merge keys (`<<`), directives, and keys that are not
-//! scalars. It knows nothing of what the documents mean.
+//! scalars. It does not interpret the documents.
 
 mod cursor;
 mod diagnostic;
+mod limits;
 mod parse;
 mod problem;
 mod scalar;
@@ -24,22 +25,9 @@ mod tree;
 
 pub use cursor::{Cursor, Fields, printable};
 pub use diagnostic::Diagnostic;
+pub use limits::{MAX_DEPTH, MAX_FILE_BYTES, MAX_FOLDER_BYTES, MAX_PROBLEMS};
 pub use parse::{Parsed, parse};
 pub use problem::{Position, Problem, Problems, reason};
 pub use scalar::{Scalar, ScalarKind, Style};
 pub use suggest::nearest;
 pub use tree::{Content, Document, Entry, Key, Mapping, Node};
-
-/// The largest file that is read, 1 MiB.
-///
-/// A `ConfigMap` holds at most that much, and it bounds what one broken file can cost.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-
-/// The most that one folder of files may hold in all, 64 MiB. The caller that reads folders enforces it.
-pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
-
-/// How deep collections may be nested. A PeerAuthentication in a `List` needs 6.
-pub const MAX_DEPTH: usize = 64;
-
-/// How many problems of one file are kept; the rest is only mentioned.
-pub const MAX_PROBLEMS: usize = 100;

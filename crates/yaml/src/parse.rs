@@ -3,10 +3,10 @@
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
 use crate::cursor::printable;
+use crate::limits::{MAX_DEPTH, MAX_FILE_BYTES};
 use crate::problem::{Position, Problem, Problems, reason};
 use crate::scalar::{Scalar, Style};
 use crate::tree::{Content, Document, Node};
-use crate::{MAX_DEPTH, MAX_FILE_BYTES};
 
 use builder::Builder;
 
@@ -79,7 +79,7 @@ fn read(text: &str) -> Parsed {
     let mut problems = Problems::new();
     let mut documents = Vec::new();
     let mut builder = Builder::new();
-    // No text needs as many events; a parser that went on for ever would be stopped by it.
+    // No text needs as many events; a parser that never ends is stopped by it.
     let mut events_left = text.len().saturating_mul(16).saturating_add(64);
 
     while let Some(next) = parser.next_event() {

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::MAX_PROBLEMS;
+use crate::limits::MAX_PROBLEMS;
 
-/// A place in a text. Both numbers count from 1; the column counts characters, not bytes.
+/// A position in a text. Both numbers count from 1; the column counts characters, not bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Position {
     /// The line.
@@ -28,13 +28,13 @@ impl fmt::Display for Position {
 pub mod reason {
     /// The text is not YAML, or uses a part of YAML that is refused.
     pub const YAML_SYNTAX: &str = "yaml-syntax";
-    /// A key stands twice in one mapping.
+    /// A key occurs twice in one mapping.
     pub const DUPLICATE_KEY: &str = "duplicate-key";
     /// A value has another type than the one that belongs there.
     pub const WRONG_TYPE: &str = "wrong-type";
     /// A field that the schema does not know.
     pub const UNKNOWN_FIELD: &str = "unknown-field";
-    /// A field that must be there is not.
+    /// A required field is missing.
     pub const MISSING_FIELD: &str = "missing-field";
     /// A number is of the right type but not in the allowed range.
     pub const OUT_OF_RANGE: &str = "out-of-range";
@@ -51,7 +51,7 @@ pub struct Problem {
     pub field: String,
     /// A stable code.
     pub reason: &'static str,
-    /// What is wrong and what would be right, for a person.
+    /// What is wrong, and what would be right.
     pub message: String,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Problem {
 
 /// Collects problems, at most [`MAX_PROBLEMS`] of them.
 ///
-/// A broken generator can make tens of thousands of equal mistakes; nobody reads them, and they must not fill memory.
+/// A broken generator can make tens of thousands of equal mistakes; they must not fill memory.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     kept: Vec<Problem>,
@@ -116,7 +116,7 @@ impl Problems {
         self.more.is_some()
     }
 
-    /// The problems by position; if some were dropped, a last one says so and stands where the first dropped one does.
+    /// The problems by position; if some were dropped, a last one says so, at the position of the first dropped one.
     #[must_use]
     pub fn into_vec(self) -> Vec<Problem> {
         let mut all = self.kept;

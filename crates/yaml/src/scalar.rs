@@ -39,7 +39,7 @@ impl Scalar {
     /// The type by the rules of YAML 1.1, which the tools that read the same files follow.
     ///
     /// Where readers of YAML disagree whether a plain text is a number (`1e3`, `0o17`, `0891`), it is one here: the text
-    /// is then refused where a string belongs, and quoting it makes it mean the same to everybody.
+    /// is then refused where a string belongs, and quoting it makes it mean the same to every reader.
     #[must_use]
     pub fn kind(&self) -> ScalarKind {
         if self.style == Style::Plain { plain_kind(&self.text) } else { ScalarKind::String }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use portcullis_reload::{FileContent, FileSet, Options, StartError, Status, Watcher};
+use portcullis_reload::{FileContent, FileSet, Options, ReloadStatus, StartError, Watcher};
 
 /// Every change has to be in force so soon.
 pub(crate) const IN_TIME: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Watched {
         self.accepted.lock().unwrap().iter().map(|(_, text)| text.clone()).collect()
     }
 
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> ReloadStatus {
         self.watcher.monitor().status()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis_config::Settings;
 use portcullis_policy::{Decided, EffectivePolicy, Mode, PeerAuthentication, PolicySet};
-use portcullis_reload::{Problem, Status};
+use portcullis_reload::{Problem, ReloadStatus};
 use serde_json::{Value, json};
 
 use crate::daemon::format::system_time;
@@ -14,7 +14,7 @@ use crate::daemon::policies::named_ports;
 const UNSET: &str = "UNSET";
 
 /// The page, also a part of `/config_dump`. Without a policy folder there is no status.
-pub(in crate::daemon) fn policies(settings: &Settings, set: &PolicySet, status: Option<&Status>) -> Value {
+pub(in crate::daemon) fn policies(settings: &Settings, set: &PolicySet, status: Option<&ReloadStatus>) -> Value {
     json!({
         "folder": settings.policies.as_ref().map(|folder| folder.display().to_string()),
         "generation": status.map(|status| status.generation),

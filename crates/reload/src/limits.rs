@@ -1,0 +1,13 @@
+//! How much is read at most.
+
+/// The largest file that is read: 1 MiB, far above any policy file or certificate chain.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The most bytes that a folder's files may have together: 64 MiB.
+pub const MAX_FOLDER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most entries that are looked at, of any kind, so that links to folders cannot multiply without end.
+pub const MAX_FOLDER_ENTRIES: usize = 100_000;
+
+/// How deep folders may lie in each other.
+pub const MAX_FOLDER_DEPTH: usize = 32;
