@@ -5,10 +5,11 @@
 //! foreign events are counted. The kernel bounds the queue (`fs.inotify.max_queued_events`).
 //!
 //! `notify` cannot do this: it reads until the queue is empty, also while events come in faster than it reads them, and
-//! takes no other orders meanwhile, not even to remove a watch.
+//! serves no other request meanwhile, not even to remove a watch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -217,10 +218,20 @@ impl DirectoryEvents {
 }
 
 impl Watch {
+    /// Whether the entry is a link, which may lead to a folder. One that is gone was no link that the set depends on: those
+    /// are watched by name.
+    fn is_link(&self, name: &OsStr) -> bool {
+        let entry = self.paths.first().map(|path| path.join(name));
+        entry.is_some_and(|entry| fs::symlink_metadata(entry).is_ok_and(|found| found.is_symlink()))
+    }
+
     fn event(&mut self, name: &OsStr, flags: ReadFlags, now: Instant, inbox: &Inbox, batch: &mut Batch) {
         let structural =
             flags.intersects(ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO);
-        let relevance = self.directory.relevance(name, structural);
+        let relevance = match self.directory.relevance(name, structural) {
+            Relevance::Possible if !flags.contains(ReadFlags::ISDIR) && !self.is_link(name) => Relevance::Foreign,
+            relevance => relevance,
+        };
         if relevance != Relevance::Member && self.foreign.count(now) {
             let new = self.paths.iter().filter(|path| !batch.busy.contains(path)).cloned().collect::<Vec<_>>();
             batch.busy.extend(new);

@@ -113,7 +113,7 @@ impl Engine {
         interval
     }
 
-    /// Goes on with a set that was read unless files are missing that nobody removed.
+    /// Continues with a set that was read, unless files are missing that were not removed.
     fn check_origins(&mut self, files: Vec<FileContent>, origins: Origins, wake: Wake) {
         let removals = self.inbox.observe(|observed| observed.removals());
         if let Some(error) = self.origins.lost(self.reconciler.in_force(), &origins, &removals) {

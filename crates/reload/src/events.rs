@@ -20,7 +20,7 @@ use crate::sample::Sample;
 use crate::watched_names::WatchedNames;
 
 /// How long a busy directory is not watched, at first and after it was found busy again and again.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How far apart samples are taken at least.
@@ -28,6 +28,9 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A sample takes at most one part in so many of the time.
 const SAMPLE_SHARE: u32 = 150;
+
+/// So many events are read from the queue of an instance that is replaced: what it holds by default, and some more.
+const LAST_EVENTS: usize = 20_000;
 
 /// Before a set is accepted, so many waiting events are read in order to know of open writers.
 const CATCH_UP: usize = 4 * BATCH;
@@ -37,6 +40,8 @@ pub(crate) struct Events {
     inbox: Arc<Inbox>,
     directories: DirectoryEvents,
     names: WatchedNames,
+    /// The files of the set, without links.
+    set_files: BTreeSet<PathBuf>,
     busy: BTreeMap<PathBuf, Pause>,
     /// While a directory is busy.
     files: Option<FileEvents>,
@@ -62,7 +67,7 @@ impl Pause {
 }
 
 impl Events {
-    /// `None`, after a log line, if the system gives us no inotify: the rescan then has to do.
+    /// `None`, after a log line, if inotify is not available: changes are then found by the rescan alone.
     pub(crate) fn new(inbox: Arc<Inbox>) -> Option<Self> {
         let now = Instant::now();
         match DirectoryEvents::new() {
@@ -70,6 +75,7 @@ impl Events {
                 inbox,
                 directories,
                 names: WatchedNames::default(),
+                set_files: BTreeSet::new(),
                 busy: BTreeMap::new(),
                 files: None,
                 sample: Sample::default(),
@@ -97,7 +103,8 @@ impl Events {
         }
         self.busy.retain(|path, pause| wanted.contains_key(path) && !pause.is_over(now));
         let new = self.watch_all(now);
-        self.follow_files(reading);
+        self.set_files = reading.origins.locations.values().map(|at| at.real.clone()).collect();
+        self.watch_files();
         new
     }
 
@@ -124,7 +131,8 @@ impl Events {
         new
     }
 
-    fn follow_files(&mut self, reading: &Reading) {
+    /// Watches the set's files in busy directories one by one.
+    fn watch_files(&mut self) {
         if !self.is_busy() {
             self.files = None;
             return;
@@ -133,8 +141,7 @@ impl Events {
             let pause = path.parent().and_then(|holder| self.busy.get(holder));
             pause.is_some_and(|pause| !pause.watched_again)
         };
-        let real = reading.origins.locations.values().map(|at| &at.real);
-        let files: BTreeSet<PathBuf> = real.filter(|path| in_busy(path)).cloned().collect();
+        let files: BTreeSet<PathBuf> = self.set_files.iter().filter(|path| in_busy(path)).cloned().collect();
         if files.is_empty() {
             self.files = None;
             return;
@@ -172,7 +179,7 @@ impl Events {
         }
         if self.is_busy() && now >= self.sample_at {
             self.end_pauses(now);
-            self.compare();
+            self.compare(now);
         }
     }
 
@@ -199,20 +206,27 @@ impl Events {
         }
     }
 
-    /// Stops watching directories that are too busy. The instance is replaced, since its queue is full of their events.
+    /// Stops watching directories that are too busy. The instance is replaced, so that their events do not delay others. What
+    /// its queue holds is read once more, after the files have watches of their own: no removal is missed in between.
     fn pause(&mut self, busy: Vec<PathBuf>, now: Instant) {
         for path in busy {
             tracing::debug!(folder = %path.display(), "too many foreign events: the folder is sampled for some time");
             let length = self.busy.get(&path).map_or(FIRST_PAUSE, |pause| (pause.length * 2).min(MAX_PAUSE));
             self.busy.insert(path, Pause { length, until: now + length, watched_again: false });
         }
+        self.watch_files();
         match DirectoryEvents::new() {
-            Ok(directories) => self.directories = directories,
+            Ok(directories) => {
+                let mut replaced = std::mem::replace(&mut self.directories, directories);
+                if replaced.read(LAST_EVENTS, now, &self.inbox).changed {
+                    self.inbox.announce(now);
+                }
+            }
             // The old instance goes on without the busy directories; what is in its queue has to be read.
             Err(_) => self.busy.keys().for_each(|path| self.directories.unwatch(path)),
         }
         self.watch_all(now);
-        self.take_sample();
+        self.take_sample(now);
         self.inbox.suspect();
     }
 
@@ -229,19 +243,130 @@ impl Events {
         }
     }
 
-    fn compare(&mut self) {
+    fn compare(&mut self, now: Instant) {
         let before = std::mem::take(&mut self.sample);
-        self.take_sample();
+        self.take_sample(now);
         if self.sample != before {
             self.inbox.suspect();
         }
     }
 
-    fn take_sample(&mut self) {
+    fn take_sample(&mut self, now: Instant) {
         let start = Instant::now();
         let sampled = |path: &PathBuf| self.busy.get(path).is_some_and(|pause| !pause.watched_again);
         self.sample = Sample::take(self.names.directories().iter().filter(|(path, _)| sampled(path)));
-        let end = Instant::now();
-        self.sample_at = end + SAMPLE_INTERVAL.max((end - start) * SAMPLE_SHARE);
+        self.sample_at = now + SAMPLE_INTERVAL.max(start.elapsed() * SAMPLE_SHARE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::directory_events::MAX_FOREIGN_PER_SECOND;
+    use crate::file_set::FileSet;
+    use crate::inbox::{Next, QUIET, Wake};
+
+    /// Longer than it takes until the next sample, also where samples are slow.
+    const LONG: Duration = Duration::from_secs(1);
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        set: FileSet,
+        inbox: Arc<Inbox>,
+        events: Events,
+        /// Events carry the time at which they are read, so the clock can be advanced at will.
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("cert.pem"), "1").unwrap();
+            let set = FileSet::Files(vec![dir.path().join("cert.pem")]);
+            let inbox = Arc::new(Inbox::new().unwrap());
+            let mut events = Events::new(Arc::clone(&inbox)).unwrap();
+            assert!(events.follow(&set.read()), "newly watched");
+            assert!(!events.follow(&set.read()), "watched already");
+            Self { dir, set, inbox, events, now: Instant::now() }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.dir.path().join(name), text).unwrap();
+        }
+
+        /// The reason to read the set after these events were handled, if any.
+        fn wake(&mut self, passed: Duration) -> Option<Wake> {
+            self.now += passed;
+            self.events.work(self.now);
+            match self.inbox.take(self.now + 2 * QUIET, self.now + QUIET) {
+                Next::Read(wake) => Some(wake),
+                Next::WaitUntil(_) => None,
+            }
+        }
+    }
+
+    #[test]
+    fn reading_and_neighbours_cause_no_reload() {
+        let mut fixture = Fixture::new();
+        fs::read(fixture.dir.path().join("cert.pem")).unwrap();
+        fixture.write("neighbour", "1");
+        assert_eq!(fixture.wake(BATCH_INTERVAL), None);
+        fixture.write("cert.pem", "2");
+        assert_eq!(fixture.wake(BATCH_INTERVAL), Some(Wake::Announced));
+    }
+
+    #[test]
+    fn a_folder_that_replaces_another_is_watched_instead() {
+        let mut fixture = Fixture::new();
+        let top = fixture.dir.path().to_owned();
+        for name in ["a", "b"] {
+            fs::create_dir(top.join(name)).unwrap();
+        }
+        fixture.set = FileSet::Folder(top.join("a"));
+        fixture.events.follow(&fixture.set.read());
+        fs::rename(top.join("a"), top.join("old")).unwrap();
+        fs::rename(top.join("b"), top.join("a")).unwrap();
+        assert_eq!(fixture.wake(BATCH_INTERVAL), Some(Wake::Announced));
+        assert!(fixture.events.follow(&fixture.set.read()));
+        fixture.write("old/x.yaml", "1");
+        assert_eq!(fixture.wake(BATCH_INTERVAL), None);
+        fixture.write("a/x.yaml", "1");
+        assert_eq!(fixture.wake(BATCH_INTERVAL), Some(Wake::Announced));
+    }
+
+    #[test]
+    fn a_busy_folder_is_sampled_and_watched_again_later() {
+        let mut fixture = Fixture::new();
+        let noise = |fixture: &Fixture| {
+            for n in 0..MAX_FOREIGN_PER_SECOND {
+                fixture.write(&format!("foreign{}", n % 2), "x");
+            }
+        };
+        noise(&fixture);
+        let until_busy = |fixture: &mut Fixture| {
+            (1..=20).find(|_| {
+                fixture.wake(BATCH_INTERVAL);
+                fixture.events.is_busy()
+            })
+        };
+        let batches = until_busy(&mut fixture);
+        assert!(batches.is_some_and(|batches| batches <= 8), "{batches:?}");
+
+        // Its events are no longer read, and a change of the file is found by the next sample.
+        noise(&fixture);
+        assert_eq!(fixture.wake(LONG), None);
+        assert_eq!(fixture.events.directories.watched().filter(|path| path.ends_with(fixture.dir.path())).count(), 0);
+        fs::rename(fixture.dir.path().join("foreign0"), fixture.dir.path().join("cert.pem")).unwrap();
+        // Or by the file's own watch, whose thread may be faster or slower.
+        assert!(fixture.wake(LONG).is_some());
+
+        assert!(fixture.wake(FIRST_PAUSE).is_some(), "what happened meanwhile caused no event");
+        assert!(!fixture.events.is_busy());
+        noise(&fixture);
+        assert!(until_busy(&mut fixture).is_some());
+        let pause = fixture.events.busy.values().next().unwrap();
+        assert_eq!(pause.length, 2 * FIRST_PAUSE, "the second pause is longer");
     }
 }

@@ -63,7 +63,7 @@ impl fmt::Debug for Content {
 pub struct FileContent {
     /// Where it is, as the operator wrote it: below the folder's path, or the path from the list.
     pub path: PathBuf,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
     /// Its permission bits, such as 0o600, asked of the open file. A change of them is a change of the set.
     pub mode: u32,

@@ -33,7 +33,7 @@ fn walk(path: &Path, flat: Option<&[OsString]>) -> Reading {
     reading.origins.root = Some(Root { shown: path.to_owned(), real: root.clone() });
     let mut walk = Walk { root, shown_root: path, flat, reading, trail: Vec::new(), bytes: 0, entries: 0 };
     let root = walk.root.clone();
-    // An error here is a limit that was passed: it is already noted, and there is no use in going on.
+    // The error means that a limit was passed, which is recorded already.
     let _ = walk.folder(&root, path);
     walk.reading
 }
@@ -44,7 +44,7 @@ struct Walk<'a> {
     /// Read only the files directly in the folder, without those of these names.
     flat: Option<&'a [OsString]>,
     reading: Reading,
-    /// The folders that we are in, outermost first, without links.
+    /// The folders that are being listed, outermost first, without links.
     trail: Vec<PathBuf>,
     bytes: u64,
     entries: usize,
@@ -71,7 +71,7 @@ impl Walk<'_> {
         self.reading.origins.volumes.extend(volume);
         let names = match sorted_names(real) {
             Ok(names) => names,
-            // A folder that went away while we were reading took its files with it.
+            // The folder was removed meanwhile, with its files.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.trail.is_empty() => return Ok(()),
             Err(error) => {
                 self.reading.errors.push(ReadError::io(shown, error));

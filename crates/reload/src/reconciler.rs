@@ -71,7 +71,7 @@ pub(crate) enum Step {
 /// What to do about a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// Nothing yet, it may be a write in reconciler.
+    /// Nothing yet, it may be a write in progress.
     MayPass,
     /// Raise the alarm.
     Alarm,

@@ -31,7 +31,8 @@ impl RemovalDelay {
     /// The set to load, when `accepted` is in force and `read` was just read.
     pub(crate) fn effective(&mut self, accepted: &[FileContent], read: Vec<FileContent>, now: Instant) -> Effective {
         let gone = gone(accepted, &read);
-        self.missing.retain(|path, _| gone.iter().any(|file| file.path == *path));
+        let paths: BTreeSet<&Path> = gone.iter().map(|file| file.path.as_path()).collect();
+        self.missing.retain(|path, _| paths.contains(path.as_path()));
         let mut files = read;
         let mut until = None;
         for file in gone {
@@ -52,7 +53,7 @@ impl RemovalDelay {
     }
 }
 
-/// The accepted files that were not read again. One whose bytes now stand under a new name was renamed and is not gone:
+/// The accepted files that were not read again. One whose content now has a new name was renamed and is not gone:
 /// keeping it would make every resource in it a duplicate.
 fn gone<'a>(accepted: &'a [FileContent], read: &[FileContent]) -> Vec<&'a FileContent> {
     let there: BTreeSet<&Path> = read.iter().map(|file| file.path.as_path()).collect();

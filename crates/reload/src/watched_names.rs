@@ -47,7 +47,7 @@ pub(crate) enum Contents {
 pub(crate) enum Relevance {
     /// It has nothing to do with the set.
     Foreign,
-    /// It may be a folder or a link to one that belongs to the set, or any temporary file.
+    /// It belongs to the set if it is a folder or a link to one.
     Possible,
     /// It belongs to the set.
     Member,
