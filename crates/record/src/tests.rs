@@ -1,4 +1,4 @@
-//! The record layer connected to rustls, and compared with what rustls makes of the same bytes.
+//! The record layer connected to rustls, and compared with it.
 
 mod differential;
 mod interop;
@@ -102,8 +102,8 @@ fn handshake(ours: Side, suite: SupportedCipherSuite) -> (RecordLayer, Rustls) {
     };
     let mut to_us = Vec::new();
     for _ in 0..10 {
-        rustls.take(&session.advance(&mut to_us)).unwrap();
-        to_us.extend(rustls.said());
+        rustls.read(&session.advance(&mut to_us)).unwrap();
+        to_us.extend(rustls.flush());
     }
     assert!(to_us.is_empty() && !rustls.is_handshaking());
     let records = match session {
@@ -113,7 +113,7 @@ fn handshake(ours: Side, suite: SupportedCipherSuite) -> (RecordLayer, Rustls) {
     (records.unwrap(), rustls)
 }
 
-/// Two record layers that talk with each other.
+/// Two connected record layers.
 fn both(suite: SupportedCipherSuite) -> (RecordLayer, RecordLayer) {
     let (client, rustls) = handshake(Side::Client, suite);
     let Rustls::Server(server) = rustls else { panic!("we are the client") };
@@ -148,8 +148,8 @@ impl Rustls {
         }
     }
 
-    /// Gives it what was sent, in pieces as large as it takes. An error comes with what it was.
-    fn take(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Passes it records and returns the plaintext.
+    fn read(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
         use std::io::Read as _;
         let mut got = Vec::new();
         while !bytes.is_empty() {
@@ -171,8 +171,8 @@ impl Rustls {
         Ok(got)
     }
 
-    /// What it has to send.
-    fn said(&mut self) -> Vec<u8> {
+    /// The records that it has to send.
+    fn flush(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
             Self::Client(it) => {
@@ -198,7 +198,7 @@ impl Rustls {
                 Self::Server(it) => it.writer().write(rest).unwrap(),
             };
             rest = &rest[count..];
-            out.extend(self.said());
+            out.extend(self.flush());
         }
         out
     }
@@ -215,7 +215,7 @@ impl Rustls {
             Self::Client(it) => it.send_close_notify(),
             Self::Server(it) => it.send_close_notify(),
         }
-        self.said()
+        self.flush()
     }
 }
 
@@ -270,14 +270,14 @@ fn write(records: &mut RecordLayer, bytes: &[u8]) -> Vec<u8> {
     out.as_slice().to_vec()
 }
 
-/// A record with any type and content, as a peer could send it that holds the key.
+/// A record of any type, as a peer that holds the key could send it.
 fn sealed(records: &mut RecordLayer, kind: u8, content: &[u8]) -> Vec<u8> {
     let mut out = SendBuffer::default();
     records.encrypt(&mut out, ContentType::from(kind), content).unwrap();
     out.as_slice().to_vec()
 }
 
-/// Which alert came, as the one who sent nothing else sees it.
+/// The alert in `bytes`, read by the peer.
 fn alert_in(records: &mut RecordLayer, bytes: &[u8]) -> Option<AlertDescription> {
     match read(records, bytes, 0).result {
         Err(Error::AlertReceived(alert)) => Some(alert),

@@ -1,25 +1,25 @@
-//! What a peer may not send, and whether rustls thinks so too.
+//! Valid and invalid streams of records, compared with rustls.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that a peer sends who holds the keys.
+/// One action of a peer that holds the keys.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A record that is sealed, with any type and any content, and zeros behind.
+    /// An encrypted record of any type, with any content and padding.
     Sealed { kind: u8, content: Vec<u8>, padding: usize },
-    /// A key update that is well formed, after which the peer's next key is used.
+    /// A valid KeyUpdate, followed by a change to the peer's next key.
     KeyUpdate { request: bool },
-    /// A message of the handshake in records of that size.
+    /// A handshake message in fragments of that size.
     Message { kind: u8, body: Vec<u8>, pieces: usize },
-    /// A ticket in records of that size.
+    /// A session ticket in fragments of that size.
     Ticket { length: usize, pieces: usize },
-    /// A record that is not sealed.
+    /// An unencrypted record.
     Plain { kind: u8, version: [u8; 2], content: Vec<u8> },
-    /// A sealed record with one bit changed.
+    /// An encrypted record with one bit flipped.
     Changed { at: usize, bit: u8 },
-    /// A sealed record that comes twice.
+    /// A replayed record.
     Twice,
 }
 
@@ -73,7 +73,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind, 0, 0, u8::try_from(body.len()).unwrap()], body].concat()
 }
 
-/// What the peer sends, with its own keys.
+/// Encrypts the steps with the peer's keys.
 fn play(peer: &mut RecordLayer, steps: &[Step]) -> Vec<u8> {
     let mut wire = Vec::new();
     for step in steps {
@@ -116,7 +116,7 @@ fn play(peer: &mut RecordLayer, steps: &[Step]) -> Vec<u8> {
     wire
 }
 
-/// What each makes of the same steps: bytes, whether it goes on, and what it tells the peer.
+/// Compares plaintext, refusals and alerts for the same steps.
 fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<(), TestCaseError> {
     // Ours, with a record layer of ours as the peer.
     let suite = SUITES[suite];
@@ -142,12 +142,12 @@ fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<
     while failed.is_none() && !rest.is_empty() {
         let (record, behind) = rest.split_at(record_len(rest).unwrap().min(rest.len()));
         rest = behind;
-        match rustls.take(record) {
+        match rustls.read(record) {
             Ok(bytes) => received.extend(bytes),
             Err(error) => failed = Some(error),
         }
     }
-    let their_alert = alert_in(&mut peer, &rustls.said());
+    let their_alert = alert_in(&mut peer, &rustls.flush());
 
     prop_assert!(received.starts_with(&outcome.received));
     // We refuse a message of a wrong kind or length by its front; rustls waits for the rest, and says what it thinks then. An
@@ -189,16 +189,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_server_judges_as_rustls_does(suite in 0..3_usize, room in 0..2_000_usize, steps in steps()) {
+    fn a_server_accepts_what_rustls_accepts(suite in 0..3_usize, room in 0..2_000_usize, steps in steps()) {
         compare(Side::Server, (suite, room), &steps)?;
     }
 
     #[test]
-    fn a_client_judges_as_rustls_does(suite in 0..3_usize, room in 0..2_000_usize, steps in steps()) {
+    fn a_client_accepts_what_rustls_accepts(suite in 0..3_usize, room in 0..2_000_usize, steps in steps()) {
         compare(Side::Client, (suite, room), &steps)?;
     }
 
-    /// Whatever comes without the keys, nothing of it is received.
+    /// Without the keys nothing is received.
     #[test]
     fn without_the_keys_nothing_is_received(mut bytes in proptest::collection::vec(any::<u8>(), 0..2_000), well_formed in any::<bool>()) {
         if let ([front @ .., _, _], true) = (bytes.get_mut(..5).unwrap_or_default(), well_formed) {

@@ -1,4 +1,4 @@
-//! Everything that rustls says is understood, and it understands everything that we say.
+//! Both directions of connections with rustls.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn bytes_arrive_in_both_directions_in_each_suite_with_any_room_and_in_any_pieces
             let (mut ours, mut rustls) = handshake(side, suite);
             for (index, length) in LENGTHS.into_iter().enumerate() {
                 let bytes = noise(length);
-                assert_eq!(rustls.take(&write(&mut ours, &bytes)).unwrap(), bytes, "{side:?} {suite:?} {length}");
+                assert_eq!(rustls.read(&write(&mut ours, &bytes)).unwrap(), bytes, "{side:?} {suite:?} {length}");
                 let wire = rustls.write(&bytes);
                 for room in [0, 1, length, length + 1, 2 * length + 100].into_iter().skip(index % 5).take(1) {
                     let outcome = read(&mut ours, &wire, room);
@@ -23,7 +23,7 @@ fn bytes_arrive_in_both_directions_in_each_suite_with_any_room_and_in_any_pieces
     }
 }
 
-/// What is not there as a whole is left, and nothing is lost or used twice when it comes again with more.
+/// An incomplete record is not consumed, and none is lost or used twice when it is passed again with more bytes.
 #[test]
 fn a_record_that_comes_in_pieces_is_opened_once() {
     let (mut ours, mut rustls) = handshake(Side::Server, SUITES[0]);
@@ -60,7 +60,7 @@ fn keys_change_as_often_as_either_side_wants() {
                     ours.message_encrypter.set_confidentiality_limit(ours.message_encrypter.seq);
                 }
                 let before = ours.message_encrypter.generation();
-                assert_eq!(rustls.take(&write(&mut ours, &[round; 30])).unwrap(), [round; 30]);
+                assert_eq!(rustls.read(&write(&mut ours, &[round; 30])).unwrap(), [round; 30]);
                 ours.message_encrypter.set_confidentiality_limit(u64::MAX);
                 let changed = ours.message_encrypter.generation() != before;
                 assert_eq!(changed, round % 3 != 0 || round % 4 == 3, "{side:?} {suite:?} {round}");
@@ -77,20 +77,20 @@ fn either_side_may_end_first() {
         let outcome = read(&mut ours, &wire, 100);
         outcome.result.unwrap();
         assert!(outcome.received == b"last" && outcome.closed && outcome.to_send.is_empty());
-        assert_eq!(rustls.take(&write(&mut ours, b"goes on")).unwrap(), b"goes on");
+        assert_eq!(rustls.read(&write(&mut ours, b"goes on")).unwrap(), b"goes on");
 
         let (mut ours, mut rustls) = handshake(side, SUITES[0]);
         let mut out = SendBuffer::default();
         ours.write(b"last", &mut out).unwrap();
         ours.send_close_notify(&mut out).unwrap();
-        assert_eq!(rustls.take(out.as_slice()).unwrap(), b"last");
+        assert_eq!(rustls.read(out.as_slice()).unwrap(), b"last");
         let outcome = read(&mut ours, &rustls.write(b"goes on"), 100);
         outcome.result.unwrap();
         assert_eq!(outcome.received, b"goes on");
     }
 }
 
-/// A server of rustls hands out tickets behind the handshake; a client of ours passes over them.
+/// A rustls server sends tickets after the handshake; our client skips them.
 #[test]
 fn tickets_are_passed_over() {
     let (mut ours, mut peer) = both(SUITES[0]);
@@ -109,7 +109,7 @@ fn tickets_are_passed_over() {
     assert_eq!(read(&mut ours, &wire, 100).received, b"after");
 }
 
-/// The secret that the key log gave is the one that rustls made its keys from.
+/// rustls derives its keys from the logged secrets.
 #[test]
 fn the_first_keys_come_from_the_secrets() {
     for suite in SUITES {
@@ -119,7 +119,7 @@ fn the_first_keys_come_from_the_secrets() {
                 (ours.message_decrypter.seq, ours.message_encrypter.seq, ours.key_update_requested),
                 (0, 0, false)
             );
-            assert_eq!(rustls.take(&write(&mut ours, b"derived")).unwrap(), b"derived");
+            assert_eq!(rustls.read(&write(&mut ours, b"derived")).unwrap(), b"derived");
             assert_eq!(read(&mut ours, &rustls.write(b"too"), 100).received, b"too");
         }
     }

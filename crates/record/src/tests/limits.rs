@@ -1,4 +1,4 @@
-//! What a key may not be used for any more.
+//! Limits of keys and of messages that carry no data.
 
 use rustls::PeerMisbehaved;
 
@@ -22,7 +22,7 @@ fn a_worn_key_is_changed_before_it_seals_more() {
     assert_eq!(SUITES.map(|suite| Suite::new(suite).unwrap().confidentiality_limit()), [1 << 24, 1 << 24, u64::MAX]);
 }
 
-/// The nonce of the last number is never used, so that none is used again.
+/// The nonce of the last sequence number is never used, so that none repeats.
 #[test]
 fn numbers_do_not_begin_again() {
     let (mut ours, mut peer) = both(SUITES[2]);
@@ -35,7 +35,7 @@ fn numbers_do_not_begin_again() {
     assert_eq!(read(&mut peer, &wire, 100).result, Err(Error::DecryptError));
 }
 
-/// Each number has its own nonce: the number in network order over the end of the IV (RFC 8446, section 5.3).
+/// The nonce is the IV XORed with the sequence number in network order (RFC 8446, section 5.3).
 #[test]
 fn a_nonce_is_the_number_over_the_iv() {
     let (mut ours, _) = both(SUITES[0]);
@@ -50,7 +50,7 @@ fn a_nonce_is_the_number_over_the_iv() {
     }
 }
 
-/// One record less than what is refused, and that.
+/// Accepted up to the limit, refused beyond it.
 #[test]
 fn what_costs_us_and_carries_nothing_is_bounded() {
     let update = |peer: &mut RecordLayer| {
@@ -108,7 +108,7 @@ fn data_that_is_sent_resets_the_count_of_key_updates() {
     assert_eq!(outcome.result, Err(Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests)));
 }
 
-/// Behind close_notify nothing is said, not even about what is wrong.
+/// Nothing is sent after close_notify, not even an alert.
 #[test]
 fn nothing_follows_close_notify() {
     let (mut ours, mut peer) = both(SUITES[0]);
