@@ -84,6 +84,10 @@ impl Failure {
         Self { exit, error: error.into() }
     }
 
+    pub(crate) fn bad_input(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(Exit::BadInput, error)
+    }
+
     pub(crate) fn message(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, error: anyhow::Error::msg(message.into()) }
     }

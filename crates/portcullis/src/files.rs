@@ -1,4 +1,5 @@
-//! Reading the input that a command line names: policy files as the proxy reads its policy folder, and single files.
+//! Reading the input that a command line names: policy files as the proxy reads its policy folder, and single files; and the
+//! failures of reading and writing.
 //!
 //! What `validate` accepts must be what `proxy` accepts, so the folder rules (links, dot names, sizes, empty files) are
 //! those of `portcullis-reload`. What cannot be read is a finding like any other: one run shows them all.
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use portcullis_ca::WriteError;
 use portcullis_policy::{Diagnostic, Source};
 use portcullis_reload::{MAX_FILE_BYTES, ReadError};
 
@@ -116,6 +118,12 @@ pub(crate) fn unusable(shown: &str, error: &io::Error, not_there: &str) -> Failu
         io::ErrorKind::PermissionDenied => Failure::message(Exit::NoPermission, format!("{shown}: {error}")),
         _ => Failure::message(Exit::BadInput, format!("{shown}: {error}")),
     }
+}
+
+/// The failure of writing an output file.
+pub(crate) fn not_written(error: WriteError) -> Failure {
+    let denied = matches!(&error, WriteError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    Failure::new(if denied { Exit::NoPermission } else { Exit::Failure }, error)
 }
 
 fn read_limited(from: impl Read, limit: u64) -> io::Result<String> {

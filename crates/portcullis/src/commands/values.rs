@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use portcullis_config::{NAME_RULE, is_name};
-use portcullis_identity::{KeyType, TrustDomain};
+use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
+
+use crate::exit::Failure;
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -28,6 +31,11 @@ pub(crate) fn namespace(text: &str) -> Result<String, String> {
 
 pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+/// A SPIFFE ID; a wrong one is bad input, not a wrong command line.
+pub(crate) fn parse_id(text: &str) -> Result<SpiffeId, Failure> {
+    SpiffeId::parse(text).with_context(|| text.escape_debug().to_string()).map_err(Failure::bad_input)
 }
 
 /// The lifetime of a certificate or token: a whole number and a unit, since `24` alone could mean hours or seconds.

@@ -313,7 +313,7 @@ impl Drop for Stops<'_> {
     }
 }
 
-/// More slow clients than there are places, that go on sending and come back; a probe is answered all the same.
+/// More slow clients than the limit, which go on sending and reconnect; a probe is answered all the same.
 #[test]
 fn admin_slowloris() {
     let mesh = Mesh::new("STRICT");

@@ -12,26 +12,7 @@ use portcullis_identity::SpiffeId;
 use portcullis_identity::leaf::{Compat, Role, check};
 use serde_json::{Value, json};
 
-const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
-
-/// What a run came to.
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
-    }
-}
-
-fn run(arguments: &[&str]) -> Ran {
-    let output = Command::new(BIN).args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
+use crate::support::{BIN, Ran, run};
 
 /// The keys of an object, in the order of the alphabet.
 fn keys(value: &Value) -> Vec<&str> {

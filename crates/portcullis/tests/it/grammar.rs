@@ -4,9 +4,9 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::BIN;
+use crate::support::{BIN, Ran};
 
 const CONFIG: &str = "workload: {name: cart, namespace: shop, serviceAccount: cart, labels: {app: cart}}\n\
                       policies: policies\ninbound: {transparent: \"127.0.0.1:17006\"}\n";
@@ -37,19 +37,6 @@ impl<'a> Run<'a> {
         // A command that does not read it has closed it already.
         let _closed = child.stdin.take().unwrap().write_all(self.stdin.as_bytes());
         Ran::from(child.wait_with_output().unwrap())
-    }
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections that are open obey a change of policy or trust, and limits hold.
+//! Open connections obey a change of policy or trust, and limits hold.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::Authority;
 
-/// What is refused by a change is closed within a second.
+/// What a change refuses is closed within a second.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Waits until the sidecar has taken its `generation`-th set of this kind, and says when that was noticed.
@@ -247,7 +247,7 @@ fn the_cap_of_a_peer_rejects_then_recovers() {
     });
 }
 
-/// Who is silent can take neither all places of a cap nor those of a listener.
+/// Silent clients exhaust neither the limit on connections nor that of a listener.
 #[test]
 fn silent_clients_do_not_fill_a_cap() {
     let (app, listen) = (echo(), free_address());
@@ -267,7 +267,7 @@ fn silent_clients_do_not_fill_a_cap() {
     }
 }
 
-/// Who is silent does not keep out who is not.
+/// Silent clients do not keep others out.
 #[test]
 fn silent_clients_lose_their_places_to_honest_ones() {
     let mesh = Mesh::new("STRICT");

@@ -13,8 +13,9 @@ use portcullis_tls::Clock;
 use super::istiod::NewRoot;
 use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read, refuse_certs_folder};
 use crate::commands::Outcome;
-use crate::commands::certs::{bad_input, failure, parse_id, trust_domain};
+use crate::commands::values::{parse_id, trust_domain};
 use crate::exit::{Exit, Failure};
+use crate::files::not_written;
 use crate::output;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -103,7 +104,7 @@ fn keep(args: &Args) -> Outcome {
             let message = format!("the CA in {} is of trust domain {own}, not {}", dir.display(), args.trust_domain);
             return Err(Failure::message(Exit::BadInput, message));
         }
-        write(&path, text.as_bytes(), Private::No, true).map_err(failure)?;
+        write(&path, text.as_bytes(), Private::No, true).map_err(not_written)?;
         for id in added {
             output::text(&format!("registered: {id}\n"))?;
         }
@@ -119,7 +120,7 @@ fn root(folder: &Path, args: &Args) -> Result<Root, Failure> {
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
     if cert.exists() {
         let root = Root::from_pem(&read(&cert)?, &read(&key)?, &Clock::system());
-        let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
+        let root = root.with_context(|| cert.display().to_string()).map_err(Failure::bad_input)?;
         if root.trust_domain() != trust_domain {
             let message = format!("{}: it is of trust domain {}", cert.display(), root.trust_domain());
             return Err(Failure::message(Exit::BadInput, message));
@@ -127,13 +128,13 @@ fn root(folder: &Path, args: &Args) -> Result<Root, Failure> {
         return Ok(root);
     }
     let root = args.new_root.make(trust_domain)?;
-    write(&key, root.key_pem().as_bytes(), Private::Yes, true).map_err(failure)?;
-    write(&cert, root.cert_pem().as_bytes(), Private::No, true).map_err(failure)?;
+    write(&key, root.key_pem().as_bytes(), Private::Yes, true).map_err(not_written)?;
+    write(&cert, root.cert_pem().as_bytes(), Private::No, true).map_err(not_written)?;
     Ok(root)
 }
 
 fn unless_there(path: &Path, content: &[u8], private: Private) -> Result<(), Failure> {
-    if path.exists() { Ok(()) } else { write(path, content, private, false).map_err(failure) }
+    if path.exists() { Ok(()) } else { write(path, content, private, false).map_err(not_written) }
 }
 
 /// Those that are to be registered.

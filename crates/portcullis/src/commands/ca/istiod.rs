@@ -8,7 +8,7 @@ use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_istio::{IstiodVariables, VariableError};
 use portcullis_tls::Clock;
 
-use crate::commands::certs::{key_type, ttl};
+use crate::commands::values::{key_type, ttl};
 use crate::exit::{Exit, Failure};
 
 /// Ten years, as Istio's own root.

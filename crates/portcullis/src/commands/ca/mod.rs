@@ -19,8 +19,8 @@ use anyhow::Context as _;
 use portcullis_ca::{Private, write};
 
 use super::Outcome;
-use super::certs::failure;
 use crate::exit::{Exit, Failure};
+use crate::files::not_written;
 
 /// The files of a CA, named as Istio names them, and its root, which `run` never reads.
 const CA_CERT: &str = "ca-cert.pem";
@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 /// for the pair.
 fn put(dir: &Path, intermediate: &portcullis_ca::Intermediate, roots: &str) -> Result<(), Failure> {
     let cert = intermediate.cert_pem();
-    write(&dir.join(ROOT_CERT), roots.as_bytes(), Private::No, true).map_err(failure)?;
-    write(&dir.join(CHAIN), cert.as_bytes(), Private::No, true).map_err(failure)?;
-    portcullis_ca_server::put_pair(dir, &intermediate.key_pem(), cert).map_err(failure)
+    write(&dir.join(ROOT_CERT), roots.as_bytes(), Private::No, true).map_err(not_written)?;
+    write(&dir.join(CHAIN), cert.as_bytes(), Private::No, true).map_err(not_written)?;
+    portcullis_ca_server::put_pair(dir, &intermediate.key_pem(), cert).map_err(not_written)
 }

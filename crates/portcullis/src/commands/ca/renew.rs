@@ -9,7 +9,6 @@ use portcullis_tls::Clock;
 use super::init::INTERMEDIATE_TTL;
 use super::{ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
 use crate::commands::Outcome;
-use crate::commands::certs::bad_input;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -41,11 +40,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     let folder = args.root.clone().unwrap_or_else(|| args.dir.join(ROOT_FOLDER));
     let (cert, key) = (folder.join(ROOT_CERT), folder.join(ROOT_KEY));
     let root = Root::from_pem(&read(&cert)?, &read(&key)?, &Clock::system());
-    let root = root.with_context(|| cert.display().to_string()).map_err(bad_input)?;
+    let root = root.with_context(|| cert.display().to_string()).map_err(Failure::bad_input)?;
     let trusted_path = args.dir.join(ROOT_CERT);
     let trusted = read(&trusted_path)?;
     let certificates = |text: &str, path: &std::path::Path| {
-        portcullis_tls::certificates(text.as_bytes()).with_context(|| path.display().to_string()).map_err(bad_input)
+        portcullis_tls::certificates(text.as_bytes())
+            .with_context(|| path.display().to_string())
+            .map_err(Failure::bad_input)
     };
     let own = certificates(root.cert_pem(), &cert)?;
     if !certificates(&trusted, &trusted_path)?.iter().any(|der| own.contains(der)) {

@@ -14,8 +14,9 @@ use super::init::INTERMEDIATE_TTL;
 use super::istiod::NewRoot;
 use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read, unanswered};
 use crate::commands::Outcome;
-use crate::commands::certs::{failure, ttl};
+use crate::commands::values::ttl;
 use crate::exit::{Exit, Failure};
+use crate::files::not_written;
 use crate::output::{self, Format};
 
 /// Where the running CA takes the new one over.
@@ -144,11 +145,11 @@ fn hand_over(dir: &Path, start: &Start) -> Result<(), Failure> {
     make(&next)?;
     if let Some(from) = &start.ca {
         for (name, private) in [(ROOT_CERT, Private::No), (CA_KEY, Private::Yes), (CA_CERT, Private::No)] {
-            write(&next.join(name), read(&from.join(name))?.as_bytes(), private, true).map_err(failure)?;
+            write(&next.join(name), read(&from.join(name))?.as_bytes(), private, true).map_err(not_written)?;
         }
         let chain = from.join(CHAIN);
         let chain = if chain.exists() { read(&chain)? } else { read(&from.join(CA_CERT))? };
-        return write(&next.join(CHAIN), chain.as_bytes(), Private::No, true).map_err(failure);
+        return write(&next.join(CHAIN), chain.as_bytes(), Private::No, true).map_err(not_written);
     }
     let failed = |error| Failure::new(Exit::Failure, error);
     let own = Root::trust_domain_in(&read(&dir.join(ROOT_CERT))?)
@@ -159,8 +160,8 @@ fn hand_over(dir: &Path, start: &Start) -> Result<(), Failure> {
     let digits: String = root.fingerprint().map_err(failed)?.chars().take(8).collect();
     let folder = dir.join(format!("root-{digits}"));
     make(&folder)?;
-    write(&folder.join(ROOT_KEY), root.key_pem().as_bytes(), Private::Yes, false).map_err(failure)?;
-    write(&folder.join(ROOT_CERT), root.cert_pem().as_bytes(), Private::No, false).map_err(failure)?;
+    write(&folder.join(ROOT_KEY), root.key_pem().as_bytes(), Private::Yes, false).map_err(not_written)?;
+    write(&folder.join(ROOT_CERT), root.cert_pem().as_bytes(), Private::No, false).map_err(not_written)?;
     put(&next, &intermediate, root.cert_pem())?;
     output::note(&format!("wrote a new root to {0}\nnext: keep {0} in a safe place", folder.display()));
     Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::commands::Outcome;
-use crate::commands::certs::{parse_id, ttl};
+use crate::commands::values::{parse_id, ttl};
 use crate::exit::{Exit, Failure};
 use crate::output;
 

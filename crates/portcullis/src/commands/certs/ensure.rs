@@ -8,8 +8,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueHint;
@@ -17,15 +16,15 @@ use portcullis_ca::{CaError, write};
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_tls::{Clock, CredentialFiles, Credentials, IdentityRules, MinVersion, TrustBundle};
-use rustix::fs::{FlockOperation, flock};
 
-use super::{CA_CERT, CA_KEY, Ca, Existing, LEAF_CERT, LEAF_KEY, LEAF_TRUST, ROOT_CERT, bad_input, failure, parse_id};
+use super::ca_folder::{
+    CA_CERT, CA_KEY, Ca, Existing, LEAF_CERT, LEAF_KEY, LEAF_TRUST, NewFile, ROOT_CERT, lock, new_ca,
+};
+use crate::commands::values::{self, parse_id};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::files::not_written;
 use crate::output;
 
-/// The slowest key, RSA with 4096 bits, takes seconds, and a few other processes may be first.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
 /// A CA that is being written.
 const DRAFT: &str = ".making-ca";
 /// A CA that is complete, but not moved into place yet.
@@ -51,10 +50,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
     /// How long a certificate that is issued is valid, such as 90m, 24h or 7d; never longer than its CA
-    #[arg(long, value_parser = super::ttl, default_value = "24h")]
+    #[arg(long, value_parser = values::ttl, default_value = "24h")]
     ttl: Duration,
     /// Kind of key of a certificate that is issued
-    #[arg(long, value_parser = super::key_type(), default_value = "ecdsa-p256")]
+    #[arg(long, value_parser = values::key_type(), default_value = "ecdsa-p256")]
     key: KeyType,
 }
 
@@ -62,7 +61,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let id = parse_id(&args.id)?;
     if id.path().is_empty() {
         // Before a CA is made for it.
-        return Err(bad_input(CaError::NoPath(id)));
+        return Err(Failure::bad_input(CaError::NoPath(id)));
     }
     // Held until the leaf is written too: processes that share `out` find it complete.
     let _lock = lock(&args.ca)?;
@@ -81,31 +80,6 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Locks the folder itself, so that no file is left in it. The lock ends with the file, and so with the process.
-pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
-    let named = || folder.display().to_string();
-    DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(named)?;
-    let opened = File::open(folder).with_context(named)?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(opened),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                thread::sleep(POLL);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let message = format!(
-                    "{}: another process has held the lock of this folder for {} s; end it and try again",
-                    named(),
-                    LOCK_TIMEOUT.as_secs()
-                );
-                return Err(Failure::message(Exit::Failure, message));
-            }
-            Err(error) => return Err(anyhow::Error::from(io::Error::from(error)).context(named()).into()),
-        }
-    }
-}
-
 /// Creates a CA if there is none; returns whether it did. Call with the lock held.
 fn ensure_ca(folder: &Path, trust_domain: &TrustDomain) -> Result<bool, Failure> {
     let (draft, complete) = (folder.join(DRAFT), folder.join(COMPLETE));
@@ -121,8 +95,8 @@ fn ensure_ca(folder: &Path, trust_domain: &TrustDomain) -> Result<bool, Failure>
         fs::remove_dir_all(&draft).with_context(|| draft.display().to_string())?;
     }
     DirBuilder::new().mode(0o700).create(&draft).with_context(|| draft.display().to_string())?;
-    for super::NewFile { name, content, private } in super::new_ca(trust_domain)? {
-        write(&draft.join(name), content.as_bytes(), private, false).map_err(failure)?;
+    for NewFile { name, content, private } in new_ca(trust_domain)? {
+        write(&draft.join(name), content.as_bytes(), private, false).map_err(not_written)?;
     }
     fs::rename(&draft, &complete).with_context(|| complete.display().to_string())?;
     move_into_place(&complete, folder)?;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -115,8 +115,33 @@ pub(crate) fn passed(address: SocketAddr, payload: &[u8]) -> bool {
     ask(address, payload).is_ok_and(|answer| answer == [b"got:".as_slice(), payload].concat())
 }
 
-pub(crate) fn portcullis(arguments: &[&str]) -> std::process::Output {
+pub(crate) fn portcullis(arguments: &[&str]) -> Output {
     Command::new(BIN).args(arguments).output().unwrap()
+}
+
+/// The result of a run: exit code and outputs.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
+    }
+}
+
+/// Runs the built binary without standard input.
+pub(crate) fn run(arguments: &[&str]) -> Ran {
+    Command::new(BIN).args(arguments).stdin(Stdio::null()).output().unwrap().into()
 }
 
 /// Certificates of one CA in a folder: `issue` makes leaves.
