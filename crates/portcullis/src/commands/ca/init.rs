@@ -3,27 +3,22 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use portcullis_ca::{Private, RegisterError, Registered, Registrations, Root, TokenKey, register, write};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_tls::Clock;
 
+use super::folder::{
+    CA_CERT, INTERMEDIATE_TTL, REGISTRATIONS, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, TOKEN_KEY, put, read,
+    refuse_certs_folder,
+};
 use super::istiod::NewRoot;
-use super::{CA_CERT, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read, refuse_certs_folder};
 use crate::commands::Outcome;
 use crate::commands::values::{parse_id, trust_domain};
 use crate::exit::{Exit, Failure};
 use crate::files::not_written;
 use crate::output;
-
-const DAY: u64 = 24 * 60 * 60;
-/// A year; `ca renew` makes another one.
-pub(super) const INTERMEDIATE_TTL: Duration = Duration::from_secs(365 * DAY);
-
-pub(super) const REGISTRATIONS: &str = "identities.yaml";
-pub(super) const TOKEN_KEY: &str = "token-key.pem";
 
 /// Make a root, an intermediate below it, a key for tokens, and a file for identities
 ///

@@ -6,8 +6,7 @@ use anyhow::Context as _;
 use portcullis_ca::Root;
 use portcullis_tls::Clock;
 
-use super::init::INTERMEDIATE_TTL;
-use super::{ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read};
+use super::folder::{INTERMEDIATE_TTL, ROOT_CERT, ROOT_FOLDER, ROOT_KEY, put, read, refuse_certs_folder};
 use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -27,7 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    super::refuse_certs_folder(&args.dir, Exit::BadInput)?;
+    refuse_certs_folder(&args.dir, Exit::BadInput)?;
     let rotation =
         portcullis_ca::rotation::Rotation::load(&args.dir).map_err(|error| Failure::new(Exit::Failure, error))?;
     if let Some(rotation) = rotation {

@@ -10,9 +10,8 @@ use anyhow::Context as _;
 use portcullis_ca::{Private, Root, write};
 use portcullis_ca_server::{OldRootConnections, RotateRequest, RotationStatus, Step};
 
-use super::init::INTERMEDIATE_TTL;
+use super::folder::{CA_CERT, CA_KEY, CHAIN, INTERMEDIATE_TTL, ROOT_CERT, ROOT_KEY, put, read, unanswered};
 use super::istiod::NewRoot;
-use super::{CA_CERT, CA_KEY, CHAIN, ROOT_CERT, ROOT_KEY, put, read, unanswered};
 use crate::commands::Outcome;
 use crate::commands::values::ttl;
 use crate::exit::{Exit, Failure};

@@ -11,6 +11,7 @@ use portcullis_ca_server::{Authority, Config, StartError};
 use portcullis_telemetry::{log, panics};
 use rustix::process::Signal;
 
+use super::folder::refuse_certs_folder;
 use super::{istiod, sandbox};
 use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
@@ -71,7 +72,7 @@ enum LogFormat {
 
 pub(super) fn run(args: &Args) -> Outcome {
     portcullis_sandbox::dumps::forbid().context("cannot forbid core dumps")?;
-    super::refuse_certs_folder(&args.dir, Exit::BadConfig)?;
+    refuse_certs_folder(&args.dir, Exit::BadConfig)?;
     let format = match args.log_format {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::unanswered;
+use super::folder::unanswered;
 use crate::commands::Outcome;
 use crate::exit::Exit;
 use crate::output::{self, Format};

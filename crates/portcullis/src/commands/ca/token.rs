@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::folder::refuse_certs_folder;
 use crate::commands::Outcome;
 use crate::commands::values::{parse_id, ttl};
 use crate::exit::{Exit, Failure};
@@ -37,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let id = parse_id(&args.id)?;
-    super::refuse_certs_folder(&args.dir, Exit::BadInput)?;
+    refuse_certs_folder(&args.dir, Exit::BadInput)?;
     let token = portcullis_ca_server::mint(&args.dir, &id, args.ttl, args.reusable);
     let token = token.map_err(|error| Failure::message(Exit::BadInput, error))?;
     let end = if args.no_newline { "" } else { "\n" };
