@@ -1,19 +1,21 @@
-//! Policies that have no effect because of others, or of where they are: allowed, but hardly ever meant.
+//! Policies that have no effect because of others, or of their namespace: allowed, but hardly ever intended.
 //!
-//! Istio picks one policy in each scope and merges none, so a second one in a namespace is silently without effect; and it
-//! ignores a selector in the root namespace. Both are easy to write by accident, so both are said aloud.
+//! Istio picks one policy in each scope and merges none, so a second one in a namespace silently has no effect; and it ignores
+//! a selector in the root namespace. Both are easy to write by accident, so both cause a warning.
 
 use std::collections::{BTreeMap, HashMap};
 
-use portcullis_yaml::Position;
+use portcullis_yaml::{Diagnostic, Position};
 
 use crate::resolve::{ROOT_SELECTOR, candidate, choose};
-use crate::{Diagnostic, MeshSettings, PeerAuthentication, PolicySet};
+use crate::resource::PeerAuthentication;
+use crate::set::PolicySet;
+use crate::workload::MeshSettings;
 
 const CONFLICT: &str = "policy-conflict";
 
-/// Conflicts that are there for every workload: policies of one namespace with equal selectors. Of those one holds and the
-/// others never do. Linear but for the look-up of a group.
+/// Conflicts that hold for every workload: policies of one namespace with equal selectors. One of them applies and
+/// the others never do. Linear but for the look-up of a group.
 pub(crate) fn in_set(policies: &[PeerAuthentication]) -> Vec<Diagnostic> {
     let mut winners: HashMap<(&str, &BTreeMap<String, String>), &PeerAuthentication> = HashMap::new();
     for policy in policies {

@@ -5,9 +5,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::mode::Mode;
+use crate::resolve::{DecidedBy, EffectivePolicy, Scope};
 use crate::resolve::{OTHER_NAMESPACE, ROOT_SELECTOR, SELECTOR_MISMATCH, candidate, choose};
+use crate::set::PolicySet;
 use crate::spec::UNSET;
-use crate::{DecidedBy, EffectivePolicy, MeshSettings, Mode, PolicySet, Scope};
+use crate::workload::MeshSettings;
 
 /// Another policy of the same scope was chosen.
 const SHADOWED: &str = "shadowed";
@@ -34,13 +37,13 @@ pub struct Rung {
     /// The policy.
     #[serde(flatten)]
     pub by: DecidedBy,
-    /// What it says: a mode or UNSET.
+    /// Its mode, or UNSET.
     pub mode: &'static str,
     /// Whether it decided.
     pub applied: bool,
 }
 
-/// A policy that has no part in the answer.
+/// A policy that does not apply.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct IgnoredPolicy {
     /// The policy.
@@ -62,14 +65,14 @@ pub fn explain(
     let chosen = choose(set, mesh, namespace, labels);
     let effective = EffectivePolicy::resolve(set, mesh, namespace, labels);
     let decided = effective.mode(port);
-    let said = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
+    let mode_name = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
     let mut ladder = Vec::new();
     let scopes = [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
     for (scope, policy) in scopes {
-        ladder.extend(policy.map(|policy| (DecidedBy::new(scope, policy), said(policy.mode))));
+        ladder.extend(policy.map(|policy| (DecidedBy::new(scope, policy), mode_name(policy.mode))));
     }
     if let Some((policy, mode)) = chosen.workload.and_then(|policy| Some((policy, policy.ports.get(&port)?))) {
-        ladder.push((DecidedBy::new(Scope::Port, policy), said(*mode)));
+        ladder.push((DecidedBy::new(Scope::Port, policy), mode_name(*mode)));
     }
     let ladder = ladder.into_iter().map(|(by, mode)| Rung { applied: by == decided.by, by, mode }).collect::<Vec<_>>();
     let winners = [chosen.mesh, chosen.namespace, chosen.workload];
@@ -89,14 +92,14 @@ pub fn explain(
 /// How many policies of other namespaces the text lists one by one.
 const OTHERS_LISTED: usize = 5;
 
-/// For a person: the answer, the ladder from wide to narrow, and what has no part in it.
+/// As text: the answer, the ladder from wide to narrow, and the policies that do not apply.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { port, mode, decided_by, ladder, ignored } = self;
-        writeln!(f, "port {port}: {mode}, decided by {}", said_by(decided_by))?;
+        writeln!(f, "port {port}: {mode}, decided by {}", describe(decided_by))?;
         for rung in ladder {
             let mark = if rung.applied { "=>" } else { "  " };
-            writeln!(f, "{mark} {:<9}  {:<10}  {}", rung.by.scope, rung.mode, place(&rung.by))?;
+            writeln!(f, "{mark} {:<9}  {:<10}  {}", rung.by.scope, rung.mode, location(&rung.by))?;
         }
         let (others, ours): (Vec<_>, Vec<_>) = ignored.iter().partition(|policy| policy.reason == OTHER_NAMESPACE);
         let listed = if others.len() > OTHERS_LISTED { 0 } else { others.len() };
@@ -105,7 +108,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "ignored:")?;
         }
         for policy in shown {
-            writeln!(f, "   {}: {} ({})", place(&policy.by), in_words(policy.reason), policy.reason)?;
+            writeln!(f, "   {}: {} ({})", location(&policy.by), explanation(policy.reason), policy.reason)?;
         }
         if others.len() > listed {
             writeln!(f, "   {} policies of other namespaces ({OTHER_NAMESPACE})", others.len())?;
@@ -114,22 +117,22 @@ impl fmt::Display for Explanation {
     }
 }
 
-fn said_by(by: &DecidedBy) -> String {
+fn describe(by: &DecidedBy) -> String {
     match by.scope {
         Scope::Default => "default, since no policy says anything".to_owned(),
-        Scope::Port => format!("portLevelMtls of {}", place(by)),
-        scope => format!("the {scope} policy {}", place(by)),
+        Scope::Port => format!("portLevelMtls of {}", location(by)),
+        scope => format!("the {scope} policy {}", location(by)),
     }
 }
 
-fn place(by: &DecidedBy) -> String {
+fn location(by: &DecidedBy) -> String {
     match (&by.file, by.line) {
         (Some(file), Some(line)) => format!("{} ({file}:{line})", by.label()),
         _ => by.label(),
     }
 }
 
-fn in_words(reason: &str) -> &'static str {
+fn explanation(reason: &str) -> &'static str {
     match reason {
         SHADOWED => "another policy of its scope is older, or comes first by name",
         ROOT_SELECTOR => "a policy with a selector has no effect in the root namespace",

@@ -1,7 +1,7 @@
 //! What a document is, by its `apiVersion` and `kind`.
 //!
-//! A document that changes who is let in must never be skipped in silence: a policy with a slip in its `kind` would leave
-//! a port open that its author believes closed. Only what is surely something else is ignored, with a warning.
+//! A document that changes who is admitted must never be skipped silently: a policy with a misspelt `kind` would leave a
+//! port open that its author believes closed. Only documents that are certainly something else are ignored, with a warning.
 
 use portcullis_istio::API_VERSION;
 use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     Ignored(String),
     /// Refuse it: reason code and message.
     Refused(&'static str, String),
-    /// Say nothing: it is refused already.
+    /// Nothing: it was refused already.
     Reported,
 }
 
@@ -29,7 +29,7 @@ const GROUP: &str = "security.istio.io";
 /// Its versions. They mean the same.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// Kinds that decide who is let in or who is called, and that are not read by this version.
+/// Kinds that decide who is admitted or called, and that this version does not read.
 const UNSUPPORTED: [&str; 6] =
     ["AuthorizationPolicy", "RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
 
@@ -37,7 +37,7 @@ const WANTED: &str = "write apiVersion: security.istio.io/v1 and kind: PeerAuthe
 
 const UNKNOWN: &str = "unknown-kind";
 
-/// Tells what a document is.
+/// The kind of a document.
 pub(crate) fn of(root: &Cursor<'_>) -> Kind {
     let refused = |reason, message| Kind::Refused(reason, message);
     match &root.node().content {

@@ -3,20 +3,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use portcullis_istio::MeshConfig;
 use portcullis_yaml::Diagnostic;
 
+use crate::conflict;
+use crate::set::PolicySet;
 use crate::source::{ParsedSource, Resource, Source};
-use crate::{PeerAuthentication, conflict};
 
-/// Every PeerAuthentication of a mesh, in any order, and what its IstioOperators say of certificates.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct PolicySet {
-    policies: Vec<PeerAuthentication>,
-    mesh: MeshConfig,
-}
-
-/// What loading came to. With any error the set is not to be used.
+/// The result of loading. With any error the set is not to be used.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
     /// The policies that are valid.
@@ -25,7 +18,7 @@ pub struct Loaded {
     pub documents: usize,
     /// What is wrong, by file and position.
     pub errors: Vec<Diagnostic>,
-    /// What is allowed but probably not meant.
+    /// What is allowed but probably not intended.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -38,7 +31,7 @@ impl PolicySet {
         Self::assemble(&sources.iter().map(Source::parse).collect::<Vec<_>>())
     }
 
-    /// Puts files that are parsed already together; one that has not changed since need not be parsed again.
+    /// Combines files that are parsed already; one that has not changed since need not be parsed again.
     #[must_use]
     pub fn assemble<'s>(sources: impl IntoIterator<Item = &'s ParsedSource>) -> Loaded {
         let mut loaded = Loaded::default();
@@ -67,24 +60,6 @@ impl PolicySet {
         }
         loaded.warnings.extend(conflict::in_set(&loaded.set.policies));
         loaded
-    }
-
-    /// The policies, in the order they were read.
-    #[must_use]
-    pub fn policies(&self) -> &[PeerAuthentication] {
-        &self.policies
-    }
-
-    /// What IstioOperator documents say.
-    #[must_use]
-    pub const fn mesh(&self) -> &MeshConfig {
-        &self.mesh
-    }
-}
-
-impl FromIterator<PeerAuthentication> for PolicySet {
-    fn from_iter<I: IntoIterator<Item = PeerAuthentication>>(policies: I) -> Self {
-        Self { policies: policies.into_iter().collect(), mesh: MeshConfig::default() }
     }
 }
 

@@ -8,17 +8,17 @@ use serde::Serialize;
 pub enum Mode {
     /// Only mTLS.
     Strict,
-    /// mTLS and anything else; who does not say that it speaks mesh TLS is forwarded without an identity.
+    /// mTLS and anything else; a client that does not offer mesh TLS is forwarded without an identity.
     Permissive,
-    /// Nothing is looked at: bytes are forwarded as they are.
+    /// No inspection: bytes are forwarded as they are.
     Disable,
 }
 
 impl Mode {
-    /// Every mode, for tables and laws.
+    /// Every mode, for tables and tests.
     pub const ALL: [Self; 3] = [Self::Strict, Self::Permissive, Self::Disable];
 
-    /// Istio's word.
+    /// Istio's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! Precedence: from all policies to the mode of each port of one workload.
 //!
-//! Istio's ComposePeerAuthentication: one policy is picked in each scope (oldest, then name), none are merged; narrower
-//! wins where it is set; ports come from the picked workload policy only.
+//! Istio's ComposePeerAuthentication: one policy is picked in each scope (oldest, then name), none are merged; the narrower
+//! scope wins where it is set; ports come from the picked workload policy only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{MeshSettings, Mode, PeerAuthentication, PolicySet};
+use crate::mode::Mode;
+use crate::resource::PeerAuthentication;
+use crate::set::PolicySet;
+use crate::workload::MeshSettings;
 
-/// Why a policy has no part: it is of a namespace that is neither the workload's nor the root.
+/// Why a policy does not apply: it is of a namespace that is neither the workload's nor the root.
 pub(crate) const OTHER_NAMESPACE: &str = "other-namespace";
 /// It has a selector and is in the root namespace.
 pub(crate) const ROOT_SELECTOR: &str = "root-selector";
@@ -72,7 +75,7 @@ impl DecidedBy {
         }
     }
 
-    pub(crate) const fn nobody() -> Self {
+    pub(crate) const fn default_mode() -> Self {
         Self { scope: Scope::Default, namespace: None, name: None, file: None, line: None }
     }
 
@@ -86,7 +89,7 @@ impl DecidedBy {
     }
 }
 
-/// A mode, and who decided it.
+/// A mode, and the policy that decided it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decided {
     /// The mode.
@@ -179,7 +182,7 @@ impl EffectivePolicy {
     #[must_use]
     pub fn resolve(set: &PolicySet, mesh: &MeshSettings, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
         let chosen = choose(set, mesh, namespace, labels);
-        let mut workload = Decided::new(mesh.default_mode, DecidedBy::nobody());
+        let mut workload = Decided::new(mesh.default_mode, DecidedBy::default_mode());
         let scopes =
             [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
         for (scope, policy) in scopes {

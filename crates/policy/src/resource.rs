@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use portcullis_yaml::{Cursor, Problems};
 use time::OffsetDateTime;
 
-use crate::Mode;
 use crate::metadata::{self, Metadata};
+use crate::mode::Mode;
 use crate::spec::{self, Spec};
 
 /// A valid PeerAuthentication.
@@ -34,15 +34,15 @@ pub struct PeerAuthentication {
 
 impl PeerAuthentication {
     /// Whether it comes before `other` among the policies of one scope: the older first (no timestamp is older than any),
-    /// then by name and namespace, bytewise. The first one holds, the others have no say.
+    /// then by name and namespace, bytewise. The first one applies, the others do not.
     #[must_use]
     pub fn precedes(&self, other: &Self) -> bool {
         (self.created, &self.name, &self.namespace) < (other.created, &other.name, &other.namespace)
     }
 }
 
-/// What reading one document came to.
-pub(crate) struct Read {
+/// The result of reading one document.
+pub(crate) struct ReadResource {
     /// Namespace and name, also when other fields are wrong: a duplicate is then found in the same run.
     pub(crate) identity: Option<(String, String)>,
     /// The resource, if nothing is wrong with it.
@@ -52,10 +52,9 @@ pub(crate) struct Read {
 }
 
 /// Reads one document.
-pub(crate) fn read(root: &Cursor<'_>, file: &str) -> Read {
+pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
     let (mut problems, mut warnings) = (Problems::new(), Problems::new());
-    let parts = read_parts(root, &mut warnings, &mut problems);
-    let (metadata, spec) = parts.unwrap_or_default();
+    let Parts { metadata, spec } = read_parts(root, &mut warnings, &mut problems).unwrap_or_default();
     let identity = metadata.as_ref().map(|metadata| (metadata.namespace.clone(), metadata.name.clone()));
     let policy = match (metadata, spec) {
         (Some(metadata), Some(spec)) if problems.is_empty() => Some(PeerAuthentication {
@@ -71,18 +70,23 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> Read {
         }),
         _ => None,
     };
-    Read { identity, policy, problems, warnings }
+    ReadResource { identity, policy, problems, warnings }
 }
 
-type Parts = (Option<Metadata>, Option<Spec>);
+/// The parts of a document that could be read.
+#[derive(Default)]
+struct Parts {
+    metadata: Option<Metadata>,
+    spec: Option<Spec>,
+}
 
 fn read_parts(root: &Cursor<'_>, warnings: &mut Problems, problems: &mut Problems) -> Option<Parts> {
-    // `status` is what Kubernetes writes there; it says nothing about what should be.
+    // Kubernetes writes `status`; it is not part of the policy.
     let fields = root.fields(&["apiVersion", "kind", "metadata", "spec", "status"], problems)?;
     let metadata = metadata::read(&fields, problems);
     let spec = match fields.get("spec").filter(|at| !at.is_null()) {
         Some(at) => spec::read(&at, warnings, problems),
         None => Some(Spec::default()),
     };
-    Some((metadata, spec))
+    Some(Parts { metadata, spec })
 }

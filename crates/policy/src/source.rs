@@ -1,11 +1,11 @@
-//! One file: its documents, lists, and every error in it. What takes other files to see is in [`crate::load`].
+//! One file: its documents, lists, and every error in it. Problems between files are found in [`crate::load`].
 
 use portcullis_istio::{MeshConfig, Operator};
 use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
-use crate::PeerAuthentication;
 use crate::kind::{self, Kind};
-use crate::resource::{self, Read};
+use crate::resource::PeerAuthentication;
+use crate::resource::{self, ReadResource};
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Source {
     pub text: Vec<u8>,
 }
 
-/// One file, parsed: what can be said of it without knowing the others. Costly to make, cheap to put into a set.
+/// One file, parsed: its resources and all problems that do not depend on other files. Costly to make, cheap to put into a set.
 #[derive(Clone, Debug)]
 pub struct ParsedSource {
     pub(crate) file: String,
@@ -39,7 +39,7 @@ pub(crate) struct Resource {
     pub(crate) policy: Option<PeerAuthentication>,
 }
 
-/// Where a document stands.
+/// Whether a document is an item of a list.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Nesting {
     Document,
@@ -108,7 +108,7 @@ impl ParsedSource {
     }
 
     fn peer_authentication(&mut self, root: &Cursor<'_>) {
-        let Read { identity, policy, problems, warnings } = resource::read(root, &self.file);
+        let ReadResource { identity, policy, problems, warnings } = resource::read(root, &self.file);
         self.warnings(warnings.into_vec());
         self.errors(problems.into_vec());
         if let Some((namespace, name)) = identity {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use portcullis_yaml::{Content, Cursor, Key, Problem, Problems, ScalarKind, printable};
 
-use crate::Mode;
+use crate::mode::Mode;
 
-/// What a policy says; `None` as a mode is UNSET.
+/// The rules of a policy; `None` as a mode is UNSET.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spec {
     pub(crate) selector: BTreeMap<String, String>,
@@ -17,7 +17,7 @@ pub(crate) struct Spec {
 /// The longest label value in Kubernetes.
 const MAX_LABEL_VALUE: usize = 63;
 
-/// Reads `spec`. What it returns is worth something only if no problem was added.
+/// Reads `spec`. The result may be used only if no problem was added.
 pub(crate) fn read(at: &Cursor<'_>, warnings: &mut Problems, problems: &mut Problems) -> Option<Spec> {
     let fields = at.fields(&["selector", "mtls", "portLevelMtls"], problems)?;
     let selector = fields.get("selector");
@@ -32,7 +32,7 @@ pub(crate) fn read(at: &Cursor<'_>, warnings: &mut Problems, problems: &mut Prob
     let mode = fields.get("mtls").and_then(|at| read_mtls(&at, problems)).flatten();
     let mut ports = BTreeMap::new();
     if let Some(at) = fields.get("portLevelMtls") {
-        // A selector with faults is a selector: it has its own messages.
+        // A faulty selector counts as one: it has its own messages.
         if !selector.as_ref().is_some_and(has_labels) && matches!(at.node().content, Content::Mapping(_)) {
             let message = "a port map needs a selector with matchLabels, since ports belong to workloads; add one, or say \
                            it in spec.mtls for all ports";
@@ -102,7 +102,7 @@ fn read_mtls(at: &Cursor<'_>, problems: &mut Problems) -> Option<Option<Mode>> {
     mode.map(Some)
 }
 
-/// The mode that says nothing.
+/// The mode that sets nothing.
 pub(crate) const UNSET: &str = "UNSET";
 
 fn read_ports(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<u16, Option<Mode>>> {
@@ -114,7 +114,7 @@ fn read_ports(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<u16, 
     for (key, value) in entries {
         let mode = read_mtls(&value, problems);
         match port(key.text()) {
-            // Digits have one way to be written, so the reader has reported a port that is listed twice.
+            // Digits have one spelling, so the parser has reported a port that is listed twice.
             Ok(port) => _ = ports.insert(port, mode.flatten()),
             Err(reason) => {
                 let key_text = printable(key.text());
@@ -139,7 +139,7 @@ fn port(text: &str) -> Result<u16, &'static str> {
     }
 }
 
-/// Reports a problem of a key where the key stands, with the path of its value.
+/// Reports a problem at the position of a key, with the path of its value.
 fn at_key(key: &Key, value: &Cursor<'_>, reason: &'static str, message: &str, problems: &mut Problems) {
     let field = value.field().to_owned();
     problems.push(Problem { position: key.position, field, reason, message: message.to_owned() });

@@ -1,8 +1,8 @@
-//! Whom policies are resolved for.
+//! The workload that policies are resolved for.
 
 use std::collections::BTreeMap;
 
-use crate::Mode;
+use crate::mode::Mode;
 
 /// The workload that the proxy serves.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,12 +17,12 @@ pub struct Workload {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What holds for the whole mesh.
+/// Settings of the whole mesh.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MeshSettings {
     /// Where a policy without a selector is mesh-wide.
     pub root_namespace: String,
-    /// The mode where no policy says anything; Istio's is PERMISSIVE.
+    /// The mode where no policy sets one; Istio's is PERMISSIVE.
     pub default_mode: Mode,
 }
 
