@@ -13,13 +13,12 @@ mod answer;
 mod guard;
 mod html;
 mod paths;
-mod places;
 mod query;
 mod server;
 mod state;
 mod token;
 
-pub use places::{Place, Places};
-pub use server::{Serves, serve};
+pub use paths::Serves;
+pub use server::serve;
 pub use state::{Change, Page, State};
 pub use token::{Token, TokenError};

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use crate::{Change, Page, Serves};
+use crate::state::{Change, Page};
 
 /// What a path is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,6 +72,17 @@ impl What {
     pub(crate) fn allows(self, method: &Method) -> bool {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
+}
+
+/// Which paths an address serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Serves {
+    /// Every path: `admin.listen`.
+    All,
+    /// Readiness and liveness: `health.listen`.
+    Health,
+    /// Metrics: `metrics.listen`.
+    Metrics,
 }
 
 impl Serves {

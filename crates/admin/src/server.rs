@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_net::admission::{EvictingSlots, Slot};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::State;
 use crate::answer::{Context, answer};
 use crate::guard::Guard;
-use crate::places::{Place, Places};
+use crate::paths::Serves;
+use crate::state::State;
 
 /// Connections served at once on one address.
 const CONNECTIONS: usize = 64;
@@ -23,20 +24,9 @@ const LIFETIME: Duration = Duration::from_secs(120);
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Which paths an address serves.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Serves {
-    /// Every path: `admin.listen`.
-    All,
-    /// Readiness and liveness: `health.listen`.
-    Health,
-    /// Metrics: `metrics.listen`.
-    Metrics,
-}
-
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>) {
-    let places = Places::new(CONNECTIONS);
+    let slots = EvictingSlots::new(CONNECTIONS);
     // An address that is not known is treated as one that is not loopback.
     let listen = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let guard = Guard::new(listen);
@@ -49,13 +39,13 @@ pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>)
                 continue;
             }
         };
-        let place = places.enter(client.ip().to_canonical());
+        let slot = slots.acquire(client.ip());
         let context = Context { serves, guard, client, patience: HEAD };
-        tokio::spawn(connection(stream, place, context, Arc::clone(&state)));
+        tokio::spawn(connection(stream, slot, context, Arc::clone(&state)));
     }
 }
 
-async fn connection(stream: TcpStream, mut place: Place, context: Context, state: Arc<dyn State>) {
+async fn connection(stream: TcpStream, slot: Slot, context: Context, state: Arc<dyn State>) {
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(request, context, state.as_ref()).await) }
@@ -66,7 +56,7 @@ async fn connection(stream: TcpStream, mut place: Place, context: Context, state
     tokio::select! {
         // Neither a timeout nor a client that breaks off is an event worth a line.
         _ended = tokio::time::timeout(LIFETIME, connection) => {}
-        () = place.lost() => {}
+        () = slot.evicted() => {}
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use portcullis_admin::Place;
+use portcullis_net::admission::Slot;
 use portcullis_rpc::bundles::trust_bundles_server::{SERVICE_NAME as BUNDLES, TrustBundlesServer};
 use portcullis_rpc::istio::istio_certificate_service_server::{
     IstioCertificateServiceServer, SERVICE_NAME as CERTIFICATES,
@@ -58,13 +58,13 @@ pub(crate) async fn serve(
     address: SocketAddr,
     config: Arc<ServerConfig>,
     services: Arc<Services>,
-    mut place: Place,
+    slot: Slot,
     ending: impl Future<Output = ()>,
 ) {
     let _no_delay = stream.set_nodelay(true);
     tokio::select! {
         () = established(stream, address, config, services, ending) => {}
-        () = place.lost() => tracing::debug!(caller = %address, "gave its place to a newer connection"),
+        () = slot.evicted() => tracing::debug!(caller = %address, "evicted for a newer connection"),
     }
 }
 

@@ -1,9 +1,8 @@
-//! How often, and how many at once. Pure: time is an argument.
+//! How often a caller may ask. Pure: time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The most keys that are remembered; buckets that are full again are forgotten first.
@@ -68,64 +67,6 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// Who shares a limit on sources: one IPv4 address, or one IPv6 network of 64 bits, within which addresses are free.
-pub(crate) fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-/// How many requests are under way; a source has half of the room at most.
-pub(crate) struct InFlight {
-    limit: usize,
-    by_source: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// One request's room, free again when it is dropped.
-pub(crate) struct Room {
-    in_flight: Arc<InFlight>,
-    source: IpAddr,
-}
-
-impl InFlight {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, by_source: Mutex::default() })
-    }
-
-    /// Room for one more, if there is any.
-    pub(crate) fn enter(self: &Arc<Self>, source: IpAddr) -> Option<Room> {
-        let mut table = self.lock();
-        let all: usize = table.values().sum();
-        let own = table.get(&source).copied().unwrap_or_default();
-        if all >= self.limit || own.saturating_mul(2) >= self.limit {
-            return None;
-        }
-        table.insert(source, own.saturating_add(1));
-        drop(table);
-        Some(Room { in_flight: Arc::clone(self), source })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.by_source.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut table = self.in_flight.lock();
-        if let Some(own) = table.get_mut(&self.source) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                table.remove(&self.source);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,27 +82,5 @@ mod tests {
         assert_eq!(taken(now + Duration::from_secs(20)), 1);
         assert_eq!(taken(now + Duration::from_secs(600)), 3);
         assert!(buckets.take("b", rate, now).is_ok());
-    }
-
-    #[test]
-    fn a_source_has_half_of_the_room() {
-        let in_flight = InFlight::new(4);
-        let [one, two] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
-        let held: Vec<_> = (0..5).filter_map(|_| in_flight.enter(one)).collect();
-        assert_eq!(held.len(), 2);
-        let others: Vec<_> = (0..5).filter_map(|_| in_flight.enter(two)).collect();
-        assert_eq!(others.len(), 2);
-        assert!(in_flight.enter("10.0.0.3".parse().unwrap()).is_none());
-        drop(held);
-        assert!(in_flight.enter(one).is_some());
-        drop(others);
-        assert!(in_flight.lock().is_empty(), "nothing is remembered of a source without a request");
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_are_one_source() {
-        let [a, b, c] = ["2001:db8::1", "2001:db8::ffff:1", "::ffff:10.0.0.1"].map(|ip| source(ip.parse().unwrap()));
-        assert_eq!(a, b);
-        assert_eq!(c, IpAddr::from([10, 0, 0, 1]));
     }
 }

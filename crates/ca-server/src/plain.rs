@@ -11,10 +11,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use portcullis_admin::Places;
+use portcullis_net::admission::EvictingSlots;
 use tokio::net::TcpListener;
 
-use crate::limits::source;
 use crate::service::Services;
 
 /// Connections at once.
@@ -24,13 +23,13 @@ const LIFETIME: Duration = Duration::from_secs(60);
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
-    let places = Places::new(PLACES);
+    let slots = EvictingSlots::new(PLACES);
     loop {
         let Ok((stream, client)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (mut place, services) = (places.enter(source(client.ip())), Arc::clone(&services));
+        let (slot, services) = (slots.acquire(client.ip()), Arc::clone(&services));
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let services = Arc::clone(&services);
@@ -40,7 +39,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 * 1024);
             tokio::select! {
                 _ended = tokio::time::timeout(LIFETIME, builder.serve_connection(TokioIo::new(stream), service)) => {}
-                () = place.lost() => {}
+                () = slot.evicted() => {}
             }
         });
     }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_admin::Places;
 use portcullis_ca::state::{Options, StateError, Store};
 use portcullis_ca::{ServerName, Usual};
+use portcullis_net::admission::EvictingSlots;
 use portcullis_reload::Monitor;
 use portcullis_tls::{Clock, utc};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use crate::audit::Audit;
 use crate::audit_file::{AUDIT, BOUND};
 use crate::ca_state::{Ca, CaState};
-use crate::limits::source;
 use crate::metrics::Metrics;
 use crate::reload::{self, Watchers};
 use crate::service::Services;
@@ -172,13 +171,13 @@ impl Authority {
         if let Some(folder) = bootstrap {
             background.spawn(bootstrap::keep(folder, Arc::clone(&services), registered));
         }
-        let places = Places::new(descriptors::connections());
+        let slots = EvictingSlots::new(descriptors::connections());
         let mut connections = JoinSet::new();
         let mut end = std::pin::pin!(end);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => accept(&mut connections, stream, address, &services, &places, &told),
+                    Ok((stream, address)) => accept(&mut connections, stream, address, &services, &slots, &told),
                     Err(error) => {
                         tracing::warn!(%error, "accept failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -229,17 +228,17 @@ fn accept(
     stream: TcpStream,
     address: SocketAddr,
     services: &Arc<Services>,
-    places: &Arc<Places>,
+    slots: &Arc<EvictingSlots>,
     told: &watch::Receiver<bool>,
 ) {
-    let place = places.enter(source(address.ip()));
+    let slot = slots.acquire(address.ip());
     let config = Arc::clone(&services.state.ca().tls);
     let mut told = told.clone();
     let ending = async move {
         // The sender is dropped only when everything ends.
         let _ended = told.wait_for(|ending| *ending).await;
     };
-    connections.spawn(connection::serve(stream, address, config, Arc::clone(services), place, ending));
+    connections.spawn(connection::serve(stream, address, config, Arc::clone(services), slot, ending));
 }
 
 async fn renew(state: Arc<CaState>) {

@@ -1,6 +1,5 @@
 //! The two services, and who may use them.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis_ca::state::{Refusal, Store};
 use portcullis_ca::{CertifiedPublicKey, KeyHash, Limits, Registration, Registrations, Token};
 use portcullis_identity::SpiffeId;
+use portcullis_net::admission::{ClientSource, KeyedLimit};
 use portcullis_rpc::bundles::trust_bundles_server::TrustBundles;
 use portcullis_rpc::bundles::{GetTrustBundlesRequest, GetTrustBundlesResponse, TrustBundle};
 use portcullis_rpc::istio::istio_certificate_service_server::IstioCertificateService;
@@ -20,7 +20,7 @@ use crate::audit::{Audit, Entry};
 use crate::authenticate::{self, Caller, Peer, Proof};
 use crate::ca_state::{Ca, CaState};
 use crate::issue::{self, NotIssued, Work};
-use crate::limits::{Buckets, InFlight, Rate, source};
+use crate::limits::{Buckets, Rate};
 use crate::metrics::Metrics;
 use crate::report;
 
@@ -41,11 +41,11 @@ pub(crate) struct Services {
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Metrics,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<KeyedLimit<ClientSource>>,
     workers: Arc<Semaphore>,
     identities: Buckets<SpiffeId>,
     all: Buckets<()>,
-    failures: Buckets<IpAddr>,
+    failures: Buckets<ClientSource>,
     asking: Buckets<SpiffeId>,
     /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
     used: watch::Sender<u64>,
@@ -100,7 +100,7 @@ impl Services {
             store,
             audit,
             metrics,
-            in_flight: InFlight::new(IN_FLIGHT),
+            in_flight: KeyedLimit::shared(IN_FLIGHT),
             workers: Arc::new(Semaphore::new(WORKERS)),
             identities: Buckets::new(),
             all: Buckets::new(),
@@ -121,7 +121,7 @@ impl Services {
     }
 
     fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<Rejection>> {
-        let (from, now) = (source(peer.address.ip()), Instant::now());
+        let (from, now) = (ClientSource::of(peer.address.ip()), Instant::now());
         self.failures.has(&from, FAILURES, now).map_err(|wait| {
             Rejection::too_many("too-many-failures", "too many failed attempts from this address", wait)
         })?;
@@ -156,7 +156,7 @@ impl Services {
         metadata: &MetadataMap,
         request: &IstioCertificateRequest,
     ) -> Result<Vec<String>, Box<Rejection>> {
-        let _admitted = self.in_flight.enter(source(peer.address.ip())).ok_or_else(busy)?;
+        let _admitted = self.in_flight.try_acquire(&ClientSource::of(peer.address.ip())).ok_or_else(busy)?;
         let ca = self.state.ca();
         let caller = self.authenticate(peer, metadata, &ca)?;
         let registrations = self.state.registrations.load_full();

@@ -1,42 +1,34 @@
 //! Accepting connections without falling over when the process runs out of something.
 //!
-//! Every connection takes a permit. Where there is none left, it is handed out without one, to be refused: a client that is
-//! told at once can go elsewhere, one that waits in the backlog for somebody else's connection to end learns nothing.
-//!
-//! Out of descriptors or memory, accepting again at once would spin, since the connection is still there: the next
-//! attempt waits, longer each time. Connections that were gone before they were accepted cost nothing and no pause.
+//! Out of descriptors or memory, accepting again at once would spin, since the connection is still in the backlog: the next
+//! attempt waits, longer each time. A connection that was gone before it was accepted causes no pause.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addr::ClientAddr;
 use crate::socket;
 
-/// First pause after the process ran out of something.
-pub const MIN_PAUSE: Duration = Duration::from_millis(5);
-/// Longest pause.
-pub const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// The first pause after the process ran out of something.
+pub const MIN_BACKOFF: Duration = Duration::from_millis(5);
+/// The longest pause.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// A connection that was accepted and counted.
+/// A connection that was accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection; keepalive is on and Nagle's algorithm off.
     pub stream: TcpStream,
     /// Where it comes from.
     pub client: ClientAddr,
-    /// Its share of the limit, to be kept until the connection is closed. Without one it is over the limit, and is to be
-    /// reset at once.
-    pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Why there is no connection this time. To be counted, and the call repeated.
+/// Why there is no connection this time. The caller counts it and accepts again.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// Out of descriptors, buffers or memory, or something unknown. The next call waits for `pause` first.
@@ -66,22 +58,21 @@ impl AcceptError {
     }
 }
 
-/// One listening socket, with the limit that its connections count against.
+/// One listening socket.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
     backoff: Backoff,
 }
 
 impl Acceptor {
-    /// Registers a non-blocking listener with the runtime it is called in. Several acceptors may share `permits`.
+    /// Registers a non-blocking listener with the current runtime.
     ///
     /// # Errors
     /// If the socket takes no options, or the runtime cannot watch it.
-    pub fn new(listener: std::net::TcpListener, permits: Arc<Semaphore>) -> io::Result<Self> {
+    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
         socket::configure(&listener)?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, permits, backoff: Backoff::default() })
+        Ok(Self { listener: TcpListener::from_std(listener)?, backoff: Backoff::default() })
     }
 
     /// The address listened on.
@@ -92,18 +83,17 @@ impl Acceptor {
         self.listener.local_addr()
     }
 
-    /// Waits for the next connection. May be dropped and called again at any time; no connection is lost.
+    /// Waits for the next connection. Cancel safe: no connection is lost when the future is dropped.
     ///
     /// # Errors
-    /// [`AcceptError`]: nothing was accepted this time. It never fails twice in a row without a pause for the same
-    /// persistent reason, so a plain loop around it does not spin.
+    /// [`AcceptError`]: nothing was accepted this time. A persistent failure is followed by a pause, so a plain loop around this
+    /// does not spin.
     pub async fn accept(&mut self) -> Result<Accepted, AcceptError> {
         self.backoff.wait().await;
         match self.listener.accept().await {
             Ok((stream, address)) => {
                 self.backoff.reset();
-                let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
-                Ok(Accepted { stream, client: ClientAddr::new(address), permit })
+                Ok(Accepted { stream, client: ClientAddr::new(address) })
             }
             Err(source) if is_gone(&source) => Err(AcceptError::Gone { source }),
             Err(source) => Err(AcceptError::Exhausted { source, pause: self.backoff.increase() }),
@@ -111,7 +101,7 @@ impl Acceptor {
     }
 }
 
-/// Errors that concern one connection and not us. accept(2) asks to treat pending network errors of the new socket like
+/// Errors of the one connection, not of this process. accept(2) asks to treat pending network errors of the new socket like
 /// a client that went away.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
@@ -141,7 +131,7 @@ struct Backoff {
 
 impl Backoff {
     fn increase(&mut self) -> Duration {
-        let pause = self.last.map_or(MIN_PAUSE, |last| (last * 2).min(MAX_PAUSE));
+        let pause = self.last.map_or(MIN_BACKOFF, |last| (last * 2).min(MAX_BACKOFF));
         self.last = Some(pause);
         self.until = Some(Instant::now() + pause);
         pause

@@ -62,7 +62,7 @@ impl Side {
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Stage {
+pub enum IoOperation {
     /// Taking bytes from the side.
     Read,
     /// Giving it bytes.
@@ -128,7 +128,7 @@ pub enum CopyEnd {
         /// The side whose stream failed.
         side: Side,
         /// What was being done.
-        stage: Stage,
+        operation: IoOperation,
         /// What it failed with.
         kind: io::ErrorKind,
     },

@@ -18,14 +18,14 @@ const MAX_FREE: usize = 4;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-    static LENT: Cell<isize> = const { Cell::new(0) };
+    static IN_USE: Cell<isize> = const { Cell::new(0) };
 }
 
 /// How many copy buffers this thread has lent and not got back. Negative where more came back than were lent, which
 /// happens on runtimes that move tasks between threads; the sum over the threads is then right.
 #[must_use]
-pub fn buffers_lent() -> isize {
-    LENT.try_with(Cell::get).unwrap_or_default()
+pub fn buffers_in_use() -> isize {
+    IN_USE.try_with(Cell::get).unwrap_or_default()
 }
 
 /// A buffer for [`BUFFER_SIZE`] bytes, and [`MAX_SPARE_ROOM`] behind them, with arbitrary content. Goes back to the pool of
@@ -34,7 +34,7 @@ pub fn buffers_lent() -> isize {
 pub(crate) struct Buffer(Box<[u8]>);
 
 impl Buffer {
-    pub(crate) fn lend() -> Self {
+    pub(crate) fn take() -> Self {
         count(1);
         // `try_with` fails while the thread is being torn down; the allocator serves as well then.
         let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
@@ -43,7 +43,7 @@ impl Buffer {
 }
 
 fn count(change: isize) {
-    let _ = LENT.try_with(|lent| lent.set(lent.get() + change));
+    let _ = IN_USE.try_with(|lent| lent.set(lent.get() + change));
 }
 
 impl Drop for Buffer {
@@ -83,19 +83,19 @@ mod tests {
 
     #[test]
     fn buffers_come_back_and_are_lent_again() {
-        let before = buffers_lent();
-        let mut first = Buffer::lend();
+        let before = buffers_in_use();
+        let mut first = Buffer::take();
         first[0] = 42;
         let address = first.as_ptr();
-        assert_eq!((first.len(), buffers_lent()), (BUFFER_SIZE + MAX_SPARE_ROOM, before + 1));
+        assert_eq!((first.len(), buffers_in_use()), (BUFFER_SIZE + MAX_SPARE_ROOM, before + 1));
         drop(first);
-        assert_eq!(buffers_lent(), before);
-        assert_eq!(Buffer::lend().as_ptr(), address);
+        assert_eq!(buffers_in_use(), before);
+        assert_eq!(Buffer::take().as_ptr(), address);
     }
 
     #[test]
     fn a_burst_leaves_a_bounded_number_behind() {
-        let burst: Vec<Buffer> = (0..MAX_FREE + 10).map(|_| Buffer::lend()).collect();
+        let burst: Vec<Buffer> = (0..MAX_FREE + 10).map(|_| Buffer::take()).collect();
         drop(burst);
         assert_eq!(free(), MAX_FREE);
     }

@@ -39,7 +39,7 @@ pub fn configure(socket: &impl AsFd) -> io::Result<()> {
     if is_paced(socket)
         && options.local_addr()?.as_socket().is_some_and(|local| local.ip().to_canonical().is_loopback())
     {
-        stays_on_host(socket);
+        disable_pacing(socket);
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ pub fn configure(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// Where the system paces what is sent (BBR), it does not here: nothing on the way can be congested, and pacing cuts what
 /// is one packet into many, each with a timer.
-pub fn stays_on_host(socket: &impl AsFd) {
+pub fn disable_pacing(socket: &impl AsFd) {
     if is_paced(socket) {
         // Always there, and open to all. Were it not, the bytes would cost more and arrive as well.
         let _unpaced = sockopt::set_tcp_congestion(socket, "reno");

@@ -1,38 +1,51 @@
-//! What becomes of a connection: the table of modes and openings.
+//! What happens to a connection: the table of modes and openings.
 
 use portcullis_wire::Opening;
 
-use crate::{Mode, Reason};
+use crate::Mode;
 
 /// What to do with a connection whose first bytes are known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Terminate TLS; the client must prove an identity.
     Terminate,
-    /// Forward every byte as it is, without an identity.
-    PassThrough(NoTls),
+    /// Forward every byte unchanged, without a verified identity.
+    PassThrough(PassThroughReason),
     /// Close it; no byte reaches the app.
-    Refuse(Reason),
+    Refuse(Refusal),
 }
 
-/// Why a connection has no verified identity although it was let through.
+/// Why a connection is refused before any handshake.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum NoTls {
-    /// The port's mode is DISABLE: nobody looked.
+pub enum Refusal {
+    /// Plaintext on a STRICT port.
+    PlaintextInStrict,
+    /// No byte came before the client's FIN or the deadline.
+    SilentClient,
+    /// A ClientHello that was never finished.
+    IncompleteHello,
+    /// A ClientHello whose body does not parse.
+    MalformedHello,
+}
+
+/// Why a connection is let through without a verified identity.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PassThroughReason {
+    /// The port's mode is DISABLE: the bytes are not inspected.
     Disabled,
     /// The client speaks plaintext.
     Plaintext,
-    /// The client speaks TLS that is not the mesh's.
+    /// The client speaks TLS of its own, not the mesh's.
     ForeignTls,
-    /// The app spoke first on a port where it may; the client had not said anything.
+    /// The app spoke first on a server-first port, before the client sent anything.
     ServerFirst,
 }
 
-impl NoTls {
+impl PassThroughReason {
     /// Every variant, for tables.
     pub const ALL: [Self; 4] = [Self::Disabled, Self::Plaintext, Self::ForeignTls, Self::ServerFirst];
 
-    /// A stable name for logs and metrics: why this connection is not mTLS.
+    /// The stable label in logs and metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -43,11 +56,11 @@ impl NoTls {
         }
     }
 
-    /// The same in words.
+    /// The same as a sentence, for the documentation.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Disabled => "the port's mode is DISABLE, so nobody looked",
+            Self::Disabled => "the port's mode is DISABLE, so the connection passes through uninspected",
             Self::Plaintext => "the client speaks plaintext and the port is PERMISSIVE: it has no sidecar yet",
             Self::ForeignTls => {
                 "the client speaks TLS of its own, which PERMISSIVE hands to the app; STRICT would demand a mesh certificate"
@@ -56,7 +69,7 @@ impl NoTls {
         }
     }
 
-    /// The label `transport`: `-` where nobody looked.
+    /// The label `transport`; `-` if the bytes were not inspected.
     #[must_use]
     pub const fn transport(self) -> &'static str {
         match self {
@@ -67,28 +80,28 @@ impl NoTls {
     }
 }
 
-/// Decides from the mode and the opening alone; the certificate is not visible yet, and a failure afterwards ends the
-/// connection.
+/// Decides from the mode and the opening alone. The certificate is not known yet; if it is refused later, the connection
+/// ends.
 #[must_use]
 pub const fn decide(mode: Mode, opening: Opening) -> Action {
     match (mode, opening) {
-        (Mode::Disable, _) => Action::PassThrough(NoTls::Disabled),
+        (Mode::Disable, _) => Action::PassThrough(PassThroughReason::Disabled),
         (Mode::Strict | Mode::Permissive, Opening::MeshTls)
         | (Mode::Strict, Opening::ForeignTls | Opening::UnreadTls | Opening::Malformed | Opening::Incomplete) => {
             Action::Terminate
         }
-        (Mode::Permissive, Opening::ForeignTls) => Action::PassThrough(NoTls::ForeignTls),
-        (Mode::Permissive, Opening::Plain) => Action::PassThrough(NoTls::Plaintext),
-        (Mode::Strict, Opening::Plain) => Action::Refuse(Reason::PlaintextInStrict),
-        // Somebody must have looked further before PERMISSIVE can tell mesh TLS from the app's own.
-        (Mode::Permissive, Opening::UnreadTls | Opening::Incomplete) => Action::Refuse(Reason::IncompleteHello),
-        (Mode::Permissive, Opening::Malformed) => Action::Refuse(Reason::MalformedHello),
-        (Mode::Strict | Mode::Permissive, Opening::Silent) => Action::Refuse(Reason::SilentClient),
+        (Mode::Permissive, Opening::ForeignTls) => Action::PassThrough(PassThroughReason::ForeignTls),
+        (Mode::Permissive, Opening::Plain) => Action::PassThrough(PassThroughReason::Plaintext),
+        (Mode::Strict, Opening::Plain) => Action::Refuse(Refusal::PlaintextInStrict),
+        // PERMISSIVE needs the whole ClientHello to tell mesh TLS from the app's own.
+        (Mode::Permissive, Opening::UnreadTls | Opening::Incomplete) => Action::Refuse(Refusal::IncompleteHello),
+        (Mode::Permissive, Opening::Malformed) => Action::Refuse(Refusal::MalformedHello),
+        (Mode::Strict | Mode::Permissive, Opening::Silent) => Action::Refuse(Refusal::SilentClient),
     }
 }
 
-/// Whether a connection may stay open under the mode, with or without a verified peer. For live connections after a change:
-/// what matters is whether a new one like it would be let through, not whether it would be terminated as this one was.
+/// Whether an open connection, with or without a verified peer, may stay open under the mode. This asks whether a new
+/// connection like it would be let through, not whether TLS would be terminated as it was for this one.
 #[must_use]
 pub const fn admit(mode: Mode, authenticated: bool) -> bool {
     match mode {
@@ -106,15 +119,15 @@ mod tests {
         use Action::{PassThrough, Refuse, Terminate};
         let rows = [
             (Opening::MeshTls, Terminate, Terminate),
-            (Opening::ForeignTls, Terminate, PassThrough(NoTls::ForeignTls)),
-            (Opening::UnreadTls, Terminate, Refuse(Reason::IncompleteHello)),
-            (Opening::Plain, Refuse(Reason::PlaintextInStrict), PassThrough(NoTls::Plaintext)),
-            (Opening::Malformed, Terminate, Refuse(Reason::MalformedHello)),
-            (Opening::Incomplete, Terminate, Refuse(Reason::IncompleteHello)),
-            (Opening::Silent, Refuse(Reason::SilentClient), Refuse(Reason::SilentClient)),
+            (Opening::ForeignTls, Terminate, PassThrough(PassThroughReason::ForeignTls)),
+            (Opening::UnreadTls, Terminate, Refuse(Refusal::IncompleteHello)),
+            (Opening::Plain, Refuse(Refusal::PlaintextInStrict), PassThrough(PassThroughReason::Plaintext)),
+            (Opening::Malformed, Terminate, Refuse(Refusal::MalformedHello)),
+            (Opening::Incomplete, Terminate, Refuse(Refusal::IncompleteHello)),
+            (Opening::Silent, Refuse(Refusal::SilentClient), Refuse(Refusal::SilentClient)),
         ];
         assert_eq!(rows.len(), Opening::ALL.len());
-        let names = NoTls::ALL.map(|no_tls| (no_tls.label(), no_tls.transport()));
+        let names = PassThroughReason::ALL.map(|reason| (reason.label(), reason.transport()));
         let stable = [
             ("port_disabled", "-"),
             ("no_client_hello", "plaintext"),
@@ -125,7 +138,8 @@ mod tests {
         for (opening, strict, permissive) in rows {
             assert_eq!(decide(Mode::Strict, opening), strict, "STRICT {opening}");
             assert_eq!(decide(Mode::Permissive, opening), permissive, "PERMISSIVE {opening}");
-            assert_eq!(decide(Mode::Disable, opening), PassThrough(NoTls::Disabled), "DISABLE {opening}");
+            let disabled = PassThrough(PassThroughReason::Disabled);
+            assert_eq!(decide(Mode::Disable, opening), disabled, "DISABLE {opening}");
         }
     }
 }

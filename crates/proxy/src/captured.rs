@@ -1,19 +1,19 @@
-//! Where a redirected connection was going, told to its record before anything can end it.
+//! The destination of a redirected connection, recorded before anything can end it.
 
 use portcullis_net::{OrigDst, original_destination};
 use portcullis_telemetry::{ConnRecord, Ending};
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
-use crate::end;
+use crate::outcome;
 
 /// The original destination. If there is none, the record names the listener that was dialled instead.
 pub(crate) fn destination(stream: &TcpStream, record: &mut ConnRecord) -> Result<SocketAddr, Ending> {
     record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
     let destination = match original_destination(stream) {
         Ok(Some(destination)) => destination.get(),
-        Ok(None) => return Err(end::no_original_destination(None)),
-        Err(error) => return Err(end::no_original_destination(Some(&error))),
+        Ok(None) => return Err(outcome::no_original_destination(None)),
+        Err(error) => return Err(outcome::no_original_destination(Some(&error))),
     };
     record.dst_addr = Some(destination);
     record.port = Some(destination.port());
@@ -33,11 +33,11 @@ mod tests {
         let listener = TcpListener::bind("[::]:0").await.unwrap();
         let dialled = SocketAddr::new("127.0.0.1".parse().unwrap(), listener.local_addr().unwrap().port());
         let (_client, (accepted, from)) = tokio::try_join!(TcpStream::connect(dialled), listener.accept()).unwrap();
-        let mut record = ConnRecord::open(&crate::world::tests::metrics(), Direction::Inbound, from);
-        let told = destination(&accepted, &mut record);
+        let mut record = ConnRecord::open(&crate::state::tests::metrics(), Direction::Inbound, from);
+        let found = destination(&accepted, &mut record);
         assert_eq!(record.dst_addr, Some(dialled));
-        // Only connection tracking can tell that there is no other destination.
-        match told {
+        // Only connection tracking knows that there is no other destination.
+        match found {
             Ok(destination) => {
                 assert_eq!(destination, dialled);
                 assert_eq!(record.port, Some(dialled.port()));

@@ -1,38 +1,38 @@
-//! Telling live connections that policy or trust has changed, so that each is decided again.
+//! Announces to open connections that policy or trust has changed, so that each re-authorises itself.
 //!
-//! Every connection judges itself: it holds what was frozen when it was admitted, and nobody else has to know it. It looks
-//! at the number of changes *before* it takes its snapshot, and waits for a different one afterwards, so a change between
-//! the two is not missed.
+//! A connection re-authorises itself instead of being re-authorised from outside, because it holds what it was admitted with.
+//! It marks the current version *before* it takes its snapshot and waits for another one afterwards, so a change between the
+//! two is not missed.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The end that announces. Whoever swaps a policy or credentials calls it after the swap.
+/// Announces changes. To be called after a policy or credentials have been swapped.
 #[derive(Clone, Debug)]
-pub struct Announcer(Arc<watch::Sender<u64>>);
+pub struct ChangeNotifier(Arc<watch::Sender<u64>>);
 
-/// The end that waits.
+/// Waits for changes.
 #[derive(Clone, Debug)]
-pub struct Changes(watch::Receiver<u64>);
+pub struct ChangeWatch(watch::Receiver<u64>);
 
-/// Both ends.
+/// A notifier and a watch of it.
 #[must_use]
-pub fn changes() -> (Announcer, Changes) {
+pub fn change_channel() -> (ChangeNotifier, ChangeWatch) {
     let (sender, receiver) = watch::channel(0);
-    (Announcer(Arc::new(sender)), Changes(receiver))
+    (ChangeNotifier(Arc::new(sender)), ChangeWatch(receiver))
 }
 
-impl Announcer {
-    /// Something that decides about connections is different from now on.
-    pub fn announce(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
+impl ChangeNotifier {
+    /// Makes every open connection re-authorise itself.
+    pub fn notify(&self) {
+        self.0.send_modify(|version| *version = version.wrapping_add(1));
     }
 }
 
-impl Changes {
-    /// A connection's own view. Changes from here on will be told by [`Changes::next`].
-    pub(crate) fn view(&self) -> Self {
+impl ChangeWatch {
+    /// A watch of one connection: [`ChangeWatch::next`] reports changes from here on.
+    pub(crate) fn subscribe(&self) -> Self {
         let mut own = self.clone();
         own.0.mark_unchanged();
         own
@@ -41,7 +41,7 @@ impl Changes {
     /// Waits for a change since the last call.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody is left who could change anything.
+            // The notifier was dropped: there will be no change.
             std::future::pending::<()>().await;
         }
     }
@@ -52,16 +52,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_change_between_the_view_and_the_wait_is_told() {
-        let (announcer, changes) = changes();
-        announcer.announce();
-        let mut own = changes.view();
+    async fn a_change_between_the_snapshot_and_the_wait_is_reported() {
+        let (notifier, changes) = change_channel();
+        notifier.notify();
+        let mut own = changes.subscribe();
         let early = tokio::time::timeout(std::time::Duration::from_millis(20), own.next()).await;
-        assert!(early.is_err(), "what was before is not a change");
-        announcer.announce();
+        assert!(early.is_err(), "earlier changes are not reported");
+        notifier.notify();
         own.next().await;
-        drop(announcer);
+        drop(notifier);
         let never = tokio::time::timeout(std::time::Duration::from_millis(20), own.next()).await;
-        assert!(never.is_err(), "the end of all changes is none");
+        assert!(never.is_err(), "a dropped notifier is not a change");
     }
 }

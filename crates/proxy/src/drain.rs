@@ -1,18 +1,18 @@
-//! Ending in order: unready, no new inbound connections, wait for those that live, and at last by force.
+//! Graceful shutdown: become unready, stop accepting inbound connections, wait for the open ones, then close them by force.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::changes::Announcer;
+use crate::changes::ChangeNotifier;
 
-/// How far the end has come. Phases only go forward.
+/// How far the shutdown has come. Phases only go forward.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Phase {
     /// Serving.
     Running,
-    /// Unready, but still accepting, so that whoever routes to us can notice.
+    /// Unready but still accepting, so that load balancers can notice.
     Unready,
     /// No new inbound connections; outbound goes on, since the app may need it to finish.
     InboundClosed,
@@ -20,65 +20,38 @@ pub enum Phase {
     Forced,
 }
 
-/// The end that moves the phase forward.
+/// Moves the phase forward.
 #[derive(Debug)]
 pub struct DrainTrigger {
     phase: watch::Sender<Phase>,
-    live: Arc<Live>,
-    announcer: Announcer,
+    open: Arc<OpenConnections>,
+    notifier: ChangeNotifier,
 }
 
-/// The end that waits for it.
+/// Observes the phase.
 #[derive(Clone, Debug)]
 pub struct DrainToken {
     phase: watch::Receiver<Phase>,
-    live: Arc<Live>,
+    open: Arc<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Live {
+struct OpenConnections {
     count: AtomicUsize,
     changed: Notify,
 }
 
-/// Counts one connection until it is dropped.
+/// Counts one open connection until it is dropped.
 #[derive(Debug)]
-pub(crate) struct LiveGuard(Arc<Live>);
+pub(crate) struct ConnectionGuard(Arc<OpenConnections>);
 
-/// One of the places of a listener that has a limit, free again when it is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct ListenerPlace(Option<Arc<Semaphore>>);
-
-impl ListenerPlace {
-    /// `None` if there is none left. Without a limit there always is.
-    pub(crate) fn take(places: Option<&Arc<Semaphore>>) -> Option<Self> {
-        if let Some(places) = places {
-            // Given back by the guard: kept as a permit it would take twice the room, as long as the connection lives.
-            places.try_acquire().ok()?.forget();
-        }
-        Some(Self(places.cloned()))
-    }
-
-    pub(crate) const fn is_limited(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl Drop for ListenerPlace {
-    fn drop(&mut self) {
-        if let Some(places) = &self.0 {
-            places.add_permits(1);
-        }
-    }
-}
-
-/// A trigger and a token for it. Live connections learn of the end as they learn of any change, from `announcer`: they wait
+/// A trigger and a token for it. OpenConnections connections learn of the end as they learn of any change, from `notifier`: they wait
 /// for one thing only.
 #[must_use]
-pub fn drain(announcer: Announcer) -> (DrainTrigger, DrainToken) {
+pub fn drain(notifier: ChangeNotifier) -> (DrainTrigger, DrainToken) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    let live = Arc::<Live>::default();
-    (DrainTrigger { phase: sender, live: Arc::clone(&live), announcer }, DrainToken { phase: receiver, live })
+    let open = Arc::<OpenConnections>::default();
+    (DrainTrigger { phase: sender, open: Arc::clone(&open), notifier }, DrainToken { phase: receiver, open })
 }
 
 impl DrainTrigger {
@@ -91,7 +64,7 @@ impl DrainTrigger {
             }
             forward
         });
-        self.announcer.announce();
+        self.notifier.notify();
     }
 
     /// The phase now.
@@ -100,19 +73,19 @@ impl DrainTrigger {
         *self.phase.borrow()
     }
 
-    /// Connections that live now.
+    /// The number of open connections.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.live.count()
+        self.open.count()
     }
 
-    /// Waits until no connection lives.
+    /// Waits until no connection is open.
     pub async fn empty(&self) {
-        self.live.empty().await;
+        self.open.empty().await;
     }
 }
 
-impl Live {
+impl OpenConnections {
     fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
@@ -135,24 +108,24 @@ impl DrainToken {
         *self.phase.borrow()
     }
 
-    /// Waits until `phase` is reached; at once if it is behind us.
+    /// Waits until `phase` is reached; returns at once if it has passed.
     pub async fn reached(&self, phase: Phase) {
         let mut receiver = self.phase.clone();
-        // An error means that the trigger is gone, and with it whoever could want us to go on.
+        // An error means that the trigger was dropped: the process is ending.
         let _gone = receiver.wait_for(|current| *current >= phase).await;
     }
 
     pub(crate) async fn empty(&self) {
-        self.live.empty().await;
+        self.open.empty().await;
     }
 
-    pub(crate) fn enter(&self) -> LiveGuard {
-        self.live.count.fetch_add(1, Ordering::AcqRel);
-        LiveGuard(Arc::clone(&self.live))
+    pub(crate) fn enter(&self) -> ConnectionGuard {
+        self.open.count.fetch_add(1, Ordering::AcqRel);
+        ConnectionGuard(Arc::clone(&self.open))
     }
 }
 
-impl Drop for LiveGuard {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.changed.notify_waiters();
@@ -163,31 +136,20 @@ impl Drop for LiveGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changes::changes;
+    use crate::changes::change_channel;
 
     #[tokio::test]
     async fn phases_never_go_back() {
-        let (trigger, token) = drain(changes().0);
+        let (trigger, token) = drain(change_channel().0);
         trigger.advance(Phase::InboundClosed);
         trigger.advance(Phase::Unready);
         assert_eq!(token.phase(), Phase::InboundClosed);
         token.reached(Phase::Unready).await;
     }
 
-    #[test]
-    fn a_listener_with_a_limit_gets_its_place_back() {
-        let places = Arc::new(Semaphore::new(1));
-        for _ in 0..3 {
-            let one = ListenerPlace::take(Some(&places));
-            assert!(one.is_some() && ListenerPlace::take(Some(&places)).is_none());
-        }
-        assert_eq!(places.available_permits(), 1);
-        assert!(ListenerPlace::take(None).is_some());
-    }
-
     #[tokio::test]
     async fn empty_waits_for_the_last_connection() {
-        let (trigger, token) = drain(changes().0);
+        let (trigger, token) = drain(change_channel().0);
         trigger.empty().await;
         let (one, two) = (token.enter(), token.enter());
         let waiting = tokio::spawn(async move { trigger.empty().await });

@@ -1,125 +1,136 @@
-//! The story of one inbound connection.
+//! The life of one inbound connection.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_config::{Protocol, defaults};
 use portcullis_net::accept::Accepted;
+use portcullis_net::admission::{ConnectionPermit, CountLimit, Slot};
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
-use portcullis_policy::{self as policy, Action, Mode, NoTls, Reason, decide};
+use portcullis_policy::{self as policy, Action, Mode, PassThroughReason, Refusal, decide};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
 use portcullis_wire::{Opening, proxy_v2};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::captured;
-use crate::changes::Changes;
-use crate::drain::{ListenerPlace, LiveGuard, Phase};
-use crate::end::{self, Dialled};
-use crate::handshakes::Heard;
-use crate::hint;
-use crate::peers;
-use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
-use crate::world::{Snapshot, World};
+use crate::changes::ChangeWatch;
+use crate::drain::{ConnectionGuard, Phase};
+use crate::outcome::{self, DialTarget, Reason};
+use crate::permits::Permits;
+use crate::plaintext_response;
+use crate::relay::{Endpoints, MeshStream, check_trust, dial, record_peer, relay};
+use crate::state::{ProxyState, Snapshot};
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target {
+pub(crate) enum Listener {
     /// One configured port, by its index in `inbound.ports`.
     Port(usize),
-    /// Redirected connections; each says itself where it was going.
+    /// Redirected connections; each has its own original destination.
     Captured,
 }
 
-/// Where a connection is going.
-struct Place {
+/// What comes with an accepted connection.
+pub(crate) struct Admission {
+    pub(crate) guard: ConnectionGuard,
+    pub(crate) permit: ConnectionPermit,
+    pub(crate) listener: Listener,
+    pub(crate) listener_limit: CountLimit,
+}
+
+/// Where a connection goes.
+struct AppTarget {
     port: u16,
     app: SocketAddr,
     server_first: bool,
-    /// Whether it wants to be told who its client is.
-    told: bool,
-    /// How many the listener may have, if it has a limit.
-    limit: Option<Arc<Semaphore>>,
+    /// The app expects a PROXY header.
+    send_proxy_header: bool,
 }
 
-/// The future is what an idle connection holds, so it is kept small: a test has its size.
+/// Serves one connection. An idle connection holds this future, so it is kept small: a test pins its size.
 pub(crate) fn serve(
-    world: Arc<World>,
+    state: Arc<ProxyState>,
     accepted: Accepted,
-    live: LiveGuard,
-    duty: (Target, Option<Arc<Semaphore>>),
+    admission: Admission,
 ) -> impl Future<Output = ()> + Send {
-    let Accepted { stream, client, permit } = accepted;
-    let record = ConnRecord::open(&world.metrics, Direction::Inbound, client.get());
-    // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
-    let admitted = Box::pin(admit(Arc::clone(&world), stream, duty, record));
+    let Accepted { stream, client } = accepted;
+    let Admission { guard, permit, listener, listener_limit } = admission;
+    let record = ConnRecord::open(&state.metrics, Direction::Inbound, client.get());
+    // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
+    let admitted = Box::pin(admit(Arc::clone(&state), stream, listener, listener_limit, record));
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut ends, path, place: _place, port, changes }) => {
-                let withdrawn = |world: &World, record: &mut ConnRecord| withdrawn(world, record, port, path.as_ref());
-                relay(&world, &mut ends, &mut record, changes, withdrawn).await
+            Ok(Admitted { mut endpoints, path, permits: _permits, port, changes }) => {
+                let reauthorize =
+                    |state: &ProxyState, record: &mut ConnRecord| reauthorize(state, record, port, path.as_ref());
+                relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
             Err(ending) => ending,
         };
         record.finish(&ending);
-        drop((live, permit));
+        drop((guard, permit));
     }
 }
 
-/// The two ends of a connection that may pass, and what it was let through with.
+/// Both endpoints of an admitted connection, and what it was admitted with.
 struct Admitted {
-    ends: Ends<MeshEnd<Replay<TcpStream>>, TcpStream>,
+    endpoints: Endpoints<MeshStream<Replay<TcpStream>>, TcpStream>,
     path: Option<PathSummary>,
-    place: peers::Place,
+    permits: Permits,
     port: u16,
-    changes: Changes,
+    changes: ChangeWatch,
 }
 
-/// Whether a new connection like this one would be refused by the policy and the credentials in force now.
-fn withdrawn(world: &World, record: &mut ConnRecord, port: u16, path: Option<&PathSummary>) -> Option<Ending> {
-    let policy = world.policy.load();
+/// Returns an ending if the policy and the credentials now in force would refuse a new connection like this one.
+fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Option<&PathSummary>) -> Option<Ending> {
+    let policy = state.policy.load();
     let decided = policy.mode(port);
     if !policy::admit(decided.mode, record.peer.is_some()) {
         record.mode = decided.mode.as_str();
         record.policy = Arc::clone(&decided.label);
-        return Some(end::because(Reason::PolicyChanged, None));
+        return Some(Ending::new(Reason::PolicyChanged, None));
     }
-    distrusted(world, record, path?)
+    check_trust(state, record, path?)
 }
 
-/// Everything up to the first byte for the app.
+/// Everything before the first byte for the app.
 async fn admit(
-    world: Arc<World>,
+    state: Arc<ProxyState>,
     stream: TcpStream,
-    (target, limit): (Target, Option<Arc<Semaphore>>),
+    listener: Listener,
+    listener_limit: CountLimit,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
-    let deadline = Instant::now() + world.settings.timeouts.handshake;
-    let admitted = match place(&world, &stream, target, &mut record) {
-        Ok(place) => {
-            let place = Place { limit, ..place };
-            let mut slot = world.handshakes.enter(record.src_addr.ip());
-            let (heard, mut lost) = slot.split();
-            // Whoever judges owns the stream. Without a descriptor for this, the forced end is a FIN.
+    let deadline = Instant::now() + state.settings.timeouts.handshake;
+    let admitted = match app_target(&state, &stream, listener, &mut record) {
+        Ok(target) => {
+            let slot = state.connections.undecided().acquire(record.src_addr.ip());
+            // `authorize` owns the stream. Without a descriptor for this handle, a forced end is a FIN instead of a reset.
             let second = SecondHandle::of(&stream).ok();
+            let mut attempt = Attempt {
+                state: &state,
+                target: &target,
+                listener_limit: &listener_limit,
+                slot: &slot,
+                deadline,
+                record: &mut record,
+            };
             tokio::select! {
                 biased;
-                () = lost.wait() => Err(end::because(Reason::TooManyHandshakes, None)),
-                () = world.drain.reached(Phase::Forced) => {
-                    // The judge, and with it the stream, is gone by now.
+                () = slot.evicted() => Err(Ending::new(Reason::TooManyHandshakes, None)),
+                () = state.drain.reached(Phase::Forced) => {
+                    // `authorize`, and with it the stream, has been dropped.
                     if let Some(second) = second {
                         second.reset();
                     }
-                    Err(end::forced_early())
+                    Err(outcome::forced_before_admission())
                 }
-                judged = judge(&world, stream, &place, deadline, &heard, &mut record) => judged,
+                authorized = attempt.authorize(stream) => authorized,
             }
         }
         Err(ending) => Err(ending),
@@ -130,234 +141,250 @@ async fn admit(
     (record, admitted)
 }
 
-/// Step 1: where was it going? Our own ports are refused.
-fn place(world: &World, stream: &TcpStream, target: Target, record: &mut ConnRecord) -> Result<Place, Ending> {
-    let inbound = &world.settings.inbound;
-    if let Target::Port(index) = target {
-        let port = inbound.ports.get(index).ok_or_else(|| end::no_original_destination(None))?;
+/// Step 1: where does it go? Ports of this proxy itself are refused.
+fn app_target(
+    state: &ProxyState,
+    stream: &TcpStream,
+    listener: Listener,
+    record: &mut ConnRecord,
+) -> Result<AppTarget, Ending> {
+    let inbound = &state.settings.inbound;
+    if let Listener::Port(index) = listener {
+        let port = inbound.ports.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
         record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
-        record.name_app(port.app);
-        let server_first = port.protocol == Protocol::ServerFirst;
-        return Ok(Place { port: port.port, app: port.app, server_first, told: port.proxy_protocol, limit: None });
+        record.set_app(port.app);
+        return Ok(AppTarget {
+            port: port.port,
+            app: port.app,
+            server_first: port.protocol == Protocol::ServerFirst,
+            send_proxy_header: port.proxy_protocol,
+        });
     }
     let destination = captured::destination(stream, record)?;
     let port = destination.port();
-    if world.is_own_port(port) {
-        return Err(end::because(Reason::Loop, None));
+    if state.is_own_port(port) {
+        return Err(Ending::new(Reason::Loop, None));
     }
-    // A neighbour can route to us what is meant for others, and what is meant for loopback. A redirect takes it before the
-    // kernel would drop it, and a dial of ours would reach what listens for this host alone.
+    // A neighbour can route packets to us that are meant for other hosts, or for loopback. The redirect applies before the
+    // kernel would drop them, and our dial would reach what listens for this host alone.
     let local_only = destination.ip().is_loopback() || destination.ip().is_unspecified();
     if local_only || !is_own_address(destination).unwrap_or(false) {
-        return Err(end::because(Reason::ForeignDestination, Some(destination.to_string())));
+        return Err(Ending::new(Reason::ForeignDestination, Some(destination.to_string())));
     }
     let app = inbound.apps.get(&port).copied().unwrap_or(destination);
-    record.name_app(app);
-    let server_first = inbound.server_first_ports.contains(&port);
-    let told = inbound.proxy_protocol_ports.contains(&port);
-    Ok(Place { port, app, server_first, told, limit: None })
+    record.set_app(app);
+    Ok(AppTarget {
+        port,
+        app,
+        server_first: inbound.server_first_ports.contains(&port),
+        send_proxy_header: inbound.proxy_protocol_ports.contains(&port),
+    })
 }
 
-/// Step 2: one snapshot, the mode of the port, and what the client's first bytes are.
-async fn judge(
-    world: &World,
-    mut stream: TcpStream,
-    place: &Place,
+/// One connection on its way to being admitted.
+struct Attempt<'a> {
+    state: &'a ProxyState,
+    target: &'a AppTarget,
+    listener_limit: &'a CountLimit,
+    slot: &'a Slot,
+    /// For everything until the connection is authorized.
     deadline: Instant,
-    heard: &Heard<'_>,
-    record: &mut ConnRecord,
-) -> Result<Admitted, Ending> {
-    let Snapshot { policy, credentials, changes } = world.snapshot();
-    let decided = policy.mode(place.port);
-    let mode = decided.mode;
-    record.mode = mode.as_str();
-    record.policy = Arc::clone(&decided.label);
-    if mode == Mode::Disable {
-        // "Do not look": no identity, whatever the client says.
-        heard.tell();
-        record.no_mtls = Some(NoTls::Disabled.label());
-        return forward(world, (raw(Vec::new(), stream), peers::Place::default()), place, None, changes, record).await;
-    }
-    let mut app = None;
-    // Under STRICT rustls judges whatever begins like TLS, and sends the alert.
-    let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
-    if mode == Mode::Permissive && place.server_first {
-        match server_first(world, &mut stream, &mut detector, place).await? {
-            FirstWord::App(app) => {
-                heard.tell();
-                record.transport = NoTls::ServerFirst.transport();
-                record.no_mtls = Some(NoTls::ServerFirst.label());
-                return forward(
-                    world,
-                    (raw(detector.finish().seen, stream), peers::Place::default()),
-                    place,
-                    Some(app),
-                    changes,
-                    record,
-                )
-                .await;
-            }
-            FirstWord::Client(dialled) => app = dialled,
-        }
-    }
-    match timeout_at(deadline, detector.run(&mut stream)).await {
-        Ok(read) => read.map_err(|error| end::client_gone(&error))?,
-        // Whatever has come so far is judged as it is.
-        Err(_elapsed) => {}
-    }
-    let Detected { opening, seen, hello, eof } = detector.finish();
-    record.sni = hello.and_then(|hello| hello.sni);
-    let action = decide(mode, opening);
-    if !matches!(action, Action::Refuse(_)) {
-        heard.tell();
-    }
-    match action {
-        Action::Terminate => {
-            let client = Replay::new(seen, stream);
-            let (client, path, peer) = terminate(world, client, credentials, deadline, record).await?;
-            let admitted = forward(world, (client, peer), place, app, changes, record).await?;
-            Ok(Admitted { path: Some(path), ..admitted })
-        }
-        Action::PassThrough(no_tls) => {
-            record.transport = no_tls.transport();
-            record.no_mtls = Some(no_tls.label());
-            forward(world, (raw(seen, stream), peers::Place::default()), place, app, changes, record).await
-        }
-        Action::Refuse(reason) => {
-            record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
-            if world.settings.inbound.http_hint && reason == Reason::PlaintextInStrict {
-                // Whether the client was told changes nothing about it.
-                let _told = hint::answer(&mut stream, seen, deadline).await;
-            }
-            // Load balancers and health checks connect and go; that is no silence.
-            let gone = opening == Opening::Silent && eof;
-            Err(end::because(if gone { Reason::ClientGone } else { reason }, None))
-        }
+    record: &'a mut ConnRecord,
+}
+
+/// The client's side of an authorized connection.
+struct Client {
+    stream: MeshStream<Replay<TcpStream>>,
+    path: Option<PathSummary>,
+    permits: Permits,
+}
+
+impl Client {
+    /// A client without a verified identity, whose first bytes were read already.
+    fn raw(seen: Vec<u8>, stream: TcpStream) -> Self {
+        Self { stream: MeshStream::Raw(Replay::new(seen, stream)), path: None, permits: Permits::default() }
     }
 }
 
-fn raw(seen: Vec<u8>, stream: TcpStream) -> MeshEnd<Replay<TcpStream>> {
-    MeshEnd::Raw(Replay::new(seen, stream))
-}
-
-/// Who spoke first on a server-first port.
-enum FirstWord {
-    /// The app did (or ended): it is no TLS, and PERMISSIVE lets it through.
+/// Which side spoke first on a server-first port.
+enum FirstSpeaker {
+    /// The app did, or closed: this is not TLS, and PERMISSIVE lets it through.
     App(TcpStream),
-    /// The client did, or nobody; the app may have been dialled already.
+    /// The client did, or neither; the app may have been dialled already.
     Client(Option<TcpStream>),
 }
 
-/// After a short silence of the client the app is dialled, while detection goes on.
-async fn server_first(
-    world: &World,
-    stream: &mut TcpStream,
-    detector: &mut Detector,
-    place: &Place,
-) -> Result<FirstWord, Ending> {
-    match timeout(defaults::SERVER_FIRST, detector.run(stream)).await {
-        Ok(read) => {
-            read.map_err(|error| end::client_gone(&error))?;
-            return Ok(FirstWord::Client(None));
+impl Attempt<'_> {
+    /// Step 2: take one snapshot, find the mode of the port, and detect what the client sends.
+    async fn authorize(&mut self, mut stream: TcpStream) -> Result<Admitted, Ending> {
+        let Snapshot { policy, credentials, changes } = self.state.snapshot();
+        let decided = policy.mode(self.target.port);
+        let mode = decided.mode;
+        self.record.mode = mode.as_str();
+        self.record.policy = Arc::clone(&decided.label);
+        if mode == Mode::Disable {
+            // Passes through uninspected: there is no identity, whatever the client sends.
+            self.slot.made_progress();
+            self.record.no_mtls = Some(PassThroughReason::Disabled.label());
+            return self.forward(Client::raw(Vec::new(), stream), None, changes).await;
         }
-        Err(_silence) if detector.has_bytes() => return Ok(FirstWord::Client(None)),
-        Err(_silence) => {}
-    }
-    let app = dial_app(world, place).await?;
-    // The app's deadline is the client's: a silent pair of ends is cut where detection would have been.
-    let wait = world.settings.timeouts.handshake.saturating_sub(defaults::SERVER_FIRST);
-    let app_spoke = tokio::select! {
-        biased;
-        read = detector.run(stream) => {
-            read.map_err(|error| end::client_gone(&error))?;
-            false
+        let mut app = None;
+        // Under STRICT rustls parses whatever begins like TLS, and sends the alert.
+        let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
+        if mode == Mode::Permissive && self.target.server_first {
+            match self.first_speaker(&mut stream, &mut detector).await? {
+                FirstSpeaker::App(app) => {
+                    let client = Client::raw(detector.finish().seen, stream);
+                    self.passes_through(PassThroughReason::ServerFirst);
+                    return self.forward(client, Some(app), changes).await;
+                }
+                FirstSpeaker::Client(dialled) => app = dialled,
+            }
         }
-        readable = timeout(wait, app.readable()) => matches!(readable, Ok(Ok(()))),
-    };
-    // Bytes of the client that came while the app was dialled are the client's first word.
-    if app_spoke && !detector.has_bytes() { Ok(FirstWord::App(app)) } else { Ok(FirstWord::Client(Some(app))) }
-}
-
-/// Step 3: the handshake. Nothing reaches the app before the peer is known.
-async fn terminate(
-    world: &World,
-    client: Replay<TcpStream>,
-    credentials: Result<Arc<Credentials>, Unavailable>,
-    deadline: Instant,
-    record: &mut ConnRecord,
-) -> Result<(MeshEnd<Replay<TcpStream>>, PathSummary, peers::Place), Ending> {
-    record.transport = "tls";
-    let credentials = credentials.map_err(end::no_identity)?;
-    let began = Instant::now();
-    let (stream, peer) = match timeout_at(deadline, server::accept(client, &credentials)).await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(error)) => return Err(end::handshake(&error)),
-        Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
-    };
-    authenticated(world, record, &peer, began);
-    let client = MeshEnd::Secured(stream);
-    let Some(place) = world.peers.enter(&peer.id) else {
-        let _closed = client.reset_on_close();
-        return Err(end::because(Reason::TooManyOfPeer, None));
-    };
-    Ok((client, peer.path, place))
-}
-
-/// Step 4: the app, unless it was dialled already.
-async fn forward(
-    world: &World,
-    (client, peer): (MeshEnd<Replay<TcpStream>>, peers::Place),
-    place: &Place,
-    app: Option<TcpStream>,
-    changes: Changes,
-    record: &ConnRecord,
-) -> Result<Admitted, Ending> {
-    // Only now: places of a listener are for those that may pass, or whoever is silent could take them all.
-    let Some(listener) = ListenerPlace::take(place.limit.as_ref()) else {
-        let _closed = client.reset_on_close();
-        return Err(end::because(Reason::TooManyOnListener, None));
-    };
-    let dialled = match app {
-        Some(app) => Ok(app),
-        None => dial_app(world, place).await,
-    };
-    let dialled = match dialled {
-        Ok(app) if place.told => introduce(world, place, app, record).await,
-        dialled => dialled,
-    };
-    match dialled {
-        Ok(app) => Ok(Admitted {
-            ends: Ends { client, server: app },
-            path: None,
-            place: peer.with(listener),
-            port: place.port,
-            changes,
-        }),
-        Err(ending) => {
-            // The peer must not take the end of our connection for the app's answer.
-            let _closed = client.reset_on_close();
-            Err(ending)
+        match timeout_at(self.deadline, detector.run(&mut stream)).await {
+            Ok(read) => read.map_err(|error| outcome::client_gone(&error))?,
+            // The decision is made on what has come so far.
+            Err(_elapsed) => {}
+        }
+        let Detected { opening, seen, hello, eof } = detector.finish();
+        self.record.sni = hello.and_then(|hello| hello.sni);
+        match decide(mode, opening) {
+            Action::Terminate => {
+                self.slot.made_progress();
+                let client = self.terminate(Replay::new(seen, stream), credentials).await?;
+                self.forward(client, app, changes).await
+            }
+            Action::PassThrough(reason) => {
+                self.passes_through(reason);
+                self.forward(Client::raw(seen, stream), app, changes).await
+            }
+            Action::Refuse(refusal) => {
+                self.record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
+                if self.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
+                    // The connection is refused whether or not the response could be sent.
+                    let _sent = plaintext_response::respond(&mut stream, seen, self.deadline).await;
+                }
+                // Load balancers and health checks connect and close; that is not a silent client.
+                if opening == Opening::Silent && eof {
+                    return Err(Ending::new(Reason::ClientGone, None));
+                }
+                Err(outcome::refused(refusal, mode, self.target.server_first))
+            }
         }
     }
-}
 
-/// Tells the app who its client is, before any byte of the client's.
-async fn introduce(world: &World, place: &Place, mut app: TcpStream, record: &ConnRecord) -> Result<TcpStream, Ending> {
-    let peer = record.peer.as_ref().zip(record.tls_version());
-    let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), tls_version });
-    let destination = record.dst_addr.ok_or_else(|| end::no_original_destination(None))?;
-    let unwritable = |error: &io::Error| end::unreachable(Dialled::App, place.app, error);
-    let header = proxy_v2::header(record.src_addr, destination, peer)
-        .ok_or_else(|| unwritable(&io::Error::from(io::ErrorKind::InvalidData)))?;
-    match timeout(world.settings.timeouts.connect, app.write_all(&header)).await {
-        Ok(written) => written.map_err(|error| unwritable(&error))?,
-        Err(_elapsed) => return Err(unwritable(&io::Error::from(io::ErrorKind::TimedOut))),
+    fn passes_through(&mut self, reason: PassThroughReason) {
+        self.slot.made_progress();
+        self.record.transport = reason.transport();
+        self.record.no_mtls = Some(reason.label());
     }
-    Ok(app)
-}
 
-async fn dial_app(world: &World, place: &Place) -> Result<TcpStream, Ending> {
-    let within: Duration = world.settings.timeouts.connect;
-    dial(place.app, within).await.map_err(|error| end::unreachable(Dialled::App, place.app, &error))
+    /// If the client stays silent for a moment, the app is dialled while detection goes on.
+    async fn first_speaker(&self, stream: &mut TcpStream, detector: &mut Detector) -> Result<FirstSpeaker, Ending> {
+        match timeout(defaults::SERVER_FIRST, detector.run(stream)).await {
+            Ok(read) => {
+                read.map_err(|error| outcome::client_gone(&error))?;
+                return Ok(FirstSpeaker::Client(None));
+            }
+            Err(_silence) if detector.has_bytes() => return Ok(FirstSpeaker::Client(None)),
+            Err(_silence) => {}
+        }
+        let app = self.dial_app().await?;
+        // The app has as long as the client: if both stay silent, the connection ends where detection would have ended.
+        let wait = self.state.settings.timeouts.handshake.saturating_sub(defaults::SERVER_FIRST);
+        let app_spoke = tokio::select! {
+            biased;
+            read = detector.run(stream) => {
+                read.map_err(|error| outcome::client_gone(&error))?;
+                false
+            }
+            readable = timeout(wait, app.readable()) => matches!(readable, Ok(Ok(()))),
+        };
+        // If the client sent bytes while the app was dialled, the client spoke first.
+        let app_spoke = app_spoke && !detector.has_bytes();
+        Ok(if app_spoke { FirstSpeaker::App(app) } else { FirstSpeaker::Client(Some(app)) })
+    }
+
+    /// Step 3: the handshake. No byte reaches the app before the peer is verified.
+    async fn terminate(
+        &mut self,
+        client: Replay<TcpStream>,
+        credentials: Result<Arc<Credentials>, Unavailable>,
+    ) -> Result<Client, Ending> {
+        self.record.transport = "tls";
+        let credentials = credentials.map_err(outcome::no_identity)?;
+        let began = Instant::now();
+        let (stream, peer) = match timeout_at(self.deadline, server::accept(client, &credentials)).await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return Err(outcome::handshake(&error, Direction::Inbound)),
+            Err(_elapsed) => return Err(Ending::new(Reason::HandshakeTimeout, None)),
+        };
+        record_peer(self.state, self.record, &peer, began);
+        let stream = MeshStream::Secured(stream);
+        let mut permits = Permits::default();
+        if self.state.per_identity.is_limited() {
+            let Some(permit) = self.state.per_identity.try_acquire(&peer.id) else {
+                let _closed = stream.reset_on_close();
+                return Err(Ending::new(Reason::TooManyOfPeer, None));
+            };
+            permits = Permits::of_peer(permit);
+        }
+        Ok(Client { stream, path: Some(peer.path), permits })
+    }
+
+    /// Step 4: connect to the app, unless it was dialled already.
+    async fn forward(&self, client: Client, app: Option<TcpStream>, changes: ChangeWatch) -> Result<Admitted, Ending> {
+        let Client { stream, path, permits } = client;
+        // Only now: a limit of the listener counts authorized connections, so that silent ones cannot use it up.
+        let Some(listener) = self.listener_limit.try_acquire() else {
+            let _closed = stream.reset_on_close();
+            return Err(Ending::new(Reason::TooManyOnListener, None));
+        };
+        match self.connect_app(app).await {
+            Ok(app) => Ok(Admitted {
+                endpoints: Endpoints { client: stream, server: app },
+                path,
+                permits: permits.with_listener(listener),
+                port: self.target.port,
+                changes,
+            }),
+            Err(ending) => {
+                // The peer must not mistake our close for the app's answer.
+                let _closed = stream.reset_on_close();
+                Err(ending)
+            }
+        }
+    }
+
+    async fn connect_app(&self, dialled: Option<TcpStream>) -> Result<TcpStream, Ending> {
+        let app = match dialled {
+            Some(app) => app,
+            None => self.dial_app().await?,
+        };
+        if self.target.send_proxy_header { self.send_proxy_header(app).await } else { Ok(app) }
+    }
+
+    /// Sends the PROXY header, before any byte of the client.
+    async fn send_proxy_header(&self, mut app: TcpStream) -> Result<TcpStream, Ending> {
+        let record = &*self.record;
+        let peer = record.peer.as_ref().zip(record.tls_version());
+        let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), tls_version });
+        let destination = record.dst_addr.ok_or_else(|| outcome::no_original_destination(None))?;
+        let unwritable = |error: &std::io::Error| outcome::unreachable(DialTarget::App, self.target.app, error);
+        let header = proxy_v2::header(record.src_addr, destination, peer)
+            .ok_or_else(|| unwritable(&std::io::ErrorKind::InvalidData.into()))?;
+        match timeout(self.state.settings.timeouts.connect, app.write_all(&header)).await {
+            Ok(written) => written.map_err(|error| unwritable(&error))?,
+            Err(_elapsed) => return Err(unwritable(&std::io::ErrorKind::TimedOut.into())),
+        }
+        Ok(app)
+    }
+
+    async fn dial_app(&self) -> Result<TcpStream, Ending> {
+        let app = self.target.app;
+        dial(app, self.state.settings.timeouts.connect)
+            .await
+            .map_err(|error| outcome::unreachable(DialTarget::App, app, &error))
+    }
 }

@@ -1,4 +1,4 @@
-//! The story of one outbound connection. There is one attempt, and never a fallback to plaintext.
+//! The life of one outbound connection. There is one attempt, and never a fallback to plaintext.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portcullis_config::RouteMode;
 use portcullis_net::Duplex;
 use portcullis_net::accept::Accepted;
-use portcullis_policy::Reason;
+use portcullis_net::admission::{ConnectionPermit, CountPermit};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::client::connect_corked;
 use portcullis_tls::{Credentials, PathSummary, Unavailable};
@@ -15,32 +15,40 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::captured;
-use crate::changes::Changes;
-use crate::drain::{ListenerPlace, LiveGuard, Phase};
-use crate::end::{self, Dialled};
-use crate::relay::{Ends, MeshEnd, authenticated, dial, distrusted, relay};
-use crate::route::Verdict;
-use crate::way::Way;
-use crate::world::World;
+use crate::changes::ChangeWatch;
+use crate::drain::{ConnectionGuard, Phase};
+use crate::outcome::{self, DialTarget, Reason};
+use crate::relay::{Endpoints, MeshStream, check_trust, dial, record_peer, relay};
+use crate::resolved_route::ResolvedRoute;
+use crate::routes::RouteLookup;
+use crate::state::ProxyState;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target {
+pub(crate) enum Listener {
     /// One configured upstream, by its index in `outbound.upstreams`.
     Upstream(usize),
-    /// Redirected connections; routes say what becomes of each.
+    /// Redirected connections; the routes apply to each.
     Captured,
 }
 
-/// Where a connection is going, and how.
+/// What comes with an accepted connection.
+pub(crate) struct Admission {
+    pub(crate) guard: ConnectionGuard,
+    pub(crate) permit: ConnectionPermit,
+    pub(crate) listener: Listener,
+    pub(crate) listener_permit: CountPermit,
+}
+
+/// Where a connection goes, and how.
 struct Destination {
-    way: Arc<Way>,
+    route: Arc<ResolvedRoute>,
     host: Host,
 }
 
-/// What is dialled: the address that was, or a configured name or address.
+/// What is dialled: the original destination, or a configured host and port.
 enum Host {
-    /// Whole, since a link-local address means nothing without its scope.
+    /// A whole socket address, since a link-local address needs its scope.
     Original(SocketAddr),
     Configured {
         host: Arc<str>,
@@ -66,62 +74,63 @@ impl fmt::Display for Host {
     }
 }
 
-/// The future is what an idle connection holds, so it is kept small: a test has its size.
+/// Serves one connection. An idle connection holds this future, so it is kept small: a test pins its size.
 pub(crate) fn serve(
-    world: Arc<World>,
+    state: Arc<ProxyState>,
     accepted: Accepted,
-    live: (LiveGuard, ListenerPlace),
-    target: Target,
+    admission: Admission,
 ) -> impl Future<Output = ()> + Send {
-    let Accepted { stream, client, permit } = accepted;
-    let record = ConnRecord::open(&world.metrics, Direction::Outbound, client.get());
-    // Boxed, so that what it takes to get that far is given back then, and not held as long as the connection lives.
-    let admitted = Box::pin(admit(Arc::clone(&world), stream, target, record));
+    let Accepted { stream, client } = accepted;
+    let Admission { guard, permit, listener, listener_permit } = admission;
+    let record = ConnRecord::open(&state.metrics, Direction::Outbound, client.get());
+    // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
+    let admitted = Box::pin(admit(Arc::clone(&state), stream, listener, record));
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut ends, path, changes }) => {
-                let withdrawn = |world: &World, record: &mut ConnRecord| distrusted(world, record, path.as_ref()?);
-                relay(&world, &mut ends, &mut record, changes, withdrawn).await
+            Ok(Admitted { mut endpoints, path, changes }) => {
+                let reauthorize =
+                    |state: &ProxyState, record: &mut ConnRecord| check_trust(state, record, path.as_ref()?);
+                relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
             Err(ending) => ending,
         };
         record.finish(&ending);
-        drop((live, permit));
+        drop((guard, permit, listener_permit));
     }
 }
 
-/// The two ends of a connection that may pass, and what its peer's identity rests on.
+/// Both endpoints of an admitted connection, and what the trust in its peer rests on.
 struct Admitted {
-    ends: Ends<TcpStream, MeshEnd<TcpStream>>,
+    endpoints: Endpoints<TcpStream, MeshStream<TcpStream>>,
     path: Option<PathSummary>,
-    changes: Changes,
+    changes: ChangeWatch,
 }
 
-/// Everything up to the first byte for the server.
+/// Everything before the first byte for the server.
 async fn admit(
-    world: Arc<World>,
+    state: Arc<ProxyState>,
     stream: TcpStream,
-    target: Target,
+    listener: Listener,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
-    let snapshot = world.snapshot();
-    let reach = async {
-        let destination = destination(&world, &stream, target, &mut record).await?;
-        reach(&world, &destination, snapshot.credentials, &mut record).await
+    let snapshot = state.snapshot();
+    let connect = async {
+        let destination = destination(&state, &stream, listener, &mut record).await?;
+        connect(&state, &destination, snapshot.credentials, &mut record).await
     };
-    let reached = tokio::select! {
+    let connected = tokio::select! {
         biased;
-        () = world.drain.reached(Phase::Forced) => Err(end::forced_early()),
-        reached = reach => reached,
+        () = state.drain.reached(Phase::Forced) => Err(outcome::forced_before_admission()),
+        connected = connect => connected,
     };
-    let admitted = match reached {
+    let admitted = match connected {
         Ok((server, path)) => {
             record.admit();
-            Ok(Admitted { ends: Ends { client: stream, server }, path, changes: snapshot.changes })
+            Ok(Admitted { endpoints: Endpoints { client: stream, server }, path, changes: snapshot.changes })
         }
         Err(ending) => {
-            // The app must not take a failure for an empty answer.
+            // The app must not mistake a failure for an empty answer.
             let _closed = stream.reset_on_close();
             Err(ending)
         }
@@ -129,73 +138,73 @@ async fn admit(
     (record, admitted)
 }
 
-/// Step 1: where was it going, and what does the route say?
+/// Step 1: where does it go, and which route applies?
 async fn destination(
-    world: &World,
+    state: &ProxyState,
     stream: &TcpStream,
-    target: Target,
+    listener: Listener,
     record: &mut ConnRecord,
 ) -> Result<Destination, Ending> {
-    if let Target::Upstream(index) = target {
-        let upstream = world.upstreams.get(index).ok_or_else(|| end::no_original_destination(None))?;
+    if let Listener::Upstream(index) = listener {
+        let upstream = state.upstreams.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
         record.port = Some(upstream.port);
         let host = Host::Configured { host: Arc::clone(&upstream.host), port: upstream.port };
-        return Ok(Destination { way: Arc::clone(&upstream.way), host });
+        return Ok(Destination { route: Arc::clone(&upstream.route), host });
     }
     let address = captured::destination(stream, record)?;
-    if world.is_self(address) {
-        return Err(end::because(Reason::Loop, None));
+    if state.is_self(address) {
+        return Err(Ending::new(Reason::Loop, None));
     }
-    let way = match world.routes.find(address).await {
-        Verdict::Way(way) => way,
-        Verdict::Refuse => return Err(end::because(Reason::NoRoute, Some(address.to_string()))),
-        Verdict::Unresolved => return Err(end::because(Reason::NameUnresolved, Some(address.to_string()))),
-        Verdict::Conflict => return Err(end::because(Reason::RouteConflict, Some(address.to_string()))),
+    let route = match state.routes.find(address).await {
+        RouteLookup::Found(route) => route,
+        RouteLookup::NoRoute => return Err(Ending::new(Reason::NoRoute, Some(address.to_string()))),
+        RouteLookup::Unresolved => return Err(Ending::new(Reason::NameUnresolved, Some(address.to_string()))),
+        RouteLookup::Conflict => return Err(Ending::new(Reason::RouteConflict, Some(address.to_string()))),
     };
-    Ok(Destination { way, host: Host::Original(address) })
+    Ok(Destination { route, host: Host::Original(address) })
 }
 
 /// Step 2: dial, and handshake if the route says mTLS.
-async fn reach(
-    world: &World,
-    Destination { way, host }: &Destination,
+async fn connect(
+    state: &ProxyState,
+    Destination { route, host }: &Destination,
     credentials: Result<Arc<Credentials>, Unavailable>,
     record: &mut ConnRecord,
-) -> Result<(MeshEnd<TcpStream>, Option<PathSummary>), Ending> {
-    record.mode = match &way.mode {
+) -> Result<(MeshStream<TcpStream>, Option<PathSummary>), Ending> {
+    record.mode = match &route.mode {
         RouteMode::Mtls(_) => "mtls",
         RouteMode::Plaintext => "plaintext",
     };
-    record.service.clone_from(&way.service);
-    let secured = match &way.mode {
-        // Before the dial: a peer that sees a connection come and go would look for the fault on its own side.
-        RouteMode::Mtls(expected) => Some((expected, credentials.map_err(end::no_identity)?)),
+    record.service.clone_from(&route.service);
+    let secured = match &route.mode {
+        // Before the dial: a peer that sees a connection open and close would look for the fault on its own side.
+        RouteMode::Mtls(expected) => Some((expected, credentials.map_err(outcome::no_identity)?)),
         RouteMode::Plaintext => None,
     };
-    let within = world.settings.timeouts.connect;
+    let within = state.settings.timeouts.connect;
     let dialled = match host {
         Host::Original(address) => dial(address, within).await,
         Host::Configured { host, port } => dial((&**host, *port), within).await,
     };
-    let server = dialled.map_err(|error| end::unreachable(Dialled::Peer, host, &error))?;
+    let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, host, &error))?;
     record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
-    if server.peer_addr().is_ok_and(|peer| world.is_own_outbound(peer)) {
-        return Err(end::because(Reason::Loop, Some(host.to_string())));
+    if server.peer_addr().is_ok_and(|peer| state.is_own_outbound(peer)) {
+        return Err(Ending::new(Reason::Loop, Some(host.to_string())));
     }
     let Some((expected, credentials)) = secured else {
         record.transport = "plaintext";
-        return Ok((MeshEnd::Raw(server), None));
+        return Ok((MeshStream::Raw(server), None));
     };
     record.transport = "tls";
-    let sni = way.sni(host.port());
+    let sni = route.sni(host.port());
     let began = Instant::now();
-    // The relay writes or reads next.
+    // The relay writes or reads next, which sends what is corked.
     let handshake = connect_corked(server, &credentials, expected, sni.as_ref());
-    let (stream, peer) = match timeout(world.settings.timeouts.handshake, handshake).await {
+    let (stream, peer) = match timeout(state.settings.timeouts.handshake, handshake).await {
         Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return Err(end::handshake(&error)),
-        Err(_elapsed) => return Err(end::because(Reason::HandshakeTimeout, None)),
+        Ok(Err(error)) => return Err(outcome::handshake(&error, Direction::Outbound)),
+        Err(_elapsed) => return Err(Ending::new(Reason::HandshakeTimeout, None)),
     };
-    authenticated(world, record, &peer, began);
-    Ok((MeshEnd::Secured(stream), Some(peer.path)))
+    record_peer(state, record, &peer, began);
+    Ok((MeshStream::Secured(stream), Some(peer.path)))
 }

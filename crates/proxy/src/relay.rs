@@ -1,4 +1,4 @@
-//! The last part of both stories: dial under a deadline, then copy until an end or a forced drain.
+//! The last part of both directions: dial under a deadline, then copy until an end, a change or a forced drain.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -7,29 +7,28 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-use portcullis_net::{ByteCounts, CopyLimits, Duplex, bidirectional, reset_both, socket};
-use portcullis_policy::Reason;
+use portcullis_net::{ByteCounts, CopyEnd, CopyLimits, Duplex, Side, bidirectional, reset_both, socket};
 use portcullis_telemetry::{ConnRecord, Ending, TlsFacts};
-use portcullis_tls::{PathSummary, PeerInfo, Stream};
+use portcullis_tls::{PathSummary, PeerInfo, Stream, StreamFault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::Instant;
 
-use crate::changes::Changes;
+use crate::changes::ChangeWatch;
 use crate::drain::Phase;
-use crate::end;
-use crate::seldom::Seldom;
-use crate::world::World;
+use crate::outcome::{self, Reason};
+use crate::state::ProxyState;
+use crate::wake_gated::WakeGated;
 
-/// The mesh's end of a copy.
-pub(crate) enum MeshEnd<IO> {
-    /// Its bytes as they are.
+/// The mesh's side of a connection.
+pub(crate) enum MeshStream<IO> {
+    /// Plaintext, or the client's own TLS.
     Raw(IO),
-    /// What is inside TLS, with a peer that was verified.
+    /// Mutual TLS with a verified peer.
     Secured(Stream<IO>),
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshEnd<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_read(cx, buffer),
@@ -38,7 +37,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshEnd<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshEnd<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_write(cx, bytes),
@@ -61,7 +60,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshEnd<IO> {
     }
 }
 
-impl<IO: Duplex> Duplex for MeshEnd<IO> {
+impl<IO: Duplex> Duplex for MeshStream<IO> {
     const SPARE_ROOM: usize = 1;
 
     fn reset_on_close(&self) -> io::Result<()> {
@@ -93,7 +92,28 @@ impl<IO: Duplex> Duplex for MeshEnd<IO> {
     }
 }
 
-/// Dials, with names resolved now, under one deadline.
+/// One side of a connection, as the relay sees it.
+pub(crate) trait Endpoint: Duplex {
+    /// What broke TLS on this side, if anything did.
+    fn tls_fault(&self) -> Option<StreamFault>;
+}
+
+impl Endpoint for TcpStream {
+    fn tls_fault(&self) -> Option<StreamFault> {
+        None
+    }
+}
+
+impl<IO: Duplex> Endpoint for MeshStream<IO> {
+    fn tls_fault(&self) -> Option<StreamFault> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Secured(stream) => stream.fault(),
+        }
+    }
+}
+
+/// Resolves the name and dials, under one deadline.
 pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::Result<TcpStream> {
     let stream = match tokio::time::timeout(within, TcpStream::connect(address)).await {
         Ok(connected) => connected?,
@@ -103,13 +123,13 @@ pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::
     Ok(stream)
 }
 
-/// Both ends of a copy. A panic resets them: neither may take what it got for the whole.
-pub(crate) struct Ends<D: Duplex, U: Duplex> {
+/// Both endpoints of a connection. A panic resets them: neither side may take what it got for the whole.
+pub(crate) struct Endpoints<D: Duplex, U: Duplex> {
     pub(crate) client: D,
     pub(crate) server: U,
 }
 
-impl<D: Duplex, U: Duplex> Drop for Ends<D, U> {
+impl<D: Duplex, U: Duplex> Drop for Endpoints<D, U> {
     fn drop(&mut self) {
         if thread::panicking() {
             reset_both(&self.client, &self.server);
@@ -117,37 +137,37 @@ impl<D: Duplex, U: Duplex> Drop for Ends<D, U> {
     }
 }
 
-/// Copies in both directions until one of the ends, the limits, a forced drain or a change ends it: after each change
-/// `withdrawn` says whether a connection like this one would still be let through. The ends are to be dropped then.
+/// Copies in both directions until an endpoint, a timeout, a forced drain or a change ends it: after each change
+/// `reauthorize` returns an ending if a connection like this one would be refused now. The endpoints are to be dropped then.
 ///
-/// They are borrowed, and the rest is few and small, because this future is what an idle connection holds.
-pub(crate) async fn relay<D: Duplex, U: Duplex>(
-    world: &World,
-    ends: &mut Ends<D, U>,
+/// They are borrowed, and the other parameters are few and small, because an idle connection holds this future.
+pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
+    state: &ProxyState,
+    endpoints: &mut Endpoints<D, U>,
     record: &mut ConnRecord,
-    mut changes: Changes,
-    withdrawn: impl Fn(&World, &mut ConnRecord) -> Option<Ending>,
+    mut changes: ChangeWatch,
+    reauthorize: impl Fn(&ProxyState, &mut ConnRecord) -> Option<Ending>,
 ) -> Ending {
-    let Ends { client, server } = ends;
-    let timeouts = &world.settings.timeouts;
+    let Endpoints { client, server } = endpoints;
+    let timeouts = &state.settings.timeouts;
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
     let counts =
         ByteCounts { from_downstream: record.bytes.received.clone(), from_upstream: record.bytes.sent.clone() };
     let copied = {
-        let cut = pin!(async {
+        let closed_by_us = pin!(async {
             loop {
-                if world.drain.phase() == Phase::Forced {
-                    return end::because(Reason::DrainForced, None);
+                if state.drain.phase() == Phase::Forced {
+                    return Ending::new(Reason::DrainForced, None);
                 }
                 changes.next().await;
-                if let Some(ending) = withdrawn(world, record) {
+                if let Some(ending) = reauthorize(state, record) {
                     return ending;
                 }
             }
         });
         tokio::select! {
             biased;
-            ending = Seldom::new(cut) => Err(ending),
+            ending = WakeGated::new(closed_by_us) => Err(ending),
             copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
         }
     };
@@ -156,7 +176,7 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
             if copied.truncated_after_close().is_some() {
                 record.count_truncated_after_close();
             }
-            end::copied(copied.end)
+            outcome::copied(copied.end, tls_fault(copied.end, client, server))
         }
         Err(ending) => {
             reset_both(client, server);
@@ -165,21 +185,32 @@ pub(crate) async fn relay<D: Duplex, U: Duplex>(
     }
 }
 
-/// Whether the credentials in force would not accept the peer's chain any more.
-pub(crate) fn distrusted(world: &World, record: &ConnRecord, path: &PathSummary) -> Option<Ending> {
-    let error = world.credentials.latest()?.still_trusts(record.peer.as_ref()?, path).err()?;
-    Some(end::because(Reason::TrustChanged, Some(error.to_string())))
+/// What broke TLS on the side that a copy ended with.
+fn tls_fault(end: CopyEnd, client: &impl Endpoint, server: &impl Endpoint) -> Option<StreamFault> {
+    match end {
+        CopyEnd::Reset { by: side } | CopyEnd::Error { side, .. } => match side {
+            Side::Downstream => client.tls_fault(),
+            Side::Upstream => server.tls_fault(),
+        },
+        CopyEnd::Clean | CopyEnd::IdleTimeout | CopyEnd::HalfCloseTimeout | CopyEnd::Truncated { .. } => None,
+    }
 }
 
-/// Notes whom the handshake has verified, and how.
-pub(crate) fn authenticated(world: &World, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
+/// Returns an ending if the credentials now in force no longer trust the peer's chain.
+pub(crate) fn check_trust(state: &ProxyState, record: &ConnRecord, path: &PathSummary) -> Option<Ending> {
+    let error = state.credentials.latest()?.still_trusts(record.peer.as_ref()?, path).err()?;
+    Some(Ending::new(Reason::TrustChanged, Some(error.to_string())))
+}
+
+/// Records the verified peer and what the handshake negotiated.
+pub(crate) fn record_peer(state: &ProxyState, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
     let root = Arc::clone(peer.path.root_fingerprint());
     let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher, root };
     record.secured(peer.id.clone(), facts, began.elapsed());
-    world.expiries.note(peer.path.not_after_unix());
+    state.trust_expiries.track(peer.path.not_after_unix());
     for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {
         if used {
-            world.metrics.compat_used.with(&[check]).add(1);
+            state.metrics.compat_used.with(&[check]).add(1);
         }
     }
 }
@@ -202,7 +233,7 @@ mod tests {
         for poisoned in [true, false] {
             let ((mut peer, client), (mut app, server)) = (pair().await, pair().await);
             let task = tokio::spawn(async move {
-                let _ends = Ends { client, server };
+                let _ends = Endpoints { client, server };
                 assert!(!poisoned, "on purpose");
             });
             assert_eq!(task.await.is_err(), poisoned);

@@ -6,34 +6,16 @@ use std::time::Instant;
 
 use tracing::Level;
 
+use crate::access_format::AccessLog;
+use crate::connection::Direction;
 use crate::envoy;
-use crate::record::{ConnRecord, Decision, Direction, Ending};
-use crate::tcp::ResponseFlag;
-
-/// The form of the access log. Whether lines are written at all is also the log filter's say, by their target `access`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum AccessLog {
-    /// ztunnel's fields and ours, as log lines like any other.
-    #[default]
-    Ztunnel,
-    /// Envoy's default text, as Istio's sidecars write it.
-    Envoy,
-    /// The same fields as one JSON object a line.
-    EnvoyJson,
-    /// None.
-    Off,
-}
-
-impl AccessLog {
-    pub(crate) const fn names_upstream(self) -> bool {
-        matches!(self, Self::Envoy | Self::EnvoyJson)
-    }
-}
+use crate::outcome::{Decision, Ending, ResponseFlag};
+use crate::record::ConnRecord;
 
 /// Writes the line of a connection that has ended.
 pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
     let form = record.metrics.access;
-    if form == AccessLog::Off || !passes_filter(ending) || is_held_back(record, ending, admitted) {
+    if form == AccessLog::Off || !passes_filter(ending) || is_rate_limited(record, ending, admitted) {
         return;
     }
     match form {
@@ -45,8 +27,8 @@ pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
 }
 
 /// Whether there are more refusals than are logged. What was let through is always told.
-fn is_held_back(record: &ConnRecord, ending: &Ending, admitted: bool) -> bool {
-    !admitted && ending.decision == Decision::Deny && !record.metrics.flood.admits(ending.reason, Instant::now())
+fn is_rate_limited(record: &ConnRecord, ending: &Ending, admitted: bool) -> bool {
+    !admitted && ending.decision == Decision::Deny && !record.metrics.rate_limit.admits(ending.reason, Instant::now())
 }
 
 /// Whether the line would be written in ztunnel's form, with the level that it has there.

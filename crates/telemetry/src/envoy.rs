@@ -12,8 +12,9 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::record::{ConnRecord, Direction, Ending};
-use crate::tcp::ResponseFlag;
+use crate::connection::Direction;
+use crate::outcome::{Ending, ResponseFlag};
+use crate::record::ConnRecord;
 
 const START_TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -172,7 +173,7 @@ mod tests {
     use crate::Metrics;
     use crate::names::Service;
     use crate::names::tests::own;
-    use crate::record::Decision;
+    use crate::outcome::Decision;
 
     fn record(direction: Direction) -> ConnRecord {
         let metrics =
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn an_admitted_connection_names_its_upstream() {
         let mut inbound = record(Direction::Inbound);
-        inbound.name_app("127.0.0.1:80".parse().unwrap());
+        inbound.set_app("127.0.0.1:80".parse().unwrap());
         inbound.sni = Some("cart.shop".to_owned());
         inbound.bytes.received.store(5, Ordering::Relaxed);
         inbound.bytes.sent.store(7, Ordering::Relaxed);

@@ -6,26 +6,33 @@
 //! Label values are closed sets or configured names, never text that a peer chose.
 
 mod access;
+mod access_format;
+mod connection;
+mod edge;
 mod envoy;
 mod family;
 mod filter;
-mod flood;
+mod finish;
 mod identity;
 pub mod log;
 mod metrics;
 mod names;
 mod open;
+pub mod outcome;
 mod output;
 pub mod panics;
 mod ports;
+mod rate_limit;
 mod record;
 mod tcp;
 
-pub use access::AccessLog;
+pub use access_format::AccessLog;
+pub use connection::{Bytes, Direction, TlsFacts};
 pub use family::{Counter, CounterFamily};
 pub use identity::IdentityMetrics;
 pub use metrics::{Families, Metrics, ReloadMetrics};
-pub use names::{Own, Service};
+pub use names::{LocalWorkload, Service};
 pub use open::OpenConnection;
-pub use record::{Bytes, ConnRecord, Decision, Direction, Ending, TlsFacts};
-pub use tcp::{MAX_PRINCIPALS, ResponseFlag};
+pub use outcome::{ConnStage, Decision, Ending, Outcome, ResponseFlag};
+pub use record::ConnRecord;
+pub use tcp::MAX_PRINCIPALS;

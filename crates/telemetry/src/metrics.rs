@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
-use crate::CounterFamily;
-use crate::access::AccessLog;
-use crate::flood::Flood;
+use crate::access_format::AccessLog;
+use crate::family::CounterFamily;
 use crate::identity::IdentityMetrics;
 use crate::log::Output;
-use crate::names::Own;
+use crate::names::LocalWorkload;
 use crate::open::OpenConnection;
 use crate::ports::KnownPorts;
+use crate::rate_limit::LogRateLimit;
 use crate::tcp::TcpMetrics;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
@@ -25,7 +25,7 @@ pub struct Families {
     registry: Registry,
     pub(crate) access: AccessLog,
     pub(crate) output: Output,
-    pub(crate) flood: Flood,
+    pub(crate) rate_limit: LogRateLimit,
     dropped_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
     pub(crate) ports: KnownPorts,
@@ -75,7 +75,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
-    pub fn new(version: &str, own: Own) -> Result<Self, prometheus::Error> {
+    pub fn new(version: &str, own: LocalWorkload) -> Result<Self, prometheus::Error> {
         Self::with_access_log(version, own, AccessLog::default(), Output::direct())
     }
 
@@ -85,7 +85,7 @@ impl Metrics {
     /// As [`Metrics::new`].
     pub fn with_access_log(
         version: &str,
-        own: Own,
+        own: LocalWorkload,
         access: AccessLog,
         output: Output,
     ) -> Result<Self, prometheus::Error> {
@@ -113,7 +113,7 @@ impl Metrics {
         Ok(Self(Arc::new(Families {
             access,
             output,
-            flood: Flood::default(),
+            rate_limit: LogRateLimit::default(),
             dropped_lines: new.family(
                 "portcullis_log_lines_dropped_total",
                 "Log lines that were dropped because nobody read them in time.",
@@ -186,8 +186,8 @@ impl Metrics {
     }
 
     /// A port that the configuration or a policy names: it may be a label value.
-    pub fn know_port(&self, port: u16) {
-        self.ports.know(port);
+    pub fn allow_port_label(&self, port: u16) {
+        self.ports.allow(port);
     }
 
     /// Seconds until the own certificate (`default`) and the root it rests on (`ROOTCA`) end.
@@ -200,8 +200,8 @@ impl Metrics {
 
     /// Tells in the log how many lines about refused connections were held back since the last call. To be called about once
     /// a second, and at the end.
-    pub fn tell_held_back(&self) {
-        self.flood.tell();
+    pub fn log_suppressed(&self) {
+        self.rate_limit.log_suppressed();
     }
 
     /// How many open connections rest on each root, which is named by the SHA-256 of its certificate in hexadecimal.

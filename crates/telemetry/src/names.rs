@@ -15,7 +15,7 @@ const LATEST: &str = "latest";
 
 /// The workload that this proxy stands beside.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct LocalWorkload {
     /// Its verified identity.
     pub id: SpiffeId,
     /// `workload.name`.
@@ -96,7 +96,7 @@ impl End {
         }
     }
 
-    fn own(own: &Own, authenticated: bool) -> Self {
+    fn own(own: &LocalWorkload, authenticated: bool) -> Self {
         let label = |names: &[&str], otherwise: &str| {
             let found = names.iter().find_map(|name| own.labels.get(*name)).filter(|value| !value.is_empty());
             found.map_or_else(|| otherwise.to_owned(), Clone::clone)
@@ -180,7 +180,7 @@ pub(crate) struct EdgeKey {
 }
 
 /// The values of [`LABELS`].
-pub(crate) fn values(own: &Own, key: &EdgeKey) -> [String; 22] {
+pub(crate) fn values(own: &LocalWorkload, key: &EdgeKey) -> [String; 22] {
     let inbound = key.direction == crate::Direction::Inbound;
     let (ours, theirs) = (End::own(own, key.mutual_tls), End::peer(&key.peer));
     let (source, destination) = if inbound { (theirs, ours) } else { (ours, theirs) };
@@ -224,10 +224,10 @@ pub(crate) fn values(own: &Own, key: &EdgeKey) -> [String; 22] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::Direction;
+    use crate::connection::Direction;
 
-    pub(crate) fn own() -> Own {
-        Own {
+    pub(crate) fn own() -> LocalWorkload {
+        LocalWorkload {
             id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
             name: "cart".to_owned(),
             namespace: "shop".to_owned(),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::tcp::Edge;
-use crate::{Bytes, Direction};
+use crate::connection::{Bytes, Direction};
+use crate::edge::Edge;
 
 /// Several locks, so that workers do not wait for each other.
 const SHARDS: usize = 16;
@@ -66,7 +66,7 @@ impl Open {
     /// Moves what has passed since the last time to the edge. May be called from several threads at once.
     pub(crate) fn flush(&self) {
         let [received, sent] = &self.counted;
-        self.edge.moved(news(&self.bytes.received, received), news(&self.bytes.sent, sent));
+        self.edge.moved(newly_moved(&self.bytes.received, received), newly_moved(&self.bytes.sent, sent));
     }
 
     fn show(&self) -> OpenConnection {
@@ -80,7 +80,7 @@ impl Open {
 }
 
 /// What `now` has more than was `counted`, which is then counted too; each byte is told to one caller only.
-fn news(now: &AtomicU64, counted: &AtomicU64) -> u64 {
+fn newly_moved(now: &AtomicU64, counted: &AtomicU64) -> u64 {
     let now = now.load(Ordering::Relaxed);
     now.saturating_sub(counted.fetch_max(now, Ordering::Relaxed))
 }
@@ -139,12 +139,12 @@ mod tests {
     #[test]
     fn each_byte_is_counted_once_however_often_it_is_looked_at() {
         let (now, counted) = (AtomicU64::new(0), AtomicU64::new(0));
-        assert_eq!(news(&now, &counted), 0);
+        assert_eq!(newly_moved(&now, &counted), 0);
         now.store(7, Ordering::Relaxed);
-        assert_eq!(news(&now, &counted), 7);
-        assert_eq!(news(&now, &counted), 0);
+        assert_eq!(newly_moved(&now, &counted), 7);
+        assert_eq!(newly_moved(&now, &counted), 0);
         now.store(10, Ordering::Relaxed);
-        assert_eq!(news(&now, &counted), 3);
+        assert_eq!(newly_moved(&now, &counted), 3);
     }
 
     #[test]
@@ -155,12 +155,12 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
                         now.fetch_add(3, Ordering::Relaxed);
-                        total.fetch_add(news(&now, &counted), Ordering::Relaxed);
+                        total.fetch_add(newly_moved(&now, &counted), Ordering::Relaxed);
                     }
                 });
             }
         });
-        total.fetch_add(news(&now, &counted), Ordering::Relaxed);
+        total.fetch_add(newly_moved(&now, &counted), Ordering::Relaxed);
         assert_eq!(total.into_inner(), 120_000);
     }
 }

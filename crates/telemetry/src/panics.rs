@@ -26,6 +26,6 @@ fn note(info: &PanicHookInfo<'_>) {
 }
 
 /// Where the last panic of this thread happened. While it unwinds, that is the one that unwinds it.
-pub(crate) fn place() -> Option<String> {
+pub(crate) fn location() -> Option<String> {
     LAST.try_with(|last| last.borrow().clone()).ok().flatten()
 }

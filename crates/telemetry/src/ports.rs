@@ -18,8 +18,8 @@ impl Default for KnownPorts {
 }
 
 impl KnownPorts {
-    pub(crate) fn know(&self, port: u16) {
-        let (word, bit) = place(port);
+    pub(crate) fn allow(&self, port: u16) {
+        let (word, bit) = slot(port);
         if let Some(word) = self.0.get(word)
             && word.load(Ordering::Relaxed) & bit == 0
         {
@@ -28,13 +28,13 @@ impl KnownPorts {
     }
 
     pub(crate) fn label(&self, port: u16) -> Cow<'static, str> {
-        let (word, bit) = place(port);
+        let (word, bit) = slot(port);
         let known = self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0);
         if known { Cow::Owned(port.to_string()) } else { Cow::Borrowed("other") }
     }
 }
 
-fn place(port: u16) -> (usize, u64) {
+fn slot(port: u16) -> (usize, u64) {
     let port = usize::from(port);
     (port / WORD_BITS, 1 << (port % WORD_BITS))
 }
@@ -48,7 +48,7 @@ mod tests {
         let ports = KnownPorts::default();
         for port in [0, 63, 64, 8080, u16::MAX] {
             assert_eq!(ports.label(port), "other");
-            ports.know(port);
+            ports.allow(port);
             assert_eq!(ports.label(port), port.to_string());
         }
         assert_eq!(ports.label(8081), "other");

@@ -1,103 +1,17 @@
 //! The record of one connection, from accept to its access-log line.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_identity::SpiffeId;
 
+use crate::connection::{Bytes, Direction, TlsFacts};
+use crate::edge::Edge;
+use crate::metrics::Metrics;
 use crate::names::{EdgeKey, Principal, Service};
 use crate::open::{Open, OpenConnection};
-use crate::panics;
-use crate::tcp::{Edge, ResponseFlag};
-use crate::{Metrics, access};
-
-/// Which side of the mesh edge this proxy is on.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Direction {
-    /// A peer connected to our app.
-    Inbound,
-    /// Our app connected to a peer.
-    Outbound,
-}
-
-impl Direction {
-    /// `inbound` or `outbound`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-
-    /// Istio's `reporter` label.
-    pub(crate) const fn reporter(self) -> &'static str {
-        match self {
-            Self::Inbound => "destination",
-            Self::Outbound => "source",
-        }
-    }
-}
-
-/// Whether the connection was let through.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Decision {
-    /// It reached the other side.
-    Allow,
-    /// No byte of it did.
-    Deny,
-}
-
-impl Decision {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// Bytes moved so far, shared with the copy loop. Counted as Istio does for both reporters: `received` from client to
-/// server, `sent` from server to client.
-#[derive(Clone, Debug, Default)]
-pub struct Bytes {
-    /// Client to server.
-    pub received: Arc<AtomicU64>,
-    /// Server to client.
-    pub sent: Arc<AtomicU64>,
-}
-
-/// What the handshake agreed on.
-#[derive(Clone, Debug)]
-pub struct TlsFacts {
-    /// `TLSv1.3`.
-    pub version: &'static str,
-    /// Key-exchange group.
-    pub group: &'static str,
-    /// Cipher suite.
-    pub cipher: &'static str,
-    /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
-    pub root: Arc<str>,
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug)]
-pub struct Ending {
-    /// Allowed or denied.
-    pub decision: Decision,
-    /// Bounded label; `-` when there is nothing to say.
-    pub reason: &'static str,
-    /// The same in the few words that Istio's metrics have for it.
-    pub flag: ResponseFlag,
-    /// What an operator can do about it; empty when nothing.
-    pub hint: &'static str,
-    /// Details of a failure, for the log only.
-    pub error: Option<String>,
-}
 
 /// One connection, open until it is finished or dropped.
 pub struct ConnRecord {
@@ -112,7 +26,7 @@ pub struct ConnRecord {
     pub peer: Option<SpiffeId>,
     /// Outbound: the destination's service, if the configuration knows it.
     pub service: Option<Arc<Service>>,
-    /// Where the app is; set by [`ConnRecord::name_app`]. Boxed, since a record is held as long as its connection.
+    /// Where the app is; set by [`ConnRecord::set_app`]. Boxed, since a record is held as long as its connection.
     pub(crate) app: Option<Box<SocketAddr>>,
     /// The workload's port.
     pub port: Option<u16>,
@@ -130,11 +44,11 @@ pub struct ConnRecord {
     pub sni: Option<String>,
     /// Bytes moved.
     pub bytes: Bytes,
-    id: u64,
+    pub(crate) id: u64,
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
-    admitted: Option<Arc<Open>>,
-    ended: bool,
+    pub(crate) admitted: Option<Arc<Open>>,
+    pub(crate) ended: bool,
 }
 
 /// Numbers the connections of this process, so that lines of one connection can be found.
@@ -175,7 +89,7 @@ impl ConnRecord {
     }
 
     /// Where the app of an inbound connection is, for those forms of the access log that say so.
-    pub fn name_app(&mut self, app: SocketAddr) {
+    pub fn set_app(&mut self, app: SocketAddr) {
         if self.metrics.access.names_upstream() {
             self.app = Some(Box::new(app));
         }
@@ -203,7 +117,7 @@ impl ConnRecord {
     pub fn admit(&mut self) {
         if let Some(port) = self.port {
             // Somebody accepted there, so it is a port and not a number that a client made up.
-            self.metrics.ports.know(port);
+            self.metrics.ports.allow(port);
         }
         let edge = self.edge();
         edge.opened();
@@ -232,68 +146,11 @@ impl ConnRecord {
         self.metrics.truncated_after_close.with(&[self.direction.reporter()]).add(1);
     }
 
-    /// Closes the record: counters and one access-log line.
-    pub fn finish(mut self, ending: &Ending) {
-        self.end(ending);
-    }
-
-    fn edge(&self) -> Arc<Edge> {
+    pub(crate) fn edge(&self) -> Arc<Edge> {
         let peer = self.peer.clone().map_or(Principal::Unknown, Principal::Id);
         let mutual_tls = self.peer.is_some();
         let key = EdgeKey { direction: self.direction, peer, service: self.service.clone(), mutual_tls };
         self.metrics.tcp.edge(key)
-    }
-
-    fn end(&mut self, ending: &Ending) {
-        if self.ended {
-            return;
-        }
-        self.ended = true;
-        if let Some(gauge) = self.metrics.open.get(self.direction as usize) {
-            gauge.dec();
-        }
-        let admitted = self.admitted.take();
-        match &admitted {
-            Some(open) => {
-                open.flush();
-                self.metrics.tcp.open().remove(self.id);
-                open.edge.closed(ending.flag);
-            }
-            // Who went away by itself was neither refused nor failed.
-            None if ending.flag == ResponseFlag::Abandoned => {}
-            None => self.edge().failed(ending.flag),
-        }
-        self.count(ending);
-        access::write(self, ending, admitted.is_some());
-    }
-
-    fn count(&self, ending: &Ending) {
-        let metrics = &self.metrics;
-        let port = self.port.map_or(Cow::Borrowed("-"), |port| metrics.ports.label(port));
-        let decision = ending.decision.as_str();
-        let labels = [&*port, self.mode, decision, ending.reason, &*self.policy, self.transport];
-        metrics.decisions.with(&labels).add(1);
-        if self.direction == Direction::Inbound && self.peer.is_none() {
-            metrics.no_mtls.with(&[self.no_mtls.unwrap_or(ending.reason)]).add(1);
-        }
-    }
-}
-
-impl Drop for ConnRecord {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        if thread::panicking() {
-            self.metrics.panics.with(&[self.direction.reporter()]).add(1);
-            let hint =
-                "a mistake in this proxy ended this connection alone; please report it with the line that says panic";
-            let (decision, error) = (Decision::Deny, panics::place());
-            return self.end(&Ending { decision, reason: "panic", hint, flag: ResponseFlag::None, error });
-        }
-        let decision = if self.admitted.is_some() { Decision::Allow } else { Decision::Deny };
-        let hint = "the proxy ended, or a task was cancelled, while the connection lived";
-        self.end(&Ending { decision, reason: "shutdown", hint, flag: ResponseFlag::None, error: None });
     }
 }
 
@@ -301,6 +158,7 @@ impl Drop for ConnRecord {
 mod tests {
     use super::*;
     use crate::names::tests::own;
+    use crate::outcome::{Decision, Ending, ResponseFlag};
 
     fn record(metrics: &Metrics, direction: Direction) -> ConnRecord {
         ConnRecord::open(metrics, direction, "127.0.0.1:9".parse().unwrap())
@@ -370,7 +228,7 @@ mod tests {
         assert!(metrics.open_connections().is_empty());
     }
 
-    /// Peers choose their names, and must not choose how large the metrics get.
+    /// Peers choose their identities, and must not choose how large our metrics get.
     #[test]
     fn ten_thousand_identities_leave_the_metrics_flat() {
         let metrics = Metrics::new("0.0.0", own()).unwrap();
@@ -412,7 +270,7 @@ mod tests {
             one.port = Some(port);
             one.finish(&ending(Decision::Deny, "x", ResponseFlag::Deny));
         };
-        metrics.know_port(8080);
+        metrics.allow_port_label(8080);
         refused(8080);
         (1000..2000).for_each(refused);
         assert_eq!(value(&metrics, &["decisions_total", "port=\"8080\""]), Some(1.0));

@@ -9,13 +9,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter as ProtoCounter, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Counter as ProtoCounter, Metric, MetricFamily, MetricType};
 
-use crate::names::{EdgeKey, LABELS, Own, Principal, values};
+use crate::edge::{Edge, KINDS, lock};
+use crate::names::{EdgeKey, LABELS, LocalWorkload, Principal};
 use crate::open::{Open, OpenConnections};
 
 /// Authenticated peers that have a series of their own at once.
@@ -23,159 +24,12 @@ pub const MAX_PRINCIPALS: usize = 1000;
 /// An edge without a connection for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Why a connection ended early, in ztunnel's words.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ResponseFlag {
-    /// It ended as it should.
-    None,
-    /// Policy refused it, or closed it.
-    Deny,
-    /// The destination could not be reached.
-    Connect,
-    /// The handshake failed.
-    TlsFailure,
-    /// There was no usable identity of our own.
-    IdentityError,
-    /// The client went away by itself before anything was decided: nobody's failure, so it is counted as none.
-    Abandoned,
-}
-
-impl ResponseFlag {
-    /// Those that are counted.
-    const ALL: [Self; 5] = [Self::None, Self::Deny, Self::Connect, Self::TlsFailure, Self::IdentityError];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::None | Self::Abandoned => "-",
-            Self::Deny => "DENY",
-            Self::Connect => "CONNECT",
-            Self::TlsFailure => "TLS_FAILURE",
-            Self::IdentityError => "IDENTITY_ERROR",
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Opened,
-    Closed,
-    Failed,
-    Received,
-    Sent,
-}
-
-const KINDS: [(Kind, &str, &str); 5] = [
-    (Kind::Opened, "istio_tcp_connections_opened_total", "Connections that reached the other side."),
-    (Kind::Closed, "istio_tcp_connections_closed_total", "Opened connections that have ended."),
-    (Kind::Failed, "istio_tcp_connections_failed_total", "Connections that were refused or could not be made."),
-    (Kind::Received, "istio_tcp_received_bytes_total", "Bytes from client to server, for both reporters."),
-    (Kind::Sent, "istio_tcp_sent_bytes_total", "Bytes from server to client, for both reporters."),
-];
-
-/// The counters of one edge.
-pub(crate) struct Edge {
-    labels: Vec<LabelPair>,
-    opened: AtomicU64,
-    closed: [AtomicU64; ResponseFlag::ALL.len()],
-    failed: [AtomicU64; ResponseFlag::ALL.len()],
-    received: AtomicU64,
-    sent: AtomicU64,
-    used: Mutex<Instant>,
-}
-
-impl Edge {
-    fn new(own: &Own, key: &EdgeKey) -> Self {
-        let labels = LABELS.iter().zip(values(own, key)).map(|(name, value)| pair(name, value)).collect();
-        Self {
-            labels,
-            opened: AtomicU64::new(0),
-            closed: Default::default(),
-            failed: Default::default(),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            used: Mutex::new(Instant::now()),
-        }
-    }
-
-    pub(crate) fn opened(&self) {
-        self.opened.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn closed(&self, flag: ResponseFlag) {
-        add(&self.closed, flag);
-        *lock(&self.used) = Instant::now();
-    }
-
-    pub(crate) fn failed(&self, flag: ResponseFlag) {
-        add(&self.failed, flag);
-        *lock(&self.used) = Instant::now();
-    }
-
-    /// Bytes that have passed since the last call.
-    pub(crate) fn moved(&self, received: u64, sent: u64) {
-        self.received.fetch_add(received, Ordering::Relaxed);
-        self.sent.fetch_add(sent, Ordering::Relaxed);
-    }
-
-    fn idle_since(&self) -> Instant {
-        *lock(&self.used)
-    }
-
-    fn write(&self, kind: Kind, metrics: &mut Vec<Metric>) {
-        let mut metric = |flag: ResponseFlag, counter: &AtomicU64| {
-            let mut labels = self.labels.clone();
-            labels.push(pair("response_flags", flag.label().to_owned()));
-            let mut value = ProtoCounter::default();
-            // A float counts exactly up to 2^53, some 9 PB of traffic.
-            #[allow(clippy::cast_precision_loss)]
-            value.set_value(counter.load(Ordering::Relaxed) as f64);
-            let mut metric = Metric::default();
-            metric.set_label(labels);
-            metric.set_counter(value);
-            metrics.push(metric);
-        };
-        let opened = self.opened.load(Ordering::Relaxed) > 0;
-        match kind {
-            Kind::Opened if opened => metric(ResponseFlag::None, &self.opened),
-            Kind::Received if opened => metric(ResponseFlag::None, &self.received),
-            Kind::Sent if opened => metric(ResponseFlag::None, &self.sent),
-            Kind::Closed | Kind::Failed => {
-                let counters = if matches!(kind, Kind::Closed) { &self.closed } else { &self.failed };
-                for (flag, counter) in ResponseFlag::ALL.into_iter().zip(counters) {
-                    if counter.load(Ordering::Relaxed) > 0 {
-                        metric(flag, counter);
-                    }
-                }
-            }
-            Kind::Opened | Kind::Received | Kind::Sent => {}
-        }
-    }
-}
-
-fn add(counters: &[AtomicU64; ResponseFlag::ALL.len()], flag: ResponseFlag) {
-    if let Some(counter) = counters.get(flag as usize) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn pair(name: &str, value: String) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value);
-    pair
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Only whole values are stored, so what a panic left behind is still one.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// All edges, and the connections that are open on them.
 #[derive(Clone)]
 pub(crate) struct TcpMetrics(Arc<Shared>);
 
 struct Shared {
-    own: Own,
+    own: LocalWorkload,
     descs: Vec<Desc>,
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
     open: OpenConnections,
@@ -183,7 +37,7 @@ struct Shared {
 }
 
 impl TcpMetrics {
-    pub(crate) fn new(own: Own) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(own: LocalWorkload) -> Result<Self, prometheus::Error> {
         let mut names: Vec<String> = LABELS.iter().map(|name| (*name).to_owned()).collect();
         names.push("response_flags".to_owned());
         let desc = |name: &str, help: &str| Desc::new(name.to_owned(), help.to_owned(), names.clone(), HashMap::new());
@@ -193,7 +47,7 @@ impl TcpMetrics {
         Ok(Self(Arc::new(Shared { own, descs, edges: Mutex::default(), open, crowded_out: AtomicU64::new(0) })))
     }
 
-    pub(crate) fn own(&self) -> &Own {
+    pub(crate) fn own(&self) -> &LocalWorkload {
         &self.0.own
     }
 

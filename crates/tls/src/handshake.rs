@@ -191,6 +191,13 @@ impl HandshakeError {
         }
     }
 
+    /// Whether the peer's first bytes are not TLS at all: the peer speaks plaintext.
+    #[must_use]
+    pub const fn is_not_tls(&self) -> bool {
+        use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+        matches!(self, Self::Protocol(Error::InvalidMessage(InvalidContentType | UnknownProtocolVersion)))
+    }
+
     /// Classifies an error of the socket.
     pub(crate) fn of_socket(error: io::Error) -> Self {
         match error.kind() {

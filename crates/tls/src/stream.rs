@@ -82,7 +82,9 @@ pub enum StreamFault {
     /// The peer sent an alert. On the client's side of TLS 1.3 this is how a server refuses our certificate: after what was
     /// for us the end of the handshake.
     PeerAlert(AlertDescription),
-    /// The peer broke the protocol, or bytes were changed on the way.
+    /// A record does not authenticate: it was changed, replayed or reordered on the way.
+    BadRecord,
+    /// The peer broke the protocol.
     Protocol,
     /// The connection was reset.
     Reset,
@@ -95,13 +97,20 @@ impl StreamFault {
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match (tls_error(error), error.kind()) {
-            (Some(Error::AlertReceived(alert)), _) => Self::PeerAlert(*alert),
-            (Some(_), _) => Self::Protocol,
+            (Some(error), _) => Self::of_tls(error),
             (None, io::ErrorKind::UnexpectedEof) => Self::Truncated,
             (None, io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe) => {
                 Self::Reset
             }
             (None, _) => Self::Io,
+        }
+    }
+
+    const fn of_tls(error: &Error) -> Self {
+        match error {
+            Error::AlertReceived(alert) => Self::PeerAlert(*alert),
+            Error::DecryptError => Self::BadRecord,
+            _ => Self::Protocol,
         }
     }
 
@@ -111,6 +120,7 @@ impl StreamFault {
         match self {
             Self::Truncated => "truncated",
             Self::PeerAlert(_) => "peer_alert",
+            Self::BadRecord => "bad_record",
             Self::Protocol => "protocol",
             Self::Reset => "reset",
             Self::Io => "io",
@@ -122,7 +132,7 @@ impl StreamFault {
     pub const fn alert(self) -> Option<&'static str> {
         match self {
             Self::PeerAlert(alert) => Some(alert_name(alert)),
-            Self::Truncated | Self::Protocol | Self::Reset | Self::Io => None,
+            Self::Truncated | Self::BadRecord | Self::Protocol | Self::Reset | Self::Io => None,
         }
     }
 }
@@ -146,6 +156,13 @@ impl<IO> Stream<IO> {
     /// What the handshake agreed on; not known any more behind [`Stream::established`].
     pub(crate) fn state(&self) -> Option<&CommonState> {
         self.0.session.state()
+    }
+
+    /// What broke TLS on this stream, if anything did. It stays broken, so this can be asked after the stream has failed, also
+    /// where the error that came first was one of the socket.
+    #[must_use]
+    pub fn fault(&self) -> Option<StreamFault> {
+        self.0.failed.as_ref().map(StreamFault::of_tls)
     }
 
     /// The connection underneath, for addresses and socket options.

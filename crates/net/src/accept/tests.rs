@@ -13,9 +13,9 @@ fn bound() -> (StdListener, SocketAddr) {
     (listener, address)
 }
 
-fn acceptor(permits: &Arc<Semaphore>) -> (Acceptor, SocketAddr) {
+fn acceptor() -> (Acceptor, SocketAddr) {
     let (listener, address) = bound();
-    (Acceptor::new(listener, Arc::clone(permits)).unwrap(), address)
+    (Acceptor::new(listener).unwrap(), address)
 }
 
 /// Polls once, without a waker.
@@ -24,9 +24,8 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 }
 
 #[tokio::test]
-async fn an_accepted_connection_is_configured_and_counted() {
-    let permits = Arc::new(Semaphore::new(2));
-    let (mut acceptor, address) = acceptor(&permits);
+async fn an_accepted_connection_is_configured() {
+    let (mut acceptor, address) = acceptor();
     let client = TcpStream::connect(address).await.unwrap();
     let accepted = acceptor.accept().await.unwrap();
     assert_eq!(accepted.client.get(), client.local_addr().unwrap());
@@ -37,44 +36,11 @@ async fn an_accepted_connection_is_configured_and_counted() {
     assert_eq!(socket.tcp_keepalive_interval().unwrap(), socket::KEEPALIVE_INTERVAL);
     assert_eq!(socket.tcp_keepalive_retries().unwrap(), socket::KEEPALIVE_PROBES);
     assert_eq!(socket.tcp_notsent_lowat().unwrap(), socket::UNSENT);
-    assert_eq!(permits.available_permits(), 1);
-    drop(accepted);
-    assert_eq!(permits.available_permits(), 2);
-}
-
-#[tokio::test]
-async fn idle_listeners_hold_no_permit() {
-    let permits = Arc::new(Semaphore::new(1));
-    let (mut idle, _) = acceptor(&permits);
-    let (mut busy, address) = acceptor(&permits);
-    let mut waiting = pin!(idle.accept());
-    assert!(poll_once(waiting.as_mut()).is_pending());
-    assert_eq!(permits.available_permits(), 1);
-    let _client = TcpStream::connect(address).await.unwrap();
-    let accepted = busy.accept().await.unwrap();
-    assert_eq!(permits.available_permits(), 0);
-    drop(accepted);
-    assert!(poll_once(waiting.as_mut()).is_pending());
-    assert_eq!(permits.available_permits(), 1);
-}
-
-#[tokio::test]
-async fn over_the_limit_a_connection_comes_without_a_permit_until_one_ends() {
-    let permits = Arc::new(Semaphore::new(1));
-    let (mut acceptor, address) = acceptor(&permits);
-    let _clients = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
-    let first = acceptor.accept().await.unwrap();
-    assert!(first.permit.is_some());
-    assert!(acceptor.accept().await.unwrap().permit.is_none());
-    drop(first);
-    let _third = TcpStream::connect(address).await.unwrap();
-    assert!(acceptor.accept().await.unwrap().permit.is_some());
 }
 
 #[tokio::test]
 async fn a_dropped_accept_loses_no_connection() {
-    let permits = Arc::new(Semaphore::new(9));
-    let (mut acceptor, address) = acceptor(&permits);
+    let (mut acceptor, address) = acceptor();
     assert!(poll_once(acceptor.accept()).is_pending());
     let client = TcpStream::connect(address).await.unwrap();
     let accepted = acceptor.accept().await.unwrap();
@@ -88,11 +54,11 @@ async fn pauses_double_up_to_a_second_and_start_again_after_a_success() {
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
     let start = Instant::now();
     backoff.wait().await;
-    assert_eq!(start.elapsed(), MAX_PAUSE);
+    assert_eq!(start.elapsed(), MAX_BACKOFF);
     backoff.wait().await;
-    assert_eq!(start.elapsed(), MAX_PAUSE, "one pause for one failure");
+    assert_eq!(start.elapsed(), MAX_BACKOFF, "one pause for one failure");
     backoff.reset();
-    assert_eq!(backoff.increase(), MIN_PAUSE);
+    assert_eq!(backoff.increase(), MIN_BACKOFF);
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +68,7 @@ async fn a_dropped_pause_is_not_a_shorter_one() {
     let start = Instant::now();
     assert!(poll_once(backoff.wait()).is_pending());
     backoff.wait().await;
-    assert!(start.elapsed() >= MIN_PAUSE);
+    assert!(start.elapsed() >= MIN_BACKOFF);
 }
 
 #[test]

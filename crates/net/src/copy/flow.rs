@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
-use super::{FlowEnd, Stage};
+use super::{FlowEnd, IoOperation};
 use crate::duplex::{Duplex, MAX_SPARE_ROOM};
 use crate::pool::{BUFFER_SIZE, Buffer};
 
@@ -17,7 +17,7 @@ const ROUNDS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Flow {
     /// Bytes that were read and not written yet.
-    in_hand: Option<InHand>,
+    unwritten: Option<Unwritten>,
     state: State,
     /// The writer took bytes that it may still hold (a TLS stream whose socket is full).
     unflushed: bool,
@@ -27,7 +27,7 @@ pub(super) struct Flow {
 
 /// A borrowed buffer whose bytes from `start` to `end` are to be written. Never empty.
 #[derive(Debug)]
-struct InHand {
+struct Unwritten {
     buffer: Buffer,
     start: usize,
     end: usize,
@@ -43,27 +43,27 @@ enum State {
     Failed,
 }
 
-/// A stream failed: the one read from if the stage is `Read`, else the one written to.
+/// A stream failed: the one read from if the operation is `Read`, else the one written to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Fault {
-    pub(super) stage: Stage,
+pub(super) struct FlowFault {
+    pub(super) operation: IoOperation,
     pub(super) kind: io::ErrorKind,
 }
 
-impl Fault {
-    fn new(stage: Stage) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self { stage, kind: error.kind() }
+impl FlowFault {
+    fn new(operation: IoOperation) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { operation, kind: error.kind() }
     }
 
     /// The stream knows that more was to come.
-    pub(super) fn is_cut_off(self) -> bool {
-        self.stage == Stage::Read && self.kind == io::ErrorKind::UnexpectedEof
+    pub(super) fn is_truncation(self) -> bool {
+        self.operation == IoOperation::Read && self.kind == io::ErrorKind::UnexpectedEof
     }
 }
 
 impl Flow {
     pub(super) const fn new() -> Self {
-        Self { in_hand: None, state: State::Copying, unflushed: false, moved: false }
+        Self { unwritten: None, state: State::Copying, unflushed: false, moved: false }
     }
 
     pub(super) const fn end(&self) -> FlowEnd {
@@ -80,7 +80,7 @@ impl Flow {
 
     /// The reader has ended and all its bytes have been given to the writer.
     pub(super) const fn has_delivered_end(&self) -> bool {
-        matches!(self.state, State::Ending(_) | State::Ended(_)) && self.in_hand.is_none()
+        matches!(self.state, State::Ending(_) | State::Ended(_)) && self.unwritten.is_none()
     }
 
     /// Whether anything has moved since the last call.
@@ -99,13 +99,13 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
-        (count, pass_on_end): (&AtomicU64, PassOnEnd),
+        (count, end_propagation): (&AtomicU64, EndPropagation),
         spare: &mut Option<Buffer>,
-    ) -> Poll<Result<(), Fault>> {
-        let result = self.advance(cx, (reader, writer), (count, pass_on_end), spare);
+    ) -> Poll<Result<(), FlowFault>> {
+        let result = self.advance(cx, (reader, writer), (count, end_propagation), spare);
         if let Poll::Ready(Err(_)) = result {
             self.state = State::Failed;
-            self.in_hand = None;
+            self.unwritten = None;
         }
         result
     }
@@ -114,23 +114,23 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
-        (count, pass_on_end): (&AtomicU64, PassOnEnd),
+        (count, end_propagation): (&AtomicU64, EndPropagation),
         spare: &mut Option<Buffer>,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), FlowFault>> {
         for _ in 0..ROUNDS {
-            ready!(self.write(cx, (writer, count), spare)).map_err(Fault::new(Stage::Write))?;
+            ready!(self.write(cx, (writer, count), spare)).map_err(FlowFault::new(IoOperation::Write))?;
             match self.state {
                 State::Copying => {
-                    if self.read(cx, reader, spare).map_err(Fault::new(Stage::Read))?.is_pending() {
+                    if self.read(cx, reader, spare).map_err(FlowFault::new(IoOperation::Read))?.is_pending() {
                         // Nothing to add, so what the writer holds back goes out now.
-                        ready!(self.flush(cx, writer)).map_err(Fault::new(Stage::Write))?;
+                        ready!(self.flush(cx, writer)).map_err(FlowFault::new(IoOperation::Write))?;
                         return Poll::Pending;
                     }
                 }
-                State::Ending(_) if pass_on_end == PassOnEnd::No => self.state = State::Failed,
+                State::Ending(_) if end_propagation == EndPropagation::No => self.state = State::Failed,
                 State::Ending(end) => {
                     writer.before_shutdown();
-                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Fault::new(Stage::Shutdown))?;
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(FlowFault::new(IoOperation::Shutdown))?;
                     self.moved = true;
                     self.state = State::Ended(end);
                 }
@@ -138,7 +138,7 @@ impl Flow {
             }
         }
         // Whoever has to wait for a turn holds no buffer meanwhile, if the writer lets it.
-        ready!(self.write(cx, (writer, count), spare)).map_err(Fault::new(Stage::Write))?;
+        ready!(self.write(cx, (writer, count), spare)).map_err(FlowFault::new(IoOperation::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -151,14 +151,14 @@ impl Flow {
         spare: &mut Option<Buffer>,
     ) -> io::Result<Poll<()>> {
         const { assert!(R::SPARE_ROOM <= MAX_SPARE_ROOM, "a buffer has no room for that") };
-        let mut buffer = spare.take().unwrap_or_else(Buffer::lend);
+        let mut buffer = spare.take().unwrap_or_else(Buffer::take);
         let mut space = ReadBuf::new(buffer.get_mut(..BUFFER_SIZE + R::SPARE_ROOM).unwrap_or_default());
         let polled = Pin::new(reader).poll_read(cx, &mut space)?;
         let end = space.filled().len();
         if polled.is_ready() {
             self.moved = true;
             if end > 0 {
-                self.in_hand = Some(InHand { buffer, start: 0, end });
+                self.unwritten = Some(Unwritten { buffer, start: 0, end });
                 return Ok(Poll::Ready(()));
             }
             self.state = State::Ending(FlowEnd::Finished);
@@ -174,8 +174,8 @@ impl Flow {
         (writer, count): (&mut W, &AtomicU64),
         spare: &mut Option<Buffer>,
     ) -> Poll<io::Result<()>> {
-        while let Some(in_hand) = &mut self.in_hand {
-            let bytes = in_hand.buffer.get(in_hand.start..in_hand.end).unwrap_or_default();
+        while let Some(unwritten) = &mut self.unwritten {
+            let bytes = unwritten.buffer.get(unwritten.start..unwritten.end).unwrap_or_default();
             let written = ready!(Pin::new(&mut *writer).poll_write(cx, bytes))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -183,9 +183,9 @@ impl Flow {
             count.fetch_add(u64::try_from(written).unwrap_or(u64::MAX), Ordering::Relaxed);
             self.moved = true;
             self.unflushed = true;
-            in_hand.start += written;
-            if in_hand.start >= in_hand.end {
-                *spare = self.in_hand.take().map(|in_hand| in_hand.buffer);
+            unwritten.start += written;
+            if unwritten.start >= unwritten.end {
+                *spare = self.unwritten.take().map(|unwritten| unwritten.buffer);
             }
         }
         Poll::Ready(Ok(()))
@@ -202,7 +202,7 @@ impl Flow {
 
 /// What becomes of a clean end of the reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum PassOnEnd {
+pub(super) enum EndPropagation {
     /// The writer is told.
     Yes,
     /// It just ends the direction; the writer is to be reset later.

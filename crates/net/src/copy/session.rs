@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::flow::{Fault, Flow, PassOnEnd};
-use super::{ByteCounts, Copied, CopyEnd, CopyLimits, Side, Stage};
+use super::flow::{EndPropagation, Flow, FlowFault};
+use super::{ByteCounts, Copied, CopyEnd, CopyLimits, IoOperation, Side};
 use crate::duplex::Duplex;
 use crate::pool::Buffer;
 
 /// How long a side that failed while we wrote to it may stay silent before what it sent earlier counts as read to its
 /// end. The kernel tells at once; this is for streams that do not.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FAILED_SIDE_DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Session<'a, D, U> {
     downstream: &'a mut D,
@@ -51,11 +51,11 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
             // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
             // the other hand, depends on the other direction, so that is judged when both have been polled.
             let upwards = self.poll_from_downstream(cx, &mut spare);
-            let mut again = self.note_failure(Side::Downstream, upwards);
+            let mut again = self.record_failure(Side::Downstream, upwards);
             let downwards = self.poll_from_upstream(cx, &mut spare);
-            again |= self.note_failure(Side::Upstream, downwards);
-            again |= self.judge_cut_off(Side::Downstream, upwards);
-            again |= self.judge_cut_off(Side::Upstream, downwards);
+            again |= self.record_failure(Side::Upstream, downwards);
+            again |= self.handle_truncation(Side::Downstream, upwards);
+            again |= self.handle_truncation(Side::Upstream, downwards);
             if !again {
                 break;
             }
@@ -69,35 +69,35 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         }
     }
 
-    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<Fault> {
-        let how = (&*self.counts.from_downstream, self.pass_on_end());
+    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<FlowFault> {
+        let how = (&*self.counts.from_downstream, self.end_propagation());
         let ends = (&mut *self.downstream, &mut *self.upstream);
         fault(self.from_downstream.poll(cx, ends, how, spare))
     }
 
-    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<Fault> {
-        let how = (&*self.counts.from_upstream, self.pass_on_end());
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<FlowFault> {
+        let how = (&*self.counts.from_upstream, self.end_propagation());
         let ends = (&mut *self.upstream, &mut *self.downstream);
         fault(self.from_upstream.poll(cx, ends, how, spare))
     }
 
     /// After a failure the other side is going to be reset; a clean end before that would be a lie.
-    const fn pass_on_end(&self) -> PassOnEnd {
-        if self.failure.is_some() { PassOnEnd::No } else { PassOnEnd::Yes }
+    const fn end_propagation(&self) -> EndPropagation {
+        if self.failure.is_some() { EndPropagation::No } else { EndPropagation::Yes }
     }
 
     /// Takes note of a failure, other than a cut-off, in the direction that reads from `reader`. True if the directions
     /// are to be polled again because of it.
-    fn note_failure(&mut self, reader: Side, fault: Option<Fault>) -> bool {
+    fn record_failure(&mut self, reader: Side, fault: Option<FlowFault>) -> bool {
         match fault {
-            Some(fault) if !fault.is_cut_off() => self.fail(reader, fault),
+            Some(fault) if !fault.is_truncation() => self.fail(reader, fault),
             _ => false,
         }
     }
 
     /// The same for a cut-off. It is no failure if our direction to the reader had ended already.
-    fn judge_cut_off(&mut self, reader: Side, fault: Option<Fault>) -> bool {
-        let Some(fault) = fault.filter(|fault| fault.is_cut_off()) else {
+    fn handle_truncation(&mut self, reader: Side, fault: Option<FlowFault>) -> bool {
+        let Some(fault) = fault.filter(|fault| fault.is_truncation()) else {
             return false;
         };
         let (flow, opposite) = match reader {
@@ -112,11 +112,11 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     }
 
     /// The first failure is the cause, later ones are its consequences.
-    fn fail(&mut self, reader: Side, fault: Fault) -> bool {
+    fn fail(&mut self, reader: Side, fault: FlowFault) -> bool {
         if self.failure.is_some() {
             return false;
         }
-        let side = if fault.stage == Stage::Read { reader } else { reader.other() };
+        let side = if fault.operation == IoOperation::Read { reader } else { reader.other() };
         self.failure = Some((side, failure(side, fault)));
         true
     }
@@ -135,7 +135,7 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     fn limit(&self) -> Option<(Duration, CopyEnd)> {
         let idle = self.limits.idle.map(|idle| (idle, CopyEnd::IdleTimeout));
         if let Some((_, end)) = self.failure {
-            return Some((LAST_WORDS, end));
+            return Some((FAILED_SIDE_DRAIN, end));
         }
         if !(self.from_downstream.has_delivered_end() || self.from_upstream.has_delivered_end()) {
             return idle;
@@ -171,22 +171,22 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     }
 }
 
-fn fault(polled: Poll<Result<(), Fault>>) -> Option<Fault> {
+fn fault(polled: Poll<Result<(), FlowFault>>) -> Option<FlowFault> {
     match polled {
         Poll::Ready(Err(fault)) => Some(fault),
         Poll::Ready(Ok(())) | Poll::Pending => None,
     }
 }
 
-fn failure(side: Side, fault: Fault) -> CopyEnd {
-    let Fault { stage, kind } = fault;
-    match (stage, kind) {
-        _ if fault.is_cut_off() => CopyEnd::Truncated { by: side },
+fn failure(side: Side, fault: FlowFault) -> CopyEnd {
+    let FlowFault { operation, kind } = fault;
+    match (operation, kind) {
+        _ if fault.is_truncation() => CopyEnd::Truncated { by: side },
         // On a socket that was whole until now these all mean that the peer's side of it is gone.
         (_, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
             CopyEnd::Reset { by: side }
         }
-        (Stage::Shutdown, ErrorKind::NotConnected) => CopyEnd::Reset { by: side },
-        _ => CopyEnd::Error { side, stage, kind },
+        (IoOperation::Shutdown, ErrorKind::NotConnected) => CopyEnd::Reset { by: side },
+        _ => CopyEnd::Error { side, operation, kind },
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use self::rig::{Noise, Rig, pipe, run, tcp_pair};
 use super::*;
-use crate::pool::{BUFFER_SIZE, buffers_lent};
+use crate::pool::{BUFFER_SIZE, buffers_in_use};
 
 mod rig;
 
@@ -87,7 +87,7 @@ proptest! {
         runtime.block_on(async {
             timeout(Duration::from_secs(30), both_ways(seed, up, down)).await.unwrap();
         });
-        prop_assert_eq!(buffers_lent(), 0);
+        prop_assert_eq!(buffers_in_use(), 0);
     }
 }
 
@@ -245,8 +245,8 @@ async fn a_truncation_together_with_our_own_end_is_only_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_resets_the_other_side_and_names_its_own() {
-    for (kind, write, stage) in
-        [(ErrorKind::InvalidData, false, Stage::Read), (ErrorKind::TimedOut, true, Stage::Write)]
+    for (kind, write, operation) in
+        [(ErrorKind::InvalidData, false, IoOperation::Read), (ErrorKind::TimedOut, true, IoOperation::Write)]
     {
         let (client, mut downstream, downstream_seen) = pipe(64);
         let (mut app, mut upstream, upstream_seen) = pipe(64);
@@ -259,7 +259,7 @@ async fn an_error_resets_the_other_side_and_names_its_own() {
         app.shutdown().await.unwrap();
         let copied = run(downstream, upstream, CopyLimits::default(), ByteCounts::default()).await.unwrap();
         let side = if write { Side::Downstream } else { Side::Upstream };
-        assert_eq!(copied.end, CopyEnd::Error { side, stage, kind });
+        assert_eq!(copied.end, CopyEnd::Error { side, operation, kind });
         assert_eq!((downstream_seen.reset(), upstream_seen.reset()), (!write, write));
         drop(client);
     }
@@ -354,7 +354,7 @@ async fn a_slow_reader_bounds_what_is_taken_from_the_sender() {
     }
     // The two pipes are full, and between them is one buffer at most.
     assert!(taken <= 2 * capacity + BUFFER_SIZE, "{taken} bytes taken");
-    assert_eq!(buffers_lent(), 1);
+    assert_eq!(buffers_in_use(), 1);
     assert_eq!(counts.get(), (capacity as u64, 0), "only what the reader's side took counts");
     let feed = async {
         client.write_all(&sent[taken..]).await.unwrap();
@@ -366,7 +366,7 @@ async fn a_slow_reader_bounds_what_is_taken_from_the_sender() {
     assert!(got == sent);
     drop(app);
     assert_eq!(copy.await.unwrap(), CLEAN);
-    assert_eq!(buffers_lent(), 0);
+    assert_eq!(buffers_in_use(), 0);
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn an_idle_connection_holds_no_buffer() {
         rigs.push(rig);
     }
     assert!(rigs.iter().all(|rig| !rig.copy.is_finished() && rig.counts.get() == (4, 4)));
-    assert_eq!(buffers_lent(), 0);
+    assert_eq!(buffers_in_use(), 0);
 }
 
 #[tokio::test]
@@ -391,10 +391,10 @@ async fn a_dropped_copy_gives_its_buffer_back() {
     client.write_all(&[0; 1000]).await.unwrap();
     let copy = run(downstream, upstream, CopyLimits::default(), ByteCounts::default());
     tokio::task::yield_now().await;
-    assert_eq!(buffers_lent(), 1);
+    assert_eq!(buffers_in_use(), 1);
     copy.abort();
     assert!(copy.await.unwrap_err().is_cancelled());
-    assert_eq!(buffers_lent(), 0);
+    assert_eq!(buffers_in_use(), 0);
 }
 
 /// A TLS stream may take bytes and hold them back until it is flushed.
@@ -460,7 +460,7 @@ async fn a_busy_connection_lets_others_have_a_turn() {
         assert_eq!(up, down, "both directions get the same");
         assert!((1..=turn * MIB as u64 / 2).contains(&up), "{up} bytes after {turn} turns");
     }
-    assert_eq!(buffers_lent(), 0);
+    assert_eq!(buffers_in_use(), 0);
 }
 
 #[derive(Default)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use portcullis_policy::{
-    Action, EffectivePolicy, Explanation, MeshSettings, Mode, NoTls, PeerAuthentication, PolicySet, Reason, Scope,
-    admit, decide, explain,
+    Action, EffectivePolicy, Explanation, MeshSettings, Mode, PassThroughReason, PeerAuthentication, PolicySet,
+    Refusal, Scope, admit, decide, explain,
 };
 use portcullis_wire::Opening;
 use proptest::prelude::*;
@@ -298,7 +298,7 @@ proptest! {
 
     #[test]
     fn disable_never_looks(opening in opening()) {
-        prop_assert_eq!(decide(Mode::Disable, opening), Action::PassThrough(NoTls::Disabled));
+        prop_assert_eq!(decide(Mode::Disable, opening), Action::PassThrough(PassThroughReason::Disabled));
     }
 
     #[test]
@@ -313,19 +313,18 @@ proptest! {
     #[test]
     fn the_reason_is_that_of_the_opening(mode in prop::sample::select(Mode::ALL.to_vec()), opening in opening()) {
         match decide(mode, opening) {
-            Action::Refuse(Reason::SilentClient) => prop_assert_eq!(opening, Opening::Silent),
-            Action::Refuse(Reason::PlaintextInStrict) => {
+            Action::Refuse(Refusal::SilentClient) => prop_assert_eq!(opening, Opening::Silent),
+            Action::Refuse(Refusal::PlaintextInStrict) => {
                 prop_assert_eq!((mode, opening), (Mode::Strict, Opening::Plain));
             }
-            Action::Refuse(Reason::MalformedHello) => prop_assert_eq!(opening, Opening::Malformed),
-            Action::Refuse(Reason::IncompleteHello) => {
+            Action::Refuse(Refusal::MalformedHello) => prop_assert_eq!(opening, Opening::Malformed),
+            Action::Refuse(Refusal::IncompleteHello) => {
                 prop_assert!(matches!(opening, Opening::Incomplete | Opening::UnreadTls));
             }
-            Action::Refuse(other) => prop_assert!(false, "{other}"),
-            Action::PassThrough(NoTls::Plaintext) => prop_assert_eq!(opening, Opening::Plain),
-            Action::PassThrough(NoTls::ForeignTls) => prop_assert_eq!(opening, Opening::ForeignTls),
-            Action::PassThrough(NoTls::Disabled) => prop_assert_eq!(mode, Mode::Disable),
-            Action::PassThrough(NoTls::ServerFirst) => prop_assert!(false, "no bytes decide that"),
+            Action::PassThrough(PassThroughReason::Plaintext) => prop_assert_eq!(opening, Opening::Plain),
+            Action::PassThrough(PassThroughReason::ForeignTls) => prop_assert_eq!(opening, Opening::ForeignTls),
+            Action::PassThrough(PassThroughReason::Disabled) => prop_assert_eq!(mode, Mode::Disable),
+            Action::PassThrough(PassThroughReason::ServerFirst) => prop_assert!(false, "no bytes decide that"),
             Action::Terminate => prop_assert!(mode != Mode::Disable),
         }
     }

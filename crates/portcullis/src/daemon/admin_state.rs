@@ -63,7 +63,7 @@ impl AdminState {
     pub(super) fn new(parts: Parts<'_>) -> Self {
         let Parts { start_time, settings, config_file, workers, policies, credentials, metrics, drain, requests, log } =
             parts;
-        let connections = limits::in_force(settings);
+        let connections = limits::connections(settings);
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
             start_time,

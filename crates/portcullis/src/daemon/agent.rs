@@ -10,7 +10,7 @@ use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, ReadFile};
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_config::{CaClient, Settings, WorkloadApi};
 use portcullis_policy::PolicySet;
-use portcullis_proxy::changes::Announcer;
+use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{FileContent, FileSet, Watcher};
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
@@ -33,7 +33,7 @@ pub(super) struct AgentStart<'a> {
     pub(super) settings: &'a Settings,
     pub(super) store: CredentialStore,
     pub(super) reader: CredentialReader,
-    pub(super) changed: Announcer,
+    pub(super) changed: ChangeNotifier,
 }
 
 /// Requests certificates from a CA.
@@ -63,7 +63,7 @@ pub(super) fn from_ca(
         foreign,
         connections: Box::new(move || metrics.connections_by_root()),
     };
-    let (rules, announce) = (identity_rules(settings), move || changed.announce());
+    let (rules, announce) = (identity_rules(settings), move || changed.notify());
     let (agent, monitor) = CaAgent::new(ca.clone(), rules, Clock::system(), inputs, (store, reader), announce);
     spawn_thread(agent.run())?;
     Ok((SourceStatus::agent("ca", monitor, watcher.as_ref()), watcher))
@@ -73,7 +73,7 @@ pub(super) fn from_ca(
 pub(super) fn from_workload_api(start: AgentStart<'_>, api: &WorkloadApi) -> Result<Started, Failure> {
     let AgentStart { settings, store, reader, changed } = start;
     let (foreign, watcher) = foreign(settings)?;
-    let (socket, rules, announce) = (api.socket.clone(), identity_rules(settings), move || changed.announce());
+    let (socket, rules, announce) = (api.socket.clone(), identity_rules(settings), move || changed.notify());
     let (agent, monitor) = WorkloadApiAgent::new(socket, rules, Clock::system(), foreign, (store, reader), announce);
     spawn_thread(agent.run())?;
     Ok((SourceStatus::agent("workloadApi", monitor, watcher.as_ref()), watcher))

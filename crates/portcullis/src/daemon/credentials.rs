@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portcullis_config::{IdentityFiles, IdentitySource, Settings};
 use portcullis_policy::PolicySet;
-use portcullis_proxy::changes::Announcer;
+use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{FileContent, Watcher};
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, utc};
@@ -33,7 +33,7 @@ pub(super) fn watch(
     settings: &Settings,
     set: &Arc<ArcSwap<PolicySet>>,
     metrics: &Metrics,
-    changed: Announcer,
+    changed: ChangeNotifier,
 ) -> Result<CredentialSource, Failure> {
     let (store, reader) = CredentialStore::new();
     let Some(identity) = &settings.identity else {
@@ -60,7 +60,7 @@ fn files(
     own: &IdentityFiles,
     mut key_mode: SecretFileMode,
     mut store: CredentialStore,
-    changed: Announcer,
+    changed: ChangeNotifier,
 ) -> Result<Watcher, Failure> {
     let rules = identity_rules(settings);
     let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
@@ -70,7 +70,7 @@ fn files(
         let credentials = validate(files, &domains, &rules, |key| key_mode.check(key))?;
         let not_after = credentials.not_after_unix();
         let generation = store.publish(credentials);
-        changed.announce();
+        changed.notify();
         Ok::<_, String>(format!("credentials generation {generation}, valid until {}", utc(not_after)))
     };
     watch_files("identity.files", settings, paths, loader)

@@ -27,10 +27,10 @@ use anyhow::Context as _;
 use portcullis_config::{IdentitySource, RouteMode, Settings};
 use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
-use portcullis_proxy::changes::changes;
+use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, drain};
-use portcullis_proxy::{World, engine};
-use portcullis_telemetry::{AccessLog, Metrics, Own, Service, log, panics};
+use portcullis_proxy::{ProxyParts, ProxyState, engine};
+use portcullis_telemetry::{AccessLog, LocalWorkload, Metrics, Service, log, panics};
 use tokio::time::sleep;
 
 use self::admin_state::{AdminState, Parts};
@@ -76,10 +76,10 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     // Build.
     let metrics = Metrics::with_access_log(VERSION, metric_labels(&settings), logging.access, log.output.clone())
         .context("metrics")?;
-    let (announcer, changes) = changes();
-    let policies = policies::watch(&settings, &metrics, announcer.clone())?;
-    let credentials = credentials::watch(&settings, &policies.set, &metrics, announcer.clone())?;
-    let (drain_trigger, drain_token) = drain(announcer.clone());
+    let (notifier, changes) = change_channel();
+    let policies = policies::watch(&settings, &metrics, notifier.clone())?;
+    let credentials = credentials::watch(&settings, &policies.set, &metrics, notifier.clone())?;
+    let (drain_trigger, drain_token) = drain(notifier.clone());
     let drain_trigger = Arc::new(drain_trigger);
     let admin_requests = Arc::<AdminRequests>::default();
     let admin_state = Arc::new(AdminState::new(Parts {
@@ -99,15 +99,16 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
     log_start(&settings, &policies.effective.load(), workers);
     let grace = settings.drain_grace;
-    let world = Arc::new(World::new(
+    let state = Arc::new(ProxyState::new(ProxyParts {
         settings,
-        policies.effective.clone(),
-        credentials.reader.clone(),
-        (announcer, changes),
-        metrics.clone(),
-        drain_token,
-    ));
-    let engine = listeners.start(&world).context("cannot start the data plane")?;
+        policy: policies.effective.clone(),
+        credentials: credentials.reader.clone(),
+        notifier,
+        changes,
+        metrics: metrics.clone(),
+        drain: drain_token,
+    }));
+    let engine = listeners.start(&state).context("cannot start the data plane")?;
     admin_state.started();
 
     // Serve requests until one asks to shut down; then drain, until all connections have ended, the grace period is over or
@@ -125,7 +126,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     })?;
 
     engine.join();
-    metrics.tell_held_back();
+    metrics.log_suppressed();
     drop((policies, credentials));
     tracing::info!(forced, "ended");
     Ok(if forced { Exit::DrainForced } else { Exit::Ok })
@@ -161,9 +162,9 @@ impl Control<'_> {
 }
 
 /// This workload's metric labels.
-fn metric_labels(settings: &Settings) -> Own {
+fn metric_labels(settings: &Settings) -> LocalWorkload {
     let workload = &settings.workload;
-    Own {
+    LocalWorkload {
         id: settings.own_id.clone(),
         name: workload.name.clone(),
         namespace: workload.namespace.clone(),
@@ -216,6 +217,6 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
 async fn log_suppressed_lines(metrics: Metrics) {
     loop {
         sleep(Duration::from_secs(1)).await;
-        metrics.tell_held_back();
+        metrics.log_suppressed();
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_config::{IdentitySource, Settings};
 use portcullis_istio::MeshConfig;
 use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
-use portcullis_proxy::changes::Announcer;
+use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
 
@@ -32,7 +32,7 @@ impl Policies {
 }
 
 /// Loads the folder and watches it. A set with any error in it changes nothing.
-pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) -> Result<Policies, Failure> {
+pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotifier) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
     let (effective, set) = (Arc::new(ArcSwap::from_pointee(none)), Arc::<ArcSwap<PolicySet>>::default());
     let Some(folder) = settings.policies.clone() else {
@@ -46,7 +46,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
     let loader = move |files: &[FileContent]| {
         let (policy, all, summary) = load(&settings, parsed.load(files), files.len())?;
         for port in policy.ports() {
-            metrics.know_port(port);
+            metrics.allow_port_label(port);
         }
         if files.is_empty() {
             let mode = settings.mesh.policy.default_mode.as_str();
@@ -57,7 +57,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: Announcer) 
         }
         whole.store(Arc::new(all));
         target.store(Arc::new(policy));
-        changed.announce();
+        changed.notify();
         Ok::<_, String>(summary)
     };
     let watcher =

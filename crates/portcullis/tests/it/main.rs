@@ -36,6 +36,7 @@ mod proxy_protocol;
 mod reload;
 mod schema;
 mod support;
+mod tls_faults;
 mod two_sidecars;
 mod wire;
 mod wire_cases;

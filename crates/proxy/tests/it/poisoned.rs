@@ -13,11 +13,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portcullis_config::Settings;
 use portcullis_policy::{EffectivePolicy, PolicySet};
-use portcullis_proxy::World;
-use portcullis_proxy::changes::changes;
+use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
 use portcullis_proxy::engine::{self, Engine};
-use portcullis_telemetry::{Metrics, Own, Service};
+use portcullis_proxy::{ProxyParts, ProxyState};
+use portcullis_telemetry::{LocalWorkload, Metrics, Service};
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::wait::{PATIENCE, eventually_within};
 use portcullis_tls::CredentialStore;
@@ -50,7 +50,7 @@ impl Rig {
         );
         let mut settings = portcullis_config::read(text.as_bytes(), Path::new(".")).unwrap();
         poison(&mut settings);
-        let own = Own {
+        let own = LocalWorkload {
             id: settings.own_id.clone(),
             name: "cart".to_owned(),
             namespace: "shop".to_owned(),
@@ -60,13 +60,20 @@ impl Rig {
         let metrics = Metrics::new("0.0.0", own).unwrap();
         let (mesh, labels) = (settings.mesh.policy.clone(), settings.workload.labels.clone());
         let policy = EffectivePolicy::resolve(&PolicySet::default(), &mesh, "shop", &labels);
-        let (announcer, changes) = changes();
-        let (trigger, token) = drain(announcer.clone());
+        let (notifier, changes) = change_channel();
+        let (trigger, token) = drain(notifier.clone());
         let bound = engine::bind(&settings, NonZeroUsize::MIN).unwrap();
         let policy = Arc::new(ArcSwap::from_pointee(policy));
-        let reader = CredentialStore::new().1;
-        let world = Arc::new(World::new(settings, policy, reader, (announcer, changes), metrics.clone(), token));
-        let engine = Some(bound.start(&world).unwrap());
+        let state = Arc::new(ProxyState::new(ProxyParts {
+            settings,
+            policy,
+            credentials: CredentialStore::new().1,
+            notifier,
+            changes,
+            metrics: metrics.clone(),
+            drain: token,
+        }));
+        let engine = Some(bound.start(&state).unwrap());
         Self { inbound, outbound, metrics, trigger, engine }
     }
 
@@ -114,6 +121,6 @@ fn poisoned_conn_does_not_kill() {
     rig.eventually("istio_tcp_sockets_open{reporter=\"destination\"} 0");
     assert_eq!(rig.trigger.live(), 2);
     assert!(!rig.metrics.encode().unwrap().contains("too_many_connections"));
-    let reason = portcullis_policy::Reason::Panic.label();
+    let reason = portcullis_proxy::outcome::Reason::Panic.label();
     rig.eventually(&format!("portcullis_no_mtls_reason_total{{reason=\"{reason}\"}} {}", 3 * PLACES));
 }

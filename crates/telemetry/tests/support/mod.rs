@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use portcullis_identity::SpiffeId;
-use portcullis_telemetry::{Metrics, Own, Service};
+use portcullis_telemetry::{LocalWorkload, Metrics, Service};
 
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
@@ -32,7 +32,7 @@ impl io::Write for Log {
 }
 
 pub(crate) fn metrics() -> Metrics {
-    let own = Own {
+    let own = LocalWorkload {
         id: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap(),
         name: "cart".to_owned(),
         namespace: "shop".to_owned(),

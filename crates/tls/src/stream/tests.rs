@@ -228,7 +228,7 @@ async fn an_alert_that_finds_no_room_is_sent_later() {
         assert_eq!(server.write(&sent).await.unwrap(), MAX_WRITE);
         // A record that was not sealed with the client's key.
         client.get_mut().write_all(&[&[23, 3, 3, 0, 20][..], &[7; 20]].concat()).await.unwrap();
-        assert_eq!(StreamFault::of(&server.read(&mut [0; 10]).await.unwrap_err()), StreamFault::Protocol);
+        assert_eq!(StreamFault::of(&server.read(&mut [0; 10]).await.unwrap_err()), StreamFault::BadRecord);
         let mut got = Vec::new();
         let goes_on = async {
             loop {

@@ -70,7 +70,7 @@ async fn a_large_transfer_arrives_whole_in_both_directions_at_once() {
 }
 
 #[tokio::test]
-async fn a_changed_byte_is_a_protocol_fault() {
+async fn a_record_that_does_not_authenticate_is_a_bad_record() {
     let ca = Authority::root(DOMAIN);
     let (me, web, expected) = (credentials(&ca, ME), credentials(&ca, WEB), expect(WEB));
     let (near, far) = pipe();
@@ -83,7 +83,7 @@ async fn a_changed_byte_is_a_protocol_fault() {
         .await
         .unwrap();
     let error = server.read(&mut [0; 16]).await.unwrap_err();
-    assert_eq!(StreamFault::of(&error).label(), "protocol");
+    assert_eq!((StreamFault::of(&error), server.fault()), (StreamFault::BadRecord, Some(StreamFault::BadRecord)));
     // And the one who is told so knows that it was the other's word.
     let error = client.read(&mut [0; 16]).await.unwrap_err();
     assert_eq!(StreamFault::of(&error).alert(), Some("bad_record_mac"));

@@ -1,4 +1,4 @@
-//! How a destination is reached, made once and shared by its connections.
+//! How to reach a destination: made once, and shared by all connections that take the route.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use portcullis_config::RouteMode;
 use portcullis_telemetry::Service;
 use portcullis_tls::client::Sni;
 
-/// A mode with what the configuration knows of the destination.
+/// The mode of a route, and what the configuration says of its destination.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Way {
+pub(crate) struct ResolvedRoute {
     pub(crate) mode: RouteMode,
     /// For metrics: the configured name, or by convention the service account of the first expected identity.
     pub(crate) service: Option<Arc<Service>>,
@@ -16,7 +16,7 @@ pub(crate) struct Way {
     sni_suffix: Option<String>,
 }
 
-impl Way {
+impl ResolvedRoute {
     pub(crate) fn new(mode: RouteMode, name: Option<&str>) -> Arc<Self> {
         let first = match &mode {
             RouteMode::Mtls(expected) => expected.iter().next().and_then(|id| id.istio()),
@@ -49,14 +49,14 @@ mod tests {
     fn the_service_is_named_or_follows_from_the_identity() {
         let mtls = |id: &str| RouteMode::Mtls(ExpectedIds::new([SpiffeId::parse(id).unwrap()]).unwrap());
         let istio = "spiffe://cluster.local/ns/shop/sa/cart-sa";
-        let named = Way::new(mtls(istio), Some("cart"));
+        let named = ResolvedRoute::new(mtls(istio), Some("cart"));
         assert_eq!(named.service.as_deref(), Some(&Service::new("cart", "shop")));
         assert_eq!(named.sni(80), Sni::parse("outbound_.80_._.cart.shop.svc.cluster.local").ok());
-        let unnamed = Way::new(mtls(istio), None);
+        let unnamed = ResolvedRoute::new(mtls(istio), None);
         assert_eq!(unnamed.service.as_deref(), Some(&Service::new("cart-sa", "shop")));
         assert_eq!(unnamed.sni(80), None);
-        assert_eq!(Way::new(RouteMode::Plaintext, None).service, None);
-        let foreign = Way::new(mtls("spiffe://partner.example/billing"), Some("billing"));
+        assert_eq!(ResolvedRoute::new(RouteMode::Plaintext, None).service, None);
+        let foreign = ResolvedRoute::new(mtls("spiffe://partner.example/billing"), Some("billing"));
         assert_eq!(foreign.service.as_deref(), Some(&Service::without_namespace("billing")));
     }
 }

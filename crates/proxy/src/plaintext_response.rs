@@ -1,6 +1,5 @@
-//! What a client is told that speaks plaintext HTTP/1 where mTLS is required, if the configuration wants that: one answer,
-//! so that whoever looks at it knows what it means that the connection is closed. It names no policy and no workload, since
-//! nobody knows who reads it.
+//! The response to plaintext HTTP/1 on a STRICT port, if `inbound.httpHint` asks for it: one fixed response that explains why
+//! the connection is closed. It names no policy and no workload, since its reader is not authenticated.
 
 use std::io;
 use std::time::Duration;
@@ -10,18 +9,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-/// How long the client has for the rest of what it sends: with unread bytes, closing is a reset, which would take the answer
-/// from it.
+/// How long the rest of what the client sends is read: with unread bytes, a close is a reset, which would discard the
+/// response.
 const LINGER: Duration = Duration::from_secs(2);
-/// The most that is read and thrown away meanwhile.
+/// How much of it is read and discarded at most.
 const LINGER_BYTES: usize = 8 << 20;
 const READ_SIZE: usize = 8192;
 
 const TEXT: &str = "Mutual TLS is required here. Connect from inside the mesh, through a sidecar.\n";
 
-/// Answers if `seen` is, or becomes before `deadline`, the first line of a request. The stream is to be dropped then; what
-/// it returns is of no interest, since the connection is refused either way.
-pub(crate) async fn answer(stream: &mut TcpStream, mut seen: Vec<u8>, deadline: Instant) -> io::Result<()> {
+/// Responds if `seen` is the first line of a request, or becomes one before `deadline`. The stream is to be dropped then. The
+/// result does not matter, since the connection is refused either way.
+pub(crate) async fn respond(stream: &mut TcpStream, mut seen: Vec<u8>, deadline: Instant) -> io::Result<()> {
     let head = loop {
         match request_line(&seen) {
             RequestLine::Whole { head } => break head,
@@ -44,9 +43,8 @@ pub(crate) async fn answer(stream: &mut TcpStream, mut seen: Vec<u8>, deadline: 
     Ok(())
 }
 
-/// 403, since this client may not come here at all, and trying again changes nothing. 426 would have to name a protocol to
-/// upgrade to on this connection, which we do not offer; 400 would say that the request is wrong, and clients try again on
-/// 421 and 503.
+/// 403, since this client is not allowed here at all, and a retry changes nothing. 426 would have to name a protocol to upgrade
+/// to on this connection, which we do not offer; 400 would blame the request, and clients retry on 421 and 503.
 fn response(head: bool) -> String {
     let body = if head { "" } else { TEXT };
     format!(

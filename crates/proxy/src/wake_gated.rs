@@ -1,60 +1,61 @@
-//! A future that seldom has anything to do, beside one that is polled for every byte.
+//! A future that is rarely woken, next to one that is polled for every byte.
 //!
-//! A task that waits for several things is woken by one of them and asks all. Asking is not free: who waits for a change of policy
-//! takes, each time, a lock that all connections share.
+//! A task that waits for several futures is woken by one of them and polls all. Polling is not free: waiting for a change of
+//! policy takes, on each poll, a lock that all connections share. Here such a future is polled only after its own waker was
+//! called.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Remembers that it was rung, and wakes the task.
-struct Alarm {
-    rung: AtomicBool,
+/// The waker that the gated future gets: it records the wake-up, and wakes the task.
+struct GateWaker {
+    woken: AtomicBool,
     task: Waker,
 }
 
-impl Alarm {
-    /// Rung, since nobody has looked yet.
+impl GateWaker {
+    /// Starts as woken, since the future must be polled once to register its waker.
     fn new(task: &Waker) -> Arc<Self> {
-        Arc::new(Self { rung: AtomicBool::new(true), task: task.clone() })
+        Arc::new(Self { woken: AtomicBool::new(true), task: task.clone() })
     }
 }
 
-impl Wake for Alarm {
+impl Wake for GateWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
 }
 
-/// A future that is polled only at first and when it was woken itself, however often its task is. It is borrowed: moved into here,
-/// it would take its room in the task twice.
-pub(crate) struct Seldom<'a, F> {
+/// A future that is polled at first and after it was woken itself, not whenever its task is. It is borrowed: moved in here, it
+/// would take its space in the task twice.
+pub(crate) struct WakeGated<'a, F> {
     future: Pin<&'a mut F>,
-    alarm: Option<Arc<Alarm>>,
+    waker: Option<Arc<GateWaker>>,
 }
 
-impl<'a, F> Seldom<'a, F> {
+impl<'a, F> WakeGated<'a, F> {
     pub(crate) const fn new(future: Pin<&'a mut F>) -> Self {
-        Self { future, alarm: None }
+        Self { future, waker: None }
     }
 }
 
-impl<F: Future> Future for Seldom<'_, F> {
+impl<F: Future> Future for WakeGated<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { future, alarm } = &mut *self;
-        let set = alarm.take().filter(|alarm| alarm.task.will_wake(cx.waker()));
-        let set = alarm.insert(set.unwrap_or_else(|| Alarm::new(cx.waker())));
-        // Before it is polled: what happens from here on rings again.
-        if set.rung.swap(false, Ordering::AcqRel) {
-            future.as_mut().poll(&mut Context::from_waker(&Arc::clone(set).into()))
+        let Self { future, waker } = &mut *self;
+        let gate = waker.take().filter(|gate| gate.task.will_wake(cx.waker()));
+        let gate = waker.insert(gate.unwrap_or_else(|| GateWaker::new(cx.waker())));
+        // Cleared before the poll: a wake-up from here on sets it again.
+        if gate.woken.swap(false, Ordering::AcqRel) {
+            future.as_mut().poll(&mut Context::from_waker(&Arc::clone(gate).into()))
         } else {
             Poll::Pending
         }
@@ -84,14 +85,14 @@ mod tests {
         .await;
     }
 
-    /// In tasks, as connections are: only there do all wakers of one look alike in every build.
+    /// In a task, as connections are: only there `will_wake` holds for all wakers of one task in every build.
     #[tokio::test]
-    async fn it_is_polled_when_it_is_woken_and_not_when_others_are() {
+    async fn it_is_polled_when_it_is_woken_and_not_when_its_task_is() {
         let (sender, value) = watch::channel(0);
         let polls = Arc::new(AtomicU32::new(0));
         let task = tokio::spawn(async move {
             let waiting = pin!(two(value, Arc::clone(&polls)));
-            let mut waiting = Seldom::new(waiting);
+            let mut waiting = WakeGated::new(waiting);
             let mut polled = Vec::new();
             for turn in 0..300 {
                 if turn % 100 == 50 {
@@ -111,9 +112,9 @@ mod tests {
         assert_eq!(polled[150..], [(3, true)]);
     }
 
-    /// Whoever announces a change first makes it and then wakes: between the two, a task that is awake sees it too early.
+    /// A notifier changes the value first and then wakes: a task that runs between the two sees the value before its wake-up.
     #[tokio::test]
-    async fn what_happens_at_any_moment_is_seen() {
+    async fn no_wake_up_is_lost() {
         for round in 0..1000 {
             let (sender, value) = watch::channel(0);
             let done = Arc::new(AtomicBool::new(false));
@@ -128,7 +129,7 @@ mod tests {
                 let waiting = pin!(two(value, Arc::default()));
                 tokio::select! {
                     biased;
-                    () = Seldom::new(waiting) => {}
+                    () = WakeGated::new(waiting) => {}
                     () = busy => {}
                 }
             });
@@ -149,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn it_follows_its_task() {
         let (sender, value) = watch::channel(0);
-        let waiting = async move { Seldom::new(pin!(two(value, Arc::default()))).await };
+        let waiting = async move { WakeGated::new(pin!(two(value, Arc::default()))).await };
         let mut waiting = Box::pin(waiting);
         let elsewhere = tokio::spawn(async move {
             let early = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await;

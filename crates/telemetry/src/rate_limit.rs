@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// What was written of late, by reason. Reasons are a closed set, so this is small.
 #[derive(Default)]
-pub(crate) struct Flood(Mutex<BTreeMap<&'static str, Window>>);
+pub(crate) struct LogRateLimit(Mutex<BTreeMap<&'static str, Window>>);
 
 struct Window {
     began: Instant,
@@ -24,7 +24,7 @@ struct Window {
     suppressed: u64,
 }
 
-impl Flood {
+impl LogRateLimit {
     /// Whether a line of this reason is to be written; otherwise it is counted here.
     pub(crate) fn admits(&self, reason: &'static str, now: Instant) -> bool {
         if tracing::enabled!(target: "access", Level::DEBUG) {
@@ -44,15 +44,15 @@ impl Flood {
     }
 
     /// One line for each reason of which lines were held back since the last call. To be called about once a second.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn log_suppressed(&self) {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held_back: Vec<(&str, u64)> = windows
+        let suppressed_by_reason: Vec<(&str, u64)> = windows
             .iter_mut()
             .map(|(reason, window)| (*reason, std::mem::take(&mut window.suppressed)))
             .filter(|(_, suppressed)| *suppressed > 0)
             .collect();
         drop(windows);
-        for (reason, suppressed) in held_back {
+        for (reason, suppressed) in suppressed_by_reason {
             tracing::warn!(
                 target: "access", reason, suppressed,
                 "more connections were refused than are logged one by one; metrics count all, and access=debug logs each"
@@ -67,24 +67,25 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_own_lines_each_second() {
-        let (flood, start) = (Flood::default(), Instant::now());
-        let written = |reason, after| (0..50).filter(|_| flood.admits(reason, start + after)).count();
+        let (rate_limit, start) = (LogRateLimit::default(), Instant::now());
+        let written = |reason, after| (0..50).filter(|_| rate_limit.admits(reason, start + after)).count();
         assert_eq!(written("a", Duration::ZERO), 20);
         assert_eq!(written("a", Duration::from_millis(999)), 0);
         assert_eq!(written("b", Duration::from_millis(999)), 20, "another reason is not held back");
         assert_eq!(written("a", WINDOW), 20);
-        let held_back = || flood.0.lock().unwrap().values().map(|window| window.suppressed).collect::<Vec<_>>();
-        assert_eq!(held_back(), [30 + 50 + 30, 30]);
-        flood.tell();
-        assert_eq!(held_back(), [0, 0], "told once");
+        let suppressed_by_reason =
+            || rate_limit.0.lock().unwrap().values().map(|window| window.suppressed).collect::<Vec<_>>();
+        assert_eq!(suppressed_by_reason(), [30 + 50 + 30, 30]);
+        rate_limit.log_suppressed();
+        assert_eq!(suppressed_by_reason(), [0, 0], "told once");
     }
 
     /// Single refusals, however long they go on.
     #[test]
     fn a_trickle_is_never_held_back() {
-        let (flood, start) = (Flood::default(), Instant::now());
+        let (rate_limit, start) = (LogRateLimit::default(), Instant::now());
         for n in 0..1000 {
-            assert!(flood.admits("a", start + Duration::from_millis(51) * n), "{n}");
+            assert!(rate_limit.admits("a", start + Duration::from_millis(51) * n), "{n}");
         }
     }
 }
