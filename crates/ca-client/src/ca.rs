@@ -47,7 +47,7 @@ pub struct Inputs {
     /// The bundles of foreign trust domains that the configuration names, as they are now.
     pub foreign: watch::Receiver<Foreign>,
     /// How many live connections rest on each root, which is named by the SHA-256 of its certificate in hexadecimal.
-    pub connections: Box<dyn Fn() -> BTreeMap<Arc<str>, u64> + Send>,
+    pub connections: Box<dyn Fn() -> BTreeMap<Arc<String>, u64> + Send>,
 }
 
 /// Gets certificates from an authority for as long as it runs.

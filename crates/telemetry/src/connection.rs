@@ -51,5 +51,5 @@ pub struct TlsFacts {
     /// Cipher suite.
     pub cipher: &'static str,
     /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
-    pub root: Arc<str>,
+    pub root: Arc<String>,
 }

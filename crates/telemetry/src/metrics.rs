@@ -206,7 +206,7 @@ impl Metrics {
 
     /// How many open connections rest on each root, which is named by the SHA-256 of its certificate in hexadecimal.
     #[must_use]
-    pub fn connections_by_root(&self) -> std::collections::BTreeMap<Arc<str>, u64> {
+    pub fn connections_by_root(&self) -> std::collections::BTreeMap<Arc<String>, u64> {
         self.tcp.open().by_root()
     }
 

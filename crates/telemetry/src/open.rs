@@ -49,7 +49,7 @@ pub struct OpenConnection {
     /// `mtls`, `tls`, `plaintext` or `-`.
     pub transport: &'static str,
     /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
-    pub root: Option<Arc<str>>,
+    pub root: Option<Arc<String>>,
     /// Since when, as an age.
     pub age: Duration,
     /// Client to server.
@@ -112,7 +112,7 @@ impl OpenConnections {
     }
 
     /// How many connections rest on each root.
-    pub(crate) fn by_root(&self) -> BTreeMap<Arc<str>, u64> {
+    pub(crate) fn by_root(&self) -> BTreeMap<Arc<String>, u64> {
         let mut counts = BTreeMap::new();
         self.for_each(|open| {
             if let Some(root) = &open.facts.root {

@@ -14,7 +14,7 @@ use crate::pem::{self, PemError};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Root {
     der: CertificateDer<'static>,
-    fingerprint: Arc<str>,
+    fingerprint: Arc<String>,
     not_before_unix: i64,
     not_after_unix: i64,
 }
@@ -40,7 +40,7 @@ impl Root {
 
     /// The SHA-256 of the certificate in lower-case hexadecimal.
     #[must_use]
-    pub const fn fingerprint(&self) -> &Arc<str> {
+    pub const fn fingerprint(&self) -> &Arc<String> {
         &self.fingerprint
     }
 
@@ -49,12 +49,12 @@ impl Root {
     }
 }
 
-fn fingerprint(der: &[u8]) -> Arc<str> {
+fn fingerprint(der: &[u8]) -> Arc<String> {
     let mut hex = String::with_capacity(64);
     for byte in aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref() {
         let _written = write!(hex, "{byte:02x}");
     }
-    hex.into()
+    Arc::new(hex)
 }
 
 /// Why a bundle file is refused.

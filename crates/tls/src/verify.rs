@@ -168,7 +168,7 @@ impl PathSummary {
 
     /// The root that the path ends at: the SHA-256 of its certificate in lower-case hexadecimal.
     #[must_use]
-    pub fn root_fingerprint(&self) -> &Arc<str> {
+    pub fn root_fingerprint(&self) -> &Arc<String> {
         self.root.fingerprint()
     }
 

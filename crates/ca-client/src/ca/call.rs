@@ -46,10 +46,10 @@ pub(super) struct Usage {
     /// SHA-256 of the bundles in force.
     pub(super) bundle_digest: Option<String>,
     /// Live connections by root.
-    pub(super) connections: BTreeMap<Arc<str>, u64>,
+    pub(super) connections: BTreeMap<Arc<String>, u64>,
 }
 
-fn connections_text(connections: &BTreeMap<Arc<str>, u64>) -> String {
+fn connections_text(connections: &BTreeMap<Arc<String>, u64>) -> String {
     let mut all: Vec<_> = connections.iter().filter(|(_, count)| **count > 0).collect();
     if all.is_empty() {
         return "none".to_owned();
