@@ -21,7 +21,7 @@ pub(super) static SILENT_IN_STRICT: ContextHint = ContextHint {
     reason: Reason::SilentClient,
     when: "the port is STRICT",
     hint: "the client sent nothing, not even a ClientHello: it has no sidecar; give it one, or set this port to PERMISSIVE in \
-           portLevelMtls while you migrate",
+           portLevelMtls while you migrate; that a port is server-first makes no difference under STRICT",
 };
 
 pub(super) static SILENT_ON_SERVER_FIRST: ContextHint = ContextHint {
