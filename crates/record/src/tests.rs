@@ -81,13 +81,18 @@ fn step<Data>(
 
 /// A real handshake of rustls, up to the point where our record layer takes over at one end.
 fn handshake(ours: Side, suite: SupportedCipherSuite) -> (RecordLayer, Rustls) {
+    handshake_with_tickets(ours, suite, 0)
+}
+
+/// The same with a server that sends so many tickets.
+fn handshake_with_tickets(ours: Side, suite: SupportedCipherSuite, tickets: usize) -> (RecordLayer, Rustls) {
     let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
     let secrets = Arc::new(TrafficSecretLog::default());
     let provider = Arc::new(CryptoProvider { cipher_suites: vec![suite], ..aws_lc_rs::default_provider() });
     let name = ServerName::try_from("anything.test").unwrap();
     // The suite is the server's choice; a client's configuration cannot be given another provider once it is made.
     let (mut client, mut server) = (peer.client(), with_provider(&peer.server(), provider));
-    server.send_tls13_tickets = 0;
+    server.send_tls13_tickets = tickets;
     let (mut session, mut rustls) = match ours {
         Side::Client => {
             (client.key_log, client.enable_secret_extraction) = (secrets.clone(), true);

@@ -124,3 +124,33 @@ fn the_first_keys_come_from_the_secrets() {
         }
     }
 }
+
+/// rustls may have sent a record with the first key, such as one with tickets. The sequence number continues behind it.
+#[test]
+fn the_sequence_number_continues_where_rustls_stopped() {
+    let (mut ours, mut rustls) = handshake_with_tickets(Side::Server, SUITES[0], 2);
+    assert_eq!(ours.message_encrypter.seq, 1);
+    assert_eq!(rustls.read(&write(&mut ours, b"behind the tickets")).unwrap(), b"behind the tickets");
+}
+
+/// If rustls has processed a KeyUpdate, its key is not the one of the logged secret.
+#[test]
+fn a_key_that_rustls_has_updated_is_refused() {
+    let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
+    let secrets = Arc::new(TrafficSecretLog::default());
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = with_provider(&peer.server(), provider);
+    (config.key_log, config.enable_secret_extraction) = (secrets.clone(), true);
+    config.send_tls13_tickets = 0;
+    let mut server = Handshake::Server(UnbufferedServerConnection::new(Arc::new(config)).unwrap());
+    let name = ServerName::try_from("anything.test").unwrap();
+    let mut client = Rustls::Client(ClientConnection::new(Arc::new(peer.client()), name).unwrap());
+    let flight = server.advance(&mut client.flush());
+    client.read(&flight).unwrap();
+    client.refresh();
+    let mut finished_and_update = client.flush();
+    server.advance(&mut finished_and_update);
+    assert!(finished_and_update.is_empty());
+    let Handshake::Server(session) = server else { unreachable!() };
+    assert!(matches!(secrets.server_record_layer(session), Err(Error::General(_))));
+}

@@ -108,6 +108,54 @@ fn data_that_is_sent_resets_the_count_of_key_updates() {
     assert_eq!(outcome.result, Err(Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests)));
 }
 
+/// What a header may announce, before the rest of the record has come.
+#[test]
+fn headers_are_refused_at_once() {
+    let (mut ours, mut peer) = both(SUITES[0]);
+    let longest = read(&mut ours, &[23, 3, 3, 0x41, 0x00], 0);
+    assert_eq!((longest.result, longest.left), (Ok(()), 5));
+    for (header, error, alert) in [
+        ([23, 3, 3, 0x41, 0x01], Error::PeerSentOversizedRecord, AlertDescription::RecordOverflow),
+        ([23, 3, 3, 0, 16], Error::DecryptError, AlertDescription::BadRecordMac),
+        ([23, 2, 3, 0, 17], InvalidMessage::UnknownProtocolVersion.into(), AlertDescription::DecodeError),
+        (
+            [20, 3, 3, 0, 1],
+            PeerMisbehaved::IllegalMiddleboxChangeCipherSpec.into(),
+            AlertDescription::UnexpectedMessage,
+        ),
+    ] {
+        let outcome = read(&mut ours, &header, 0);
+        assert_eq!((outcome.result, outcome.left), (Err(error), 5));
+        assert_eq!(alert_in(&mut peer, &outcome.to_send), Some(alert));
+    }
+}
+
+/// What follows a KeyUpdate is encrypted with another key, so nothing may follow it in its record.
+#[test]
+fn nothing_follows_a_key_update_in_its_record() {
+    for rest in [&b"\0"[..], &KEY_UPDATE] {
+        let (mut ours, mut peer) = both(SUITES[0]);
+        let wire = sealed(&mut peer, 22, &[&KEY_UPDATE, rest].concat());
+        let outcome = read(&mut ours, &wire, 0);
+        assert_eq!(outcome.result, Err(PeerMisbehaved::KeyEpochWithPendingFragment.into()));
+        assert_eq!(alert_in(&mut peer, &outcome.to_send), Some(AlertDescription::UnexpectedMessage));
+    }
+}
+
+/// A ticket is as long as rustls allows, however it is fragmented.
+#[test]
+fn the_length_of_a_ticket_is_bounded() {
+    for (len, result) in [
+        ([0, 0xff, 0xff], Ok(())),
+        ([1, 0, 0], Err(InvalidMessage::HandshakePayloadTooLarge.into())),
+        ([0, 0, 0], Err(InvalidMessage::MissingData("NewSessionTicket").into())),
+    ] {
+        let (mut ours, mut peer) = both(SUITES[0]);
+        let wire = sealed(&mut peer, 22, &[&[4], &len[..], b"begins"].concat());
+        assert_eq!(read(&mut ours, &wire, 0).result, result);
+    }
+}
+
 /// Nothing is sent after close_notify, not even an alert.
 #[test]
 fn nothing_follows_close_notify() {
