@@ -39,15 +39,16 @@ fn handshake(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// As many intermediates as a chain may have besides the leaf, and as many as a path may have: with those the search ends
-/// without a reason, and we go on to look for one among all domains that we trust.
-const MOST: usize = 9;
-const MOST_OF_A_PATH: usize = 6;
+/// The largest number of intermediates in a chain.
+const MAX_INTERMEDIATES: usize = 9;
+/// The largest number in a path: the search then fails without a reason, and the verifier looks for the chain's domain among
+/// all trusted domains.
+const MAX_PATH_INTERMEDIATES: usize = 6;
 
 fn verify(criterion: &mut Criterion) {
     let ca = Authority::root(DOMAIN);
     let alone = credentials(&ca, CART, KeyKind::P256, &[]);
-    // Ten other domains are trusted too; a refusal says to whom of them a chain belongs.
+    // Ten federated domains: a refusal names the one that a chain belongs to.
     let others: Vec<Authority> = (0..10).map(|n| Authority::root(&format!("foreign-{n}.test"))).collect();
     let federated = credentials(&ca, CART, KeyKind::P256, &others);
     let middle = ca.below(&Profile::authority(DOMAIN, "CN=middle"));
@@ -55,25 +56,25 @@ fn verify(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("verify");
     group.sample_size(10).warm_up_time(Duration::from_millis(500));
     let mut bench = |name: &str, credentials: &Credentials, chain: &[CertificateDer<'static>]| {
-        let verdict = judge(credentials, chain);
-        group.bench_function(format!("{name} ({verdict})"), |bencher| bencher.iter(|| judge(credentials, chain)));
+        let expected = outcome(credentials, chain);
+        group.bench_function(format!("{name} ({expected})"), |bencher| bencher.iter(|| outcome(credentials, chain)));
     };
     bench("leaf below the root", &alone, &ca.workload(WEB).chain);
     bench("leaf below an intermediate", &alone, &middle.workload(WEB).chain);
-    for count in [MOST, MOST_OF_A_PATH] {
+    for count in [MAX_INTERMEDIATES, MAX_PATH_INTERMEDIATES] {
         let twins = tangled("CN=twin", KeyKind::P256, count);
         bench(&format!("{count} tangled"), &alone, &twins);
         bench(&format!("{count} tangled, 10 foreign domains"), &federated, &twins);
     }
-    // They bear the root's name, so that each looks signed by the root until the signature is checked.
+    // They have the root's name, so each looks signed by the root until its signature is checked.
     for (name, key) in [("p256", KeyKind::P256), ("p384", KeyKind::P384), ("rsa2048", KeyKind::Rsa2048)] {
-        let namesakes = tangled(&format!("CN=root of {DOMAIN}"), key, MOST);
-        bench(&format!("{MOST} tangled in the root's name, {name}"), &alone, &namesakes);
+        let namesakes = tangled(&format!("CN=root of {DOMAIN}"), key, MAX_INTERMEDIATES);
+        bench(&format!("{MAX_INTERMEDIATES} tangled in the root's name, {name}"), &alone, &namesakes);
     }
     group.finish();
 }
 
-fn judge(credentials: &Credentials, chain: &[CertificateDer<'static>]) -> &'static str {
+fn outcome(credentials: &Credentials, chain: &[CertificateDer<'static>]) -> &'static str {
     let verdict = credentials.trust().verify(chain, Role::Client, UnixTime::now());
     verdict.map_or_else(|error| error.class(), |_| "valid")
 }

@@ -15,7 +15,7 @@ const MIB: u32 = 1024 * 1024;
 /// Turns of each load on each way. The median of them is shown.
 const TURNS: u8 = 5;
 
-/// A load: how many exchanges make a turn, and what the figures are told by.
+/// A load: how many exchanges make an iteration, and the unit of its figures.
 struct Load {
     name: &'static str,
     run: fn(SocketAddr, u32, &mut Vec<Duration>),

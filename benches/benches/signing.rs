@@ -1,4 +1,4 @@
-//! The CA's core: a request read and verified, and a leaf signed, beside the two P-256 operations that this cannot do without.
+//! The CA's core: parsing and verifying a request and signing a leaf, compared with the two P-256 operations that this requires.
 //! Aim: at least 60 % of the rate of those two alone.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot set its scene has failed")]
 

@@ -1,4 +1,4 @@
-//! The first bytes of a connection, from anybody.
+//! The first bytes of a connection, from any client.
 //!
 //! - However the bytes are cut, the answer is the same, and once there is one it stays.
 //! - What does not begin like TLS is plaintext; what rustls takes for a ClientHello is never called plaintext, and both

@@ -1,4 +1,4 @@
-//! Policy files, by whoever may write them: a mistake has to be found, never to crash or to be read in two ways.
+//! Policy files by any author: a mistake must be reported, and must never crash the reader or be read in two ways.
 //!
 //! - Loading is deterministic, and everything that is said about a file points into it.
 //! - A set without errors, loaded with its files in another order, gives every workload and port the same mode.

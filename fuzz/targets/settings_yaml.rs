@@ -1,8 +1,8 @@
 //! The proxy's own file: a mistake has to be found, never to crash or to widen what is let through.
 //!
 //! - Reading is deterministic, does not depend on the folder, and everything that is said about a file points into it.
-//! - What is accepted keeps what the rest of the program relies on: waits are longer than zero, limits let somebody in, no
-//!   listener is another one or an app of this proxy, mTLS names whom to expect, routes have somebody who is captured.
+//! - Accepted settings keep the invariants that the rest of the program relies on: durations and limits are above zero, no
+//!   listener has the address of another one or of an app, mTLS names the expected identities, routes have a captured app.
 #![no_main]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A SPIFFE ID, as it stands in a certificate that anybody may have made.
+//! A SPIFFE ID, as found in an untrusted certificate.
 //!
 //! - An accepted ID is the very bytes that were given, and its parts put together give it again.
 //! - It is accepted exactly if a second, naive reading of the standard accepts it.

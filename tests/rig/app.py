@@ -11,7 +11,7 @@ TIMEOUT = 5
 
 class EchoApp:
     """Echoes on 127.0.0.1 or a listener of the caller's, and remembers every byte that reached it. With a leaf it
-    answers in TLS to who begins with TLS."""
+    also accepts TLS."""
 
     def __init__(self, leaf=None, listener=None):
         self.tls = None
@@ -34,7 +34,7 @@ class EchoApp:
     def _serve(self, connection):
         received = bytearray()
         self.received.append(received)
-        # What a refused client does to us is no business of the app.
+        # A refused client's reset is not an error of the app.
         with contextlib.suppress(OSError), connection:
             if self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":
                 connection = self.tls.wrap_socket(connection, server_side=True)

@@ -1,7 +1,7 @@
-"""What must pass and what must not between an outbound and an inbound side, whoever plays them.
+"""What must pass and what must not between an outbound and an inbound proxy, Envoy or portcullis.
 
-A world is one pair of sides. It offers, for each client and server of the table that it can play, the port to connect
-to; a case that it cannot play says so by being left out of `World.ports`, which the runner checks against the table.
+A `Pair` is one outbound and one inbound proxy. `Pair.ports` has the port to connect to for each client and server of the
+table that the pair supports; the runner checks it against the table.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from .processes import RigError, until
 PASSES, REFUSED = "passes", "refused"
 MODES = ("STRICT", "PERMISSIVE", "DISABLE")
 
-# (client, server, what must happen). Servers named by a mode have a good certificate; the others are STRICT.
+# (client, server, expected outcome). Servers named by a mode have a good certificate; the others are STRICT.
 MODE_CASES = [
     ("mTLS", "STRICT", PASSES),
     ("mTLS", "PERMISSIVE", PASSES),
@@ -39,8 +39,8 @@ def bad_servers(*servers):
     return [("mTLS", server, REFUSED) for server in servers]
 
 
-# What the side that refuses must write into its log, by what is wrong. Envoy has no words for a connection that no
-# filter chain matches.
+# The reason that the refusing side must log, for each fault. Envoy logs none for a connection that no filter chain
+# matches.
 ENVOY_REASONS = {
     "wrong CA": "unable_to_get_local_issuer_certificate",
     "server of a wrong CA": "unable_to_get_local_issuer_certificate",
@@ -73,7 +73,7 @@ PORTCULLIS_REASONS = {
 
 
 class Side:
-    """Where one side of a world writes, and in which words; `own` are the client's faults that it notices itself."""
+    """The log of one side and the reasons in it; `own` are the clients whose fault the outbound side detects itself."""
 
     def __init__(self, log, reasons, own=()):
         self.log = log
@@ -81,7 +81,7 @@ class Side:
         self.own = own
 
 
-class World:
+class Pair:
     """One outbound and one inbound side with an app behind, running."""
 
     def __init__(self, name, folder, certificates):
@@ -100,14 +100,14 @@ class World:
         connecting, serving, expected = case
         port = self.ports.get((connecting, serving))
         if port is None:
-            raise RigError(f"{self.name}: nobody plays {connecting} -> {serving}")
+            raise RigError(f"{self.name}: no port for {connecting} -> {serving}")
         seen = {side: len(side.log(connecting)) for side in (self.inbound, self.outbound)}
         outcome, payload = exchange(port, own_tls=connecting == "the app's own TLS")
         problem = self._problem(case, outcome, payload, lambda side: side.log(connecting)[seen[side]:])
         report.add(self.name, f"{connecting} -> {serving}", expected, problem)
 
     def _problem(self, case, outcome, payload, logged):
-        """What is not as it should be; `logged` says what a side has written since the case began."""
+        """What differs from the expectation; `logged` returns what a side has logged since the case began."""
         connecting, serving, expected = case
         if expected == PASSES:
             if outcome != "echoed":
@@ -119,36 +119,36 @@ class World:
             return outcome
         if self.app.saw(payload):
             return "closed, but the payload reached the app"
-        judge, reason = self._reason(connecting, serving)
-        if reason and not until(lambda: reason in logged(judge), 3):
-            return f"closed, but the log does not say {reason}: {logged(judge)[-1000:]}"
+        refusing, reason = self._reason(connecting, serving)
+        if reason and not until(lambda: reason in logged(refusing), 3):
+            return f"closed, but the log does not say {reason}: {logged(refusing)[-1000:]}"
         return None
 
     def _reason(self, connecting, serving):
-        """Who has to refuse, and what it has to say."""
+        """The side that must refuse, and the reason that it must log."""
         if connecting.startswith("mTLS") or connecting in self.outbound.own:
-            judge = self.outbound
+            refusing = self.outbound
         else:
-            judge = self.inbound
-        return judge, judge.reasons.get(serving if connecting == "mTLS" else connecting)
+            refusing = self.inbound
+        return refusing, refusing.reasons.get(serving if connecting == "mTLS" else connecting)
 
 
-def envoy_inbound(world, envoy):
+def envoy_inbound(pair, envoy):
     """All servers that an Envoy can play, by name; the Envoy is to be started by the caller."""
-    leaves = world.certificates
-    ports = {mode: envoy.inbound(mode, mode, world.app.port, leaves.server, leaves.root) for mode in MODES}
+    leaves = pair.certificates
+    ports = {mode: envoy.inbound(mode, mode, pair.app.port, leaves.server, leaves.root) for mode in MODES}
     for name, leaf in {
         "server of a wrong CA": leaves.server_wrong_ca,
         "server of a wrong trust domain": leaves.foreign,
         "server with an expired certificate": leaves.server_expired,
     }.items():
         # It must be the client that refuses, so this server takes every certificate of the good CA.
-        ports[name] = envoy.inbound(name, "STRICT", world.app.port, leaf, leaves.root)
+        ports[name] = envoy.inbound(name, "STRICT", pair.app.port, leaf, leaves.root)
     return ports
 
 
-def envoy_outbound(world, envoy, servers):
-    leaves = world.certificates
+def envoy_outbound(pair, envoy, servers):
+    leaves = pair.certificates
     good = {
         "mTLS": leaves.client,
         "wrong CA": leaves.client_wrong_ca,
@@ -158,7 +158,7 @@ def envoy_outbound(world, envoy, servers):
         "a DNS name and no identity": leaves.client_dns_only,
         "two identities": leaves.client_two_ids,
     }
-    for connecting, serving, _ in world.cases:
+    for connecting, serving, _ in pair.cases:
         name, target = f"{connecting} -> {serving}", servers[serving]
         if connecting in ("plaintext", "the app's own TLS"):
             port = envoy.plaintext(name, target)
@@ -166,14 +166,14 @@ def envoy_outbound(world, envoy, servers):
             port = envoy.outbound(name, target, leaves.client, leaves.root, "spiffe://cluster.local/ns/shop/sa/other")
         else:
             port = envoy.outbound(name, target, good[connecting], leaves.root)
-        world.ports[connecting, serving] = port
+        pair.ports[connecting, serving] = port
 
 
 def envoy_to_envoy(folder, binary, envoy_binary, processes):
     """Proves the rig: these are measured facts about Envoy, so a miss here is a mistake of ours."""
-    world = World("Envoy -> Envoy", folder, Set(folder.with_suffix(".certs"), Authority.openssl(
+    pair = Pair("Envoy -> Envoy", folder, Set(folder.with_suffix(".certs"), Authority.openssl(
         folder.with_suffix(".ca"))))
-    world.cases = [
+    pair.cases = [
         *MODE_CASES,
         *WRONG_IDENTITY,
         *refusals("wrong CA", "wrong trust domain", "no certificate", "expired certificate",
@@ -182,61 +182,61 @@ def envoy_to_envoy(folder, binary, envoy_binary, processes):
         # Envoy is content when one of several identities will do.
         ("two identities", "STRICT", PASSES),
     ]
-    inbound = Envoy("self-inbound", world.folder)
-    outbound = Envoy("self-outbound", world.folder)
-    envoy_outbound(world, outbound, envoy_inbound(world, inbound))
+    inbound = Envoy("self-inbound", pair.folder)
+    outbound = Envoy("self-outbound", pair.folder)
+    envoy_outbound(pair, outbound, envoy_inbound(pair, inbound))
     inbound.start(envoy_binary, processes)
     outbound.start(envoy_binary, processes)
-    world.inbound = Side(lambda _: inbound.log(), ENVOY_REASONS)
-    world.outbound = Side(lambda _: outbound.log(), ENVOY_REASONS)
-    return world
+    pair.inbound = Side(lambda _: inbound.log(), ENVOY_REASONS)
+    pair.outbound = Side(lambda _: outbound.log(), ENVOY_REASONS)
+    return pair
 
 
 def envoy_to_portcullis(folder, binary, envoy_binary, processes):
     leaves = Set(folder.with_suffix(".certs"), Authority.portcullis(folder.with_suffix(".ca"), binary))
-    world = World("Envoy -> portcullis", folder, leaves)
-    world.cases = [
+    pair = Pair("Envoy -> portcullis", folder, leaves)
+    pair.cases = [
         *MODE_CASES,
         *WRONG_IDENTITY,
         *refusals("wrong CA", "wrong trust domain", "no certificate", "expired certificate",
                   "a DNS name and no identity", "two identities"),
         *bad_servers("server of a wrong CA", "server of a wrong trust domain"),
     ]
-    good = server("in", world.folder, binary, leaves.server)
-    wrong_ca = server("in-wrong-ca", world.folder, binary, leaves.server_wrong_ca)
-    foreign = server("in-foreign", world.folder, binary, leaves.foreign, FOREIGN)
-    servers = {mode: good.inbound(mode, world.app.port) for mode in MODES}
-    servers["server of a wrong CA"] = wrong_ca.inbound("STRICT", world.app.port)
-    servers["server of a wrong trust domain"] = foreign.inbound("STRICT", world.app.port)
+    good = server("in", pair.folder, binary, leaves.server)
+    wrong_ca = server("in-wrong-ca", pair.folder, binary, leaves.server_wrong_ca)
+    foreign = server("in-foreign", pair.folder, binary, leaves.foreign, FOREIGN)
+    servers = {mode: good.inbound(mode, pair.app.port) for mode in MODES}
+    servers["server of a wrong CA"] = wrong_ca.inbound("STRICT", pair.app.port)
+    servers["server of a wrong trust domain"] = foreign.inbound("STRICT", pair.app.port)
     for each in (good, wrong_ca, foreign):
         each.start(processes)
-    outbound = Envoy("out", world.folder)
-    envoy_outbound(world, outbound, servers)
+    outbound = Envoy("out", pair.folder)
+    envoy_outbound(pair, outbound, servers)
     outbound.start(envoy_binary, processes)
-    world.inbound = Side(lambda _: good.log(), PORTCULLIS_REASONS)
-    world.outbound = Side(lambda _: outbound.log(), ENVOY_REASONS)
-    return world
+    pair.inbound = Side(lambda _: good.log(), PORTCULLIS_REASONS)
+    pair.outbound = Side(lambda _: outbound.log(), ENVOY_REASONS)
+    return pair
 
 
 def portcullis_to_envoy(folder, binary, envoy_binary, processes):
     leaves = Set(folder.with_suffix(".certs"), Authority.portcullis(folder.with_suffix(".ca"), binary))
-    world = World("portcullis -> Envoy", folder, leaves)
-    world.cases = [
+    pair = Pair("portcullis -> Envoy", folder, leaves)
+    pair.cases = [
         *MODE_CASES,
         *WRONG_IDENTITY,
         *refusals("wrong CA", "wrong trust domain", "no certificate"),
         *bad_servers("server of a wrong CA", "server of a wrong trust domain", "server with an expired certificate"),
     ]
-    inbound = Envoy("in", world.folder)
-    servers = envoy_inbound(world, inbound)
+    inbound = Envoy("in", pair.folder)
+    servers = envoy_inbound(pair, inbound)
     inbound.start(envoy_binary, processes)
     sidecars = {
-        "mTLS": client("out", world.folder, binary, leaves.client),
-        "wrong CA": client("out-wrong-ca", world.folder, binary, leaves.client_wrong_ca),
-        "wrong trust domain": client("out-foreign", world.folder, binary, leaves.foreign, FOREIGN),
-        "no certificate": client("out-bare", world.folder, binary, None),
+        "mTLS": client("out", pair.folder, binary, leaves.client),
+        "wrong CA": client("out-wrong-ca", pair.folder, binary, leaves.client_wrong_ca),
+        "wrong trust domain": client("out-foreign", pair.folder, binary, leaves.foreign, FOREIGN),
+        "no certificate": client("out-bare", pair.folder, binary, None),
     }
-    for connecting, serving, _ in world.cases:
+    for connecting, serving, _ in pair.cases:
         target = servers[serving]
         if connecting in ("plaintext", "the app's own TLS"):
             port = sidecars["mTLS"].plaintext(target)
@@ -244,15 +244,15 @@ def portcullis_to_envoy(folder, binary, envoy_binary, processes):
             port = sidecars["mTLS"].outbound(target, "spiffe://cluster.local/ns/shop/sa/other")
         else:
             port = sidecars[connecting].outbound(target, SERVER)
-        world.ports[connecting, serving] = port
+        pair.ports[connecting, serving] = port
     for name, sidecar in sidecars.items():
         sidecar.start(processes, ready=name != "no certificate")
-    world.inbound = Side(lambda _: inbound.log(), ENVOY_REASONS)
+    pair.inbound = Side(lambda _: inbound.log(), ENVOY_REASONS)
     # Without a certificate, our side does not even dial.
     reasons = {**PORTCULLIS_REASONS, "no certificate": "no_identity"}
     log = lambda connecting: sidecars.get(connecting, sidecars["mTLS"]).log()  # noqa: E731
-    world.outbound = Side(log, reasons, own=("no certificate",))
-    return world
+    pair.outbound = Side(log, reasons, own=("no certificate",))
+    return pair
 
 
 def expired_start(folder, binary, processes, report):

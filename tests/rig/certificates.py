@@ -118,8 +118,8 @@ class Set:
 
     def __init__(self, folder, authority):
         folder = pathlib.Path(folder)
-        other = Authority.openssl(folder / "other-ca", "somebody else's CA")
-        # What it takes to get a leaf of the other CA past the checks of its own owner.
+        other = Authority.openssl(folder / "other-ca", "other CA")
+        # Trusting both roots, the owner of a leaf of the other CA accepts it at start.
         both = folder / "both-roots.pem"
         both.write_bytes(authority.root.read_bytes() + other.root.read_bytes())
         self.root = str(authority.root)

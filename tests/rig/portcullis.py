@@ -43,7 +43,7 @@ class Portcullis:
         domain = parts["domain"]
         mesh = {"trustDomain": domain, "rootNamespace": "istio-system"}
         if domain != TRUST_DOMAIN:
-            # So that it is the peer that says no, and not we ourselves.
+            # So that the peer refuses, and not this side.
             mesh["trustDomainAliases"] = [TRUST_DOMAIN]
         self.config = {
             "workload": {

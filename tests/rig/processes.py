@@ -108,7 +108,7 @@ _given = set()
 
 
 def free_port():
-    """A TCP port of 127.0.0.1 that nobody uses, from below the range that outgoing connections are given."""
+    """A TCP port of 127.0.0.1 that is not in use, from below the ephemeral port range."""
     while True:
         port = random.randint(20000, 32000)
         if port in _given:

@@ -14,7 +14,7 @@ DEADLINE = 120
 SETTLE = 0.2
 IDLE = 1000
 
-# What the load generator is told; {n} is scaled down for a quick look.
+# The load generator's arguments; {n} is scaled down for a quick run.
 ALL = {
     # First: what other work has grown and left would hide what a connection costs.
     "idle": ("hold", IDLE),

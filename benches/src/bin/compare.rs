@@ -55,7 +55,7 @@ where
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        // A connection that ends is no business of whoever accepted it.
+        // The end of one connection is not an error of the listener.
         tokio::spawn(each(stream));
     }
 }

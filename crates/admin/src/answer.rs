@@ -1,4 +1,4 @@
-//! One request, one answer.
+//! Handles one request: access, dispatch, response.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -71,7 +71,7 @@ fn show(request: &Request<Incoming>, what: What, context: Context, state: &dyn S
         },
         What::Logging => match query::single(query, "level") {
             Ok(None) => line(StatusCode::OK, state.log_filter()),
-            // Somebody wants to change it, and a link that is followed must not.
+            // The path changes state, which a followed link must not do.
             Ok(Some(_)) | Err(_) => not_allowed("POST"),
         },
         What::Change(_) => not_allowed(what.allow()),

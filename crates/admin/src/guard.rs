@@ -1,8 +1,8 @@
-//! Who may see and who may change.
+//! Access to the admin server: who may read pages and who may change state.
 //!
 //! On loopback the danger is a web page in somebody's browser: it can send requests to 127.0.0.1, and by DNS rebinding also
-//! read the answers. The first is told by `Origin`, the second by `Host`. On any other address everybody in the network may
-//! connect, so a change takes a token, which no browser sends by itself.
+//! read the answers. `Origin` and `Sec-Fetch-Site` reveal the first, `Host` the second. On any other address every host of the
+//! network may connect, so a change requires a token, which no browser sends by itself.
 
 use std::net::IpAddr;
 
@@ -76,7 +76,7 @@ impl Guard {
         }
     }
 
-    /// Whether the request names us: nobody else's name leads here but by a trick.
+    /// Whether the request names this server: another name that resolves here is DNS rebinding.
     fn is_meant<B>(self, request: &Request<B>) -> bool {
         let mut hosts = request.headers().get_all(HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };

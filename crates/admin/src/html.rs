@@ -1,4 +1,4 @@
-//! The index: what there is, with links and buttons, without a script.
+//! The index page: a link or button for each path, without a script.
 
 use std::fmt::Write as _;
 

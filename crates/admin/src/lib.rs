@@ -1,13 +1,14 @@
 //! The admin server: health, metrics, what is in force, and a few changes, over plain HTTP/1.1.
 //!
-//! It runs on a runtime of its own, so that a busy data plane cannot starve `/healthz/ready`. It knows nothing of the
-//! proxy: what to answer comes through [`State`], and this crate knows who may ask for it.
+//! It runs on a runtime of its own, so that a busy data plane cannot starve `/healthz/ready`. It does not
+//! depend on the proxy: [`State`] supplies the answers, and this crate controls access to them.
 //!
 //! - Every path and every rule about methods is in one table (`paths`).
-//! - A change takes a POST. On loopback the request must be meant for this very address and not come from a foreign web
-//!   page, everywhere else it must show the token (`guard`). Where nobody can be told apart, nobody may change anything.
-//! - Pages that say more than health and metrics are not shown to a page that reached loopback under a name of its own.
-//! - A slow client costs the oldest client its place, never the newest ([`Places`]), and itself after seconds.
+//! - A change takes a POST. On loopback the request must name this address and must not come from a foreign web page; on any
+//!   other address it must have the token (`guard`). Without a token no change is possible there.
+//! - A web page that reached loopback by DNS rebinding can read only health and metrics.
+//! - At the limit of connections the oldest is evicted and a newcomer is never refused ([`Places`]); a slow client is closed
+//!   after seconds.
 
 mod answer;
 mod guard;

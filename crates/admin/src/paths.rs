@@ -34,7 +34,7 @@ pub(crate) const ROWS: [Row; 17] = [
     row("/", What::Index, "this page, with links and buttons"),
     row("/help", What::Help, "every path, as text"),
     row("/config_dump", What::Page(Page::ConfigDump), "everything in force but secrets"),
-    row("/certs", What::Page(Page::Certs), "own certificate and the roots that peers are judged by"),
+    row("/certs", What::Page(Page::Certs), "own certificate and the roots that peers are verified against"),
     row("/listeners", What::Page(Page::Listeners), "addresses that are listened on"),
     row("/policies", What::Page(Page::Policies), "policies in force, and what is wrong with newer files"),
     row("/connections", What::Page(Page::Connections), "connections that are open now"),

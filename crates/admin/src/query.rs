@@ -1,10 +1,9 @@
-//! The one parameter of a request.
+//! The single query parameter of a request.
 
-/// What stands behind `name=` in a query of exactly this parameter.
+/// The value of `name` in a query that has exactly this parameter.
 ///
 /// # Errors
-/// What is wrong, in words for whoever asked: another parameter would have been ignored otherwise, and a typo in the name
-/// would have been taken for its absence.
+/// The text of the error response. An unknown parameter is an error, since a typo in a name must not count as its absence.
 pub(crate) fn single(query: Option<&str>, name: &str) -> Result<Option<String>, String> {
     let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
     match query.split_once('=') {

@@ -1,4 +1,4 @@
-//! The seam to the proxy: what is shown, and what is done.
+//! The interface to the proxy: the pages it supplies and the changes it makes.
 
 use crate::{Token, TokenError};
 

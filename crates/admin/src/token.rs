@@ -1,4 +1,4 @@
-//! The token that a change must show where the address does not tell who asks.
+//! The token that a change requires on an address other than loopback.
 
 use std::fmt;
 

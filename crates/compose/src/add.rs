@@ -1,4 +1,4 @@
-//! From a file and a request to the plan.
+//! Builds the plan from a file and a request.
 
 use serde_yaml::{Mapping, Value};
 

@@ -169,7 +169,7 @@ pub enum Reason {
     #[error("runs without --bootstrap, so it writes no tokens for sidecars; add --bootstrap DIR")]
     CaWithoutBootstrap,
     /// `ca run` has no port that clients can connect to.
-    #[error("has no --listen with a port, so sidecars cannot be told its address")]
+    #[error("has no --listen with a port, so sidecars cannot be configured with its address")]
     CaWithoutPort,
     /// The CA is not on a network of the file.
     #[error("has a network_mode; sidecars must reach the CA over a network")]

@@ -1,4 +1,4 @@
-//! A compose file as it was read.
+//! A parsed compose file.
 
 use serde_yaml::{Mapping, Value};
 

@@ -1,4 +1,4 @@
-//! The three services that a sidecar consists of.
+//! The three services that make up a sidecar.
 
 use serde_yaml::{Mapping, Value};
 

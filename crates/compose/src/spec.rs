@@ -1,4 +1,4 @@
-//! What all generated services have in common.
+//! Settings that all generated services share.
 
 use serde_yaml::{Mapping, Value};
 

@@ -1,4 +1,4 @@
-//! Every default of the configuration, once, with its unit and why it is what it is.
+//! Every default of the configuration, defined once, with its unit and its reason.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub const SERVER_FIRST_PORTS: &[u16] = &[21, 25, 110, 143, 587, 3306];
 /// Connections that may be in detection or handshake at once, over all listeners.
 pub const HANDSHAKES: usize = 1024;
 
-/// Between the first termination signal and the forced end. Docker kills after 10 s unless told otherwise; the
-/// quick start sets `stop_grace_period: 30s`.
+/// From the first termination signal to the forced end. Docker kills after 10 s by default; the quick start sets
+/// `stop_grace_period: 30s`.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
 
 /// After the signal the proxy is not ready but still accepts, so that load balancers notice.

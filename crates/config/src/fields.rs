@@ -1,4 +1,4 @@
-//! What all sections have in common: optional sections, and paths relative to the folder of the file.
+//! Shared by all sections: optional sections, and paths relative to the folder of the file.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,12 @@ use portcullis_yaml::{Cursor, Fields, Problems};
 
 use crate::value;
 
-/// Reads a configuration file; each section adds its own methods.
-pub(crate) struct Reader<'a> {
+/// Reads the sections of a configuration file; each section adds its own methods.
+pub(crate) struct SectionReader<'a> {
     folder: &'a Path,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SectionReader<'a> {
     /// Relative paths are taken from `folder`.
     pub(crate) const fn new(folder: &'a Path) -> Self {
         Self { folder }

@@ -7,7 +7,7 @@ use portcullis_identity::{KeyType, SpiffeId};
 use portcullis_istio::AgentEnvironment;
 use portcullis_yaml::{Cursor, Problems};
 
-use crate::fields::{Reader, section};
+use crate::fields::{SectionReader, section};
 use crate::outbound::{HostPort, host_port, is_host};
 use crate::value;
 
@@ -73,7 +73,7 @@ pub struct WorkloadApi {
 /// The sources, of which exactly one belongs there.
 const SOURCES: [&str; 3] = ["files", "ca", "workloadApi"];
 
-impl Reader<'_> {
+impl SectionReader<'_> {
     pub(crate) fn identity(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Identity> {
         let fields = at.fields(&["files", "ca", "workloadApi", "requirePrivateMode"], problems)?;
         let require_private_mode =

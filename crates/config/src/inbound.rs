@@ -119,7 +119,7 @@ fn check_who_speaks_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut
         && let Some(at) = fields.get("proxyProtocolPorts")
     {
         let message = format!(
-            "{both} is in serverFirstPorts too: its app would have to speak before it is told of its client; {SPEAKS}"
+            "{both} is in serverFirstPorts too: the app sends first there, before its client is known; {SPEAKS}"
         );
         value::invalid(&at, message, problems);
     }
@@ -128,7 +128,7 @@ fn check_who_speaks_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut
     for (port, at) in inbound.ports.iter().zip(&items).filter(|_| items.len() == inbound.ports.len()) {
         if port.proxy_protocol && port.protocol == Protocol::ServerFirst {
             let message = format!(
-                "port {} is server-first: its app would have to speak before it is told of its client; {SPEAKS}",
+                "port {} is server-first: the app sends first there, before its client is known; {SPEAKS}",
                 port.port
             );
             value::invalid(&at.peek("proxyProtocol").unwrap_or_else(|| at.clone()), message, problems);

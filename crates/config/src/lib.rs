@@ -1,8 +1,8 @@
 //! The proxy's own configuration file (`portcullis proxy --config FILE`).
 //!
-//! The file is parsed once into [`Settings`], whose types cannot be wrong: inner code never re-checks them. Every
+//! The file is parsed once into [`Settings`], whose types admit only valid values: inner code never re-checks them. Every
 //! problem of the file is reported in one run, with its position. Every default of the product exists once, in
-//! [`defaults`], with its unit and its reason. The file is static: a change of it takes a restart (policies and
+//! [`defaults`], with its unit and its reason. The file is static: a change to it requires a restart (policies and
 //! certificates are reloaded while the proxy runs).
 //!
 //! This crate does no IO: the caller reads the file and passes its text.

@@ -1,6 +1,6 @@
 //! Every file, folder and socket that the configuration names, with the position of the key that names it.
 //!
-//! This crate does no IO, so whether they are there is for the caller to find out.
+//! This crate does no IO: the caller checks that they exist.
 
 use std::path::PathBuf;
 

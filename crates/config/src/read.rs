@@ -1,4 +1,4 @@
-//! The whole file: its text in, [`Settings`] or every problem out.
+//! Parses the whole file into [`Settings`], or reports every problem.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
 use portcullis_yaml::{Cursor, Problem, Problems};
 
-use crate::fields::{Reader, section};
+use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 use crate::{Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
 
@@ -43,7 +43,7 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
         problems.push(problem);
     }
     let settings = match parsed.documents.as_slice() {
-        [document] => Reader::new(folder).settings(&Cursor::root(document), &mut problems),
+        [document] => SectionReader::new(folder).settings(&Cursor::root(document), &mut problems),
         documents => {
             if problems.is_empty() {
                 problems.push(Problem {
@@ -65,7 +65,7 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
     }
 }
 
-impl Reader<'_> {
+impl SectionReader<'_> {
     fn settings(&self, root: &Cursor<'_>, problems: &mut Problems) -> Option<Settings> {
         let fields = root.fields(TOP, problems)?;
         let mesh = match fields.get("mesh") {

@@ -203,7 +203,7 @@ fn limits_are_none_unless_they_are_written() {
     let settings = read(text.as_bytes(), Path::new("/")).unwrap();
     assert_eq!((settings.limits.per_identity, settings.inbound.ports[0].limit), (Some(7), Some(5)));
     assert_eq!(settings.outbound.upstreams[0].limit, Some(6));
-    // None at all would refuse everybody.
+    // An empty list would refuse every peer.
     for wrong in ["0", "-1", "lots"] {
         let text = with("port: 8080", &format!("port: 8080, limit: {wrong}"));
         assert_eq!(problems_of(&text).first().unwrap().0, "inbound.ports[0].limit", "{wrong}");
@@ -216,11 +216,11 @@ fn limits_are_none_unless_they_are_written() {
 
 #[test]
 fn who_is_told_of_its_client_is_named_and_does_not_speak_first() {
-    let told = |text: &str| read(text.as_bytes(), Path::new("/")).unwrap().inbound;
-    assert!(!told(ISSUE).ports[0].proxy_protocol && told(ISSUE).proxy_protocol_ports.is_empty());
-    assert!(told(&with("port: 8080", "port: 8080, proxyProtocol: v2")).ports[0].proxy_protocol);
+    let inbound = |text: &str| read(text.as_bytes(), Path::new("/")).unwrap().inbound;
+    assert!(!inbound(ISSUE).ports[0].proxy_protocol && inbound(ISSUE).proxy_protocol_ports.is_empty());
+    assert!(inbound(&with("port: 8080", "port: 8080, proxyProtocol: v2")).ports[0].proxy_protocol);
     let captured = |more: &str| with("inbound:", &format!("inbound:\n  transparent: \"127.0.0.1:15006\"\n  {more}"));
-    assert_eq!(told(&captured("proxyProtocolPorts: [80]")).proxy_protocol_ports.first(), Some(&80));
+    assert_eq!(inbound(&captured("proxyProtocolPorts: [80]")).proxy_protocol_ports.first(), Some(&80));
     for (text, field, reason) in [
         (with("port: 8080", "port: 8080, proxyProtocol: v1"), "inbound.ports[0].proxyProtocol", "invalid-value"),
         (with("port: 8080", "port: 8080, proxyProtocol: true"), "inbound.ports[0].proxyProtocol", "wrong-type"),

@@ -1,4 +1,4 @@
-//! What is captured, in Istio's terms, and the rules that follow from it. Pure: nothing is installed here.
+//! The capture settings, in Istio's terms, and the rules for them. Pure: nothing is installed here.
 
 use std::fmt::Display;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A rule as the kernel has it: a list of expressions over registers. Numbers: `linux/netfilter/nf_tables.h`.
+//! The kernel's form of a rule: a list of expressions over registers. Numbers: `linux/netfilter/nf_tables.h`.
 
 use std::net::IpAddr;
 

@@ -108,8 +108,8 @@ pub fn remove() -> Result<(), InstallError> {
 /// # Errors
 /// [`InstallError`], if it does not answer.
 pub fn installed(table: &Table) -> Result<Installed, InstallError> {
-    let asked = |refusal: Refusal, what: &str| told(refusal.error, format!("to list {what}"));
-    let netlink = Netlink::open().map_err(|error| told(error, "a netlink socket".to_owned()))?;
+    let asked = |refusal: Refusal, what: &str| install_error(refusal.error, format!("to list {what}"));
+    let netlink = Netlink::open().map_err(|error| install_error(error, "a netlink socket".to_owned()))?;
     let ours = |attributes: &Vec<u8>| holds(attributes, &[named(table.name)]);
     let tables = netlink.dump(GETTABLE, &[]).map_err(|refusal| asked(refusal, "tables"))?;
     match tables.iter().find(|attributes| ours(attributes)) {
@@ -153,7 +153,7 @@ fn is_rule(there: &[u8], rule: &Rule) -> bool {
     find(there, RULE_EXPRESSIONS).is_some_and(|steps| holds(steps, &expressions::of(rule)))
 }
 
-/// Made so that it can be deleted whether it was there or not: that works on every kernel.
+/// Creates the table and deletes it in one transaction: this works on every kernel, whether the table exists or not.
 fn emptied(name: &str) -> (Vec<Message>, Vec<String>) {
     let message = |kind, flags| Message { kind, flags, attributes: vec![named(name)] };
     let what = ["to make", "to remove"].map(|verb| format!("{verb} table inet {name}"));
@@ -161,14 +161,14 @@ fn emptied(name: &str) -> (Vec<Message>, Vec<String>) {
 }
 
 fn transact(messages: &[Message], what: &[String]) -> Result<(), InstallError> {
-    let netlink = Netlink::open().map_err(|error| told(error, "a netlink socket".to_owned()))?;
+    let netlink = Netlink::open().map_err(|error| install_error(error, "a netlink socket".to_owned()))?;
     netlink.transact(messages).map_err(|Refusal { message, error }| {
         let what = message.and_then(|index| what.get(index)).cloned();
-        told(error, what.unwrap_or_else(|| "the whole change".to_owned()))
+        install_error(error, what.unwrap_or_else(|| "the whole change".to_owned()))
     })
 }
 
-fn told(source: io::Error, what: String) -> InstallError {
+fn install_error(source: io::Error, what: String) -> InstallError {
     use rustix::io::Errno;
     match Errno::from_io_error(&source) {
         Some(Errno::PERM | Errno::ACCESS) => InstallError::NotPermitted { what, source },

@@ -2,7 +2,7 @@
 //!
 //! A [`Capture`] becomes a table of rules ([`Table`]), which can be printed as `nft` prints it, installed in one transaction
 //! over netlink, read back and compared, and removed. A `scratch` image has no `nft` program, so none is called. The crate
-//! knows nothing of policy: the proxy decides what happens to a captured connection.
+//! does not depend on policy: the proxy decides what happens to a captured connection.
 //!
 //! The rules stay when the proxy ends. While nothing listens on the capture port, the kernel resets captured connections: no
 //! proxy, no traffic.

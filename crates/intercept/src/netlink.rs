@@ -1,4 +1,4 @@
-//! A netlink socket for netfilter: messages out, answers in, each wait with a deadline.
+//! A netlink socket for netfilter: sends messages and awaits each answer with a deadline.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ impl Netlink {
 
     /// Sends all messages as one transaction: either all hold or none.
     pub(crate) fn transact(&self, messages: &[Message]) -> Result<(), Refusal> {
-        // The sequence number tells which message an answer is about: 1 is the first within the batch.
+        // The sequence number identifies the message of an answer: 1 is the first within the batch.
         let mut batch = Vec::new();
         write(&mut batch, BATCH_BEGIN, REQUEST, 0, (UNSPECIFIED, NFTABLES), &[]);
         let mut last = 0;

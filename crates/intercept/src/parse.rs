@@ -1,4 +1,4 @@
-//! Lists of values, as Istio's annotations write them.
+//! Lists of values, in the syntax of Istio's annotations.
 
 use std::str::FromStr;
 

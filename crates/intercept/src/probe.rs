@@ -1,4 +1,4 @@
-//! A probe from inside: a connection to an address that no host has, and where it arrives.
+//! A probe from inside: connects to an address that no host has, and observes where the connection arrives.
 //!
 //! Inbound rules only match connections from outside, so they are compared and not probed.
 
@@ -15,12 +15,12 @@ use socket2::SockRef;
 use crate::capture::{Capture, Outbound, Selection};
 use crate::port::Port;
 
-/// A redirected connection stays in this host, and is there at once.
+/// A redirected connection stays in this host and arrives at once.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Reserved for documentation (RFC 5737, RFC 3849): no host has them, so an answer proves a redirect.
-const NOBODY_V4: [Ipv4Addr; 3] =
+const UNASSIGNED_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, 1)];
-const NOBODY_V6: [Ipv6Addr; 2] =
+const UNASSIGNED_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)];
 
 /// The version of IP that a probe uses.
@@ -44,7 +44,7 @@ pub enum Outcome {
     NotCaptured(SocketAddr, io::Error),
     /// It arrived at the capture port, but the kernel names another destination: something else translates as well.
     Changed(SocketAddr, Option<SocketAddr>),
-    /// There is no way out of this network namespace with this version of IP, so there is nothing to capture.
+    /// This network namespace has no route for this version of IP, so there is nothing to capture.
     NoRoute,
     /// Nothing is captured that could be probed.
     NothingToProbe,
@@ -76,7 +76,7 @@ pub fn outbound(capture: &Capture, version: Version) -> io::Result<Outcome> {
         Err(error) if no_such_network(&error) => return Ok(Outcome::NoRoute),
         Err(error) => return Err(error),
     };
-    // This host is asked, since a router on the way may say so as well.
+    // The local routing table is consulted, since a router on the path may report the same error.
     if !has_route(target)? {
         return Ok(Outcome::NoRoute);
     }
@@ -123,14 +123,14 @@ fn arrived(listener: &TcpListener, target: SocketAddr) -> io::Result<Outcome> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Outcome::NotCaptured(target, io::Error::other("somebody else answered for an address that nobody has")))
+    Ok(Outcome::NotCaptured(target, io::Error::other("another host answered for an address that no host has")))
 }
 
 /// A destination that the rules capture: an address that no host has, if they capture one.
 fn target(outbound: &Outbound, version: Version) -> Option<SocketAddr> {
     let mut addresses: Vec<IpAddr> = match version {
-        Version::V4 => NOBODY_V4.map(IpAddr::V4).into(),
-        Version::V6 => NOBODY_V6.map(IpAddr::V6).into(),
+        Version::V4 => UNASSIGNED_V4.map(IpAddr::V4).into(),
+        Version::V6 => UNASSIGNED_V6.map(IpAddr::V6).into(),
     };
     if let Selection::Only(ranges) = &outbound.include_ranges {
         addresses

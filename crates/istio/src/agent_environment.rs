@@ -1,5 +1,5 @@
-//! The environment variables of istio-agent, under the same names (`pilot/cmd/pilot-agent/options`). They apply where the
-//! configuration file and the policies' IstioOperators say nothing.
+//! The environment variables of istio-agent, under the same names (`pilot/cmd/pilot-agent/options`). They apply where
+//! neither the configuration file nor an IstioOperator among the policies sets a value.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl AgentEnvironment {
     /// # Errors
     /// Every variable that cannot be used. Istio would log it and use its default.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<VariableError>> {
-        let mut reader = Reader { lookup, errors: Vec::new() };
+        let mut reader = VariableReader { lookup, errors: Vec::new() };
         let ttl = reader.read(SECRET_TTL, |text| go_duration(text).filter(is_usable));
         let default = Renewal::default();
         let grace = reader.fraction(GRACE_PERIOD_RATIO, MIN_GRACE..=MAX_GRACE).unwrap_or(default.grace);
@@ -65,13 +65,13 @@ impl AgentEnvironment {
     }
 }
 
-/// Reads variables and collects what cannot be used.
-struct Reader<F> {
+/// Reads variables and collects the errors.
+struct VariableReader<F> {
     lookup: F,
     errors: Vec<VariableError>,
 }
 
-impl<F: Fn(&str) -> Option<String>> Reader<F> {
+impl<F: Fn(&str) -> Option<String>> VariableReader<F> {
     fn read<T>(&mut self, variable: Variable, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         variable.read(&self.lookup, parse).unwrap_or_else(|error| {
             self.errors.push(error);

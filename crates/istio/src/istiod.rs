@@ -1,4 +1,4 @@
-//! What istiod reads from its environment about lifetimes and its own root, under the same names.
+//! istiod's environment variables for lifetimes and its own root, under the same names.
 
 use std::time::Duration;
 

@@ -5,9 +5,9 @@
 //! - [`AgentEnvironment`] holds the variables of `istio-agent`, [`IstiodVariables`] reads those of `istiod`.
 //! - [`go_duration`] reads a duration as Go does.
 //!
-//! Guaranteed: everything that works here and that Istio ignores is a warning, and so is each field that Istio has and that has
-//! no meaning here. Refused: a value that cannot be meant, and any restriction of a root that is not implemented, since the root
-//! would be trusted more widely than its author wanted.
+//! Guaranteed: each setting that works here and that Istio ignores is a warning, and so is each field of Istio that has no effect
+//! here. Refused: an invalid value, and any restriction of a root that is not implemented, since the root would be trusted more
+//! widely than its author intended.
 //!
 //! No IO, clock or log: the caller passes the text, a way to look up variables, and the parser of root certificates.
 

@@ -1,4 +1,4 @@
-//! One IstioOperator document. Four of its many fields have a meaning here; each of the others is a warning.
+//! One IstioOperator document. Four of its many fields have an effect here; each of the others is a warning.
 //!
 //! Guides to Istio write `meshConfig.certificates` with lifetimes and a key size, but Istio's own MeshConfig has no such field:
 //! there `certificates` is a list of DNS certificates. The warning names the setting that Istio reads instead.
@@ -34,19 +34,19 @@ impl Operator {
     /// Reads the document at `root`, which is in `file`.
     #[must_use]
     pub fn read(file: &str, root: &Cursor<'_>) -> Self {
-        let mut reader = Reader { file, problems: Problems::new(), warnings: Problems::new() };
+        let mut reader = OperatorReader { file, problems: Problems::new(), warnings: Problems::new() };
         let mesh = reader.document(root);
         Self { mesh, problems: reader.problems, warnings: reader.warnings }
     }
 }
 
-struct Reader<'a> {
+struct OperatorReader<'a> {
     file: &'a str,
     problems: Problems,
     warnings: Problems,
 }
 
-impl Reader<'_> {
+impl OperatorReader<'_> {
     fn document(&mut self, root: &Cursor<'_>) -> MeshConfig {
         let known = ["apiVersion", "kind", "metadata", "spec", "status"];
         let mesh = self.lenient(root, &known).and_then(|fields| present(&fields, "spec"));

@@ -1,8 +1,8 @@
 //! Access to files and ports: Landlock.
 //!
-//! Files and ports are two rulesets, enforced one after the other, each with a result of its own: in a common one, a right
-//! that a kernel does not support has made rules vanish silently. Best effort: an older kernel enforces less, and the
-//! outcome says what.
+//! Files and ports are two rulesets, enforced one after the other, each with its own result: in a common ruleset, a right
+//! that the kernel does not support once dropped rules silently. Best effort: an older kernel enforces less, and the
+//! outcome reports what it enforces.
 
 use std::collections::BTreeSet;
 use std::fmt;

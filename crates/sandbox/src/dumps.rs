@@ -1,8 +1,8 @@
-//! No keys in core dumps.
+//! Keeps keys out of core dumps.
 //!
 //! The memory of a proxy holds its private key. A process that is not dumpable writes no core file, and only a
-//! process with `CAP_SYS_PTRACE` can attach to it or read its memory, even under the same user. The limit is inherited, which
-//! the attribute is not.
+//! process with `CAP_SYS_PTRACE` can attach to it or read its memory, even under the same user. Children inherit the
+//! limit, but not the attribute.
 
 use std::io;
 

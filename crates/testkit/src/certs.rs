@@ -1,7 +1,7 @@
-//! Certificates with every fault.
+//! Certificates, valid ones and ones with any fault.
 //!
-//! A [`Profile`] says everything about a certificate and can say anything; [`Authority::issue`] makes and signs it. The
-//! constructors give what is right, so that a test changes the one thing that it is about:
+//! A [`Profile`] describes a certificate completely, valid or not; [`Authority::issue`] makes and signs it. The
+//! constructors give valid profiles, so that a test changes only the field under test:
 //!
 //! ```
 //! use portcullis_testkit::certs::{Authority, Profile};
@@ -272,7 +272,7 @@ impl Authority {
         Issued { chain, key }
     }
 
-    /// The same for a key that somebody else has (its SubjectPublicKeyInfo); `profile.key` is not looked at. The chain is
+    /// The same for a key of the caller (its SubjectPublicKeyInfo); `profile.key` is ignored. The chain is
     /// without the root.
     #[must_use]
     pub fn certify(&self, profile: &Profile, spki: Vec<u8>) -> Vec<CertificateDer<'static>> {
@@ -317,7 +317,7 @@ pub fn to_pem(chain: &[CertificateDer<'static>]) -> String {
     chain.iter().map(|der| pem("CERTIFICATE", der)).collect()
 }
 
-/// A certificate that signs itself: nobody vouches for it.
+/// A self-signed leaf, without a CA.
 #[must_use]
 pub fn self_signed_leaf(profile: &Profile) -> Issued {
     let key = Key::new(profile.key);

@@ -1,4 +1,4 @@
-//! DER of the certificates that tests need and that no library wants to make, written with `portcullis_der`.
+//! DER of certificates that tests need and that no library makes, written with `portcullis_der`.
 
 use portcullis_der as der;
 pub(crate) use portcullis_der::{bit_string, tag};

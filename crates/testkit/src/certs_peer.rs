@@ -1,4 +1,4 @@
-//! A peer that presents whatever it is given and accepts whatever it gets: what an attacker, or a broken mesh, looks like.
+//! A peer that presents any chain and accepts any chain, as an attacker or a broken mesh would.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Serves generated services over hyper's HTTP/2, on whatever stream.
+//! Serves generated services over hyper's HTTP/2, on any stream.
 
 use std::convert::Infallible;
 use std::future::Future;

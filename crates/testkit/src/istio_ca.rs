@@ -1,7 +1,7 @@
-//! A certificate authority that speaks Istio's protocol over real sockets and TLS, and that can lie.
+//! A certificate authority that speaks Istio's protocol over real sockets and TLS, and that can misbehave.
 //!
-//! It stands for istiod (no bundles: `GetTrustBundles` is unimplemented) or for Portcullis' own authority
-//! ([`IstioCa::hand_out`]). A caller is known by a token, or by a certificate that was issued here.
+//! It plays istiod (no bundles: `GetTrustBundles` is unimplemented) or for Portcullis' own authority
+//! ([`IstioCa::hand_out`]). A caller authenticates with a token, or with a certificate that was issued here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -93,12 +93,12 @@ impl IstioCa {
         ca
     }
 
-    /// Whoever shows this token is this workload.
+    /// Accepts this token as that of workload `id`.
     pub fn accept_token(&self, token: &str, id: &str) {
         self.state().tokens.insert(token.to_owned(), id.to_owned());
     }
 
-    /// From now on it lies so, or not at all.
+    /// Misbehaves like this from now on; `None` ends it.
     pub fn lie(&self, lie: Option<Lie>) {
         self.state().lie = lie;
     }
@@ -108,7 +108,7 @@ impl IstioCa {
         self.state().signer = Some(authority.clone());
     }
 
-    /// Hands these roots out as bundles, with this hint in seconds, instead of not knowing that call.
+    /// Serves these roots as bundles, with this hint in seconds; without this the call is unimplemented.
     pub fn hand_out(&self, bundles: &[(&str, &Authority)], hint: u32) {
         let mut all: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
         for (domain, authority) in bundles {
@@ -122,7 +122,7 @@ impl IstioCa {
         (state.bundles, state.hint) = (Some(all), hint);
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.state().seen.clone()
@@ -134,7 +134,7 @@ impl IstioCa {
         self.state().seen.iter().filter(|seen| seen.call == "CreateCertificate").count()
     }
 
-    /// Nobody listens any more, and what was open is closed.
+    /// Stops listening and closes all connections.
     pub fn go_down(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

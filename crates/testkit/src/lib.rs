@@ -1,7 +1,7 @@
 //! Development only: certificates with every fault, and small applications to test against.
 //!
-//! Nothing that ships may depend on this crate. It panics where product code would return an error, since a test that
-//! cannot set its scene has failed; that is why the lints against panics are off here.
+//! No shipped crate may depend on this crate. It panics where product code would return an error, since a test whose setup
+//! fails has failed; so the lints against panics are off here.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 pub mod apps;

@@ -1,4 +1,4 @@
-//! Waiting for what happens soon.
+//! Polls a condition until a deadline.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -68,7 +68,7 @@ impl WorkloadApi {
         self.state.lock().unwrap().opened
     }
 
-    /// It dies: what is open ends, and nobody listens.
+    /// Stops listening and closes all streams.
     pub fn go_down(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

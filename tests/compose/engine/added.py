@@ -1,4 +1,4 @@
-"""`portcullis compose add` for a compose file that has never heard of us, with apps that are none of ours."""
+"""`portcullis compose add` for a third-party compose file with third-party apps."""
 
 import threading
 import time
@@ -10,7 +10,8 @@ GROUP = "compose add"
 API_ID, DB_ID = "spiffe://cluster.local/ns/default/sa/api", "spiffe://cluster.local/ns/default/sa/db"
 OTHER_ID = "spiffe://cluster.local/ns/default/sa/other"
 
-# With what people write: an app that takes no notice of SIGTERM (a shell as PID 1), an anchor, a short list of dependencies, a restart policy, an alias, a published port.
+# Common features: an app that ignores SIGTERM (a shell as PID 1), an anchor, a short `depends_on`, a restart policy, an
+# alias, a published port.
 COMPOSE = f"""\
 version: "3.7"
 x-app: &app
@@ -41,7 +42,7 @@ spec: {mtls: {mode: STRICT}}
 
 def _restarted(engine, check):
     """An engine that restarts everything keeps no order: these apps take no notice of SIGTERM, so they come last, and the
-    rules may not have been made again. Nobody may get past the sidecar then."""
+    rules may not be installed again yet. No connection may bypass the sidecar then."""
     restarting = threading.Thread(target=lambda: engine.attempt_compose(PROJECT, "restart", "--timeout", "2"))
     restarting.start()
     answered, end = [], None
@@ -148,8 +149,8 @@ def run(engine, report):
     _restarted(engine, check)
     _added_later(engine, folder, check)
 
-    code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "nobody", "-f",
+    code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "absent", "-f",
                                 "/w/compose.yaml")
     check("a service that does not exist", "exit code 65, and which there are",
-          None if code == 65 and "nobody" in text and "other" in text else f"{code}: {text}")
+          None if code == 65 and "absent" in text and "other" in text else f"{code}: {text}")
     engine.compose(PROJECT, "down", "--volumes", "--timeout", "3")

@@ -81,7 +81,7 @@ class QuickStart:
         self.check(group, f"{case}, as the sidecars saw it", "mTLS, both identities", None if good else str(new)[-600:])
 
     def refuses(self, group):
-        """Plaintext from outside the mesh is told that mTLS is required, and no more."""
+        """Plaintext from outside the mesh gets the hint that mTLS is required, and nothing else."""
         def hinted(status, body):
             return status == 403 and STRICT_HINT in body and "istio-system" not in body and "cart" not in body
         before = len(self.engine.access(self.id("cart-proxy")))

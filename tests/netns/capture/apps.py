@@ -12,7 +12,7 @@ GREETING = b"220 the server speaks first\r\n"
 
 
 class DigestApp(EchoApp):
-    """Reads to the end, and only then answers: the digest of what came, and so many bytes of its own."""
+    """Reads to the end, then answers with the digest of what it read and `ANSWER`."""
 
     ANSWER = os.urandom(1 << 20) * 5
 
@@ -30,8 +30,8 @@ class GreetingApp(EchoApp):
         super().converse(connection, received)
 
 
-class ToldApp(EchoApp):
-    """Reads a PROXY header of version 2, says what is in it in one line, then echoes."""
+class ProxyProtocolApp(EchoApp):
+    """Reads a PROXY header of version 2, prints its fields in one line, then echoes."""
 
     SPIFFE_ID = 0xE5
 
@@ -51,8 +51,8 @@ class ToldApp(EchoApp):
         super().converse(connection, received)
 
 
-def told(connect, payload=b"who am I?"):
-    """What a `ToldApp` was told, after the payload has been echoed."""
+def proxy_header(connect, payload=b"who am I?"):
+    """The header that a `ProxyProtocolApp` received, read once the payload has been echoed."""
     with connect() as connection:
         connection.settimeout(5)
         connection.sendall(payload)
@@ -86,7 +86,7 @@ def upload(connect, size=8 << 20):
 
 
 def greeted(connect):
-    """Says nothing, and is greeted; then one word is echoed."""
+    """Waits for the server's greeting, then sends one word that is echoed."""
     with connect() as connection:
         try:
             seen = _read(connection, len(GREETING))

@@ -15,7 +15,7 @@ import socket
 from rig.processes import RigError, run, until
 
 INBOUND, OUTBOUND = 15006, 15001
-# Who runs as this user is the sidecar, and is not redirected.
+# Connections of this user are the sidecar's and are not redirected.
 SIDECAR_UID = 1337
 # Marks of the tests' own sockets: not redirected, as if there were no sidecar; redirected even to loopback.
 DIRECT, EVEN_LOOPBACK = 7, 8
@@ -77,8 +77,8 @@ class Namespace:
             os.close(outside)
 
     def wrapper(self):
-        """The command that runs a sidecar here. The kernel forgets at a change of user that the child is to die with us,
-        so it is told again."""
+        """The command that runs a sidecar here. A change of user clears the parent-death signal,
+        so setpriv sets it again."""
         uid = str(SIDECAR_UID)
         return ["ip", "netns", "exec", self.name, "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups",
                 "--no-new-privs", "--pdeathsig", "KILL"]
@@ -122,7 +122,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def loopback_through(self, gateway):
-        """As long as this lasts, 127.0.0.1 is behind a neighbour."""
+        """Routes 127.0.0.1 to a neighbour for as long as the `with` block lasts."""
         for command in (
             f"sysctl -qw net.ipv4.conf.{self.link}.route_localnet=1", "ip rule add pref 100 lookup local",
             "ip rule add pref 50 to 127.0.0.1 lookup 200", f"ip route add 127.0.0.1 via {gateway} table 200",
@@ -162,11 +162,11 @@ class Namespace:
         run(["ip", "-n", self.name, "link", "set", self.link, "up"])
 
     def is_up(self):
-        """A moment after both ends are plugged in; what is sent earlier is lost."""
+        """The link comes up a moment after both ends are plugged in; earlier packets are lost."""
         return "state UP" in run(["ip", "-n", self.name, "link", "show", "dev", self.link])
 
     def remove(self):
-        """Removes it with whatever runs in it, also if it is only half there."""
+        """Removes the namespace and kills the processes in it, even if it was only partly created."""
         shutil.rmtree(self.etc, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.etc.parent.rmdir()

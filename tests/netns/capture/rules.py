@@ -1,7 +1,7 @@
 """`portcullis intercept` by itself: what it plans, installs, verifies and removes, before any sidecar runs.
 
-While nobody listens on the capture ports, a captured connection is refused and any other reaches the app: so each rule
-is seen at work without a sidecar."""
+The capture ports have no listener, so a captured connection is refused and any other reaches the app. Each rule can
+therefore be observed without a sidecar."""
 
 import socket
 import subprocess
@@ -9,12 +9,12 @@ import threading
 
 from rig.processes import RigError
 
-from . import world as w
+from . import topology as t
 from .apps import ending
 from .namespaces import FAMILIES, INBOUND, OUTBOUND, SIDECAR_UID, address, loopback
 
 GROUP = "portcullis intercept"
-PORT = w.PERMISSIVE
+PORT = t.PERMISSIVE
 
 # Arguments that together use every kind of rule.
 EVERYTHING = (
@@ -35,43 +35,43 @@ PLANS = {
 }
 
 
-def run(world):
-    _listed(world)
-    _refused(world)
+def run(topology):
+    _listed(topology)
+    _refused(topology)
     for family in FAMILIES:
         for case, side, arguments, to, outcome in _table(family):
-            _judge(world, f"Rules at work, {family}", case, side, arguments, to, outcome)
-        _datagrams(world, family)
-        _overtaken(world, family)
-    _replaced(world)
-    _verified(world)
-    for side in (world.client, world.server):
-        world.report.add(GROUP, "remove, twice", "nothing is left", _removed(world, side))
+            _check_rule(topology, f"Rules at work, {family}", case, side, arguments, to, outcome)
+        _datagrams(topology, family)
+        _overtaken(topology, family)
+    _replaced(topology)
+    _verified(topology)
+    for side in (topology.client, topology.server):
+        topology.report.add(GROUP, "remove, twice", "nothing is left", _removed(topology, side))
 
 
-def _listed(world):
-    """What nft prints of what is installed is what was planned."""
-    side, report = world.client, world.report
+def _listed(topology):
+    """The installed rules, as nft lists them, are the plan."""
+    side, report = topology.client, topology.report
     for case, arguments in PLANS.items():
-        plan = side.intercept(world.binary, "plan", *arguments)
-        said = side.intercept(world.binary, "install", *arguments)
+        plan = side.intercept(topology.binary, "plan", *arguments)
+        said = side.intercept(topology.binary, "install", *arguments)
         listed = side.run("nft", "list", "ruleset")
         report.add(GROUP, f"plan, {case}", "is what nft lists once it is installed",
                    None if plan == listed and said.startswith("installed: ") else f"{said}{plan}, but:\n{listed}")
-        again = side.intercept(world.binary, "install", *arguments)
+        again = side.intercept(topology.binary, "install", *arguments)
         report.add(GROUP, f"install again, {case}", "says that nothing changes",
                    None if again == said.replace("installed", "unchanged") else again)
         side.run("nft", "--check", "--file", "-", given=plan)
     side.run("nft", "add", "rule", "inet", "portcullis", "inbound", "tcp", "dport", "1", "return")
-    code, text = _command(world, side, "verify", *PLANS["a thousand rules"])
-    report.add(GROUP, "verify, after somebody added a rule", "exit code 1, and names the chain",
+    code, text = _command(topology, side, "verify", *PLANS["a thousand rules"])
+    report.add(GROUP, "verify, after a rule was added", "exit code 1, and names the chain",
                None if code == 1 and "inbound has more rules" in text else f"{code}: {text}")
     side.run("nft", "add", "table", "inet", "portcullis", "{ flags dormant; }")
-    code, text = _command(world, side, "verify", *PLANS["a thousand rules"])
-    report.add(GROUP, "verify, after somebody put our table to sleep", "exit code 1, and says so",
+    code, text = _command(topology, side, "verify", *PLANS["a thousand rules"])
+    report.add(GROUP, "verify, after our table was made dormant", "exit code 1, and says so",
                None if code == 1 and "dormant" in text else f"{code}: {text}")
     side.run("nft", "add", "table", "inet", "others")
-    said = side.intercept(world.binary, "install")
+    said = side.intercept(topology.binary, "install")
     listed = side.run("nft", "list", "ruleset")
     report.add(GROUP, "install over changed rules", "repairs ours, leaves those of others",
                None if said.startswith("installed") and listed.count("table inet others") == 1
@@ -79,29 +79,29 @@ def _listed(world):
     side.run("nft", "delete", "table", "inet", "others")
 
 
-def _refused(world):
-    side, report = world.client, world.report
+def _refused(topology):
+    side, report = topology.client, topology.report
     before = side.run("nft", "list", "ruleset")
     for command in ("install", "verify", "remove"):
-        code, text = _command(world, side, command, wrapper=("setpriv", "--reuid", "1000", "--clear-groups"))
+        code, text = _command(topology, side, command, wrapper=("setpriv", "--reuid", "1000", "--clear-groups"))
         report.add(GROUP, f"{command}, without CAP_NET_ADMIN", "exit code 77, and says why",
                    None if code == 77 and "CAP_NET_ADMIN" in text else f"{code}: {text}")
     for argument, wrong in (("--exclude-inbound-ports", "http"), ("--exclude-outbound-ip-ranges", "10.0.0.1/8"),
                             ("--include-inbound-ports", "80,0"), ("--exclude-interfaces", "eth0;eth1")):
-        code, text = _command(world, side, "install", argument, wrong)
+        code, text = _command(topology, side, "install", argument, wrong)
         report.add(GROUP, f"install {argument} {wrong}", "exit code 64, and names the argument",
                    None if code == 64 and argument in text else f"{code}: {text}")
-    code, text = _command(world, side, "install", wrapper=(
+    code, text = _command(topology, side, "install", wrapper=(
         "setpriv", "--reuid", "1000", "--clear-groups", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"))
     report.add(GROUP, "install, with CAP_NET_ADMIN and nothing else", "exit code 0", None if code == 0 else text)
     report.add(GROUP, "the rules, after all that", "as before",
                None if side.run("nft", "list", "ruleset") == before else "changed")
-    side.intercept(world.binary, "remove")
+    side.intercept(topology.binary, "remove")
 
 
 def _table(family):
     """(case, whose rules, arguments, destination, outcome); the client dials."""
-    here, there = address(family, 1), address(family, w.MTLS)
+    here, there = address(family, 1), address(family, t.MTLS)
     width = {"IPv4": 32, "IPv6": 128}[family]
     other = {"IPv4": "IPv6", "IPv6": "IPv4"}[family]
     to, own = (there, PORT), (here, PORT)
@@ -121,7 +121,7 @@ def _table(family):
     yield "outbound: an excluded port", "client", ("--exclude-outbound-ports", PORT), to, "reached"
     yield "outbound: an excluded destination", "client", ("--exclude-outbound-ip-ranges", there), to, "reached"
     yield "outbound: another destination is excluded", "client", (
-        "--exclude-outbound-ip-ranges", f"{here},{address(other, w.MTLS)}"), to, "refused"
+        "--exclude-outbound-ip-ranges", f"{here},{address(other, t.MTLS)}"), to, "refused"
     yield "outbound: nothing is included", "client", ("--include-outbound-ip-ranges", ""), to, "reached"
     yield "outbound: an included port", "client", (
         "--include-outbound-ip-ranges", "", "--include-outbound-ports", PORT), to, "refused"
@@ -133,24 +133,24 @@ def _table(family):
     yield "outbound: to oneself, by an address of one's own", "client", (), own, "reached"
 
 
-def _judge(world, group, case, side, arguments, to, outcome):
-    side = {"client": world.client, "server": world.server}[side]
-    side.intercept(world.binary, "install", *arguments)
+def _check_rule(topology, group, case, side, arguments, to, outcome):
+    side = {"client": topology.client, "server": topology.server}[side]
+    side.intercept(topology.binary, "install", *arguments)
     own = None
     if to[0] in (address("IPv4", 1), address("IPv6", 1), "127.0.0.1", "::1"):
-        own = world.client.listen(to[1])
+        own = topology.client.listen(to[1])
     try:
-        seen = _dial(world, to)
+        seen = _dial(topology, to)
     finally:
         if own:
             own.close()
-        side.intercept(world.binary, "remove")
-    world.report.add(group, case, outcome, None if seen == outcome else seen)
+        side.intercept(topology.binary, "remove")
+    topology.report.add(group, case, outcome, None if seen == outcome else seen)
 
 
-def _dial(world, to):
+def _dial(topology, to):
     try:
-        world.client.connect(*to).close()
+        topology.client.connect(*to).close()
         return "reached"
     except ConnectionRefusedError:
         return "refused"
@@ -158,21 +158,21 @@ def _dial(world, to):
         return str(error)
 
 
-def _datagrams(world, family):
+def _datagrams(topology, family):
     """UDP is not captured, and dropped where that was asked for."""
-    group, there = f"Rules at work, {family}", address(family, w.MTLS)
+    group, there = f"Rules at work, {family}", address(family, t.MTLS)
     kind = (socket.AF_INET6 if family == "IPv6" else socket.AF_INET, socket.SOCK_DGRAM)
     for case, side, arguments, arrives in (
-            ("UDP is left alone", world.client, (), True),
-            ("UDP to a dropped port, outbound", world.client, ("--drop-outbound-udp-ports", PORT), False),
-            ("UDP to another port, outbound", world.client, ("--drop-outbound-udp-ports", PORT + 1), True),
-            ("UDP to a dropped port, outbound, by the sidecar", world.client, (
+            ("UDP is left alone", topology.client, (), True),
+            ("UDP to a dropped port, outbound", topology.client, ("--drop-outbound-udp-ports", PORT), False),
+            ("UDP to another port, outbound", topology.client, ("--drop-outbound-udp-ports", PORT + 1), True),
+            ("UDP to a dropped port, outbound, by the sidecar", topology.client, (
                 "--drop-outbound-udp-ports", PORT, "--proxy-uid", 0), True),
-            ("UDP to a dropped port, inbound", world.server, ("--drop-inbound-udp-ports", PORT), False)):
-        side.intercept(world.binary, "install", *arguments)
-        with world.server:
+            ("UDP to a dropped port, inbound", topology.server, ("--drop-inbound-udp-ports", PORT), False)):
+        side.intercept(topology.binary, "install", *arguments)
+        with topology.server:
             receiver = socket.socket(*kind)
-        with world.client:
+        with topology.client:
             sender = socket.socket(*kind)
         with receiver, sender:
             receiver.bind((there, PORT))
@@ -181,37 +181,37 @@ def _datagrams(world, family):
                 sender.sendto(b"x", (there, PORT))
                 seen = receiver.recv(9) == b"x"
             except (TimeoutError, PermissionError):
-                # Who sends what is dropped on the way out is told so.
+                # The kernel reports a datagram dropped in the output hook to its sender.
                 seen = False
-        side.intercept(world.binary, "remove")
-        world.report.add(group, case, "arrives" if arrives else "is dropped", None if seen == arrives else str(seen))
+        side.intercept(topology.binary, "remove")
+        topology.report.add(group, case, "arrives" if arrives else "is dropped", None if seen == arrives else str(seen))
 
 
-def _overtaken(world, family):
-    """Somebody else translates the same connections, later: ours come first."""
-    side, to = world.server, (address(family, w.MTLS), PORT)
-    side.intercept(world.binary, "install")
+def _overtaken(topology, family):
+    """Another table's NAT rule matches the same connections at a later priority: ours must apply first."""
+    side, to = topology.server, (address(family, t.MTLS), PORT)
+    side.intercept(topology.binary, "install")
     side.run("nft", "-f", "-", given="add table inet others\n"
              "add chain inet others prerouting { type nat hook prerouting priority dstnat; }\n"
              f"add rule inet others prerouting tcp dport {PORT} redirect to :{PORT}\n")
-    seen = _dial(world, to)
+    seen = _dial(topology, to)
     side.run("nft", "delete", "table", "inet", "others")
-    side.intercept(world.binary, "remove")
-    world.report.add(f"Rules at work, {family}", "inbound: somebody else translates it as well", "refused",
-                     None if seen == "refused" else seen)
+    side.intercept(topology.binary, "remove")
+    topology.report.add(f"Rules at work, {family}", "inbound: another table translates it as well", "refused",
+                        None if seen == "refused" else seen)
 
 
-def _replaced(world):
+def _replaced(topology):
     """Rules are replaced in one step: not one connection gets through in between."""
     plans = ((), ("--exclude-inbound-ports", "22"))
-    world.server.intercept(world.binary, "install")
+    topology.server.intercept(topology.binary, "install")
     done, escaped, dialled = threading.Event(), [], [0]
 
     def dial():
-        # Entering a namespace is of one thread; each dial enters and leaves.
+        # A thread enters a namespace by itself; each dial enters and leaves.
         while not done.is_set():
             dialled[0] += 1
-            seen = ending(lambda: world.client.connect(address("IPv4", w.MTLS), PORT))[0]
+            seen = ending(lambda: topology.client.connect(address("IPv4", t.MTLS), PORT))[0]
             if seen != "refused":
                 escaped.append(seen)
 
@@ -219,65 +219,65 @@ def _replaced(world):
     thread.start()
     try:
         for number in range(40):
-            world.server.intercept(world.binary, "install", *plans[(number + 1) % 2])
+            topology.server.intercept(topology.binary, "install", *plans[(number + 1) % 2])
     finally:
         done.set()
         thread.join()
-    world.server.intercept(world.binary, "remove")
+    topology.server.intercept(topology.binary, "remove")
     if dialled[0] < 40:
         raise RigError(f"only {dialled[0]} connections during 40 replacements")
-    world.report.add(GROUP, "40 replacements while connections are opened", "none escapes",
-                     f"{len(escaped)} of {dialled[0]}: {escaped[:3]}" if escaped else None)
+    topology.report.add(GROUP, "40 replacements while connections are opened", "none escapes",
+                        f"{len(escaped)} of {dialled[0]}: {escaped[:3]}" if escaped else None)
 
 
-def _verified(world):
-    """The probe needs a way out, so there is one now."""
-    side, report = world.client, world.report
-    code, text = _command(world, side, "verify")
+def _verified(topology):
+    """`verify` with and without a default route, which its probe needs."""
+    side, report = topology.client, topology.report
+    code, text = _command(topology, side, "verify")
     report.add(GROUP, "verify, without rules", "exit code 1, and what to do",
                None if code == 1 and "intercept install" in text else f"{code}: {text}")
-    side.intercept(world.binary, "install")
-    code, text = _command(world, side, "verify")
-    report.add(GROUP, "verify, without a way out", "exit code 0, and says so",
+    side.intercept(topology.binary, "install")
+    code, text = _command(topology, side, "verify")
+    report.add(GROUP, "verify, without a route", "exit code 0, and says so",
                None if code == 0 and text.count("no route") == 2 else f"{code}: {text}")
     for family in FAMILIES:
-        side.route("default", address(family, w.MTLS))
-    code, text = _command(world, side, "verify")
+        side.route("default", address(family, t.MTLS))
+    code, text = _command(topology, side, "verify")
     report.add(GROUP, "verify, without a sidecar", "exit code 0, both probes arrive",
                None if code == 0 and text.count("arrived here") == 2 else f"{code}: {text}")
-    code, text = _command(world, side, "verify", wrapper=(
+    code, text = _command(topology, side, "verify", wrapper=(
         "setpriv", "--reuid", SIDECAR_UID, "--clear-groups", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"))
     report.add(GROUP, "verify, as the sidecar's user", "exit code 1: not captured, so no proof",
                None if code == 1 and text.count("as another one") == 2 else f"{code}: {text}")
     with side:
         listeners = [socket.create_server((host, OUTBOUND), family=kind)
                      for host, kind in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))]
-    code, text = _command(world, side, "verify")
+    code, text = _command(topology, side, "verify")
     report.add(GROUP, "verify, with a sidecar", "exit code 0, both probes are taken",
                None if code == 0 and text.count("the sidecar took") == 2 else f"{code}: {text}")
     for listener in listeners:
         listener.close()
-    # Somebody else's translation comes first.
+    # Another table's NAT rule applies first.
     side.run("nft", "-f", "-", given="add table inet others\n"
              "add chain inet others output { type nat hook output priority -150; }\n"
              f"add rule inet others output meta l4proto tcp redirect to :{INBOUND}\n")
-    code, text = _command(world, side, "verify")
-    report.add(GROUP, "verify, behind somebody else's rules", "exit code 1, both probes fail",
+    code, text = _command(topology, side, "verify")
+    report.add(GROUP, "verify, behind another table's rules", "exit code 1, both probes fail",
                None if code == 1 and text.count("not captured") == 2 else f"{code}: {text}")
     side.run("nft", "delete", "table", "inet", "others")
     for family in FAMILIES:
         side.run("ip", {"IPv4": "-4", "IPv6": "-6"}[family], "route", "delete", "default")
 
 
-def _removed(world, side):
-    said = [side.intercept(world.binary, "remove") for _ in range(2)]
+def _removed(topology, side):
+    said = [side.intercept(topology.binary, "remove") for _ in range(2)]
     left = side.run("nft", "list", "ruleset")
     return f"{said}, {left}" if left or said[0] != said[1] else None
 
 
-def _command(world, side, *arguments, wrapper=()):
-    """Runs `portcullis intercept` in there; its exit code, and all that it printed."""
-    command = ["ip", "netns", "exec", side.name, *map(str, wrapper), world.binary, "intercept", *map(str, arguments)]
+def _command(topology, side, *arguments, wrapper=()):
+    """Runs `portcullis intercept` in the namespace of `side`; returns its exit code and its output."""
+    command = ["ip", "netns", "exec", side.name, *map(str, wrapper), topology.binary, "intercept", *map(str, arguments)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           timeout=60, text=True)
     return done.returncode, done.stdout

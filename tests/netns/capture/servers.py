@@ -1,6 +1,6 @@
 """Real servers and real clients behind the sidecars: nginx, Redis, PostgreSQL and a mail server, each in all three modes.
 
-None of them knows anything of TLS here, and none is configured for a proxy."""
+They use no TLS of their own, and none is configured for a proxy."""
 
 import glob
 import hashlib
@@ -12,14 +12,14 @@ import threading
 
 from rig.processes import RigError, run, until
 
-from . import world as w
+from . import topology as t
 from .namespaces import FAMILIES, SIDECAR_UID, address
 
 NGINX, REDIS, POSTGRES, SMTP = 8101, 6379, 5432, 25
 PORTS = (NGINX, REDIS, POSTGRES, SMTP)
 PAGE_BYTES = 3 << 20
 
-# What has to be found, and the package that brings it.
+# Required programs, and the package of each.
 PACKAGES = {
     "nginx": "nginx-light",
     "redis-server": "redis-server",
@@ -32,9 +32,9 @@ PACKAGES = {
 class Servers:
     """All four, in the server's namespace."""
 
-    def __init__(self, world):
-        self.world = world
-        self.folder = world.folder / "servers"
+    def __init__(self, topology):
+        self.topology = topology
+        self.folder = topology.folder / "servers"
         self.folder.mkdir()
         self.folder.chmod(0o755)
         page = os.urandom(PAGE_BYTES)
@@ -51,15 +51,15 @@ class Servers:
         self.smtp.server_close()
 
     def _start(self, name, command, port):
-        process = self.world.processes.start(
-            name, ["ip", "netns", "exec", self.world.server.name, *map(str, command)])
+        process = self.topology.processes.start(
+            name, ["ip", "netns", "exec", self.topology.server.name, *map(str, command)])
 
         def answers():
             if process.poll() is not None:
                 raise RigError(f"{name} ended with exit code {process.returncode}: see {process.log}")
             try:
-                with self.world.server:
-                    self.world.server.connect("127.0.0.1", port, timeout=1).close()
+                with self.topology.server:
+                    self.topology.server.connect("127.0.0.1", port, timeout=1).close()
                 return True
             except OSError:
                 return False
@@ -121,7 +121,7 @@ http {{
 
         self.smtp = Server(("", 0), Session, bind_and_activate=False)
         self.smtp.socket.close()
-        self.smtp.socket = self.world.server.listen(SMTP)
+        self.smtp.socket = self.topology.server.listen(SMTP)
         threading.Thread(target=self.smtp.serve_forever, daemon=True).start()
 
     # What the clients do; each returns None, or what went wrong.
@@ -153,9 +153,9 @@ http {{
         return None if self.mail[before:] == [text.encode()] else f"{len(self.mail) - before} mails, or another one"
 
     def _client(self, *command, given=""):
-        """Runs a client in its namespace, as a user that is nobody's."""
+        """Runs a client in its namespace, as an unprivileged user."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.world.client.name, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+            ["ip", "netns", "exec", self.topology.client.name, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
              *map(str, command)], input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, cwd="/")
         if done.returncode:
             raise OSError(f"exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()[-300:]}")
@@ -171,28 +171,28 @@ def _host(host):
     return f"[{host}]" if ":" in host else host
 
 
-def run_cases(world):
-    servers = Servers(world)
+def run_cases(topology):
+    servers = Servers(topology)
     clients = {"nginx and curl": (NGINX, servers.curl_page), "Redis": (REDIS, servers.redis),
                "PostgreSQL": (POSTGRES, servers.postgres), "SMTP and curl": (SMTP, servers.curl_mail)}
-    known = world.inbound.policy
+    known = topology.inbound.policy
     try:
         for mode in ("STRICT", "PERMISSIVE", "DISABLE"):
-            world.change_policy(w.policy(**{f"p{port}": mode for port in PORTS}), NGINX, mode)
+            topology.change_policy(t.policy(**{f"p{port}": mode for port in PORTS}), NGINX, mode)
             for family in FAMILIES:
                 for name, (port, act) in clients.items():
-                    _judge(world, mode, family, name, port, act)
+                    _check_server(topology, mode, family, name, port, act)
     finally:
-        world.change_policy(known, NGINX, "STRICT")
+        topology.change_policy(known, NGINX, "STRICT")
         servers.stop()
 
 
-def _judge(world, mode, family, name, port, act):
-    """Over mTLS where a sidecar answers, and in plaintext, each with what the server's side logged of it."""
-    for transport, host in (("mtls", w.MTLS), ("plaintext", w.UNKNOWN)):
+def _check_server(topology, mode, family, name, port, act):
+    """Over mTLS where a sidecar terminates it, and in plaintext; each checks the server's access log as well."""
+    for transport, host in (("mtls", t.MTLS), ("plaintext", t.UNKNOWN)):
         if (mode, transport) == ("DISABLE", "mtls"):
             continue
-        before = len(world.inbound.records())
+        before = len(topology.inbound.records())
         try:
             problem = act(address(family, host))
         except OSError as error:
@@ -202,13 +202,13 @@ def _judge(world, mode, family, name, port, act):
             problem = None if problem else "it was served"
         wanted = {"decision": "deny" if refused else "allow", "mode": mode, "port": port,
                   "transport": {"DISABLE": "-"}.get(mode, transport)}
-        until(lambda: len(world.inbound.records()) > before, 2)
-        lines = world.inbound.records()[before:]
+        until(lambda: len(topology.inbound.records()) > before, 2)
+        lines = topology.inbound.records()[before:]
         seen = [{key: line.get(key) for key in wanted} for line in lines]
-        # The client waits for a greeting, so nothing tells what it would speak.
+        # The client waits for a greeting, so its protocol cannot be detected.
         if port == SMTP and mode != "DISABLE" and transport == "plaintext":
             for each in (*seen, wanted):
                 each.pop("transport")
         if not seen or any(each != wanted for each in seen):
             problem = f"{problem or ''} the server's side logged {seen[:3]}, not {wanted}"
-        world.report.add(f"Real servers, {mode}, {family}", f"{name}, {transport}", "refused" if refused else "works", problem)
+        topology.report.add(f"Real servers, {mode}, {family}", f"{name}, {transport}", "refused" if refused else "works", problem)

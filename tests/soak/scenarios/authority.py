@@ -1,4 +1,4 @@
-"""A certificate authority that runs, is killed and starts again, and a world whose sidecars get their certificates from it."""
+"""A certificate authority that runs, is killed and starts again, and a mesh whose sidecars get their certificates from it."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import time
 from rig.certificates import CLIENT, SERVER
 from rig.processes import RigError, free_port, run, until
 
-from .world import World, get
+from .mesh import Mesh, get
 
 # No certificate has a shorter lifetime, and no hint is shorter.
 REGISTRATIONS = """\
@@ -26,12 +26,12 @@ identities:
 class RunningAuthority:
     """One `portcullis ca run`."""
 
-    def __init__(self, name, world, ids, domain="cluster.local", federated=None):
+    def __init__(self, name, mesh, ids, domain="cluster.local", federated=None):
         self.name = name
-        self.binary = world.context.binary
-        self.processes = world.processes
-        self.folder = world.folder / name
-        self.bootstrap = world.folder / f"{name}-bootstrap"
+        self.binary = mesh.context.binary
+        self.processes = mesh.processes
+        self.folder = mesh.folder / name
+        self.bootstrap = mesh.folder / f"{name}-bootstrap"
         self.port = free_port()
         self.kills = 0
         run([self.binary, "ca", "init", "--dir", self.folder, "--trust-domain", domain])
@@ -47,20 +47,20 @@ class RunningAuthority:
         return self
 
     def kill(self):
-        """As a power cut would, and a new start."""
+        """Kills the CA with SIGKILL and starts it again."""
         self.process.kill()
         self.process.wait()
         self.kills += 1
         self.start()
 
     def identity(self, spiffe):
-        """What a sidecar's configuration says of this authority."""
+        """The section `identity` of a sidecar's configuration for this CA."""
         folder = self.bootstrap / pathlib.Path(*spiffe.split("/")[4::2])
         return {"ca": {"address": f"127.0.0.1:{self.port}", "trustBundle": str(folder / "root-cert.pem"),
                        "tokenFile": str(folder / "token"), "ttl": "60s"}}
 
     def ask(self, *words, check=True):
-        """What a command says as JSON; `None` if it may fail and has."""
+        """The JSON output of a `ca` command; `None` if it failed and `check` is false."""
         done = subprocess.run([self.binary, "ca", *words, "--dir", str(self.folder), "-o", "json"],
                               capture_output=True, text=True, timeout=20)
         if done.returncode:
@@ -70,30 +70,30 @@ class RunningAuthority:
         return json.loads(done.stdout)
 
     def step(self, step, seconds=20):
-        """A step of a rotation, as soon as it is not refused; how long that took."""
+        """Retries a rotation step until it is accepted; returns how long that took."""
         began = time.monotonic()
         if not until(lambda: self.ask("rotate-root", step, check=False) is not None, seconds):
-            raise RigError(f"{step} is refused for {seconds} s: {self.standing()}")
+            raise RigError(f"{step} is refused for {seconds} s: {self.rotation_status()}")
         return time.monotonic() - began
 
     def roots(self):
-        """What is published now, for others who are to trust it."""
+        """The roots that the CA publishes now, for a federated trust domain."""
         done = subprocess.run([self.binary, "ca", "roots", "--dir", str(self.folder)], capture_output=True, text=True,
                               check=True, timeout=20)
         return done.stdout
 
-    def standing(self):
+    def rotation_status(self):
         return self.ask("rotate-root", "status")
 
     def issued(self, spiffe, by=None):
-        """The serial numbers that the audit has for an identity, in their order."""
+        """The serial numbers in the audit log for an identity, in order."""
         lines = map(json.loads, (self.folder / "audit.jsonl").read_text().splitlines())
         return [int(line["serial"], 16) for line in lines if line["event"] == "issued" and line["id"] == spiffe
                 and by in (None, line["by"])]
 
 
-class IssuedWorld(World):
-    """Sidecars that ask an authority. Their certificates live for a minute, and they renew when told or after half of it."""
+class IssuedMesh(Mesh):
+    """Sidecars with certificates from a CA. Certificates live for a minute; sidecars renew on SIGHUP or after half of that."""
 
     def _identities(self):
         self.ca = RunningAuthority("ca", self, (SERVER, CLIENT)).start()
@@ -102,11 +102,11 @@ class IssuedWorld(World):
 
     def from_authorities(self, sources):
         for name, (authority, spiffe) in sources.items():
-            # All of a load may come from one address at once on a machine that is busy, and may be in the handshake.
+            # On a busy machine all connections of a load may be in the handshake at once, from one address.
             self.changes[name].update(identity=authority.identity(spiffe), limits={"handshakes": 4096})
 
     def serial(self, sidecar):
-        """Of the certificate that a sidecar has in force."""
+        """The serial number of the certificate that a sidecar uses."""
         page = json.loads(get(sidecar.admin, "/certs")[1])
         return int(page["certificates"][0]["certChain"][0]["serialNumber"])
 
@@ -115,7 +115,7 @@ class IssuedWorld(World):
         for sidecar in (self.cart, self.web):
             before = self.serial(sidecar)
             end = time.monotonic() + seconds
-            # One that comes too soon after another is not taken up at once.
+            # A renewal too soon after another is delayed.
             while self.serial(sidecar) == before:
                 if time.monotonic() > end:
                     raise RigError(f"{sidecar.name}: no new certificate in {seconds} s\n{sidecar.log()[-2000:]}")
@@ -123,7 +123,7 @@ class IssuedWorld(World):
                 until(lambda: self.serial(sidecar) != before, 0.7)
 
     def refusals(self):
-        """What both sidecars decided against, by reason."""
+        """The refusals of both sidecars, by reason."""
         found = {}
         for sidecar in (self.cart, self.web):
             for line in get(sidecar.admin, "/stats/prometheus")[1].splitlines():

@@ -1,39 +1,39 @@
-"""Too many, too slow, too silent."""
+"""Too many connections, slow readers, and silent clients."""
 
 import os
 import time
 
-from .world import Result, World, cpu_share, metric, rss, small_buffers, until
+from .mesh import Result, Mesh, cpu_share, metric, rss, small_buffers, until
 
 LIMITED = ("sh", "-c", 'ulimit -n 160; exec "$@"', "sh")
 
 
 def out_of_files(context):
-    """Starved of descriptors the proxy lives, sleeps, serves whom it has, and recovers."""
+    """Out of descriptors the proxy stays up and idle, serves its open connections, and recovers."""
     result = Result("160 open files, 300 clients")
-    # The cap above the limit: it is the accept itself that has to fail.
+    # More connections allowed than descriptors, so that accept itself fails.
     limited = {"limits": {"connections": 2000}}
     if not context.sabotage:
         limited["wrapper"] = LIMITED
-    with World(context, cart=limited) as world:
-        live = world.load("streams", count=10, interval=500)
-        until(lambda: world.tags()["open"] == 10, 10)
-        crowd = world.load("silent", "direct", count=300)
+    with Mesh(context, cart=limited) as mesh:
+        live = mesh.load("streams", count=10, interval=500)
+        until(lambda: mesh.tags()["open"] == 10, 10)
+        crowd = mesh.load("silent", "direct", count=300)
         time.sleep(2)
-        files = len(os.listdir(f"/proc/{world.cart.process.pid}/fd"))
+        files = len(os.listdir(f"/proc/{mesh.cart.process.pid}/fd"))
         before = live.ask()["bytes"]
-        share = cpu_share(world.cart.process.pid, 5)
+        share = cpu_share(mesh.cart.process.pid, 5)
         after = live.ask()
         result.figure("files open while starved", files)
         result.claim("CPU while starved", f"{share:.1f} %", "< 5 %", share < 5)
         result.some("bytes of live streams meanwhile", after["bytes"] - before)
-        result.claim("alive", world.cart.process.poll() is None, "True", world.cart.process.poll() is None)
+        result.claim("alive", mesh.cart.process.poll() is None, "True", mesh.cart.process.poll() is None)
         crowd.ask("stop", 60)
         began = time.monotonic()
-        new = world.load("streams", count=20, expect="may")
-        recovered = until(lambda: world.tags()["open"] == 30, 15)
+        new = mesh.load("streams", count=20, expect="may")
+        recovered = until(lambda: mesh.tags()["open"] == 30, 15)
         result.claim("20 new streams once the crowd has left", f"{time.monotonic() - began:.1f} s", "< 15 s", recovered)
-        result.some("portcullis_accept_errors_total", metric(world.cart, "portcullis_accept_errors_total"))
+        result.some("portcullis_accept_errors_total", metric(mesh.cart, "portcullis_accept_errors_total"))
         live, new = live.ask("stop", 60), new.ask("stop", 60)
         result.claim("live streams that came through", live["ok"], "10", live["ok"] == 10)
         result.zero("live streams cut", live["failed"] + live["excused"])
@@ -41,18 +41,18 @@ def out_of_files(context):
 
 
 def slowloris(context):
-    """Silent and dripping clients lose their places, and honest ones do not notice them."""
+    """Silent and dripping clients are evicted, and honest ones are unaffected."""
     result = Result("2,000 silent and 2,000 dripping sockets")
-    # A proxy that lets them stay.
+    # A proxy that does not evict them.
     patient = {"timeouts": {"handshake": "90s"}, "limits": {"handshakes": 100_000}} if context.sabotage else {}
-    with World(context, cart=patient) as world:
-        # The last are fewer than there are places, so that it is the deadline that ends them.
+    with Mesh(context, cart=patient) as mesh:
+        # The last load is below the handshake limit, so the deadline ends its connections.
         for label, count, sources in (("2 x 2,000 from one address", 2000, 1), ("2 x 2,000 from 50 addresses", 2000, 50),
                                       ("2 x 400 from 50 addresses", 400, 50)):
-            loads = [world.load("silent", "direct", count=count, sources=sources),
-                     world.load("silent", "direct", count=count, sources=sources, drip=1000)]
+            loads = [mesh.load("silent", "direct", count=count, sources=sources),
+                     mesh.load("silent", "direct", count=count, sources=sources, drip=1000)]
             until(lambda: sum(load.ask()["open"] for load in loads) >= count * 3 // 2, 10)
-            honest = world.load("exchange", rate=50, up=200, down=200)
+            honest = mesh.load("exchange", rate=50, up=200, down=200)
             time.sleep(12 if count < 1000 else context.either(6, 30))
             honest = honest.ask("stop", 60)
             attack = [load.ask("stop", 60) for load in loads]
@@ -72,20 +72,20 @@ def slowloris(context):
 
 
 def slow_readers(context):
-    """Whoever does not read stops the sender and costs no memory; later every byte comes."""
+    """A client that does not read stops the sender and costs no memory; once it reads, every byte arrives."""
     count, size = context.either((500, 3 << 20), (1000, 8 << 20))
     result = Result(f"{count} connections whose reader stops")
-    with small_buffers(), World(context, relay="hoard" if context.sabotage else None) as world:
-        warm = world.load("streams", count=count // 5)
-        until(lambda: world.tags()["open"] == count // 5, 20)
+    with small_buffers(), Mesh(context, relay="hoard" if context.sabotage else None) as mesh:
+        warm = mesh.load("streams", count=count // 5)
+        until(lambda: mesh.tags()["open"] == count // 5, 20)
         warm.ask("stop", 60)
-        sidecars = (world.cart.process.pid, world.web.process.pid)
-        # The hoarding stand-in is measured in place of the sidecar that it stands for.
-        held_by = (world.programs[1].process.pid,) if context.sabotage else sidecars
+        sidecars = (mesh.cart.process.pid, mesh.web.process.pid)
+        # Under sabotage the relay that buffers everything is measured in place of the sidecars.
+        held_by = (mesh.programs[1].process.pid,) if context.sabotage else sidecars
         before = sum(map(rss, held_by))
-        load = world.load("slow", count=count, size=size)
-        result.claim("all stand still", "", "within 40 s", until(lambda: stands_still(world, load, count), 40))
-        first, sent = sum(map(rss, held_by)), world.app.ask()["flooded"] / (count / 2) / size
+        load = mesh.load("slow", count=count, size=size)
+        result.claim("all stand still", "", "within 40 s", until(lambda: stands_still(mesh, load, count), 40))
+        first, sent = sum(map(rss, held_by)), mesh.app.ask()["flooded"] / (count / 2) / size
         still = max(cpu_share(pid, 1) for pid in sidecars)
         time.sleep(context.either(3, 60))
         second = sum(map(rss, held_by))
@@ -96,14 +96,14 @@ def slow_readers(context):
         result.claim("RSS of both sidecars a connection", f"{cost:.1f} KiB", "<= 256 KiB", cost <= 256)
         result.claim("RSS later against RSS before", f"{(second - first) / 1e6:+.2f} MB", "<= 1 MB", second - first <= 1e6)
         result.claim("CPU of the busier while all stand still", f"{still:.1f} %", "< 5 %", still < 5)
-        world.app.ask("resume")
+        mesh.app.ask("resume")
         load.ask("resume")
         done = load.ask("wait", 200)
         result.claim("connections that came through", done["ok"], count, done["ok"] == count)
         result.zero("failed", done["failed"] + done["excused"])
         result.claim("bytes checked", f"{done['bytes'] / 1e6:.0f} MB", f"{count * size / 1e6:.0f} MB",
                      done["bytes"] == count * size)
-        app = world.tags()
+        app = mesh.tags()
         result.zero("corrupt or short at the app", app["corrupt"] + app["short"])
         result.figure("RSS after", f"{sum(map(rss, sidecars)) / 1e6:.1f} MB")
         result.figure("first reasons", str(done["reasons"][:3]))
@@ -112,11 +112,11 @@ def slow_readers(context):
 
 
 
-def stands_still(world, load, count):
+def stands_still(mesh, load, count):
     """Nothing has moved for a second and a half."""
     def moved():
-        return world.app.ask()["flooded"], metric(world.cart, "istio_tcp_"), metric(world.web, "istio_tcp_")
+        return mesh.app.ask()["flooded"], metric(mesh.cart, "istio_tcp_"), metric(mesh.web, "istio_tcp_")
 
     before = moved()
     time.sleep(1.5)
-    return load.ask()["open"] == count and world.app.ask()["flooded"] > 0 and moved() == before
+    return load.ask()["open"] == count and mesh.app.ask()["flooded"] > 0 and moved() == before

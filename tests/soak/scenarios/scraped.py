@@ -1,4 +1,4 @@
-"""What a real Prometheus makes of two sidecars, asked what Kiali and Istio's dashboards ask."""
+"""A real Prometheus scrapes two sidecars and answers the queries of Kiali and of Istio's dashboards."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import urllib.parse
 from rig.processes import RigError, free_port
 
 from .life import debian
-from .world import Result, World, get, until
+from .mesh import Result, Mesh, get, until
 
 KIALI = ("source_workload_namespace, source_workload, source_canonical_service, source_canonical_revision, "
          "source_principal, destination_service, destination_service_namespace, destination_service_name, "
@@ -36,28 +36,28 @@ EDGE = {
 
 
 def prometheus(context):
-    """The edge is there with every label that Kiali needs, and the lock's two sides are told apart."""
+    """The edge has every label that Kiali needs, and mTLS and plaintext are distinguished."""
     result = Result("a real Prometheus scrapes two sidecars")
     try:
         program = debian("prometheus", pathlib.Path("target/soak-tools/prometheus").resolve(), "bin/prometheus")
     except (RigError, subprocess.SubprocessError, OSError) as error:
         result.skipped = str(error).splitlines()[0]
         return result
-    with World(context, mode="PERMISSIVE") as world:
+    with Mesh(context, mode="PERMISSIVE") as mesh:
         port = free_port()
-        config = world.folder / "prometheus.yaml"
-        config.write_text(CONFIG.format(cart=world.cart.admin, web=world.web.admin))
-        server = world.processes.start("prometheus", [
-            program, f"--config.file={config}", f"--storage.tsdb.path={world.folder / 'tsdb'}",
+        config = mesh.folder / "prometheus.yaml"
+        config.write_text(CONFIG.format(cart=mesh.cart.admin, web=mesh.web.admin))
+        server = mesh.processes.start("prometheus", [
+            program, f"--config.file={config}", f"--storage.tsdb.path={mesh.folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"])
-        world.processes.wait_until_ready(server, f"http://127.0.0.1:{port}/-/ready", 30)
+        mesh.processes.wait_until_ready(server, f"http://127.0.0.1:{port}/-/ready", 30)
         # One connection for all the time: its bytes must be counted while it lives.
-        loads = [world.load("streams", "direct" if context.sabotage else "web", count=1, interval=100),
-                 world.load("exchange", "direct" if context.sabotage else "web", rate=20)]
+        loads = [mesh.load("streams", "direct" if context.sabotage else "web", count=1, interval=100),
+                 mesh.load("exchange", "direct" if context.sabotage else "web", rate=20)]
         until(lambda: query(port, GRAPH), 30)
         time.sleep(context.either(5, 60))
         ask_mtls(result, port)
-        loads += [world.load("exchange", "direct", rate=20)]
+        loads += [mesh.load("exchange", "direct", rate=20)]
         plain = PANEL.format(reporter="destination", op="!=")
         seen = until(lambda: any(labels["source_workload"] == "unknown" for labels, _ in query(port, plain)), 15)
         result.claim("plaintext shows beside it in the other panel", query(port, plain), "unknown -> cart", seen)

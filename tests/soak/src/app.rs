@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::control::{Control, say};
-use crate::pattern::{Bytes, Fault, Way, expect_end};
+use crate::pattern::{Bytes, Direction, Fault, expect_end};
 use crate::protocol::{Header, Kind, PATIENCE};
 
 /// What happened to the connections of one tag.
@@ -130,7 +130,7 @@ async fn connection(mut stream: TcpStream, state: &State, resumed: watch::Receiv
     let _best_effort = stream.set_nodelay(true);
     let header = match timeout(PATIENCE, Header::read(&mut stream)).await {
         Ok(Ok(header)) => header,
-        // Nobody who speaks our protocol, or nobody at all.
+        // A client of another protocol, or a connection without a byte.
         Ok(Err(fault)) => {
             state.count(b'?', |counts| counts.open += 1);
             return state.ended(b'?', Err(fault));
@@ -152,8 +152,8 @@ async fn converse(
     state: &State,
     mut resumed: watch::Receiver<bool>,
 ) -> Result<(), Fault> {
-    let mut up = Bytes::new(header.seed, Way::Up);
-    let mut down = Bytes::new(header.seed, Way::Down);
+    let mut up = Bytes::new(header.seed, Direction::Up);
+    let mut down = Bytes::new(header.seed, Direction::Down);
     match header.kind {
         Kind::Exchange | Kind::AppEnds => {
             receive(stream, &mut up, header, state).await?;

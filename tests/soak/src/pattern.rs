@@ -1,5 +1,5 @@
-//! Bytes that say themselves where they belong: of which connection, in which direction, at which position. What is
-//! lost, repeated, moved, swapped between connections or altered is seen at the first wrong byte.
+//! A byte pattern derived from connection, direction and position. A byte that is lost, repeated, moved, swapped between
+//! connections or altered is detected at the first wrong byte.
 
 use std::fmt;
 use std::io;
@@ -7,13 +7,13 @@ use std::io;
 use aws_lc_rs::digest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Length of what an app says about all that it has received.
+/// Length of the digest that an app sends of all that it has received.
 pub(crate) const DIGEST: usize = 32;
 const CHUNK: usize = 16 * 1024;
 
 /// Direction of the bytes, seen from the client.
 #[derive(Clone, Copy)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     Up,
     Down,
 }
@@ -65,10 +65,10 @@ pub(crate) struct Bytes {
 }
 
 impl Bytes {
-    pub(crate) fn new(seed: u64, way: Way) -> Self {
-        let salt = match way {
-            Way::Up => 0x5eed_0001,
-            Way::Down => 0x5eed_0002,
+    pub(crate) fn new(seed: u64, direction: Direction) -> Self {
+        let salt = match direction {
+            Direction::Up => 0x5eed_0001,
+            Direction::Down => 0x5eed_0002,
         };
         Self { key: mix(seed ^ mix(salt)), at: 0, digest: digest::Context::new(&digest::SHA256) }
     }
@@ -187,35 +187,35 @@ const fn mix(value: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn bytes(seed: u64, way: Way, length: usize) -> Vec<u8> {
+    fn bytes(seed: u64, direction: Direction, length: usize) -> Vec<u8> {
         let mut all = vec![0; length];
-        Bytes::new(seed, way).fill(&mut all);
+        Bytes::new(seed, direction).fill(&mut all);
         all
     }
 
     #[test]
     fn the_same_bytes_come_in_whatever_pieces() {
-        let whole = bytes(7, Way::Up, 1000);
-        let mut receiver = Bytes::new(7, Way::Up);
+        let whole = bytes(7, Direction::Up, 1000);
+        let mut receiver = Bytes::new(7, Direction::Up);
         for piece in whole.chunks(13) {
             receiver.check(piece).unwrap();
         }
-        let mut sender = Bytes::new(7, Way::Up);
+        let mut sender = Bytes::new(7, Direction::Up);
         sender.fill(&mut [0; 1000]);
         assert_eq!(receiver.digest(), sender.digest());
     }
 
     #[test]
     fn every_kind_of_damage_is_seen() {
-        let whole = bytes(7, Way::Up, 1000);
-        let seen = |damaged: &[u8]| Bytes::new(7, Way::Up).check(damaged).is_err();
+        let whole = bytes(7, Direction::Up, 1000);
+        let seen = |damaged: &[u8]| Bytes::new(7, Direction::Up).check(damaged).is_err();
         assert!(!seen(&whole));
         let mut flipped = whole.clone();
         flipped[999] ^= 1;
         assert!(seen(&flipped));
         assert!(seen(&whole[1..]), "lost");
         assert!(seen(&[&whole[..8], &whole[..992]].concat()), "repeated");
-        assert!(seen(&bytes(8, Way::Up, 1000)), "of another connection");
-        assert!(seen(&bytes(7, Way::Down, 1000)), "of the other direction");
+        assert!(seen(&bytes(8, Direction::Up, 1000)), "of another connection");
+        assert!(seen(&bytes(7, Direction::Down, 1000)), "of the other direction");
     }
 }

@@ -1,4 +1,4 @@
-//! How a client tells the app what is to happen on a connection: one header, before everything else.
+//! The header that a client sends first: it tells the app how the connection proceeds.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Duplex = 3,
     /// `down` bytes at once; the client does not read.
     Flood = 4,
-    /// The app does not read until it is told to; then `up` bytes and the digest.
+    /// The app does not read until the command `resume`; then `up` bytes and the digest.
     Stall = 5,
     /// `down` bytes and the app's end at once; `up` bytes only after that.
     EarlyEnd = 6,

@@ -30,7 +30,7 @@ enum Fault {
     Reset,
     /// A reset comes out as an end.
     Soften,
-    /// Takes whatever is sent, whether or not anybody reads it (on all connections).
+    /// Buffers all that is sent, whether or not the receiver reads (on all connections).
     Hoard,
     /// Never lets go of a connection.
     Hold,

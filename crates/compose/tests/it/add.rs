@@ -1,4 +1,4 @@
-//! Sidecars in compose files as people write them: what is added, what moves, what is refused.
+//! Sidecars in typical compose files: what is added, what moves, what is refused.
 
 use portcullis_compose::{ComposeFile, Error, Request};
 use portcullis_identity::TrustDomain;
@@ -187,8 +187,8 @@ fn a_service_that_cannot_have_a_sidecar_is_refused_with_the_reason() {
     let error =
         add("services: {api: {}, ca: {image: theirs}}\nvolumes: {portcullis-authority: {}}\n", &["api"]).unwrap_err();
     assert_eq!(error.len(), 2, "{error:?}");
-    let error = add(FILE, &["nobody", "api"]).unwrap_err().join("\n");
-    assert!(error.contains("nobody") && error.contains("api, db, cache, tool"), "{error}");
+    let error = add(FILE, &["absent", "api"]).unwrap_err().join("\n");
+    assert!(error.contains("absent") && error.contains("api, db, cache, tool"), "{error}");
     assert!(add("[]", &["api"]).is_err() && add("services: []", &["api"]).is_err() && add("a: [", &["api"]).is_err());
 }
 

@@ -176,7 +176,7 @@ mod tests {
         let mut parsed = Parsed::default();
         let (one, two, three) = (named("one"), named("two"), named("three"));
         assert_eq!(parsed.load(&[file("a", &one), file("b", &two)]).set.policies().len(), 2);
-        // Proof that what is kept is used: another result beside the same content shows through.
+        // Proves that the cached result is used: a different result for the same content is returned.
         let kept = ParsedSource::new("a", named("kept").as_bytes());
         parsed.0.get_mut(&PathBuf::from("a")).unwrap().1 = kept;
         let names = |loaded: &Loaded| loaded.set.policies().iter().map(|p| p.name.clone()).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! `portcullis demo app`: an app for the compose quick start, which knows nothing of TLS. Plain HTTP/1, one request for each
+//! `portcullis demo app`: an app for the compose quick start, without TLS. Plain HTTP/1, one request for each
 //! connection: it answers with its name, and with the answer of another app.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The admin address of a real sidecar: what it shows, what it changes, and for whom.
+//! The admin address of a real sidecar: its pages, its changes, and access to them.
 
 use std::fs;
 use std::io::{Read, Write};

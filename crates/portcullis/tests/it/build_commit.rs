@@ -69,7 +69,7 @@ fn sources_outside_of_their_own_repository_have_no_commit() {
     let plain = tempfile::tempdir().unwrap();
     fs::create_dir_all(plain.path().join("crates/portcullis")).unwrap();
     assert_eq!(commit(plain.path()), None);
-    // A copy inside somebody else's repository.
+    // A copy inside another repository.
     let folder = repository();
     let copy = folder.path().join("vendor");
     fs::create_dir_all(copy.join("crates/portcullis")).unwrap();

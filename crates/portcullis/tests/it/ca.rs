@@ -1,4 +1,4 @@
-//! The CA as a process: made, run, asked, renewed, killed, ended.
+//! The CA as a process: creation, issuance, renewal, crash and shutdown.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -125,7 +125,7 @@ fn an_identity_that_is_added_later_is_served_by_the_ca_that_runs() {
         format!("registered: {WEB}\nunchanged: a CA is in {}\n", dir.display())
     );
     assert_eq!(fs::read_to_string(&registrations).unwrap(), format!("{before}- id: {WEB}\n"));
-    eventually("a token lies ready for it", || fs::read_to_string(bootstrap.join("shop/web/token")).ok());
+    eventually("a token is ready for it", || fs::read_to_string(bootstrap.join("shop/web/token")).ok());
     let again = keep(&[WEB]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), format!("unchanged: a CA is in {}\n", dir.display()));
 
@@ -153,7 +153,7 @@ fn a_ca_runs_without_its_root_is_renewed_and_ends_cleanly() {
     let bootstrap = folder.path().join("bootstrap");
     let running = Running::start(&dir, &["--bootstrap", text(&bootstrap)]);
     let first = running.shown(&dir);
-    eventually("a token lies ready", || fs::read_to_string(bootstrap.join("shop/cart/token")).ok());
+    eventually("a token is ready", || fs::read_to_string(bootstrap.join("shop/cart/token")).ok());
     let status = ca(&["status", "--dir", text(&dir), "-o", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(
@@ -221,17 +221,17 @@ fn silent_strangers_do_not_take_the_descriptors_that_the_ca_needs_itself() {
     let answers = || ca(&["status", "--dir", text(&dir)]).status.success();
     eventually("the CA answers", || answers().then_some(()));
     let token = bootstrap.join("shop/cart/token");
-    eventually("a token lies ready", || token.exists().then_some(()));
+    eventually("a token is ready", || token.exists().then_some(()));
     let silent: Vec<_> = (0..250).map(|_| std::net::TcpStream::connect(listen).unwrap()).collect();
     // With no descriptor left it could neither be asked nor write a file.
     assert!(answers());
     running.shown(&dir);
     fs::remove_file(&token).unwrap();
-    eventually("another token lies ready", || token.exists().then_some(()));
+    eventually("another token is ready", || token.exists().then_some(()));
     drop(silent);
 }
 
-/// As root alone: somebody else has to be there.
+/// Needs root, since it uses a second user.
 #[test]
 fn nobody_else_may_ask_at_the_socket_even_if_its_mode_lets_them() {
     if !rustix::process::geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! What a running certificate authority has given up, and that it still does its work.
+//! The privileges that a running CA has dropped, and that it still works.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -63,7 +63,7 @@ impl Running {
 
     fn token(&self, account: &str) -> String {
         let place = self.path("tokens/shop").join(account).join("token");
-        eventually("a token lies ready", || fs::read_to_string(&place).ok())
+        eventually("a token is ready", || fs::read_to_string(&place).ok())
     }
 
     fn is_ready(&self) -> bool {
@@ -175,7 +175,7 @@ fn a_confined_ca_changes_its_root_and_its_tokens() {
     fs::write(running.path("key"), portcullis_ca::TokenKey::generate().unwrap().as_bytes()).unwrap();
     fs::set_permissions(running.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::rename(running.path("key"), dir.join("token-key.pem")).unwrap();
-    eventually("another token lies ready", || (running.token("cart") != before).then_some(()));
+    eventually("another token is ready", || (running.token("cart") != before).then_some(()));
     running.logged(&["those of the key before it are refused"]);
     let log = fs::read_to_string(running.path("log")).unwrap();
     assert!(!log.contains("ermission"), "{log}");

@@ -165,7 +165,7 @@ fn a_root_from_elsewhere_takes_the_place_of_the_old_one() {
     let (roots, cert) = (dir.join("root-cert.pem"), dir.join("ca-cert.pem"));
     let verify = ["verify", "-x509_strict", "-CAfile", text(&roots), text(&cert)];
     assert!(String::from_utf8_lossy(&openssl(verify, b"")).contains(": OK"));
-    // None was made that nobody asked for.
+    // No other root was created.
     let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(entries.filter(|name| name.starts_with("root-") && name != "root-cert.pem").count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Each command of the built binary: right input, wrong input, the JSON that programs rely on, and the exit code.
+//! Each command of the built binary: valid and invalid input, the JSON that programs rely on, and the exit code.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -246,10 +246,10 @@ mod validate {
             (7, "workloadCertTTL", "set DEFAULT_WORKLOAD_CERT_TTL in the environment of istiod"),
             (8, "workloadRSAKeySize", "set WORKLOAD_RSA_KEY_SIZE in the environment of its agents"),
         ] {
-            let told =
+            let warning =
                 text.lines().find(|said| said.contains(&format!(":{line}:"))).unwrap_or_else(|| panic!("{text}"));
             let parts = ["warning: ", field, "works here, ignored by Istio", knob, "[ignored-by-istio]"];
-            assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+            assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
         }
         operator("settings.yaml", "    certificates: {workloadRSAKeySize: 1024, secretTTL: 1d}\n");
         let text = run(&["validate", "-f", path(&settings)]).out;
@@ -311,11 +311,11 @@ mod explain {
     }
 
     #[test]
-    fn where_nothing_is_said_the_default_has_no_place() {
+    fn the_default_mode_has_no_file_and_line() {
         let folder = tempfile::tempdir().unwrap();
         let json = ask(folder.path(), &["--port", "1", "-o", "json"]).json();
-        let nobody = json!({"scope": "default", "namespace": null, "name": null, "file": null, "line": null});
-        assert_eq!((&json["mode"], &json["decidedBy"]), (&json!("PERMISSIVE"), &nobody));
+        let default = json!({"scope": "default", "namespace": null, "name": null, "file": null, "line": null});
+        assert_eq!((&json["mode"], &json["decidedBy"]), (&json!("PERMISSIVE"), &default));
         let json = ask(folder.path(), &["--port", "1", "--default-mode", "STRICT", "-o", "json"]).json();
         assert_eq!(json["mode"], "STRICT");
     }

@@ -1,4 +1,4 @@
-//! `portcullis compose add` as it is run, and its output as docker-compose reads it.
+//! `portcullis compose add` as a process, and its output as docker-compose reads it.
 
 use std::fs;
 use std::io::Write as _;
@@ -42,8 +42,8 @@ fn docker_compose_takes_what_is_written() {
     let file = folder.path().join("compose.mesh.yaml");
     fs::write(&file, &out).unwrap();
     let output = Command::new("docker-compose").arg("-f").arg(&file).arg("config").output().unwrap();
-    let (config, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}\n{out}");
+    let (config, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}\n{out}");
     let config: serde_yaml::Value = serde_yaml::from_str(&config).unwrap();
     let services = config.get("services").unwrap();
     assert_eq!(services.as_mapping().unwrap().len(), 10);
@@ -52,9 +52,9 @@ fn docker_compose_takes_what_is_written() {
 
 #[test]
 fn wrong_input_is_told_with_the_file_and_nothing_is_written() {
-    let (code, out, err) = add(&["nobody"], FILE);
+    let (code, out, err) = add(&["absent"], FILE);
     assert_eq!((code, out.as_str()), (Some(65), ""));
-    assert!(err.contains("standard input: ") && err.contains("nobody") && err.contains("api, db"), "{err}");
+    assert!(err.contains("standard input: ") && err.contains("absent") && err.contains("api, db"), "{err}");
     let (code, out, err) = add(&["api"], "services: [\n");
     assert_eq!((code, out.as_str()), (Some(65), ""));
     assert!(err.contains("line 2"), "{err}");

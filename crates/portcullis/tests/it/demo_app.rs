@@ -62,8 +62,8 @@ fn an_app_says_who_it_is_and_what_another_one_says() {
     let gone = cart.url.clone();
     assert_eq!(cart.end(), Some(0));
     let failed = get(&web.url).output().unwrap();
-    let told = String::from_utf8_lossy(&failed.stderr);
-    assert!(failed.status.code() == Some(1) && told.contains("cannot be asked"), "{told}");
+    let errors = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.code() == Some(1) && errors.contains("cannot be asked"), "{errors}");
     assert_eq!(said(&get(&gone).output().unwrap()).0, Some(69));
     assert_eq!(web.end(), Some(0));
 }

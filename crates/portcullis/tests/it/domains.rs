@@ -1,4 +1,4 @@
-//! Two trust domains, each with its own authority and its own roots, which hand out each other's: real processes.
+//! Two federated trust domains, each with its own CA and roots, which serve each other's bundles: real processes.
 
 use std::fs;
 use std::io::Write as _;
@@ -66,12 +66,12 @@ impl Domain {
         portcullis(&[&["ca"], words, &["--dir", text(&self.dir), "-o", "json"]].concat())
     }
 
-    fn told(&self, words: &[&str]) -> Value {
+    fn answer(&self, words: &[&str]) -> Value {
         serde_json::from_slice(&self.ask(words).stdout).unwrap()
     }
 
     fn roots(&self) -> String {
-        self.told(&["roots"])["roots"].as_str().unwrap().to_owned()
+        self.answer(&["roots"])["roots"].as_str().unwrap().to_owned()
     }
 
     fn step(&self, step: &str) {
@@ -80,12 +80,12 @@ impl Domain {
 
     /// What the operator does when the other domain has other roots; returns when all workloads use them, none restarted.
     fn take(&self, roots: &str) {
-        let before = self.told(&["status"])["bundleDigest"].clone();
+        let before = self.answer(&["status"])["bundleDigest"].clone();
         let draft = self.dir.join(".draft");
         fs::write(&draft, roots).unwrap();
         fs::rename(draft, self.dir.join("foreign.pem")).unwrap();
         eventually("its workloads use the other domain's new roots", || {
-            let status = self.told(&["status"]);
+            let status = self.answer(&["status"]);
             let all = status["certified"] == 1 && status["onCurrentBundles"] == 1;
             (status["bundleDigest"] != before && all).then_some(())
         });
@@ -120,7 +120,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Neither trusts the other at first: the bundles that are handed out are of somebody else with that name.
+    /// Neither trusts the other at first: the served bundles are those of unrelated CAs of that name.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
@@ -144,7 +144,7 @@ impl Scene {
         Self { ours, theirs, web, cart, inbound, outbound, app, _folder: folder }
     }
 
-    /// Whether somebody with this certificate reaches the app.
+    /// Whether a client with this certificate reaches the app.
     fn admitted(&self, issued: &portcullis_testkit::certs::Issued) -> bool {
         let peer = RawPeer::presenting(issued).with_alpn(&[b"istio"]);
         let mut stream = tls_client(dial(self.inbound), peer.client());

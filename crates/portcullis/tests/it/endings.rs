@@ -1,5 +1,5 @@
-//! How a connection through sidecars ends: clean ends as clean ends, resets as resets, and a cut-off TLS stream never as a
-//! clean end.
+//! How connections through sidecars end: a clean end stays one, a reset stays one, and a truncated TLS stream never becomes
+//! a clean end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -67,7 +67,7 @@ fn what_came_before_a_truncation_is_delivered() {
     logged(&cart, "truncated", Some("by the client"));
 }
 
-/// The app has said all that it had to say, and the client knows it: that it leaves out close_notify harms nobody.
+/// The app has ended its direction, and the client knows it: a missing close_notify loses no data.
 #[test]
 fn a_truncation_after_our_own_end_is_only_counted() {
     let Scene { _mesh, cart, mut client, mut app } = Scene::new();
@@ -190,7 +190,7 @@ fn an_app_that_cannot_be_dialled_is_a_reset_for_the_client() {
     let gone = app().local_addr().unwrap();
     let (cart, listen) = mesh.cart(gone, |_| ());
     let mut client = tls_client(dial(listen), mesh.client().client());
-    // The kernel tells of a reset once; that may be at the end of the handshake.
+    // The kernel reports a reset once; that may be at the end of the handshake.
     let handshake = client.conn.complete_io(&mut client.sock).err().map(|error| error.kind());
     assert_eq!(handshake.or_else(|| read_all(&mut client).1), Some(ErrorKind::ConnectionReset));
     let line = eventually("an access line", || cart.access().pop());

@@ -1,4 +1,4 @@
-//! What the documents show works as it stands: config/quickstart with certs-dev/make, and the blocks of the README.
+//! The examples of the documents work unchanged: config/quickstart with certs-dev/make, and the blocks of the README.
 //!
 //! Only the port numbers are replaced by free ones, the same everywhere.
 
@@ -56,7 +56,7 @@ fn the_quick_start_of_config_runs_as_its_readme_says() {
     for part in ["config", "certs-dev"] {
         copy(&repository().join(part), &root.join(part));
     }
-    // Somebody's own certificates stay out of it.
+    // A developer's own certificates are not used.
     let _none = fs::remove_dir_all(root.join("certs-dev/out"));
     for _again in 0..2 {
         let made = Command::new(root.join("certs-dev/make")).env("PORTCULLIS", BIN).output().unwrap();
@@ -80,8 +80,8 @@ fn the_quick_start_of_config_runs_as_its_readme_says() {
 
     assert!(passed(ports.address(19080), b"through both"), "{}{}", web.read_log(), cart.read_log());
     assert!(!passed(ports.address(18080), b"plaintext to a STRICT port"));
-    let told = ask(ports.address(18080), b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    assert!(told.starts_with(b"HTTP/1.1 403 ") && told.ends_with(b"through a sidecar.\n"), "{}", told.escape_ascii());
+    let hint = ask(ports.address(18080), b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(hint.starts_with(b"HTTP/1.1 403 ") && hint.ends_with(b"through a sidecar.\n"), "{}", hint.escape_ascii());
     assert!(passed(ports.address(19090), b"plaintext to the excepted port"));
 
     let policies = quickstart.join("policies");
@@ -98,8 +98,11 @@ fn the_quick_start_of_config_runs_as_its_readme_says() {
         "--port",
         "8080",
     ]);
-    let told = String::from_utf8_lossy(&ladder.stdout);
-    assert!(ladder.status.success() && told.contains("STRICT") && told.contains("shop/default"), "{told}");
+    let explained = String::from_utf8_lossy(&ladder.stdout);
+    assert!(
+        ladder.status.success() && explained.contains("STRICT") && explained.contains("shop/default"),
+        "{explained}"
+    );
 
     let namespace = policies.join("shop/namespace.yaml");
     let permissive = fs::read_to_string(&namespace).unwrap().replace("mode: STRICT", "mode: PERMISSIVE");

@@ -1,5 +1,5 @@
-//! One grammar for all commands: `-f` files, `-c` configuration, `-n` namespace, `-o` output, `-` standard input; what is
-//! missing has one exit code and is named; and shells can complete the values.
+//! All commands share their flags: `-f` files, `-c` configuration, `-n` namespace, `-o` output, `-` standard input; a missing
+//! file has one exit code and is named; and shells can complete the values.
 
 use std::fs;
 use std::io::Write as _;
@@ -68,10 +68,10 @@ fn an_input_file_that_is_missing_is_named_and_has_one_exit_code() {
         let Ran { code: found, out, err } = Run::within(folder.path()).run(arguments);
         assert_eq!(found, Some(code), "{arguments:?}: {out}{err}");
         // The report of `validate` is its answer.
-        let (told, silent) = if arguments[0] == "validate" { (&out, &err) } else { (&err, &out) };
+        let (report, silent) = if arguments[0] == "validate" { (&out, &err) } else { (&err, &out) };
         assert!(silent.is_empty(), "{arguments:?}: {silent}");
-        assert!(told.contains("nosuch") && told.contains("there is no"), "{arguments:?}: {told}");
-        assert!(!told.contains(":1:1") && !told.contains("os error"), "{arguments:?}: {told}");
+        assert!(report.contains("nosuch") && report.contains("there is no"), "{arguments:?}: {report}");
+        assert!(!report.contains(":1:1") && !report.contains("os error"), "{arguments:?}: {report}");
     }
     let json = Run::within(folder.path()).run(&["validate", "-f", "nosuch", "-o", "json"]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -1,4 +1,4 @@
-//! What a running sidecar has given up.
+//! The privileges that a running sidecar has dropped.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};

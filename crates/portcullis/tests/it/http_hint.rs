@@ -55,9 +55,9 @@ fn is_the_hint((head, body): &(String, String)) {
 /// Log, metric and app are the same as without the hint.
 fn is_refused(scene: &Scene, client: SocketAddr) {
     let line = scene.cart.access_of(client, scene.listen);
-    let told = (&line["message"], &line["reason"], &line["transport"], &line["policy"]);
+    let logged = (&line["message"], &line["reason"], &line["transport"], &line["policy"]);
     let expected = ("connection refused", "plaintext_in_strict", "plaintext", "shop/default");
-    assert_eq!(told, (&expected.0.into(), &expected.1.into(), &expected.2.into(), &expected.3.into()), "{line}");
+    assert_eq!(logged, (&expected.0.into(), &expected.1.into(), &expected.2.into(), &expected.3.into()), "{line}");
     assert_eq!(scene.app.count(), 0);
     assert!(scene.cart.get("/stats/prometheus").unwrap().contains("reason=\"plaintext_in_strict\""));
 }

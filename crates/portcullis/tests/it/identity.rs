@@ -1,5 +1,5 @@
-//! Sidecars whose certificates come from an authority or from the Workload API: real processes, real sockets, and a server
-//! that goes away.
+//! Sidecars whose certificates come from a CA or from the Workload API: real processes, real sockets, and a server that
+//! goes down.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -375,7 +375,7 @@ fn one_authority_is_all_that_sidecars_need() {
         (metric(&cart, IN_A_ROW) == 0.0).then_some(())
     });
 
-    // A sidecar that starts again has forgotten its key, and finds a token that nobody has used.
+    // A restarted sidecar has lost its key, and finds an unused token.
     drop(web);
     let web = scene.launch("web", &identity("web"));
     web.ready();

@@ -1,5 +1,5 @@
-//! `portcullis intercept` as far as it needs no privilege: what is planned for a configuration, and what is refused.
-//! Rules in force take a network namespace: `tests/netns/run`.
+//! The parts of `portcullis intercept` that need no privilege: the plan for a configuration, and refused arguments.
+//! Installed rules need a network namespace: see `tests/netns/run`.
 
 use std::process::{Command, Stdio};
 

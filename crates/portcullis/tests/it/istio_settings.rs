@@ -1,5 +1,5 @@
-//! Istio's settings of certificates: an IstioOperator in the CA's folder and among a sidecar's policies, and the variables of
-//! its agents and of istiod. Real processes; openssl says what came out.
+//! Istio's certificate settings: an IstioOperator in the CA's folder and among a sidecar's policies, and the environment
+//! variables of istio-agent and istiod. Real processes; openssl inspects the certificates.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ impl Scene {
         let dir = folder.path().join("ca");
         let made = portcullis(&["ca", "init", "--dir", dir.to_str().unwrap()]);
         assert!(made.status.success(), "{made:?}");
-        // Bundles are asked for each second, so that nobody has to wait for them.
+        // Bundles are refreshed each second, so that the test does not wait for them.
         fs::write(
             dir.join("identities.yaml"),
             format!("refreshHint: 1s\nlimits: {{perIdentityPerMinute: 1000}}\nidentities:\n- id: {CART}\n"),

@@ -1,4 +1,4 @@
-//! What happens without anybody's doing, or at the very end: certificates that end, and a drain that takes force.
+//! Expiry of certificates, changes that require a restart, and a forced drain.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -153,8 +153,8 @@ fn a_changed_configuration_is_told_and_not_taken() {
     assert!(needed("true"));
     assert!(!cart.read_log().contains("restart needed"), "only when a reload is asked for");
     cart.signal("HUP");
-    let told = cart.logged(&["\"level\":\"WARN\"", "restart needed"]);
-    assert!(told.contains("cart.yaml"), "{told}");
+    let warning = cart.logged(&["\"level\":\"WARN\"", "restart needed"]);
+    assert!(warning.contains("cart.yaml"), "{warning}");
     replace(&text);
     assert!(needed("false"));
     fs::remove_file(&file).unwrap();

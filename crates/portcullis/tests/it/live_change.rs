@@ -1,4 +1,4 @@
-//! Open connections obey a change of policy or trust, and limits hold.
+//! Open connections are re-authorized when policy or trust changes, and limits are enforced.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -228,7 +228,7 @@ fn the_cap_of_a_peer_rejects_then_recovers() {
     alive(&mut two);
     for _ in 0..3 {
         let mut over = open(&web);
-        // The kernel tells of a reset once; that may be at the end of the handshake.
+        // The kernel reports a reset once; that may be at the end of the handshake.
         let handshake = over.conn.complete_io(&mut over.sock).err().map(|error| error.kind());
         assert_eq!(handshake.or_else(|| read_all(&mut over).1), Some(ErrorKind::ConnectionReset));
         alive(&mut open(&shop));

@@ -1,4 +1,4 @@
-//! What becomes of log lines: forms of the access log, readers that go away, and text that peers choose.
+//! Log output: formats of the access log, log readers that go away, and text chosen by peers.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -116,7 +116,7 @@ fn envoy_json_is_one_object_a_line_and_off_is_none() {
     assert_eq!(cart.read_log(), before);
 }
 
-/// What a peer would like to see in somebody's log or terminal.
+/// Text that a malicious peer would inject into a log or a terminal.
 const EVIL: &str = "\n2026-01-01T00:00:00.000000Z  INFO access: forged=\"yes\" \u{1b}[31m\u{9b}31m\r\t\\\"";
 
 /// A hello of TLS 1.2 form with this server name and one ALPN name.
@@ -170,7 +170,7 @@ fn log_injection_escaped() {
         let refused = "POST /quitquitquit?%0a%1b[31m HTTP/1.1\r\nHost: \x1b[31m\r\nConnection: close\r\n\r\n";
         let _whatever = answer(cart.admin, refused);
         assert!(passed(inbound, b"the last one"));
-        // A connection's line comes when both of its ends are done, which may be after the client has heard of it.
+        // A connection's line is written once both of its ends have closed, which may be after the client has seen the end.
         eventually("the lines of all connections", || (cart.read_log().matches("conn_id").count() >= 7).then_some(()));
 
         let log = fs::read(&cart.log).unwrap();
@@ -223,9 +223,9 @@ fn log_reader_stalls() {
     drop(reader);
 }
 
-/// Who is refused often does not choose how much is written; what was held back is told, and everything is counted.
+/// A client that is refused often cannot flood the log: suppressed lines are reported, and every refusal is counted.
 #[test]
-fn a_flood_of_refusals_is_told_in_few_lines() {
+fn a_flood_of_refusals_is_logged_in_few_lines() {
     const FLOOD: usize = 400;
     for (level, all) in [("info", false), ("info,access=debug", true)] {
         let mesh = Mesh::new("STRICT");

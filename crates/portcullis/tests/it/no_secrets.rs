@@ -1,5 +1,5 @@
-//! At the most verbose level there is, and with every mistake made that has to do with keys, nothing of a key, of a
-//! TLS secret or of what connections carry is in anything that a sidecar says.
+//! At the most verbose log level, and with every mistake in handling keys, no output of a sidecar contains part of a key, of
+//! a TLS secret or of a connection's payload.
 
 use std::fmt::Debug;
 use std::fs;
@@ -183,7 +183,7 @@ fn talk(mesh: &Mesh, inbound: std::net::SocketAddr) -> Vec<Needle> {
     secrets.iter().flat_map(|(label, secret)| needles(label, secret)).collect()
 }
 
-/// What goes wrong when somebody copies keys about while the sidecar runs; each is told, and none of it shows the key.
+/// Mistakes in copying keys while the sidecar runs; each is reported, and no report contains the key.
 fn mistakes(mesh: &Mesh, cart: &Sidecar) -> Vec<Needle> {
     let folder = mesh.path().join("cart");
     let file = |name: &str| folder.join(name);
@@ -206,14 +206,14 @@ fn mistakes(mesh: &Mesh, cart: &Sidecar) -> Vec<Needle> {
         let (_, repaired) = good.iter().find(|(good, _)| *good == name).unwrap();
         // What was refused is loaded anew when it is mended; what could not be read at all is just good again.
         let mended: &[&str] = &["\"reloaded\"", ": reloaded", "the files are good again"];
-        for (content, told) in
+        for (content, expected) in
             [(content.as_bytes(), &["kept the last good files in force"] as &[&str]), (repaired.as_slice(), mended)]
         {
             let log = || cart.read_log();
-            let times = || told.iter().map(|told| log().matches(told).count()).sum::<usize>();
+            let times = || expected.iter().map(|text| log().matches(text).count()).sum::<usize>();
             let before = times();
             fs::write(file(name), content).unwrap();
-            eventually(&format!("{name}: one of {told:?}"), || (times() > before).then_some(()));
+            eventually(&format!("{name}: one of {expected:?}"), || (times() > before).then_some(()));
         }
     }
     let mut all = key_needles("another key", &pem, &other.key);

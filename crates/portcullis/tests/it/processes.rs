@@ -1,5 +1,5 @@
-//! The commands that stand beside the proxy in a container, as real processes: what they wait for, what they pass on, and
-//! how they end.
+//! The commands that run beside the proxy in a container (`wait`, `run`, `hold`, `healthcheck`), as real processes: readiness,
+//! signals and exit codes.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -119,8 +119,8 @@ mod wait {
         let late = portcullis(&["wait", "--timeout", "300ms", "--url", &stub.url()]);
         assert_eq!(late.status.code(), Some(1));
         assert!(text(&late.stderr).contains("not ready after 0.3 s"), "{}", text(&late.stderr));
-        let nobody = format!("http://{}/", free_address());
-        let gone = portcullis(&["wait", "--timeout", "300ms", "--url", &nobody]);
+        let unused = format!("http://{}/", free_address());
+        let gone = portcullis(&["wait", "--timeout", "300ms", "--url", &unused]);
         assert_eq!(gone.status.code(), Some(69), "{}", text(&gone.stderr));
     }
 

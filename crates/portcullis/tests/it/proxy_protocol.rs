@@ -1,5 +1,5 @@
-//! The PROXY header that an app gets where the configuration says so: whose address it has, whose identity, and that nobody
-//! but the sidecar makes it.
+//! The PROXY header that an app gets where it is configured: the client's address and identity, and that a client cannot
+//! forge it.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -72,10 +72,10 @@ fn an_authenticated_peer_is_named_and_its_bytes_follow() {
     let mut client = tls_client(dial(listen), mesh.client().client());
     client.write_all(b"hello").unwrap();
     let mut app = accept(&listener);
-    let told = header(&mut app);
+    let received = header(&mut app);
     let ssl = b"\x07\0\0\0\0\x21\x00\x07TLSv1.3".to_vec();
     let tlvs = vec![(0x20, ssl), (0xe5, WEB.as_bytes().to_vec())];
-    assert_eq!(told, Header { tlvs, ..unidentified(&client.sock) });
+    assert_eq!(received, Header { tlvs, ..unidentified(&client.sock) });
     assert_eq!(take(&mut app, 5), b"hello");
     app.write_all(b"answer").unwrap();
     assert_eq!(take(&mut client, 6), b"answer");

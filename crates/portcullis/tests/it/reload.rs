@@ -1,5 +1,5 @@
-//! Policies and credentials are replaced while connections come in: whatever way the files are written, the new ones are
-//! in force soon, the old ones until then, and never none.
+//! Policies and credentials are replaced while connections come in: however the files are written, the new ones are soon in
+//! force, the old ones are in force until then, and there is no gap.
 
 use std::fs;
 use std::io::Write;

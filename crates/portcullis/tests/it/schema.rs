@@ -1,5 +1,4 @@
-//! The JSON Schema of the configuration knows what the reader knows: each key of one is a key of the other, and files that
-//! one takes the other takes.
+//! The JSON Schema of the configuration matches the parser: both have the same keys, and both accept the same files.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,4 @@
-//! What the log and the metrics say when TLS of an open connection breaks, on either side, and when a peer does not speak
-//! TLS at all.
+//! Log lines and metrics when TLS fails on an open connection, on either side, and when a peer does not speak TLS.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! The main job: a plain client, an outbound sidecar, mTLS, an inbound sidecar with a policy folder, a plain app.
+//! The main path: a plain client, an outbound sidecar, mTLS, an inbound sidecar with a policy folder, a plain app.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,9 +1,9 @@
-//! What an inbound port does with whatever a client begins with, end to end: every `wire` row of the case file, the whole
-//! table of modes and openings, and the openings of which only a real wire has so many.
+//! How an inbound port handles the first bytes of a client, end to end: every `wire` row of the case file, the whole table of
+//! modes and openings, and many more openings.
 //!
-//! For each connection it is checked what the client got, exactly which bytes the app got, and what the access log says:
-//! mode, policy, decision, reason, transport, the identity or that there is none. Where the product differs from the
-//! case file, a comment says why.
+//! Each connection checks what the client got, exactly which bytes the app got, and the access log line:
+//! mode, policy, decision, reason, transport, the identity or that there is none. A comment explains each difference
+//! from the case file.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::support::WEB;
 use crate::wire::client::{Cut, Fin, Opening, hello, in_records, tls11_hello};
-use crate::wire::stage::{ALIAS, Case, Cert, Hears, Mesh, Verdict, When, bytes, play, silence};
+use crate::wire::stage::{ALIAS, Case, Cert, Mesh, Response, Verdict, When, bytes, play, silence};
 
 const DATA: &str = include_str!("../../../policy/tests/data/peerauth-cases.yaml");
 /// A change of the file must be noticed here.
@@ -131,7 +131,7 @@ fn case(mesh: &Mesh, row: &Row) -> Case {
 fn verdict(row: &Row) -> Verdict {
     match (row.outcome, row.mode, &row.client) {
         (Outcome::Reject, Mode::Strict, Client::Plaintext { .. }) => {
-            refused("plaintext_in_strict", "plaintext", Hears::Nothing)
+            refused("plaintext_in_strict", "plaintext", Response::Nothing)
         }
         (Outcome::ForwardRaw, Mode::Disable, _) => Verdict::Forwarded { transport: "-" },
         (Outcome::ForwardRaw, Mode::Permissive, Client::Tls { .. }) => Verdict::Forwarded { transport: "tls" },
@@ -157,19 +157,19 @@ fn refused_certificate(cert: Option<Cert>) -> Verdict {
     let (reason, alert) = match cert {
         None => ("no_certificate", AlertDescription::CertificateRequired),
         Some(Cert::UntrustedCa) => ("unknown_ca", AlertDescription::UnknownCA),
-        // Envoy says certificate_unknown; that our domain is not theirs is a matter of trust, and told as such.
+        // Envoy sends certificate_unknown; a foreign trust domain is reported here as an unknown CA.
         Some(Cert::MeshCaOtherTrustDomain) => ("td_mismatch", AlertDescription::UnknownCA),
         Some(good) => panic!("{good:?} is not to be refused"),
     };
-    refused(reason, "tls", Hears::Alert(alert))
+    refused(reason, "tls", Response::Alert(alert))
 }
 
-const fn refused(reason: &'static str, transport: &'static str, hears: Hears) -> Verdict {
-    Verdict::Refused { reason, transport, hears, when: When::AtOnce }
+const fn refused(reason: &'static str, transport: &'static str, response: Response) -> Verdict {
+    Verdict::Refused { reason, transport, response, when: When::AtOnce }
 }
 
 const fn at_the_deadline(reason: &'static str, transport: &'static str) -> Verdict {
-    Verdict::Refused { reason, transport, hears: Hears::Nothing, when: When::AtTheDeadline }
+    Verdict::Refused { reason, transport, response: Response::Nothing, when: When::AtTheDeadline }
 }
 
 fn all_pass(mesh: &Mesh, cases: &[Case]) {
@@ -236,8 +236,8 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Envoy says protocol_version. rustls misses signature_algorithms first, which nobody sent before TLS 1.2.
-const TLS11_ALERT: Hears = Hears::Alert(AlertDescription::HandshakeFailure);
+/// Envoy sends protocol_version. rustls first rejects the missing signature_algorithms, which TLS before 1.2 does not have.
+const TLS11_ALERT: Response = Response::Alert(AlertDescription::HandshakeFailure);
 const RAW: Verdict = Verdict::Forwarded { transport: "tls" };
 const PLAIN: Verdict = Verdict::Forwarded { transport: "plaintext" };
 const MESH: Verdict = Verdict::Authenticated { id: WEB };
@@ -245,7 +245,7 @@ const MESH: Verdict = Verdict::Authenticated { id: WEB };
 /// The table of modes in the README, every cell.
 fn table(mesh: &Mesh) -> Vec<Line> {
     let tls = |cert, alpn: &[&str]| Opening::Tls(mesh.client(cert, &names(alpn)), Cut::Whole);
-    let plaintext = refused("plaintext_in_strict", "plaintext", Hears::Nothing);
+    let plaintext = refused("plaintext_in_strict", "plaintext", Response::Nothing);
     let bad = |cert| refused_certificate(Some(cert));
     let (stranger, foreign) = (Cert::UntrustedCa, Cert::MeshCaOtherTrustDomain);
     let silent = at_the_deadline("silent_client", "-");
@@ -280,12 +280,12 @@ fn fine_points(mesh: &Mesh) -> Vec<Line> {
     let fin = |bytes: &[u8]| Opening::Bytes(vec![bytes.to_vec()], Fin::AtOnce);
     let pieces = |pieces: &[&[u8]]| Opening::Bytes(pieces.iter().map(|piece| piece.to_vec()).collect(), Fin::Later);
 
-    let plaintext = || refused("plaintext_in_strict", "plaintext", Hears::Nothing);
-    let left = || refused("client_gone", "-", Hears::Nothing);
-    let gone = || refused("peer_closed", "tls", Hears::Nothing);
-    let incomplete = || refused("incomplete_hello", "-", Hears::Nothing);
+    let plaintext = || refused("plaintext_in_strict", "plaintext", Response::Nothing);
+    let left = || refused("client_gone", "-", Response::Nothing);
+    let gone = || refused("peer_closed", "tls", Response::Nothing);
+    let incomplete = || refused("incomplete_hello", "-", Response::Nothing);
     let tls11 = || refused("protocol", "tls", TLS11_ALERT);
-    let version = || refused("protocol", "tls", Hears::Alert(AlertDescription::ProtocolVersion));
+    let version = || refused("protocol", "tls", Response::Alert(AlertDescription::ProtocolVersion));
     vec![
         // Where a hello is cut changes nothing.
         Line::new("a byte a segment", cut(Cut::Bytes), [MESH, MESH]),
@@ -336,7 +336,7 @@ fn garbage(mesh: &Mesh) -> Vec<Line> {
     let mut junk_body = in_records(&whole, 16_000);
     // The length of the session id: longer than the message.
     junk_body[5 + 4 + 2 + 32] = 0xff;
-    let neither = || refused("protocol", "tls", Hears::Whatever);
+    let neither = || refused("protocol", "tls", Response::Whatever);
     let text = b"GET / HTTP/1.1\r\n\r\n";
     let with = |header: &[u8]| bytes([header, text.as_slice()].concat());
     vec![
@@ -349,7 +349,7 @@ fn garbage(mesh: &Mesh) -> Vec<Line> {
         Line::new(
             "a body that does not parse",
             bytes(junk_body),
-            [neither(), refused("malformed_hello", "-", Hears::Nothing)],
+            [neither(), refused("malformed_hello", "-", Response::Nothing)],
         ),
     ]
 }

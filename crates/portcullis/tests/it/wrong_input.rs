@@ -1,4 +1,4 @@
-//! Wrong input on purpose: each mistake is a clear error at the start, and while it runs it changes nothing.
+//! Invalid input: each mistake is a clear error at the start, and changes nothing in a running sidecar.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -76,8 +76,8 @@ fn a_mistake_in_running_credentials_is_told_and_changes_nothing() {
     let mut seen = 0;
     for (name, said, content) in mistakes {
         put(&cart.join(name), &content);
-        let told = |line: &str| line.contains("kept the last good files in force") && line.contains(said);
-        eventually(said, || scene.cart.read_log()[seen..].lines().any(told).then_some(()));
+        let reported = |line: &str| line.contains("kept the last good files in force") && line.contains(said);
+        eventually(said, || scene.cart.read_log()[seen..].lines().any(reported).then_some(()));
         goes_on(&scene, listen, &format!("{name}: {said}"));
         for (name, content) in [("cert.pem", &certificate), ("key.pem", &key), ("ca.pem", &bundle)] {
             put(&cart.join(name), content);
@@ -85,7 +85,7 @@ fn a_mistake_in_running_credentials_is_told_and_changes_nothing() {
         eventually("mended", || ends_well(&scene.cart.read_log()).then_some(()));
         seen = scene.cart.read_log().len();
     }
-    // A whole pair of somebody else.
+    // A matching pair of another identity.
     put(&cart.join("key.pem"), other("key.pem"));
     put(&cart.join("cert.pem"), other("cert.pem"));
     scene.cart.logged(&["kept the last good files in force", "sa/web"]);
@@ -95,8 +95,8 @@ fn a_mistake_in_running_credentials_is_told_and_changes_nothing() {
 /// Whether the last word of a log on the files is a good one.
 fn ends_well(log: &str) -> bool {
     const GOOD: [&str; 2] = ["the files are good again", " reloaded "];
-    let told = log.lines().rev().find(|line| line.contains(" portcullis_reload::engine: ") && !line.contains("asked"));
-    told.is_some_and(|line| GOOD.iter().any(|good| line.contains(good)))
+    let last = log.lines().rev().find(|line| line.contains(" portcullis_reload::engine: ") && !line.contains("asked"));
+    last.is_some_and(|line| GOOD.iter().any(|good| line.contains(good)))
 }
 
 #[test]
@@ -115,12 +115,12 @@ fn a_key_that_anybody_may_write_is_refused_until_it_is_mended() {
 #[test]
 fn an_app_that_is_down_is_named_and_the_sidecar_goes_on() {
     let scene = Scene::new("PERMISSIVE");
-    let nobody = free_port();
+    let unused = free_port();
     let body = format!(
         "workload: {{name: cart, namespace: shop, serviceAccount: cart}}\n\
          policies: ./policies\n\
          identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
-         inbound:\n  ports: [{{listen: \"127.0.0.1:{}\", port: 8080, app: \"127.0.0.1:{nobody}\"}}]\n",
+         inbound:\n  ports: [{{listen: \"127.0.0.1:{}\", port: 8080, app: \"127.0.0.1:{unused}\"}}]\n",
         free_port()
     );
     let down = crate::support::Sidecar::start(scene.path(), "down", &body);
@@ -130,7 +130,7 @@ fn an_app_that_is_down_is_named_and_the_sidecar_goes_on() {
         assert!(answer.is_err(), "the client must see a reset, not an empty answer: {answer:?}");
     }
     let line = down.logged(&["connection refused", "app_unreachable"]);
-    assert!(line.contains("hint=") && line.contains(&format!("127.0.0.1:{nobody}: Connection refused")), "{line}");
+    assert!(line.contains("hint=") && line.contains(&format!("127.0.0.1:{unused}: Connection refused")), "{line}");
 }
 
 /// Starts must fail with the code of the kind of mistake, and say file and what is wrong.

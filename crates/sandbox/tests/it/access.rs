@@ -1,4 +1,4 @@
-//! What a restricted thread can still do. Landlock binds threads, so each test restricts one of its own and not the process.
+//! What a restricted thread can still do. Landlock restricts threads, so each test restricts a thread of its own.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -48,7 +48,7 @@ fn denied<T>(result: io::Result<T>) -> bool {
 
 #[test]
 fn landlock_blocks_read_etc_shadow() {
-    // Root may read it otherwise; whoever else runs this may not anyway, and reads a file that anybody may.
+    // Only root can read this file without the sandbox; another user checks a world-readable file instead.
     let shadow = if File::open("/etc/shadow").is_ok() { "/etc/shadow" } else { "/etc/passwd" };
     assert!(File::open(shadow).is_ok());
     let folder = tempfile::tempdir().unwrap();

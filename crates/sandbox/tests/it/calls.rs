@@ -1,4 +1,4 @@
-//! Calls that are refused. The filter holds for a whole process and for ever, so each test runs itself again as a child.
+//! Blocked system calls. The filter applies to the whole process and cannot be removed, so each test runs itself as a child.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;

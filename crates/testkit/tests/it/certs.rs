@@ -1,4 +1,4 @@
-//! The test kit's certificates are what they claim to be, by the judgement of somebody else.
+//! An independent parser confirms that the test kit's certificates are as described.
 
 use portcullis_testkit::certs::{Authority, Profile};
 use portcullis_testkit::{KeyKind, openssl};

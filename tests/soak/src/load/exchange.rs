@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::shared::{Options, Progress, Shared, dial, late};
-use crate::pattern::{Bytes, Fault, Way, expect_digest, expect_end};
+use crate::pattern::{Bytes, Direction, Fault, expect_digest, expect_end};
 use crate::protocol::{Header, Kind};
 
 /// Beyond these, a rate is not held any more, and the missing ones are counted as skipped.
-const MOST: u64 = 2000;
+const MAX_OPEN: u64 = 2000;
 
 /// `rate` a second, with `up` and `down` bytes.
 pub(super) fn start(shared: &Arc<Shared>, options: &Options, tasks: &mut JoinSet<()>) {
@@ -34,7 +34,7 @@ pub(super) fn start(shared: &Arc<Shared>, options: &Options, tasks: &mut JoinSet
                 _ = ticks.tick() => {}
             }
             number += 1;
-            if shared.stats().open >= MOST {
+            if shared.stats().open >= MAX_OPEN {
                 shared.stats().skipped += 1;
                 continue;
             }
@@ -56,8 +56,8 @@ async fn one(shared: &Shared, target: SocketAddr, header: Header) {
 
 async fn converse(shared: &Shared, target: SocketAddr, header: Header, progress: &mut Progress) -> Result<(), Fault> {
     let mut stream = dial(target).await?;
-    let mut up = Bytes::new(header.seed, Way::Up);
-    let mut down = Bytes::new(header.seed, Way::Down);
+    let mut up = Bytes::new(header.seed, Direction::Up);
+    let mut down = Bytes::new(header.seed, Direction::Down);
     late(async {
         header.write(&mut stream).await?;
         up.send(&mut stream, header.up).await

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::shared::{Options, Progress, Shared, dial, late};
-use crate::pattern::{Bytes, Fault, Way, expect_digest, expect_end};
+use crate::pattern::{Bytes, Direction, Fault, expect_digest, expect_end};
 use crate::protocol::{Header, Kind};
 
 /// `count` connections of `kind`, `at_once` at the same time.
@@ -60,8 +60,8 @@ async fn run(shared: &Shared, target: SocketAddr, header: Header) {
 async fn converse(shared: &Shared, target: SocketAddr, header: &Header, progress: &mut Progress) -> Result<(), Fault> {
     let mut stream = dial(target).await?;
     late(header.write(&mut stream)).await?;
-    let mut up = Bytes::new(header.seed, Way::Up);
-    let mut down = Bytes::new(header.seed, Way::Down);
+    let mut up = Bytes::new(header.seed, Direction::Up);
+    let mut down = Bytes::new(header.seed, Direction::Down);
     match header.kind {
         Kind::Duplex => {
             let (mut reader, mut writer) = stream.split();
@@ -95,7 +95,7 @@ async fn converse(shared: &Shared, target: SocketAddr, header: &Header, progress
         }
         Kind::ClientResets => {
             late(up.send(&mut stream, header.up / 2)).await?;
-            // The app must be there, or there would be nobody to pass the reset on to.
+            // The app must have accepted, or there would be no connection to pass the reset on to.
             tokio::time::sleep(Duration::from_millis(300)).await;
             stream.set_zero_linger()?;
         }

@@ -49,7 +49,7 @@ pub(crate) async fn run(kind: &str, options: &Options) -> io::Result<()> {
             "must" => shared.expect(true),
             "may" => shared.expect(false),
             "resume" => drop(resume.send(true)),
-            // What is under way comes to its end.
+            // Open connections finish.
             "stop" => {
                 stop.send(true).unwrap();
                 finish(&shared, &mut tasks).await;

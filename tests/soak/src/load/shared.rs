@@ -51,7 +51,7 @@ pub(super) struct Stats {
     pub(super) broken: u64,
     /// Failed while it was allowed to.
     pub(super) excused: u64,
-    /// Not even tried, because too many were under way.
+    /// Not tried, because too many connections were open.
     pub(super) skipped: u64,
     /// Checked, in both directions.
     pub(super) bytes: u64,
@@ -132,7 +132,7 @@ impl Shared {
             return;
         };
         let same = progress.epoch == self.epoch.load(Ordering::SeqCst) && progress.epoch.is_multiple_of(2);
-        // Wrong bytes, or an end that looks like the app's own, are never a way to refuse somebody.
+        // A refusal never looks like wrong bytes or a normal end of stream.
         let lie = match fault {
             Fault::Corrupt(_) | Fault::Short(_) => true,
             Fault::Empty => progress.answered,

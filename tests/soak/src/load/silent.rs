@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::shared::{Options, Shared, pause};
 
-/// The beginning of a hello of 508 bytes, which nobody has the time to wait for at one byte a second.
+/// The beginning of a hello of 508 bytes, which takes longer than any handshake deadline at one byte a second.
 const HELLO: [u8; 11] = [0x16, 3, 1, 0x02, 0, 1, 0, 1, 0xfc, 3, 3];
 const AGAIN: Duration = Duration::from_millis(500);
 

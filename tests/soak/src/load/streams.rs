@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::shared::{Options, Progress, Shared, dial, late, pause};
-use crate::pattern::{Bytes, Fault, Way, expect_digest, expect_end};
+use crate::pattern::{Bytes, Direction, Fault, expect_digest, expect_end};
 use crate::protocol::Kind;
 
 /// Before the next attempt where one has failed.
@@ -58,8 +58,8 @@ async fn converse(shared: &Shared, plan: &Plan, progress: &mut Progress) -> Resu
     let mut stream = dial(plan.target).await?;
     let header = shared.header(Kind::Pulse, plan.tag, 0, 0);
     late(header.write(&mut stream)).await?;
-    let mut up = Bytes::new(header.seed, Way::Up);
-    let mut down = Bytes::new(header.seed, Way::Down);
+    let mut up = Bytes::new(header.seed, Direction::Up);
+    let mut down = Bytes::new(header.seed, Direction::Down);
     let end = (!plan.life.is_zero()).then(|| Instant::now() + plan.life);
     while !shared.is_stopped() && end.is_none_or(|end| Instant::now() < end) {
         late(up.send(&mut stream, plan.chunk)).await?;

@@ -1,4 +1,4 @@
-//! Real sidecar processes, a real app, real certificates: what the whole-proxy tests stand on.
+//! Real sidecar processes, a real app, real certificates: the support code of the whole-proxy tests.
 
 pub(crate) mod raw;
 
@@ -34,7 +34,7 @@ pub(crate) fn free_address() -> SocketAddr {
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         assert!(call < LEASED.start - COUNTED, "more addresses than ports");
         let address = SocketAddr::from((ip, COUNTED + call));
-        // Somebody may listen on this port of every address.
+        // Another process may listen on this port of every address.
         if TcpListener::bind(address).is_ok() {
             return address;
         }

@@ -1,4 +1,4 @@
-//! Sidecars whose peers and apps are in the test's own hands: certificates of the test kit, TLS by rustls, plain sockets.
+//! Sidecars whose peers and apps the test plays itself: certificates of the test kit, TLS by rustls, plain sockets.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

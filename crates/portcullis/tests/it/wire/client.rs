@@ -1,5 +1,5 @@
-//! A client with an opening of any kind: it sends what it is told, and says what came of it. It decides nothing by what
-//! is expected, only by what it sees.
+//! A client with any opening bytes: it sends them and reports the outcome. It reports what it observes and does not depend
+//! on the expectation.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -50,7 +50,7 @@ pub(crate) enum Cut {
 /// What the client got.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// Not a byte before the end, or before a reset (which of the two depends on what lay unread; nobody promises it).
+    /// Not a byte before the end, or before a reset (which of the two depends on unread bytes and is not guaranteed).
     Nothing,
     /// These bytes and then a clean end.
     Raw(Vec<u8>),
@@ -58,7 +58,7 @@ pub(crate) enum Answer {
     Secured(Vec<u8>),
     /// A TLS alert.
     Alert(AlertDescription),
-    /// What nobody asked for.
+    /// Any other outcome.
     Odd(String),
 }
 
@@ -136,7 +136,7 @@ fn raw(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let end = stream.read_to_end(&mut bytes);
     match (bytes.as_slice(), end) {
-        // An alert in the clear; a reset behind it is nobody's promise.
+        // A plaintext alert; a reset may follow.
         ([0x15, 3, _, 0, 2, _, code], _) => Answer::Alert(AlertDescription::from(*code)),
         (_, Ok(_)) => Answer::Raw(bytes),
         (_, Err(error)) => Answer::Odd(format!("{error} after {}", bytes.escape_ascii())),

@@ -1,4 +1,4 @@
-//! What the tests of the wire stand on.
+//! Support for the wire tests.
 
 pub(crate) mod client;
 pub(crate) mod stage;

@@ -1,5 +1,5 @@
-//! One sidecar with a port for each case, an app behind each port, and all cases at once, since some take the whole of
-//! the deadline.
+//! One sidecar with a port for each case, an app behind each port, and all cases at once, since some last as
+//! long as the deadline.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,20 +41,20 @@ pub(crate) enum Cert {
 /// What is to become of a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    /// The app gets what the client sent, byte for byte, and nobody is known.
+    /// The app gets the client's bytes unchanged; the client has no identity.
     Forwarded { transport: &'static str },
     /// TLS ends here; the app gets what was sent within it, from this peer.
     Authenticated { id: &'static str },
     /// Nothing reaches the app.
-    Refused { reason: &'static str, transport: &'static str, hears: Hears, when: When },
+    Refused { reason: &'static str, transport: &'static str, response: Response, when: When },
 }
 
-/// What a refused client gets to hear.
+/// What a refused client receives.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Hears {
+pub(crate) enum Response {
     Nothing,
     Alert(AlertDescription),
-    /// An alert or nothing: nobody promises an answer to what is neither TLS nor anything else.
+    /// An alert or nothing: the answer to bytes that are neither TLS nor a known protocol is not specified.
     Whatever,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Mesh {
 impl Mesh {
     pub(crate) fn new() -> Self {
         let authority = Authority::root("cluster.local");
-        // It has another name than ours; one of the same name is told as a bad signature, not as an unknown CA.
+        // Its name differs from ours: a CA of the same name is reported as a bad signature, not as an unknown CA.
         let stranger = Authority::root("stranger.test");
         let certificates = BTreeMap::from([
             ("mesh", authority.workload(WEB)),
@@ -202,8 +202,8 @@ pub(crate) fn play(mesh: &Mesh, cases: &[Case]) -> Vec<String> {
             Verdict::Refused { .. } if !bytes.is_empty() => {
                 failures.push(format!("{}: the app got {}", case.id, bytes.escape_ascii()));
             }
-            // Refused before any handshake: not even a connection. (After one, nobody is promised that.)
-            Verdict::Refused { hears: Hears::Nothing, .. } if connections != 0 => {
+            // Refused before any handshake: not even a connection. (After one, the app may have been dialled.)
+            Verdict::Refused { response: Response::Nothing, .. } if connections != 0 => {
                 failures.push(format!("{}: the app was dialled", case.id));
             }
             Verdict::Forwarded { .. } | Verdict::Authenticated { .. } if connections != 1 => {
@@ -228,9 +228,9 @@ fn differences(case: &Case, port: u16, talk: &Talk, line: &Value, app: &[Vec<u8>
     let answer = match (&case.verdict, &talk.answer) {
         (Verdict::Forwarded { .. }, _) => Answer::Raw(answer_to(reached, case.greets)),
         (Verdict::Authenticated { .. }, _) => Answer::Secured(answer_to(reached, case.greets)),
-        (Verdict::Refused { hears: Hears::Alert(alert), .. }, _)
-        | (Verdict::Refused { hears: Hears::Whatever, .. }, Answer::Alert(alert)) => Answer::Alert(*alert),
-        (Verdict::Refused { hears: Hears::Nothing | Hears::Whatever, .. }, _) => Answer::Nothing,
+        (Verdict::Refused { response: Response::Alert(alert), .. }, _)
+        | (Verdict::Refused { response: Response::Whatever, .. }, Answer::Alert(alert)) => Answer::Alert(*alert),
+        (Verdict::Refused { response: Response::Nothing | Response::Whatever, .. }, _) => Answer::Nothing,
     };
     let mut found = Vec::new();
     if talk.answer != answer {

@@ -1,5 +1,5 @@
-"""Client and server side with their sidecars and apps, and one way to say what a connection must do and what the logs
-must tell about it."""
+"""Client and server side with their sidecars and apps, and `expect`, which checks a connection's outcome and its access
+log lines."""
 
 import json
 import os
@@ -13,26 +13,26 @@ from rig.certificates import CLIENT, SERVER, Authority
 from rig.portcullis import Portcullis
 from rig.processes import RigError, until
 
-from .apps import DigestApp, EchoApp, GreetingApp, ToldApp
+from .apps import DigestApp, EchoApp, GreetingApp, ProxyProtocolApp
 from .namespaces import DIRECT, INBOUND, OUTBOUND, SIDECAR_UID, Namespace
 
 ADMIN, HEALTH = 15000, 15021
 
-# Ports of the app; what the policy says of each is in POLICY.
+# Ports of the app; `_MODES` has the mode of each.
 STRICT, PERMISSIVE, DISABLE, WORKLOAD = 8001, 8002, 8003, 8004
 DIGEST_STRICT, DIGEST_PERMISSIVE, DIGEST_DISABLE = 8011, 8012, 8013
 MYSQL, GREETING_STRICT, GREETING_DISABLE = 3306, 8021, 8023
-# Nobody listens there.
+# Ports without a listener.
 DOWN_STRICT, DOWN_PERMISSIVE = 8031, 8032
 # The app listens on loopback only; the second is not in `inbound.apps`.
 MAPPED, UNMAPPED = 8041, 8042
 # In `inbound.proxyProtocolPorts`.
-TOLD = 8051
+PROXY_PROTOCOL = 8051
 
 _MODES = {
     STRICT: "STRICT", PERMISSIVE: "PERMISSIVE", DISABLE: "DISABLE",
     DIGEST_PERMISSIVE: "PERMISSIVE", DIGEST_DISABLE: "DISABLE",
-    MYSQL: "PERMISSIVE", GREETING_DISABLE: "DISABLE", DOWN_PERMISSIVE: "PERMISSIVE", TOLD: "PERMISSIVE",
+    MYSQL: "PERMISSIVE", GREETING_DISABLE: "DISABLE", DOWN_PERMISSIVE: "PERMISSIVE", PROXY_PROTOCOL: "PERMISSIVE",
 }
 
 # The server's address for each thing that a route of the client can say, by its last number.
@@ -78,9 +78,9 @@ def routes():
 class Sidecar(Portcullis):
     """One sidecar in a namespace, both of its transparent listeners on."""
 
-    def __init__(self, name, world, namespace, spiffe_id, leaf, listen):
-        # At this level each of many refusals has its line.
-        super().__init__(name, world.folder, world.binary, spiffe_id, leaf, admin=ADMIN, policy=policy(),
+    def __init__(self, name, topology, namespace, spiffe_id, leaf, listen):
+        # At this level every refusal has its own line; above it they are rate-limited.
+        super().__init__(name, topology.folder, topology.binary, spiffe_id, leaf, admin=ADMIN, policy=policy(),
                          wrapper=namespace.wrapper(),
                          arguments=("--log-format", "json", "--log-level", "info,access=debug"))
         self.namespace = namespace
@@ -125,7 +125,9 @@ def sides():
     return Namespace("client", [1]), Namespace("server", [MTLS, BY_NAME, MOVED, PLAINTEXT, CONFLICT, UNKNOWN, WRONG])
 
 
-class World:
+class Topology:
+    """The two namespaces with their apps, sidecars and certificates."""
+
     def __init__(self, folder, binary, sides, processes, report):
         self.folder = folder
         self.binary = binary
@@ -151,7 +153,7 @@ class World:
             serve(DigestApp, port)
         for port in (MYSQL, GREETING_STRICT, GREETING_DISABLE):
             serve(GreetingApp, port)
-        serve(ToldApp, TOLD)
+        serve(ProxyProtocolApp, PROXY_PROTOCOL)
         for port in (MAPPED, UNMAPPED):
             serve(EchoApp, port, "127.0.0.1")
 
@@ -161,7 +163,7 @@ class World:
         self.outbound.config["outbound"].update(routes=routes(), otherwise=otherwise)
         self.inbound = Sidecar(f"in-{suffix}", self, self.server, SERVER, self.leaves[SERVER], listen)
         self.inbound.config["inbound"]["apps"] = {str(MAPPED): f"127.0.0.1:{MAPPED}"}
-        self.inbound.config["inbound"]["proxyProtocolPorts"] = [TOLD]
+        self.inbound.config["inbound"]["proxyProtocolPorts"] = [PROXY_PROTOCOL]
         for sidecar in (self.outbound, self.inbound):
             sidecar.start(self.processes)
 
@@ -171,10 +173,10 @@ class World:
         self.inbound.policy = text
         self.inbound.write_policy()
 
-        def told():
+        def in_force():
             return any(event.get("message") == "inbound port" and event.get("port") == port
                        and event.get("mode") == mode for event in self.inbound.events()[known:])
-        if not until(told, 10):
+        if not until(in_force, 10):
             raise RigError(f"the change to {mode} was not noticed: see {self.inbound.process.log}")
 
     # What clients do. `to` is (host, port).
@@ -240,7 +242,7 @@ def _compare(sidecar, before, fields):
         raise RigError(f"{sidecar.name} ended with exit code {sidecar.process.returncode}: see {sidecar.process.log}")
     if fields is not None:
         until(new, 2)
-    # Lines that must not be there cannot be waited for.
+    # The absence of a line cannot be awaited.
     time.sleep(0.05)
     lines = new()
     if len(lines) != (fields is not None):
@@ -256,6 +258,6 @@ def _same(seen, wanted):
 
 
 ALL_PORTS = (STRICT, PERMISSIVE, DISABLE, WORKLOAD, DIGEST_STRICT, DIGEST_PERMISSIVE, DIGEST_DISABLE,
-             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED, TOLD,
+             MYSQL, GREETING_STRICT, GREETING_DISABLE, DOWN_STRICT, DOWN_PERMISSIVE, MAPPED, UNMAPPED, PROXY_PROTOCOL,
              # The real servers, see there.
              8101, 6379, 5432, 25)

@@ -1,4 +1,4 @@
-"""What every scenario stands on: the generator's processes, two sidecars with mTLS between them, and what was claimed."""
+"""The base of every scenario: the generator's processes, two sidecars with mTLS between them, and the claims."""
 
 import contextlib
 import ctypes
@@ -28,7 +28,7 @@ spec: {{mtls: {{mode: {mode}}}}}
 
 
 class Result:
-    """The figures of one scenario, and which of them had to be so."""
+    """The figures of one scenario; a claim is a figure with a required value."""
 
     def __init__(self, name):
         self.name = name
@@ -45,7 +45,7 @@ class Result:
         self.claim(what, value, "0", value == 0)
 
     def some(self, what, value):
-        """Without these the others would say nothing."""
+        """A count that must not be zero, since the other claims would then prove nothing."""
         self.claim(what, value, "> 0", value > 0)
 
     @property
@@ -68,7 +68,7 @@ class Context:
 
 
 class Program:
-    """One process of the generator: a command gets one line of JSON."""
+    """One process of the generator: it answers each command with one line of JSON."""
 
     def __init__(self, context, *arguments):
         self.process = subprocess.Popen(
@@ -104,10 +104,10 @@ class Program:
         self.process.stdout.close()
 
 
-class World:
+class Mesh:
     """An app, its sidecar `cart`, a client's sidecar `web`, and loads. All end with the `with` block."""
 
-    # Who `cart` is.
+    # The identity of `cart`.
     server = SERVER
 
     def __init__(self, context, mode="STRICT", relay=None, cart=None, web=None, expected=SERVER):
@@ -135,7 +135,7 @@ class World:
         for program in self.programs:
             program.close()
         for process in self.processes.running:
-            # A fault of a scenario may have left one that does not listen any more.
+            # A scenario's fault may have left a process that does not react to signals.
             if process.poll() is None:
                 process.kill()
         self.processes.__exit__()
@@ -163,7 +163,7 @@ class World:
             sidecar.start(self.processes, ready=ready, env=environment)
 
     def _identities(self):
-        """A leaf for each; a world whose sidecars get theirs elsewhere has none."""
+        """A leaf for each; a mesh whose sidecars get theirs elsewhere has none."""
         self.authority = Authority.portcullis(self.folder / "ca", self.context.binary)
         return {name: self.authority.issue(self.folder / f"{name}-leaf", spiffe)
                 for name, spiffe in (("cart", SERVER), ("web", CLIENT))}
@@ -174,7 +174,7 @@ class World:
         return program
 
     def load(self, what, through="web", **options):
-        """A load through the client's sidecar, or straight to the app's; the tag says which."""
+        """A load through the client's sidecar (tag m), or directly to the app's sidecar (tag p)."""
         port, tag = (self.entry, "m") if through == "web" else (self.direct, "p")
         words = [f"{name}={value}" for name, value in {"target": f"127.0.0.1:{port}", "tag": tag, **options}.items()]
         return self.program("load", what, *words)
@@ -191,7 +191,7 @@ class World:
         return self.in_force(sidecar, "policy", sidecar.write_policy)
 
     def write_leaf(self, name, leaf, trust=None):
-        """One file after the other, as no tool should."""
+        """Replaces one file after the other, the worst case: files do not match in between."""
         into = pathlib.Path(self.leaf[name].certificate).parent
         for source, target in ((leaf.certificate, "cert.pem"), (leaf.key, "key.pem"), (trust or leaf.trust, "ca.pem")):
             replace(into / target, pathlib.Path(source).read_bytes())
@@ -204,7 +204,7 @@ class World:
         return self.in_force(getattr(self, name), "credentials", lambda: self.write_leaf(name, leaf))
 
     def in_force(self, sidecar, what, change, seconds=8):
-        """Makes the change; how long it took until the sidecar had a new set of this kind."""
+        """Makes the change; returns how long it took until the sidecar had loaded a new generation."""
         before = metric(sidecar, f"portcullis_{what}_generation")
         change()
         began = time.monotonic()
@@ -242,8 +242,8 @@ CLONE_NEWNET = 0x40000000
 
 @contextlib.contextmanager
 def small_buffers():
-    """A network of our own, whose sockets hold 128 KiB at most each way: what a kernel holds by default, several MiB for
-    each socket, would have to be filled before anybody stood still."""
+    """A network namespace whose sockets hold 128 KiB at most each way: what a kernel holds by default, several MiB for
+    each socket, would have to fill before backpressure shows."""
     libc = ctypes.CDLL(None, use_errno=True)
     outside = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
@@ -274,7 +274,7 @@ def rss(pid):
 
 
 def exit_code(process, seconds):
-    """The exit code and how long it took, or None."""
+    """The exit code, or None, and how long it took."""
     began = time.monotonic()
     try:
         return process.wait(seconds), time.monotonic() - began
