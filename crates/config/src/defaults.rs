@@ -31,6 +31,10 @@ pub const SERVER_FIRST_PORTS: &[u16] = &[21, 25, 110, 143, 587, 3306];
 /// Connections that may be in detection or handshake at once, over all listeners.
 pub const HANDSHAKES: usize = 1024;
 
+/// Bytes that stalled connections may hold in buffers, over all of them: 64 MB. Two hundred and fifty of them hold a whole
+/// buffer; a sidecar's container has 128 MB and more. One peer may hold a quarter.
+pub const BUFFERS: usize = 64_000_000;
+
 /// From the first termination signal to the forced end. Docker kills after 10 s by default; the quick start sets
 /// `stop_grace_period: 30s`.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);

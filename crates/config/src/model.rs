@@ -128,6 +128,8 @@ pub struct Limits {
     pub per_identity: Option<usize>,
     /// `handshakes`: in detection or handshake at once.
     pub handshakes: usize,
+    /// `buffers`: bytes that stalled connections may hold in buffers, over all of them.
+    pub buffers: usize,
 }
 
 /// `timeouts`.

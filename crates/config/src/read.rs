@@ -258,7 +258,7 @@ fn default_tls() -> Tls {
 }
 
 fn default_limits() -> Limits {
-    Limits { connections: None, per_identity: None, handshakes: defaults::HANDSHAKES }
+    Limits { connections: None, per_identity: None, handshakes: defaults::HANDSHAKES, buffers: defaults::BUFFERS }
 }
 
 fn default_timeouts() -> Timeouts {
@@ -305,11 +305,12 @@ fn count(at: &Cursor<'_>, max: i64, problems: &mut Problems) -> Option<usize> {
 }
 
 fn limits(at: &Cursor<'_>, problems: &mut Problems) -> Option<Limits> {
-    let fields = at.fields(&["connections", "perIdentity", "handshakes"], problems)?;
+    let fields = at.fields(&["connections", "perIdentity", "handshakes", "buffers"], problems)?;
     let [connections, per_identity] = ["connections", "perIdentity"]
         .map(|name| section(&fields, name, None, problems, |at, p| value::limit(at, p).map(Some)));
     let handshakes = section(&fields, "handshakes", defaults::HANDSHAKES, problems, |at, p| count(at, 1_000_000, p));
-    Some(Limits { connections: connections?, per_identity: per_identity?, handshakes: handshakes? })
+    let buffers = section(&fields, "buffers", defaults::BUFFERS, problems, value::size);
+    Some(Limits { connections: connections?, per_identity: per_identity?, handshakes: handshakes?, buffers: buffers? })
 }
 
 fn timeouts(at: &Cursor<'_>, problems: &mut Problems) -> Option<Timeouts> {

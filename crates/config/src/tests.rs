@@ -194,6 +194,20 @@ fn a_list_of_server_first_ports_holds_for_explicit_ports_unless_they_say_otherwi
 }
 
 #[test]
+fn the_budget_for_buffers_is_a_size() {
+    let buffers = |written: &str| {
+        let text = format!("{ISSUE}limits: {{{written}}}\n");
+        read(text.as_bytes(), Path::new("/")).map(|settings| settings.limits.buffers)
+    };
+    assert_eq!(buffers("handshakes: 5").unwrap(), 64_000_000);
+    assert_eq!(buffers("buffers: 8MiB").unwrap(), 8 << 20);
+    for wrong in ["64", "64M", "none", "-1MB"] {
+        let text = format!("{ISSUE}limits: {{buffers: {wrong}}}\n");
+        assert_eq!(problems_of(&text), [("limits.buffers".to_owned(), "invalid-value")], "{wrong}");
+    }
+}
+
+#[test]
 fn limits_are_none_unless_they_are_written() {
     let settings = read(ISSUE.as_bytes(), Path::new("/")).unwrap();
     assert_eq!((settings.limits.per_identity, settings.inbound.ports[0].limit), (None, None));

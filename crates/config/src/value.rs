@@ -70,6 +70,39 @@ pub(crate) fn positive_duration(at: &Cursor<'_>, problems: &mut Problems) -> Opt
     Some(duration)
 }
 
+/// A number of bytes such as `64MB` or `64MiB`: one number and one unit.
+pub(crate) fn size(at: &Cursor<'_>, problems: &mut Problems) -> Option<usize> {
+    let mut unheard = Problems::new();
+    if at.string(&mut unheard).is_none()
+        && let Some(number) = at.integer(0, i64::MAX, &mut unheard)
+    {
+        at.report(INVALID, format!("{number} has no unit; write {number}MB, or KB, GB, KiB, MiB, GiB"), problems);
+        return None;
+    }
+    let text = at.string(problems)?;
+    let parsed = parse_size(text);
+    if parsed.is_none() {
+        at.report(INVALID, format!("\"{text}\" is not a size; write a number and a unit: 512KB, 64MB, 1GiB"), problems);
+    }
+    parsed
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, unit) = text.split_at(split);
+    let number: usize = digits.parse().ok()?;
+    let bytes = match unit {
+        "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes)
+}
+
 pub(crate) fn port(at: &Cursor<'_>, problems: &mut Problems) -> Option<u16> {
     at.integer(1, 65_535, problems).and_then(|number| u16::try_from(number).ok())
 }
@@ -123,6 +156,16 @@ pub(crate) fn invalid(at: &Cursor<'_>, message: impl Into<String>, problems: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_a_number_and_a_unit() {
+        assert_eq!(parse_size("64MB"), Some(64_000_000));
+        assert_eq!(parse_size("2MiB"), Some(2 << 20));
+        assert_eq!(parse_size("0KB"), Some(0));
+        for bad in ["", "MB", "64", "1.5MB", "-1MB", "64 MB", "64mb", "64M", "64B", "99999999999GB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn durations_have_a_number_and_a_unit() {

@@ -5,7 +5,8 @@
 //!   (a reset, TLS cut off without its close_notify, an error, a timeout) is never passed on as a clean one.
 //! - Half-close works both ways: the end of one direction is passed on after its last byte, and the other direction goes
 //!   on, as long as bytes move in it.
-//! - Memory is bounded whatever the speeds: one buffer for a direction that has bytes in hand, none for one that has not.
+//! - Memory is bounded whatever the speeds: one buffer for a direction whose receiver does not keep up, none for one that
+//!   has nothing in hand; and where the budget for that is spent, none either, or one small piece.
 //! - A busy connection lets others have a turn.
 //!
 //! What it does not do: decide when a connection should be cut. Callers race it and drop it; see [`crate::reset_both`].
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis_buffers::{Charge, Usage};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::duplex::{Duplex, reset_both};
@@ -186,6 +188,8 @@ impl Copied {
 
 /// Copies in both directions until both have ended or `limits` or a failure ends them.
 ///
+/// What has to be kept for a receiver that does not keep up is charged to `usage`.
+///
 /// On return the streams are to be dropped at once: where a side must learn that what it got is not the whole, its close
 /// has been made a reset. That is the other side of a [`CopyEnd::Reset`], [`CopyEnd::Truncated`] or [`CopyEnd::Error`],
 /// and both after a timeout. After `Truncated`, everything that came has been sent before (for at most the half-close
@@ -197,8 +201,15 @@ pub async fn bidirectional<D: Duplex, U: Duplex>(
     upstream: &mut U,
     limits: &CopyLimits,
     counts: &ByteCounts,
+    usage: &Usage,
 ) -> Copied {
-    let copied = until_end(downstream, upstream, limits, counts).await;
+    // In here and not in a future of its own, which would hold everything that is passed to it once more.
+    let copied = {
+        // Where there is no idle limit it is not looked at, let alone registered, until one direction has ended.
+        let mut timer = std::pin::pin!(sleep(limits.idle.unwrap_or_default()));
+        let mut session = Session::new(downstream, upstream, limits, counts, Charge::new(usage));
+        poll_fn(|cx| session.poll(cx, timer.as_mut())).await
+    };
     match copied.end {
         CopyEnd::Clean => {}
         CopyEnd::IdleTimeout | CopyEnd::HalfCloseTimeout => reset_both(downstream, upstream),
@@ -213,18 +224,6 @@ pub async fn bidirectional<D: Duplex, U: Duplex>(
         }
     }
     copied
-}
-
-async fn until_end<D: Duplex, U: Duplex>(
-    downstream: &mut D,
-    upstream: &mut U,
-    limits: &CopyLimits,
-    counts: &ByteCounts,
-) -> Copied {
-    // Where there is no idle limit it is not looked at, let alone registered, until one direction has ended.
-    let mut timer = std::pin::pin!(sleep(limits.idle.unwrap_or_default()));
-    let mut session = Session::new(downstream, upstream, limits, counts);
-    poll_fn(|cx| session.poll(cx, timer.as_mut())).await
 }
 
 /// Sends what is still in hand, then makes the close a reset. A reset discards what the kernel has not sent, so it waits

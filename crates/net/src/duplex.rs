@@ -1,15 +1,13 @@
 //! The two ends of a forwarded connection, as the copy loop sees them.
 
 use std::io;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use crate::replay::Replay;
 use crate::socket;
-
-/// The largest [`Duplex::SPARE_ROOM`].
-pub(crate) const MAX_SPARE_ROOM: usize = 1;
 
 /// A byte stream with two independent directions that can also be ended by a reset.
 ///
@@ -17,7 +15,7 @@ pub(crate) const MAX_SPARE_ROOM: usize = 1;
 /// without its close_notify, must be an [`io::ErrorKind::UnexpectedEof`], given after every byte that came before it.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Room that a read wants beyond what it gives. TLS opens a record together with the byte for its type, and straight into
-    /// the reader's buffer only if both fit. More than one byte does not compile.
+    /// the reader's buffer only if both fit. More than a buffer has beside its content does not compile.
     const SPARE_ROOM: usize = 0;
 
     /// Makes the close that comes when the stream is dropped a reset (`SO_LINGER` of zero).
@@ -29,6 +27,27 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Whether everything that was written and flushed is on the wire, so that a reset would not discard it.
     fn all_sent(&self) -> bool;
 
+    /// Ready when nothing is left of what was written before, so that what is written next is not kept behind it.
+    ///
+    /// # Errors
+    /// As a write.
+    fn poll_sent(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when a small write is most likely taken as a whole, and nothing of it has to be kept.
+    ///
+    /// # Errors
+    /// As a write.
+    fn poll_takes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_sent(cx)
+    }
+
+    /// How much memory is kept for what was written and could not be sent.
+    fn unsent(&self) -> usize {
+        0
+    }
+
     /// From now on the kernel may keep what is written until it is told of the end, to send both together. A stream without a
     /// kernel behind it has nothing to keep.
     fn cork(&self) {}
@@ -39,6 +58,20 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Duplex for TcpStream {
+    fn poll_takes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            // A write that was taken as a whole may have filled the socket, which the runtime does not know yet. It learns that
+            // here, and wakes us. The kernel is asked in between the runtime's own steps, so that no event in the meantime is
+            // taken for an older one and lost.
+            let takes = || if socket::is_writable(self) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            match self.try_io(Interest::WRITABLE, takes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
     fn reset_on_close(&self) -> io::Result<()> {
         socket::reset_on_close(self)
     }
@@ -54,6 +87,18 @@ impl Duplex for TcpStream {
 
 impl<IO: Duplex> Duplex for Replay<IO> {
     const SPARE_ROOM: usize = IO::SPARE_ROOM;
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_sent(cx)
+    }
+
+    fn poll_takes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_takes(cx)
+    }
+
+    fn unsent(&self) -> usize {
+        self.get_ref().unsent()
+    }
 
     fn reset_on_close(&self) -> io::Result<()> {
         self.get_ref().reset_on_close()

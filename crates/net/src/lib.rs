@@ -12,7 +12,6 @@ pub mod detect;
 mod duplex;
 pub mod listen;
 mod orig_dst;
-mod pool;
 mod replay;
 pub mod socket;
 
@@ -21,5 +20,5 @@ pub use copy::{ByteCounts, Copied, CopyEnd, CopyLimits, FlowEnd, IoOperation, Si
 pub use detect::{Detected, Detector, Sniff, detect};
 pub use duplex::{Duplex, reset_both};
 pub use orig_dst::original_destination;
-pub use pool::buffers_in_use;
+pub use portcullis_buffers::buffers_in_use;
 pub use replay::Replay;

@@ -27,6 +27,11 @@ impl<IO> Replay<IO> {
         &self.io
     }
 
+    /// The stream below, to write to it.
+    pub(crate) const fn get_mut(&mut self) -> &mut IO {
+        &mut self.io
+    }
+
     /// The part of the prefix that has not been read.
     #[must_use]
     pub fn unread(&self) -> &[u8] {

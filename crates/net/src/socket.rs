@@ -107,6 +107,11 @@ pub fn all_sent(stream: &TcpStream) -> bool {
     if SockRef::from(stream).set_tcp_notsent_lowat(1).is_err() {
         return true;
     }
+    is_writable(stream)
+}
+
+/// Whether the kernel takes bytes now, or a write would fail. A socket that cannot be asked is left to the write.
+pub(crate) fn is_writable(stream: &TcpStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).map_or(true, |ready| ready > 0)

@@ -1,7 +1,11 @@
 //! How many connections the file descriptors of the process allow.
 
+use std::sync::Arc;
+
 use portcullis_config::Settings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::buffers::Buffers;
 
 /// The limit on connections in force: the configured one, or what the file descriptors allow. Raises their limit first.
 #[must_use]
@@ -17,6 +21,12 @@ pub fn handshakes(settings: &Settings, connections: usize) -> usize {
     /// With fewer, a few honest clients at once would evict each other.
     const MIN: usize = 4;
     settings.limits.handshakes.min((connections / 2).max(MIN))
+}
+
+/// The budget for the memory of stalled connections.
+#[must_use]
+pub fn buffers(settings: &Settings) -> Arc<Buffers> {
+    Buffers::new(settings.limits.buffers)
 }
 
 /// Raises the soft limit on open files to the hard one and returns it; `None` is no limit.

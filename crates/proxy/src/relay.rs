@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::time::Instant;
 
+use crate::buffers;
 use crate::changes::ChangeWatch;
 use crate::drain::Phase;
 use crate::outcome::{self, Reason};
@@ -62,6 +63,30 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
 
 impl<IO: Duplex> Duplex for MeshStream<IO> {
     const SPARE_ROOM: usize = 1;
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Raw(io) => io.poll_sent(cx),
+            Self::Secured(stream) => stream.poll_sent(cx),
+        }
+    }
+
+    fn poll_takes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Raw(io) => io.poll_takes(cx),
+            Self::Secured(stream) => {
+                ready!(stream.poll_sent(cx))?;
+                stream.get_mut().poll_takes(cx)
+            }
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        match self {
+            Self::Raw(io) => io.unsent(),
+            Self::Secured(stream) => stream.unsent(),
+        }
+    }
 
     fn reset_on_close(&self) -> io::Result<()> {
         match self {
@@ -153,6 +178,7 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
     let limits = CopyLimits { idle: timeouts.idle, half_close: timeouts.half_close };
     let counts =
         ByteCounts { from_downstream: record.bytes.received.clone(), from_upstream: record.bytes.sent.clone() };
+    let account = buffers::account(&state.buffers, record);
     let copied = {
         let closed_by_us = pin!(async {
             loop {
@@ -168,7 +194,7 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
         tokio::select! {
             biased;
             ending = WakeGated::new(closed_by_us) => Err(ending),
-            copied = bidirectional(client, server, &limits, &counts) => Ok(copied),
+            copied = bidirectional(client, server, &limits, &counts, &account) => Ok(copied),
         }
     };
     match copied {

@@ -13,6 +13,7 @@ use portcullis_policy::EffectivePolicy;
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{CredentialReader, Credentials, Unavailable};
 
+use crate::buffers::Buffers;
 use crate::changes::{ChangeNotifier, ChangeWatch};
 use crate::drain::DrainToken;
 use crate::resolved_route::ResolvedRoute;
@@ -31,6 +32,7 @@ pub struct ProxyState {
     pub metrics: Metrics,
     /// The progress of the shutdown.
     pub drain: DrainToken,
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) connections: ConnectionLimit,
     pub(crate) per_identity: Arc<KeyedLimit<SpiffeId>>,
     pub(crate) changes: ChangeWatch,
@@ -58,6 +60,8 @@ pub struct ProxyParts {
     pub metrics: Metrics,
     /// The progress of the shutdown.
     pub drain: DrainToken,
+    /// The budget for the memory of stalled connections.
+    pub buffers: Arc<Buffers>,
 }
 
 /// One connection's view: taken once and kept to its end, so that generations never mix.
@@ -81,7 +85,7 @@ impl ProxyState {
     /// Builds the shared state from its parts.
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { settings, policy, credentials, notifier, changes, metrics, drain } = parts;
+        let ProxyParts { settings, policy, credentials, notifier, changes, metrics, drain, buffers } = parts;
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let outbound = &settings.outbound;
         let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
@@ -105,6 +109,7 @@ impl ProxyState {
             credentials,
             metrics,
             drain,
+            buffers,
             connections,
             per_identity,
             changes,

@@ -30,7 +30,7 @@ pub use access_format::AccessLog;
 pub use connection::{Bytes, Direction, TlsFacts};
 pub use family::{Counter, CounterFamily};
 pub use identity::IdentityMetrics;
-pub use metrics::{Families, Metrics, ReloadMetrics};
+pub use metrics::{BufferMetrics, Families, Metrics, ReloadMetrics};
 pub use names::{LocalWorkload, Service};
 pub use open::OpenConnection;
 pub use outcome::{ConnStage, Decision, Ending, Outcome, ResponseFlag};

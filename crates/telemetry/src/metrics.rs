@@ -41,6 +41,8 @@ pub struct Families {
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily,
     pub(crate) truncated_after_close: CounterFamily,
+    /// Memory of stalled connections.
+    pub buffers: BufferMetrics,
     pub(crate) panics: CounterFamily,
     /// The set of policies.
     pub policies: ReloadMetrics,
@@ -49,6 +51,22 @@ pub struct Families {
     /// The source of certificates, if it is one that has to be asked.
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
+}
+
+/// What connections hold because their receivers do not read.
+#[derive(Clone)]
+pub struct BufferMetrics {
+    held: IntGauge,
+    limited: IntGauge,
+}
+
+impl BufferMetrics {
+    /// What is known at the moment of the scrape: bytes held, and connections that the budget limits to small pieces.
+    pub fn set(&self, held: usize, limited: usize) {
+        for (gauge, value) in [(&self.held, held), (&self.limited, limited)] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 /// How a set of files fares.
@@ -150,6 +168,16 @@ impl Metrics {
                 "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
                 &["reporter"],
             )?,
+            buffers: BufferMetrics {
+                held: new.gauge(Opts::new(
+                    "portcullis_buffered_bytes",
+                    "Memory held by connections whose receiver does not read; limits.buffers bounds it.",
+                ))?,
+                limited: new.gauge(Opts::new(
+                    "portcullis_buffer_limited_connections",
+                    "Connections that copy in small pieces because limits.buffers is spent, by all or by their peer.",
+                ))?,
+            },
             panics,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,

@@ -31,6 +31,7 @@ mod signatures;
 mod store;
 mod stream;
 mod trust;
+mod unsent;
 mod verifier;
 mod verify;
 

@@ -14,11 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::handshake::{alert_name, tls_error};
 use crate::scratch::Scratch;
 use crate::session::{Output, Session, copy_into};
+use crate::unsent::Unsent;
 
-/// The most that one write encrypts.
-const MAX_WRITE: usize = BATCH_PLAINTEXT_LEN;
+/// The longest record there may be, its header included.
+const MAX_RECORD: usize = 5 + 16 * 1024 + 256;
+/// What a batch of records is longer than its plaintext.
+const OVERHEAD: usize = BATCH_LEN - BATCH_PLAINTEXT_LEN;
 /// A message of the handshake has to be there as a whole, so this bounds its length: four records of the largest size.
-const MAX_HANDSHAKE: usize = 4 * (5 + 16 * 1024 + 256);
+const MAX_HANDSHAKE: usize = 4 * MAX_RECORD;
 
 /// One encrypted connection.
 ///
@@ -37,7 +40,7 @@ struct Inner<IO> {
     /// What came and cannot be processed before more comes: a part of a record, or of a message in the handshake.
     incoming: Vec<u8>,
     received: Pending,
-    to_send: Pending,
+    to_send: Unsent,
     /// Nothing of `to_send` has been offered to the connection: it can go with what comes next.
     fresh: bool,
     /// The peer's close_notify came.
@@ -144,7 +147,7 @@ impl<IO> Stream<IO> {
             session,
             incoming: Vec::new(),
             received: Pending::default(),
-            to_send: Pending::default(),
+            to_send: Unsent::default(),
             fresh: false,
             peer_closed: false,
             ended: false,
@@ -165,6 +168,12 @@ impl<IO> Stream<IO> {
         self.0.failed.as_ref().map(StreamFault::of_tls)
     }
 
+    /// How much memory it holds for what was written and not sent.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.0.to_send.held()
+    }
+
     /// The connection underneath, for addresses and socket options.
     pub fn get_ref(&self) -> &IO {
         &self.0.io
@@ -183,6 +192,15 @@ impl<IO> fmt::Debug for Stream<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
+    /// Sends what was kept of earlier writes, and is ready when nothing of it is left: what is written next is then offered to
+    /// the connection at once. A client's last words in the handshake, which go with what is written next, count as sent.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.fresh { Poll::Ready(Ok(())) } else { self.0.poll_send(cx) }
+    }
+
     /// Runs the handshake to its end. A client's last words in it are kept, to go with the first bytes that are written; the
     /// first read or flush sends them too. After an error the alert has been written, as far as the connection took it.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
@@ -241,8 +259,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: Option<&mut ReadBuf<'_>>) -> Poll<io::Result<()>> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
-        // What is in it then fits into one buffer of the reader, and nothing is left for a small write of its own.
-        let most = if self.session.is_handshaking() { MAX_HANDSHAKE } else { BATCH_LEN };
+        let most = if self.session.is_handshaking() {
+            MAX_HANDSHAKE
+        } else {
+            // What is in it then fits into the reader's buffer: nothing has to be kept, or is left for a small write of its own.
+            let wanted = into.as_ref().map_or(BATCH_LEN, |into| into.remaining() + OVERHEAD);
+            wanted.clamp(MAX_RECORD, BATCH_LEN)
+        };
         let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::new(
@@ -259,11 +282,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         if let Some(front) = bytes.get_mut(..held) {
             front.copy_from_slice(&self.incoming);
         }
-        let (empty, handshaking) = (self.to_send.rest().is_empty(), self.session.is_handshaking());
+        let (empty, handshaking) = (self.to_send.is_empty(), self.session.is_handshaking());
         self.process(bytes, into);
         // A client's last words in the handshake. Most often there are bytes of the app to go with them.
         let done = handshaking && !self.session.is_handshaking() && self.failed.is_none();
-        self.fresh = empty && done && self.session.is_client() && !self.to_send.rest().is_empty();
+        self.fresh = empty && done && self.session.is_client() && !self.to_send.is_empty();
         if self.fresh {
             return Poll::Ready(Ok(()));
         }
@@ -308,8 +331,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fresh = false;
-        while !self.to_send.rest().is_empty() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, self.to_send.rest()))?;
+        while !self.to_send.is_empty() {
+            let sent = match Pin::new(&mut self.io).poll_write(cx, self.to_send.rest())? {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => {
+                    self.to_send.shrink();
+                    return Poll::Pending;
+                }
+            };
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -368,14 +397,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         if inner.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let data = data.get(..MAX_WRITE).unwrap_or(data);
+        let data = data.get(..BATCH_PLAINTEXT_LEN).unwrap_or(data);
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let mut scratch = Scratch::lend();
         if std::mem::take(&mut inner.fresh) {
             scratch.outgoing.append(inner.to_send.rest());
-            inner.to_send = Pending::default();
+            inner.to_send = Unsent::default();
         }
         let mut output = Output::new(std::mem::take(&mut scratch.outgoing), None);
         let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);

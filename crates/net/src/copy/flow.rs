@@ -5,14 +5,23 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use portcullis_buffers::{Buffer, PIECE, Usage};
+use portcullis_wire::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{FlowEnd, IoOperation};
-use crate::duplex::{Duplex, MAX_SPARE_ROOM};
-use crate::pool::{BUFFER_SIZE, Buffer};
+use crate::duplex::Duplex;
 
-/// How many buffers one direction may move before others get a turn: half a megabyte, some hundred microseconds.
-const ROUNDS: usize = 2;
+/// How much one direction may move before others get a turn: half a megabyte, some hundred microseconds.
+const TURN: usize = 2 * BATCH_PLAINTEXT_LEN;
+
+/// What both directions of a connection use in turns.
+pub(super) struct Memory<'a> {
+    /// A buffer with nothing in it. The caller gives it back once both have been polled: most often neither has anything in hand
+    /// then.
+    pub(super) spare: Option<Buffer>,
+    pub(super) usage: &'a Usage,
+}
 
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -23,14 +32,37 @@ pub(super) struct Flow {
     unflushed: bool,
     /// Bytes or an end have moved since [`Flow::take_moved`].
     moved: bool,
+    /// The budget for what has to be kept is spent, and there are bytes to be moved: in small pieces, and only when the writer
+    /// takes them.
+    limited: bool,
 }
 
 /// A borrowed buffer whose bytes from `start` to `end` are to be written. Never empty.
 #[derive(Debug)]
 struct Unwritten {
     buffer: Buffer,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
+}
+
+/// A place in a buffer. Half as wide as the system's, since each connection holds four of them.
+fn offset(bytes: usize) -> u32 {
+    // A buffer is a quarter of a megabyte.
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Unwritten {
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// Gives a large buffer back if little is left in it.
+    fn shrink(&mut self) {
+        let rest = self.rest();
+        if rest.len() <= PIECE && self.buffer.len() > PIECE {
+            *self = Self { start: 0, end: offset(rest.len()), buffer: Buffer::copy_of(rest) };
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +95,7 @@ impl FlowFault {
 
 impl Flow {
     pub(super) const fn new() -> Self {
-        Self { unwritten: None, state: State::Copying, unflushed: false, moved: false }
+        Self { unwritten: None, state: State::Copying, unflushed: false, moved: false, limited: false }
     }
 
     pub(super) const fn end(&self) -> FlowEnd {
@@ -83,6 +115,21 @@ impl Flow {
         matches!(self.state, State::Ending(_) | State::Ended(_)) && self.unwritten.is_none()
     }
 
+    /// How much memory it keeps for what was read and not written yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.as_ref().map_or(0, |unwritten| unwritten.buffer.len())
+    }
+
+    /// How much is read at once.
+    const fn most(&self) -> usize {
+        if self.limited { PIECE } else { BATCH_PLAINTEXT_LEN }
+    }
+
+    /// Whether it moves its bytes in small pieces.
+    pub(super) const fn is_limited(&self) -> bool {
+        self.limited
+    }
+
     /// Whether anything has moved since the last call.
     pub(super) const fn take_moved(&mut self) -> bool {
         std::mem::replace(&mut self.moved, false)
@@ -93,19 +140,25 @@ impl Flow {
         self.state = State::Ending(FlowEnd::TruncatedAfterClose);
     }
 
-    /// Moves what can be moved now. Ready when the direction is over. `spare` is a buffer that both directions may use, and that
-    /// the caller gives back once they have been polled.
+    /// Moves what can be moved now. Ready when the direction is over. What has to be kept is charged
+    /// by the caller; here the budget is only asked.
     pub(super) fn poll<R: Duplex, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
         (count, end_propagation): (&AtomicU64, EndPropagation),
-        spare: &mut Option<Buffer>,
+        memory: &mut Memory<'_>,
     ) -> Poll<Result<(), FlowFault>> {
-        let result = self.advance(cx, (reader, writer), (count, end_propagation), spare);
+        let result = self.advance(cx, (reader, writer), (count, end_propagation), memory);
         if let Poll::Ready(Err(_)) = result {
             self.state = State::Failed;
             self.unwritten = None;
+        }
+        if result.is_ready() {
+            self.limited = false;
+        }
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.shrink();
         }
         result
     }
@@ -115,13 +168,20 @@ impl Flow {
         cx: &mut Context<'_>,
         (reader, writer): (&mut R, &mut W),
         (count, end_propagation): (&AtomicU64, EndPropagation),
-        spare: &mut Option<Buffer>,
+        memory: &mut Memory<'_>,
     ) -> Poll<Result<(), FlowFault>> {
-        for _ in 0..ROUNDS {
-            ready!(self.write(cx, (writer, count), spare)).map_err(FlowFault::new(IoOperation::Write))?;
+        let mut turn = TURN;
+        while turn > 0 {
+            ready!(self.write(cx, (writer, count), memory)).map_err(FlowFault::new(IoOperation::Write))?;
             match self.state {
                 State::Copying => {
-                    if self.read(cx, reader, spare).map_err(FlowFault::new(IoOperation::Read))?.is_pending() {
+                    self.limited = !memory.usage.has_room();
+                    // What is read must be kept if the writer does not take it.
+                    let ready = if self.limited { writer.poll_takes(cx) } else { writer.poll_sent(cx) };
+                    ready!(ready).map_err(FlowFault::new(IoOperation::Write))?;
+                    turn = turn.saturating_sub(self.most());
+                    if self.read(cx, reader, memory).map_err(FlowFault::new(IoOperation::Read))?.is_pending() {
+                        self.limited = false;
                         // Nothing to add, so what the writer holds back goes out now.
                         ready!(self.flush(cx, writer)).map_err(FlowFault::new(IoOperation::Write))?;
                         return Poll::Pending;
@@ -138,7 +198,7 @@ impl Flow {
             }
         }
         // Whoever has to wait for a turn holds no buffer meanwhile, if the writer lets it.
-        ready!(self.write(cx, (writer, count), spare)).map_err(FlowFault::new(IoOperation::Write))?;
+        ready!(self.write(cx, (writer, count), memory)).map_err(FlowFault::new(IoOperation::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -148,22 +208,24 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
-        spare: &mut Option<Buffer>,
+        memory: &mut Memory<'_>,
     ) -> io::Result<Poll<()>> {
-        const { assert!(R::SPARE_ROOM <= MAX_SPARE_ROOM, "a buffer has no room for that") };
-        let mut buffer = spare.take().unwrap_or_else(Buffer::take);
-        let mut space = ReadBuf::new(buffer.get_mut(..BUFFER_SIZE + R::SPARE_ROOM).unwrap_or_default());
+        const { assert!(BATCH_PLAINTEXT_LEN + R::SPARE_ROOM <= BATCH_LEN, "a buffer has no room for that") };
+        let mut buffer = memory.spare.take().unwrap_or_else(Buffer::take);
+        // Without room, a read of nothing would pass for the end.
+        let space = buffer.get_mut(..self.most() + R::SPARE_ROOM).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut space = ReadBuf::new(space);
         let polled = Pin::new(reader).poll_read(cx, &mut space)?;
         let end = space.filled().len();
         if polled.is_ready() {
             self.moved = true;
             if end > 0 {
-                self.unwritten = Some(Unwritten { buffer, start: 0, end });
+                self.unwritten = Some(Unwritten { buffer, start: 0, end: offset(end) });
                 return Ok(Poll::Ready(()));
             }
             self.state = State::Ending(FlowEnd::Finished);
         }
-        *spare = Some(buffer);
+        memory.spare = Some(buffer);
         Ok(polled)
     }
 
@@ -172,20 +234,21 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         (writer, count): (&mut W, &AtomicU64),
-        spare: &mut Option<Buffer>,
+        memory: &mut Memory<'_>,
     ) -> Poll<io::Result<()>> {
         while let Some(unwritten) = &mut self.unwritten {
-            let bytes = unwritten.buffer.get(unwritten.start..unwritten.end).unwrap_or_default();
-            let written = ready!(Pin::new(&mut *writer).poll_write(cx, bytes))?;
+            let written = ready!(Pin::new(&mut *writer).poll_write(cx, unwritten.rest()))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             count.fetch_add(u64::try_from(written).unwrap_or(u64::MAX), Ordering::Relaxed);
             self.moved = true;
             self.unflushed = true;
-            unwritten.start += written;
+            unwritten.start += offset(written);
             if unwritten.start >= unwritten.end {
-                *spare = self.unwritten.take().map(|unwritten| unwritten.buffer);
+                // A copy of a rest is too small to be read into.
+                let buffer = self.unwritten.take().map(|unwritten| unwritten.buffer);
+                memory.spare = buffer.filter(|buffer| buffer.len() == BATCH_LEN).or_else(|| memory.spare.take());
             }
         }
         Poll::Ready(Ok(()))

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use portcullis_buffers::Charge;
 use tokio::time::{Instant, Sleep};
 
-use super::flow::{EndPropagation, Flow, FlowFault};
+use super::flow::{EndPropagation, Flow, FlowFault, Memory};
 use super::{ByteCounts, Copied, CopyEnd, CopyLimits, IoOperation, Side};
 use crate::duplex::Duplex;
-use crate::pool::Buffer;
 
 /// How long a side that failed while we wrote to it may stay silent before what it sent earlier counts as read to its
 /// end. The kernel tells at once; this is for streams that do not.
@@ -27,6 +27,7 @@ pub(super) struct Session<'a, D, U> {
     /// The first failure and the side that it is about.
     failure: Option<(Side, CopyEnd)>,
     last_moved: Instant,
+    charge: Charge<'a>,
 }
 
 impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
@@ -35,24 +36,24 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         upstream: &'a mut U,
         limits: &'a CopyLimits,
         counts: &'a ByteCounts,
+        charge: Charge<'a>,
     ) -> Self {
         let (from_downstream, from_upstream) = (Flow::new(), Flow::new());
         let last_moved = Instant::now();
-        Self { downstream, upstream, from_downstream, from_upstream, limits, counts, failure: None, last_moved }
+        Self { downstream, upstream, from_downstream, from_upstream, limits, counts, failure: None, last_moved, charge }
     }
 
     /// Moves what can be moved now. `timer` is at the caller's because a timer must not move; whatever it is set to, it is
     /// set right here.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Copied> {
-        // One for both directions in turns: most often neither has anything in hand afterwards.
-        let mut spare = None;
+        let mut memory = Memory { spare: None, usage: self.charge.usage() };
         loop {
             // A failure is noted before the other direction is polled, since a failure may eat the kernel's only mention
             // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
             // the other hand, depends on the other direction, so that is judged when both have been polled.
-            let upwards = self.poll_from_downstream(cx, &mut spare);
+            let upwards = self.poll_from_downstream(cx, &mut memory);
             let mut again = self.record_failure(Side::Downstream, upwards);
-            let downwards = self.poll_from_upstream(cx, &mut spare);
+            let downwards = self.poll_from_upstream(cx, &mut memory);
             again |= self.record_failure(Side::Upstream, downwards);
             again |= self.handle_truncation(Side::Downstream, upwards);
             again |= self.handle_truncation(Side::Upstream, downwards);
@@ -63,22 +64,30 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         if self.from_downstream.take_moved() | self.from_upstream.take_moved() {
             self.last_moved = Instant::now();
         }
+        self.charge();
         match self.end() {
             Some(end) => Poll::Ready(self.copied(end)),
             None => self.poll_timer(cx, timer).map(|end| self.copied(end)),
         }
     }
 
-    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<FlowFault> {
-        let how = (&*self.counts.from_downstream, self.end_propagation());
-        let ends = (&mut *self.downstream, &mut *self.upstream);
-        fault(self.from_downstream.poll(cx, ends, how, spare))
+    /// Charges what is kept until the next turn.
+    fn charge(&mut self) {
+        let unwritten = self.from_downstream.unwritten() + self.from_upstream.unwritten();
+        self.charge.set(unwritten + self.downstream.unsent() + self.upstream.unsent());
+        self.charge.set_limited(self.from_downstream.is_limited() || self.from_upstream.is_limited());
     }
 
-    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, spare: &mut Option<Buffer>) -> Option<FlowFault> {
+    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
+        let how = (&*self.counts.from_downstream, self.end_propagation());
+        let ends = (&mut *self.downstream, &mut *self.upstream);
+        fault(self.from_downstream.poll(cx, ends, how, memory))
+    }
+
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
         let how = (&*self.counts.from_upstream, self.end_propagation());
         let ends = (&mut *self.upstream, &mut *self.downstream);
-        fault(self.from_upstream.poll(cx, ends, how, spare))
+        fault(self.from_upstream.poll(cx, ends, how, memory))
     }
 
     /// After a failure the other side is going to be reset; a clean end before that would be a lie.

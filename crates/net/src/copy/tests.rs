@@ -2,14 +2,16 @@ use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Wake};
 
+use portcullis_buffers::buffers_in_use;
+use portcullis_wire::BATCH_LEN;
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use self::rig::{Noise, Rig, pipe, run, tcp_pair};
 use super::*;
-use crate::pool::{BUFFER_SIZE, buffers_in_use};
 
+mod budget;
 mod rig;
 
 const MIB: usize = 1 << 20;
@@ -342,7 +344,7 @@ async fn an_idle_limit_beyond_the_clock_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_bounds_what_is_taken_from_the_sender() {
-    let capacity = 1000;
+    let capacity = 100_000;
     let (mut client, downstream, _) = pipe(capacity);
     let (mut app, upstream, _) = pipe(capacity);
     let counts = ByteCounts::default();
@@ -353,7 +355,7 @@ async fn a_slow_reader_bounds_what_is_taken_from_the_sender() {
         taken += n.unwrap();
     }
     // The two pipes are full, and between them is one buffer at most.
-    assert!(taken <= 2 * capacity + BUFFER_SIZE, "{taken} bytes taken");
+    assert!(taken <= 2 * capacity + BATCH_LEN, "{taken} bytes taken");
     assert_eq!(buffers_in_use(), 1);
     assert_eq!(counts.get(), (capacity as u64, 0), "only what the reader's side took counts");
     let feed = async {
@@ -386,9 +388,9 @@ async fn an_idle_connection_holds_no_buffer() {
 
 #[tokio::test]
 async fn a_dropped_copy_gives_its_buffer_back() {
-    let (mut client, downstream, _) = pipe(1000);
+    let (mut client, downstream, _) = pipe(100_000);
     let (_app, upstream, _) = pipe(10);
-    client.write_all(&[0; 1000]).await.unwrap();
+    client.write_all(&[0; 100_000]).await.unwrap();
     let copy = run(downstream, upstream, CopyLimits::default(), ByteCounts::default());
     tokio::task::yield_now().await;
     assert_eq!(buffers_in_use(), 1);
@@ -451,7 +453,8 @@ impl Duplex for Endless {
 async fn a_busy_connection_lets_others_have_a_turn() {
     let (limits, counts) = (CopyLimits::default(), ByteCounts::default());
     let (mut downstream, mut upstream) = (Endless, Endless);
-    let mut copy = std::pin::pin!(bidirectional(&mut downstream, &mut upstream, &limits, &counts));
+    let usage = Usage::unlimited();
+    let mut copy = std::pin::pin!(bidirectional(&mut downstream, &mut upstream, &limits, &counts, &usage));
     for turn in 1..10 {
         let woken = Arc::new(Woken::default());
         let polled = copy.as_mut().poll(&mut Context::from_waker(&Arc::clone(&woken).into()));
@@ -477,7 +480,8 @@ async fn the_future_of_a_copy_stays_small() {
     let (_client, mut downstream) = tcp_pair().await;
     let (mut upstream, _app) = tcp_pair().await;
     let (limits, counts) = (CopyLimits::default(), ByteCounts::default());
-    let future = bidirectional(&mut downstream, &mut upstream, &limits, &counts);
+    let usage = Usage::unlimited();
+    let future = bidirectional(&mut downstream, &mut upstream, &limits, &counts, &usage);
     assert!(size_of_val(&future) <= 600, "{} bytes", size_of_val(&future));
 }
 

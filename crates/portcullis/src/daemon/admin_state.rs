@@ -8,12 +8,14 @@ use arc_swap::ArcSwap;
 use portcullis_admin::{Change, Page, State, Token, TokenError};
 use portcullis_config::Settings;
 use portcullis_policy::{EffectivePolicy, PolicySet};
+use portcullis_proxy::buffers::Buffers;
 use portcullis_proxy::drain::{DrainTrigger, Phase};
 use portcullis_proxy::limits;
 use portcullis_reload::Monitor;
 use portcullis_telemetry::Metrics;
 use portcullis_telemetry::log::Control;
 use portcullis_tls::CredentialReader;
+use serde_json::json;
 
 use super::admin_token::TokenFile;
 use super::config_file::ConfigFile;
@@ -31,6 +33,7 @@ pub(super) struct AdminState {
     start_time: StartTime,
     started: AtomicBool,
     settings: Settings,
+    buffers: Arc<Buffers>,
     config_file: Arc<ConfigFile>,
     derived: Derived,
     reader: CredentialReader,
@@ -49,6 +52,7 @@ pub(super) struct AdminState {
 pub(super) struct Parts<'a> {
     pub(super) start_time: StartTime,
     pub(super) settings: &'a Settings,
+    pub(super) buffers: &'a Arc<Buffers>,
     pub(super) config_file: &'a Arc<ConfigFile>,
     pub(super) workers: usize,
     pub(super) policies: &'a Policies,
@@ -61,12 +65,24 @@ pub(super) struct Parts<'a> {
 
 impl AdminState {
     pub(super) fn new(parts: Parts<'_>) -> Self {
-        let Parts { start_time, settings, config_file, workers, policies, credentials, metrics, drain, requests, log } =
-            parts;
+        let Parts {
+            start_time,
+            settings,
+            buffers,
+            config_file,
+            workers,
+            policies,
+            credentials,
+            metrics,
+            drain,
+            requests,
+            log,
+        } = parts;
         let connections = limits::connections(settings);
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
         Self {
             start_time,
+            buffers: Arc::clone(buffers),
             config_file: Arc::clone(config_file),
             started: AtomicBool::new(false),
             derived: Derived { connections, handshakes: limits::handshakes(settings, connections), workers },
@@ -98,6 +114,7 @@ impl AdminState {
         if let Some(policies) = &self.policies {
             refresh_reload_metrics(&self.metrics.policies, policies);
         }
+        self.metrics.buffers.set(self.buffers.used(), self.buffers.limited());
         self.credentials.refresh(&self.metrics, &self.reader);
         if let Some(credentials) = self.reader.latest() {
             let now = unix_seconds(SystemTime::now());
@@ -110,6 +127,10 @@ impl AdminState {
     fn policies(&self) -> serde_json::Value {
         let status = self.policies.as_ref().map(Monitor::status);
         policies::policies(&self.settings, &self.set.load(), status.as_ref())
+    }
+
+    fn buffers(&self) -> serde_json::Value {
+        json!({ "held": self.buffers.used(), "limitedConnections": self.buffers.limited() })
     }
 
     fn server_info(&self) -> serde_json::Value {
@@ -157,7 +178,8 @@ impl State for AdminState {
                     mesh: set.mesh(),
                     credentials: &self.reader,
                 };
-                let parts = [("serverInfo", self.server_info()), ("policies", self.policies())];
+                let parts =
+                    [("serverInfo", self.server_info()), ("policies", self.policies()), ("buffers", self.buffers())];
                 config::config(&self.settings, &in_force, parts)
             }
             Page::Certs => certs::certs(&self.reader, &self.credentials),

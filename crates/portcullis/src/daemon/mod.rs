@@ -29,7 +29,7 @@ use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
 use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, drain};
-use portcullis_proxy::{ProxyParts, ProxyState, engine};
+use portcullis_proxy::{ProxyParts, ProxyState, engine, limits};
 use portcullis_telemetry::{AccessLog, LocalWorkload, Metrics, Service, log, panics};
 use tokio::time::sleep;
 
@@ -82,9 +82,11 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let (drain_trigger, drain_token) = drain(notifier.clone());
     let drain_trigger = Arc::new(drain_trigger);
     let admin_requests = Arc::<AdminRequests>::default();
+    let buffers = limits::buffers(&settings);
     let admin_state = Arc::new(AdminState::new(Parts {
         start_time,
         settings: &settings,
+        buffers: &buffers,
         config_file: &config_file,
         workers: workers.get(),
         policies: &policies,
@@ -107,6 +109,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         changes,
         metrics: metrics.clone(),
         drain: drain_token,
+        buffers,
     }));
     let engine = listeners.start(&state).context("cannot start the data plane")?;
     admin_state.started();

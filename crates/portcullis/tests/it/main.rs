@@ -35,6 +35,7 @@ mod processes;
 mod proxy_protocol;
 mod reload;
 mod schema;
+mod stalled_receivers;
 mod support;
 mod tls_faults;
 mod two_sidecars;

@@ -148,6 +148,7 @@ fn what_is_wrong_is_wrong_to_both() {
         json!({"workload": whom, "inbound": {"ports": [{"listen": "127.0.0.1:1", "port": 80}]}}),
         json!({"workload": whom, "outbound": {"otherwise": "allow"}}),
         json!({"workload": whom, "limits": {"perIdentity": 0}}),
+        json!({"workload": whom, "limits": {"buffers": 64}}),
         json!({"workload": whom, "mesh": {"defaultMode": "strict"}}),
         json!({"workload": whom, "policies": 5}),
         json!({"workload": whom, "identity": {"requirePrivateMode": true}}),

@@ -16,7 +16,7 @@ use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
 use portcullis_proxy::engine::{self, Engine};
-use portcullis_proxy::{ProxyParts, ProxyState};
+use portcullis_proxy::{ProxyParts, ProxyState, limits};
 use portcullis_telemetry::{LocalWorkload, Metrics, Service};
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::wait::{PATIENCE, eventually_within};
@@ -64,6 +64,7 @@ impl Rig {
         let (trigger, token) = drain(notifier.clone());
         let bound = engine::bind(&settings, NonZeroUsize::MIN).unwrap();
         let policy = Arc::new(ArcSwap::from_pointee(policy));
+        let buffers = limits::buffers(&settings);
         let state = Arc::new(ProxyState::new(ProxyParts {
             settings,
             policy,
@@ -72,6 +73,7 @@ impl Rig {
             changes,
             metrics: metrics.clone(),
             drain: token,
+            buffers,
         }));
         let engine = Some(bound.start(&state).unwrap());
         Self { inbound, outbound, metrics, trigger, engine }

@@ -41,7 +41,7 @@ async fn pair(capacity: usize) -> (Stream<DuplexStream>, Stream<DuplexStream>) {
 
 fn held(stream: &Stream<DuplexStream>) -> [usize; 3] {
     let inner = &*stream.0;
-    [inner.incoming.capacity(), inner.received.bytes.capacity(), inner.to_send.bytes.capacity()]
+    [inner.incoming.capacity(), inner.received.bytes.capacity(), inner.to_send.held()]
 }
 
 #[tokio::test]
@@ -59,14 +59,14 @@ async fn an_idle_stream_holds_no_buffer() {
 #[tokio::test]
 async fn a_slow_peer_makes_a_stream_keep_one_write_and_no_more() {
     let (mut client, mut server) = pair(1000).await;
-    let sent = vec![3; 10 * MAX_WRITE];
+    let sent = vec![3; 10 * BATCH_PLAINTEXT_LEN];
     let first = client.write(&sent).await.unwrap();
-    assert_eq!(first, MAX_WRITE);
+    assert_eq!(first, BATCH_PLAINTEXT_LEN);
     let [incoming, received, to_send] = held(&client);
-    assert!(incoming == 0 && received == 0 && (1..=2 * MAX_WRITE).contains(&to_send), "{to_send}");
+    assert!(incoming == 0 && received == 0 && (1..=2 * BATCH_PLAINTEXT_LEN).contains(&to_send), "{to_send}");
     let again = tokio::time::timeout(std::time::Duration::from_millis(20), client.write(&sent)).await;
     assert!(again.is_err(), "nothing is taken while the last write waits");
-    let mut got = vec![0; MAX_WRITE];
+    let mut got = vec![0; BATCH_PLAINTEXT_LEN];
     let (flushed, read) = tokio::join!(client.flush(), server.read_exact(&mut got));
     flushed.unwrap();
     read.unwrap();
@@ -224,8 +224,8 @@ async fn too_many_key_updates_with_the_end_of_the_handshake_end_the_stream() {
 async fn an_alert_that_finds_no_room_is_sent_later() {
     for end in ["read", "shutdown"] {
         let (mut client, mut server) = pair(1000).await;
-        let sent = [3; MAX_WRITE];
-        assert_eq!(server.write(&sent).await.unwrap(), MAX_WRITE);
+        let sent = [3; BATCH_PLAINTEXT_LEN];
+        assert_eq!(server.write(&sent).await.unwrap(), BATCH_PLAINTEXT_LEN);
         // A record that was not sealed with the client's key.
         client.get_mut().write_all(&[&[23, 3, 3, 0, 20][..], &[7; 20]].concat()).await.unwrap();
         assert_eq!(StreamFault::of(&server.read(&mut [0; 10]).await.unwrap_err()), StreamFault::BadRecord);

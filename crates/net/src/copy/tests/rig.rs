@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use portcullis_buffers::Account;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -115,7 +116,18 @@ where
     D: Duplex + Send + 'static,
     U: Duplex + Send + 'static,
 {
-    tokio::spawn(async move { bidirectional(&mut downstream, &mut upstream, &limits, &counts).await })
+    let usage = Usage::unlimited();
+    tokio::spawn(async move { bidirectional(&mut downstream, &mut upstream, &limits, &counts, &usage).await })
+}
+
+/// The same with a budget.
+pub(super) fn run_charged<D, U>(mut downstream: D, mut upstream: U, account: Account<u32>) -> JoinHandle<Copied>
+where
+    D: Duplex + Send + 'static,
+    U: Duplex + Send + 'static,
+{
+    let (limits, counts) = (CopyLimits::default(), ByteCounts::default());
+    tokio::spawn(async move { bidirectional(&mut downstream, &mut upstream, &limits, &counts, &account).await })
 }
 
 pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {

@@ -32,7 +32,7 @@ pub(in crate::daemon) struct InForce<'a> {
 }
 
 /// The page; `parts` are other pages that belong into it.
-pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, parts: [(&str, Value); 2]) -> Value {
+pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, parts: [(&str, Value); 3]) -> Value {
     let InForce { derived, policy, mesh: mesh_config, credentials } = in_force;
     let mut dump = json!({
         "workload": workload(settings),
@@ -50,6 +50,7 @@ pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, par
             "connections": derived.connections,
             "perIdentity": settings.limits.per_identity,
             "handshakes": derived.handshakes,
+            "buffers": settings.limits.buffers,
         },
         "timeouts": {
             "handshake": duration(settings.timeouts.handshake),

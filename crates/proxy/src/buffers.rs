@@ -1,0 +1,60 @@
+//! The budget for what stalled connections hold, and whom it is charged to.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use portcullis_buffers::{Account, Budget};
+use portcullis_identity::SpiffeId;
+use portcullis_telemetry::{ConnRecord, Direction};
+
+/// The other end of a connection, on the mesh's side: who may send and not read.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Peer {
+    /// Proven by its certificate. All addresses that show it are one peer.
+    Identity(SpiffeId),
+    /// Without a certificate.
+    Address(IpAddr),
+}
+
+/// The budget of all connections of the data plane, `limits.buffers`.
+pub type Buffers = Budget<Peer>;
+
+impl Peer {
+    pub(crate) fn of(record: &ConnRecord) -> Self {
+        if let Some(id) = &record.peer {
+            return Self::Identity(id.clone());
+        }
+        let address = match record.direction {
+            Direction::Inbound => Some(record.src_addr),
+            Direction::Outbound => record.dst_addr,
+        };
+        Self::Address(address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical()))
+    }
+}
+
+/// The account that an admitted connection is charged to.
+pub(crate) fn account(buffers: &Arc<Buffers>, record: &ConnRecord) -> Account<Peer> {
+    buffers.open(&Peer::of(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_its_identity_or_else_the_far_address() {
+        let metrics = crate::state::tests::metrics();
+        let [client, server] = ["192.0.2.1:4000", "192.0.2.2:80"].map(|address| address.parse().unwrap());
+        let mut inbound = ConnRecord::open(&metrics, Direction::Inbound, client);
+        inbound.dst_addr = Some(server);
+        assert_eq!(Peer::of(&inbound), Peer::Address(client.ip()));
+        let mut outbound = ConnRecord::open(&metrics, Direction::Outbound, client);
+        outbound.dst_addr = Some(server);
+        assert_eq!(Peer::of(&outbound), Peer::Address(server.ip()));
+        let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
+        outbound.peer = Some(id.clone());
+        assert_eq!(Peer::of(&outbound), Peer::Identity(id));
+        let mapped = ConnRecord::open(&metrics, Direction::Inbound, "[::ffff:192.0.2.1]:4000".parse().unwrap());
+        assert_eq!(Peer::of(&mapped), Peer::Address(client.ip()), "one host is one peer on every kind of listener");
+    }
+}

@@ -1,0 +1,128 @@
+//! What was sealed and not sent, because the connection did not take it.
+
+use portcullis_buffers::{Buffer, PIECE};
+
+/// Bytes that wait to be sent. Empty, it holds no memory.
+#[derive(Default)]
+pub(crate) struct Unsent {
+    memory: Memory,
+    sent: usize,
+}
+
+enum Memory {
+    /// Alerts, answers to key updates, the end of a handshake, and the rest of a small write.
+    Small(Vec<u8>),
+    /// The rest of a large write, up to `end`: as large as what the copy loop holds, so it goes back where that does.
+    Large { buffer: Buffer, end: usize },
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Small(Vec::new())
+    }
+}
+
+impl Unsent {
+    pub(crate) fn rest(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Small(bytes) => bytes.get(self.sent..),
+            Memory::Large { buffer, end } => buffer.get(self.sent..*end),
+        }
+        .unwrap_or_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    /// How much memory it holds.
+    pub(crate) fn held(&self) -> usize {
+        match &self.memory {
+            Memory::Small(bytes) => bytes.capacity(),
+            Memory::Large { buffer, .. } => buffer.len(),
+        }
+    }
+
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Gives a large buffer back if little is left in it.
+    pub(crate) fn shrink(&mut self) {
+        if let Memory::Large { .. } = &self.memory
+            && self.rest().len() <= PIECE
+        {
+            *self = Self { memory: Memory::Small(self.rest().to_vec()), sent: 0 };
+        }
+    }
+
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        if self.is_empty() && bytes.len() > PIECE {
+            let mut buffer = Buffer::take();
+            if let Some(front) = buffer.get_mut(..bytes.len()) {
+                front.copy_from_slice(bytes);
+                *self = Self { memory: Memory::Large { buffer, end: bytes.len() }, sent: 0 };
+                return;
+            }
+        }
+        if let Memory::Large { .. } = &self.memory {
+            *self = Self { memory: Memory::Small(self.rest().to_vec()), sent: 0 };
+        }
+        if let Memory::Small(small) = &mut self.memory {
+            small.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_buffers::buffers_in_use;
+    use portcullis_wire::BATCH_LEN;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_frees_its_memory() {
+        let mut unsent = Unsent::default();
+        assert_eq!((unsent.held(), unsent.is_empty()), (0, true));
+        unsent.add(&[1; 100]);
+        assert!((100..=PIECE).contains(&unsent.held()));
+        unsent.advance(100);
+        assert_eq!((unsent.held(), unsent.is_empty()), (0, true));
+        unsent.add(&vec![1; 100_000]);
+        assert_eq!((unsent.held(), buffers_in_use()), (BATCH_LEN, 1));
+        unsent.advance(99_000);
+        unsent.shrink();
+        assert_eq!((unsent.held(), buffers_in_use()), (1000, 0));
+        assert_eq!(unsent.rest(), [1; 1000]);
+        unsent.advance(1000);
+        assert_eq!((unsent.held(), unsent.is_empty()), (0, true));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn bytes_come_out_as_they_went_in(steps in vec((0..300_000_usize, 0..300_000_usize, any::<bool>()), 1..8)) {
+            let (mut unsent, mut expected, mut next) = (Unsent::default(), Vec::new(), 0_u8);
+            for (added, sent, shrink) in steps {
+                let bytes: Vec<u8> = (0..added).map(|_| { next = next.wrapping_add(7); next }).collect();
+                unsent.add(&bytes);
+                expected.extend_from_slice(&bytes);
+                let sent = sent.min(expected.len());
+                unsent.advance(sent);
+                expected.drain(..sent);
+                if shrink {
+                    unsent.shrink();
+                }
+                prop_assert!(unsent.rest() == expected);
+                prop_assert_eq!(unsent.held() == 0, expected.is_empty());
+            }
+        }
+    }
+}
