@@ -44,7 +44,7 @@ impl Guard {
         self.listen.to_canonical().is_loopback()
     }
 
-    /// Whether a page that says more than health and metrics may be shown.
+    /// Whether a page with more than health and metrics may be shown.
     pub(crate) fn may_see<B>(self, request: &Request<B>) -> Result<(), Refused> {
         if !self.is_loopback() || self.is_meant(request) {
             return Ok(());

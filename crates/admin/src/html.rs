@@ -24,7 +24,7 @@ pub(crate) fn index(state: &dyn State, buttons: bool) -> String {
     for Row { path, what, says } in Serves::All.rows() {
         let target = match what {
             What::Change(_) => continue,
-            // Without a port it answers nothing but what is missing.
+            // Without a port it only answers that the port is missing.
             What::Explain => format!(
                 "<form action=\"{path}\"><label>{path} <input name=\"port\" size=\"5\" value=\"8080\"></label> <button>show</button></form>"
             ),

@@ -22,7 +22,7 @@ pub(crate) enum What {
 pub(crate) struct Row {
     pub(crate) path: &'static str,
     pub(crate) what: What,
-    /// What it says or does, in a few words.
+    /// A short description.
     pub(crate) says: &'static str,
 }
 
@@ -55,7 +55,7 @@ pub(crate) const ROWS: [Row; 17] = [
 ];
 
 impl What {
-    /// Health and metrics, which probes and scrapers ask for under whatever name they know us by.
+    /// Health and metrics, which probes and scrapers request under any host name.
     pub(crate) const fn is_public(self) -> bool {
         matches!(self, Self::Ready | Self::Live | Self::Metrics)
     }

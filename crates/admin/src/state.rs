@@ -2,7 +2,7 @@
 
 use crate::{Token, TokenError};
 
-/// What the paths answer. The rules of HTTP, and who may ask, are this crate's; the content is the implementor's.
+/// The content of the responses. This crate handles HTTP and access control; the implementor supplies the content.
 pub trait State: Send + Sync + 'static {
     /// `Ok` when ready, otherwise what is pending, in words.
     ///
@@ -19,12 +19,12 @@ pub trait State: Send + Sync + 'static {
     fn explain(&self, port: u16) -> String;
     /// The log filter in force.
     fn log_filter(&self) -> String;
-    /// Changes the log filter, and says what it is then.
+    /// Changes the log filter; returns the new one.
     ///
     /// # Errors
-    /// What is wrong with the words.
+    /// The problem with the filter.
     fn set_log_filter(&self, words: &str) -> Result<String, String>;
-    /// Begins what was asked for; it must not wait for the end of it.
+    /// Starts the change; must not wait for its end.
     fn change(&self, change: Change);
     /// What a change must show, read anew each time; `None` if no token is configured.
     ///

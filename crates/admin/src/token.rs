@@ -26,16 +26,16 @@ pub enum TokenError {
     /// Too many.
     #[error("it has more than {MAX_LEN} characters")]
     Long,
-    /// Something that cannot stand in a header.
+    /// Bytes that are not valid in a header.
     #[error("it is not one line of visible ASCII characters without a space")]
     Form,
 }
 
 impl Token {
-    /// Takes the content of a token file; white space at its ends does not count.
+    /// Parses the content of a token file; surrounding white space is ignored.
     ///
     /// # Errors
-    /// If it is too short, too long, or cannot stand in a header.
+    /// If it is too short, too long, or not valid in a header.
     pub fn parse(content: &[u8]) -> Result<Self, TokenError> {
         let token = content.trim_ascii();
         if token.len() < MIN_LEN {

@@ -1,4 +1,4 @@
-//! Which services cannot have a sidecar, and what their author should know.
+//! Checks which services cannot have a sidecar, and warnings for the author of the file.
 
 use std::ops::RangeInclusive;
 
@@ -110,7 +110,7 @@ fn service_problems(service: &Mapping) -> Vec<Reason> {
     reasons
 }
 
-/// What the author should know, although it prevents nothing.
+/// Warnings for the author of the file.
 pub(crate) fn warnings(services: &Mapping, selected: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     for name in selected {

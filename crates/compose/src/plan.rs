@@ -50,7 +50,7 @@ impl Plan {
         Self { document, sidecars, changes, services: Vec::new(), volumes: Vec::new(), warnings }
     }
 
-    /// What the author should know, although it prevents nothing.
+    /// Warnings for the author of the file.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings

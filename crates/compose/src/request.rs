@@ -1,4 +1,4 @@
-//! What the caller asks for.
+//! The caller's request.
 
 use portcullis_identity::TrustDomain;
 

@@ -57,7 +57,7 @@ pub struct InboundPort {
     pub limit: Option<usize>,
 }
 
-/// Who speaks first on a port.
+/// Which side sends first on a port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
     /// The client, as with HTTP; its first bytes are waited for.
@@ -97,7 +97,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
             }
         }
     }
-    check_who_speaks_first(&inbound, &fields, problems);
+    check_server_first(&inbound, &fields, problems);
     if let Some(at) = fields.get("apps") {
         for (key, target) in at.entries(problems)? {
             let Some(port) = parse_port(key.text()) else {
@@ -114,7 +114,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
 
 /// On a server-first port the app is dialled before the peer is known; a PROXY header needs the peer before the dial. The two
 /// exclude each other.
-fn check_who_speaks_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut Problems) {
+fn check_server_first(inbound: &Inbound, fields: &Fields<'_>, problems: &mut Problems) {
     if let Some(both) = inbound.proxy_protocol_ports.intersection(&inbound.server_first_ports).next()
         && let Some(at) = fields.get("proxyProtocolPorts")
     {

@@ -110,7 +110,7 @@ pub struct Tls {
     pub compat: Compat,
 }
 
-/// `sandbox`: what the running proxy gives up. Each may be switched off where it stands in the way.
+/// `sandbox`: the privileges that the running proxy drops. Each restriction can be disabled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sandbox {
     /// `landlock`: all files but its own, every port but those that it listens on or dials.

@@ -66,7 +66,7 @@ pub enum RouteMode {
 /// What happens to a captured destination without a route.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Otherwise {
-    /// Forwarded as it is.
+    /// Forwarded unchanged.
     #[default]
     Plaintext,
     /// Reset.
@@ -304,7 +304,7 @@ fn host(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A name that a resolver may be asked for; underscores occur in compose service names.
+/// A name that can be resolved; underscores occur in compose service names.
 pub(crate) fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()

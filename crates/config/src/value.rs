@@ -1,4 +1,4 @@
-//! Scalars of the file: addresses, durations, ports, IDs. Each reports what is wrong and what would be right.
+//! Scalars of the file: addresses, durations, ports, IDs. Each error describes the problem and a valid value.
 
 use std::net::SocketAddr;
 use std::time::Duration;

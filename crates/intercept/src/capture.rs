@@ -22,7 +22,7 @@ pub struct Capture {
     pub inbound: Option<Inbound>,
     /// Connections that processes of this host open, if they are captured.
     pub outbound: Option<Outbound>,
-    /// Nothing that comes in or goes out there is captured. Istio: `traffic.sidecar.istio.io/excludeInterfaces`.
+    /// Connections over these interfaces are not captured. Istio: `traffic.sidecar.istio.io/excludeInterfaces`.
     pub exclude_interfaces: Vec<Interface>,
     /// UDP to these ports of this host is dropped, since no mode protects it.
     pub drop_inbound_udp: Vec<Port>,
@@ -41,7 +41,7 @@ pub struct Inbound {
     pub exclude_ports: Vec<Port>,
     /// Clients whose connections are captured.
     pub include_ranges: Selection<Cidr>,
-    /// Clients whose connections go straight to the app, whatever the policy says.
+    /// Clients whose connections bypass the sidecar and its policy.
     pub exclude_ranges: Vec<Cidr>,
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Message {
 /// An error from the kernel.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// Which message of the batch, counted from 0; `None` if it did not say or the socket failed.
+    /// Index of the message in the batch; `None` if the kernel named none or the socket failed.
     pub(crate) message: Option<usize>,
     pub(crate) error: io::Error,
 }
@@ -89,7 +89,7 @@ impl Netlink {
     pub(crate) fn transact(&self, messages: &[Message]) -> Result<(), Refusal> {
         // The sequence number identifies the message of an answer: 1 is the first within the batch.
         let mut batch = Vec::new();
-        write(&mut batch, BATCH_BEGIN, REQUEST, 0, (UNSPECIFIED, NFTABLES), &[]);
+        write(&mut batch, BATCH_BEGIN, REQUEST, 0, ABOUT_BATCH, &[]);
         let mut last = 0;
         for (message, sequence) in messages.iter().zip(1..) {
             last = sequence;
@@ -97,9 +97,9 @@ impl Netlink {
             // one is requested: the kernel answers in order, after the whole transaction.
             let acknowledge = if usize::try_from(sequence) == Ok(messages.len()) { ACKNOWLEDGE } else { 0 };
             let flags = REQUEST | acknowledge | message.flags;
-            write(&mut batch, nftables(message.kind), flags, sequence, (INET, 0), &message.attributes);
+            write(&mut batch, nftables(message.kind), flags, sequence, ABOUT_INET, &message.attributes);
         }
-        write(&mut batch, BATCH_END, REQUEST, last + 1, (UNSPECIFIED, NFTABLES), &[]);
+        write(&mut batch, BATCH_END, REQUEST, last + 1, ABOUT_BATCH, &[]);
         self.send(&batch)?;
         self.answers(|Header { kind, sequence, .. }, body| {
             if kind != ERROR {
@@ -126,7 +126,7 @@ impl Netlink {
     /// `None` if something changed meanwhile.
     fn dump_once(&self, kind: u16, attributes: &[Attribute]) -> Result<Option<Vec<Vec<u8>>>, Refusal> {
         let mut request = Vec::new();
-        write(&mut request, nftables(kind), REQUEST | DUMP, 1, (INET, 0), attributes);
+        write(&mut request, nftables(kind), REQUEST | DUMP, 1, ABOUT_INET, attributes);
         self.send(&request)?;
         let (mut found, mut whole) = (Vec::new(), true);
         self.answers(|Header { kind, flags, .. }, body| {
@@ -147,7 +147,7 @@ impl Netlink {
         if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero).into()) }
     }
 
-    /// Reads messages until `done` says that one of them was the last.
+    /// Reads messages until `done` returns true for one.
     fn answers(&self, mut done: impl FnMut(Header, &[u8]) -> Result<bool, Refusal>) -> Result<(), Refusal> {
         let mut buffer = vec![0; BUFFER];
         let begun = Instant::now();
@@ -174,21 +174,32 @@ const fn nftables(kind: u16) -> u16 {
     NFTABLES << 8 | kind
 }
 
-fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: (u8, u16), attributes: &[Attribute]) {
+/// `struct nfgenmsg`: the address family and the resource that a message is about.
+#[derive(Clone, Copy)]
+struct NfGenMsg {
+    family: u8,
+    resource: u16,
+}
+
+/// A batch of changes to nftables.
+const ABOUT_BATCH: NfGenMsg = NfGenMsg { family: UNSPECIFIED, resource: NFTABLES };
+/// Tables, chains and rules of the family `inet`.
+const ABOUT_INET: NfGenMsg = NfGenMsg { family: INET, resource: 0 };
+
+fn write(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, about: NfGenMsg, attributes: &[Attribute]) {
     let start = out.len();
-    let (family, resource) = about;
     out.extend(0_u32.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend(flags.to_ne_bytes());
     out.extend(sequence.to_ne_bytes());
     // The kernel fills in the port id.
     out.extend(0_u32.to_ne_bytes());
-    out.extend([family, 0]);
-    out.extend(resource.to_be_bytes());
+    out.extend([about.family, 0]);
+    out.extend(about.resource.to_be_bytes());
     attributes.iter().for_each(|attribute| attribute.write(out));
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    if let Some(place) = out.get_mut(start..start + 4) {
-        place.copy_from_slice(&length.to_ne_bytes());
+    if let Some(field) = out.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_ne_bytes());
     }
 }
 
@@ -228,8 +239,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut bytes = Vec::new();
-        write(&mut bytes, nftables(6), REQUEST, 7, (INET, 0), &[Attribute::text(1, "abc")]);
-        write(&mut bytes, BATCH_END, REQUEST, 8, (UNSPECIFIED, NFTABLES), &[]);
+        write(&mut bytes, nftables(6), REQUEST, 7, ABOUT_INET, &[Attribute::text(1, "abc")]);
+        write(&mut bytes, BATCH_END, REQUEST, 8, ABOUT_BATCH, &[]);
         let (header, body, rest) = message(&bytes).unwrap();
         assert_eq!((header, body.len()), (Header { kind: 0x0a06, flags: REQUEST, sequence: 7 }, GENERAL + 8));
         let (header, body, rest) = message(rest).unwrap();

@@ -89,7 +89,7 @@ pub fn outbound(capture: &Capture, version: Version) -> io::Result<Outcome> {
     }
 }
 
-/// A datagram socket that is connected asks for the route, and sends nothing.
+/// Connecting a datagram socket looks up the route and sends nothing.
 fn has_route(target: SocketAddr) -> io::Result<bool> {
     let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     match UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(target)) {

@@ -29,11 +29,11 @@ pub struct Chain {
 /// When a chain is called, and what it may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hook {
-    /// Translates what comes in, before the kernel decides about its route.
+    /// NAT of incoming packets, before the routing decision.
     NatPrerouting,
     /// Translates what a process of this host sends.
     NatOutput,
-    /// Filters what is for this host.
+    /// Filters packets for this host.
     FilterInput,
     /// Filters what a process of this host sends.
     FilterOutput,
@@ -59,9 +59,9 @@ pub enum Match {
     UdpPort(Port),
     /// The socket that sent it belongs to this user.
     Uid(u32),
-    /// It came in there.
+    /// The incoming interface.
     From(Interface),
-    /// It goes out there.
+    /// The outgoing interface.
     To(Interface),
     /// Its source is in this range.
     Source(Cidr),
@@ -72,11 +72,11 @@ pub enum Match {
 /// What a rule does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// The chain ends here; the packet goes on as it is.
+    /// The chain ends here; the packet continues unchanged.
     Return,
     /// The packet is dropped.
     Drop,
-    /// The connection goes to this port of this host instead.
+    /// The connection is redirected to this port of this host.
     Redirect(Port),
 }
 

@@ -10,7 +10,7 @@ pub struct VariableError {
     pub name: &'static str,
     /// Its value.
     pub value: String,
-    /// What is wrong, and what would be right.
+    /// The problem, and a valid value.
     pub expected: &'static str,
 }
 

@@ -41,7 +41,7 @@ impl ConfigSource {
     /// As [`find`](Self::find), where there must be one.
     ///
     /// # Errors
-    /// If there is none: the command line does not say what to run with.
+    /// If there is none: the command line names no configuration.
     pub(crate) fn required(named: Option<&Path>) -> Result<Self, Failure> {
         Self::find(named).ok_or_else(|| {
             let message = format!(
@@ -51,7 +51,7 @@ impl ConfigSource {
         })
     }
 
-    /// The text. At most one byte more than is allowed: enough for the reader to say that it is too large.
+    /// The text. At most one byte more than the limit: enough for the parser to report that it is too large.
     pub(crate) fn read(&self) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::File(file) => read_file(file),
@@ -86,7 +86,7 @@ impl ConfigSource {
         problems.iter().map(|problem| format!("{self}:{problem}\n")).collect()
     }
 
-    /// `None` for what is no file.
+    /// `None` unless it is a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(file) => Some(file),

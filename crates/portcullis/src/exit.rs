@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Exit {
-    /// As asked.
+    /// Success.
     Ok,
     /// It failed, or the answer is no.
     Failure,

@@ -3,7 +3,7 @@
 use portcullis_istio::{ExtraRoots, MeshConfig, RootCertificate, RootError};
 use portcullis_tls::{BundleError, Clock, TrustBundle};
 
-/// The extra roots, with what is wrong with them now.
+/// The extra roots, with their current problems.
 pub(crate) fn check(mesh: &MeshConfig) -> ExtraRoots {
     let now = Clock::system().now_unix();
     ExtraRoots::check(mesh, |pem| parse(pem, now))

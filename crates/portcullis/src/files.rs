@@ -2,7 +2,7 @@
 //! failures of reading and writing.
 //!
 //! What `validate` accepts must be what `proxy` accepts, so the folder rules (links, dot names, sizes, empty files) are
-//! those of `portcullis-reload`. What cannot be read is a finding like any other: one run shows them all.
+//! those of `portcullis-reload`. An unreadable file is a finding like any other: one run reports them all.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! One plain HTTP/1.1 GET or POST with a deadline, for readiness and changes on an admin address: hyper's client, with a
 //! connection for each request.
 //!
-//! It refuses https, redirects and large answers. An image without a shell has nothing else to ask with.
+//! It refuses https, redirects and large answers. An image without a shell has no other HTTP client.
 
 use std::error::Error as _;
 use std::fmt;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 /// The largest answer that is read; the metrics page of a busy proxy is far below this.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// An `http://` URL, split into what is dialled and what is asked for.
+/// An `http://` URL, split into the address to dial and the path to request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Url {
     authority: String,
@@ -36,7 +36,7 @@ pub(crate) struct Answer {
 }
 
 impl Url {
-    /// Parses `http://HOST[:PORT][/PATH]`; the message says what is wrong.
+    /// Parses `http://HOST[:PORT][/PATH]`; the message describes the problem.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with("http://") {
             return Err(format!("\"{text}\" does not begin with http://"));
@@ -102,7 +102,7 @@ impl Url {
         // As most clients write them; some small servers compare names byte by byte.
         client.title_case_headers(true);
         let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(not_answered)?;
-        // It ends with the answer, or with this runtime. What goes wrong on it is the error of the request.
+        // The task ends with the answer or with this runtime. Its failure is the error of the request.
         tokio::spawn(async move { connection.await.unwrap_or_default() });
         let mut request = Request::builder().uri(&self.path).header(HOST, &self.authority).header(CONNECTION, "close");
         if method == Method::POST {

@@ -27,7 +27,7 @@ const PATH: &str = "/healthz/ready";
 pub(crate) enum Readiness {
     /// It is ready.
     Ready,
-    /// It answers, and says what is pending.
+    /// It answers with what is pending.
     Pending(String),
     /// There is no answer.
     Unreachable(String),
@@ -43,7 +43,7 @@ impl Readiness {
     }
 }
 
-/// The URLs to ask: the one of the command line, else the usual ports.
+/// The URLs to query: the one of the command line, else the usual ports.
 pub(crate) fn urls(named: Option<&Url>) -> Vec<Url> {
     match named {
         Some(url) => vec![url.clone()],
@@ -51,7 +51,7 @@ pub(crate) fn urls(named: Option<&Url>) -> Vec<Url> {
     }
 }
 
-/// Asks one after the other, until there is an answer.
+/// Queries one after the other, until one answers.
 pub(crate) fn check(urls: &[Url]) -> Readiness {
     let mut unreachable = Vec::new();
     for url in urls {
@@ -83,7 +83,7 @@ pub(crate) async fn wait(urls: Vec<Url>, timeout: Duration, signals: &mut Signal
     let deadline = Instant::now().checked_add(timeout).context("--timeout is too long for this clock")?;
     let mut answers = poll(urls)?;
     let mut last: Option<Readiness> = None;
-    // One answer is enough to know that there is a proxy, even if it has gone since.
+    // One answer proves that there is a proxy, even if it has exited since.
     let mut exit = Exit::Unreachable;
     loop {
         let answer = tokio::select! {

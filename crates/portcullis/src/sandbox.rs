@@ -1,4 +1,4 @@
-//! Entering the sandbox: a daemon gives up what it no longer needs before its first thread starts.
+//! Entering the sandbox: a daemon drops the privileges that it no longer needs before its first thread starts.
 //!
 //! Landlock binds a thread and those that it starts, so this happens on the main thread, before watchers and workers.
 
@@ -12,7 +12,7 @@ use portcullis_sandbox::calls;
 /// rule. Foreign processes stay closed: Landlock keeps us from looking into them.
 pub(crate) const PROC: &str = "/proc";
 
-/// What is in force, as the log says it.
+/// The enforced restrictions, for the log.
 pub(crate) struct Sandbox {
     landlock: String,
     seccomp: String,
@@ -38,7 +38,7 @@ pub(crate) fn enter(access: Option<&Access>, seccomp: bool) -> Sandbox {
 }
 
 impl Sandbox {
-    /// Logs what is in force. Not done on entering, since the log has a thread, which must start inside.
+    /// Logs the enforced restrictions. Not done on entering: the log has a thread, which must start inside the sandbox.
     pub(crate) fn log(&self) {
         let Self { landlock, seccomp, whole } = self;
         if *whole {

@@ -1,4 +1,4 @@
-//! The sandbox of a running process: an attacker who takes it over gains little.
+//! The sandbox of a running process: it limits what an attacker who takes it over can do.
 //!
 //! This is never the first line of defence, and no restriction is ever lifted again.
 

@@ -85,7 +85,7 @@ impl Key {
         PrivatePkcs8KeyDer::from(der).into()
     }
 
-    /// The public half, as it stands in a certificate.
+    /// The public key, as encoded in a certificate.
     #[must_use]
     pub fn spki(&self) -> Vec<u8> {
         match &*self.0 {

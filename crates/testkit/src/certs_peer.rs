@@ -74,7 +74,7 @@ impl RawPeer {
         config
     }
 
-    /// A server that asks for a certificate and takes any, with rustls' default of tickets and stored sessions.
+    /// A server that requests a certificate and accepts any, with rustls' default of tickets and stored sessions.
     #[must_use]
     pub fn server(&self) -> ServerConfig {
         let key = self.certified_key().expect("a server needs a certificate");
@@ -98,7 +98,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Takes any certificate. The signatures are verified, so that a mistake in the test kit is not taken for a finding.
+/// Accepts any certificate. Signatures are verified, so that a mistake in the test kit does not look like a finding.
 #[derive(Debug)]
 struct Anyone;
 

@@ -37,7 +37,7 @@ where
     }
 }
 
-/// What a server says of a service that it does not have.
+/// The response to a call of an unknown service.
 pub(crate) fn unimplemented() -> Response<Body> {
     tonic::Status::unimplemented("unknown service").into_http()
 }

@@ -128,7 +128,7 @@ impl IstioCa {
         self.state().seen.clone()
     }
 
-    /// How many certificates were asked for.
+    /// The number of certificate requests.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.state().seen.iter().filter(|seen| seen.call == "CreateCertificate").count()
@@ -222,7 +222,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// Who it is, by certificate or token; writes down that it has asked.
+    /// Authenticates the caller by certificate or token, and records the request.
     fn who(&self, call: &'static str, metadata: &MetadataMap, spki: Vec<u8>) -> Result<String, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let token = text("authorization").and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned));

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what has to happen: far longer than it takes, even on a busy machine.
+/// The deadline of an expected event: far longer than it takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two probes.
 const PAUSE: Duration = Duration::from_millis(10);

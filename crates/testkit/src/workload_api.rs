@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::certs::{Authority, Issued};
 use crate::grpc;
 
-/// What is handed out, and to whom.
+/// The SVIDs to serve, and the open streams.
 #[derive(Debug, Default)]
 struct State {
     current: X509svidResponse,

@@ -34,11 +34,11 @@ enum Command {
 /// the sidecar, which the app waits for. One certificate authority, ca with ca-init, serves all sidecars. The named services
 /// reach each other over mTLS. Keep the output in the folder of the original, since paths in it are relative.
 ///
-/// To add a service later, run it on the original with all of them, or on its own output: the authority in the file goes on and
-/// registers who is new, and the sidecars that are there learn of the new one.
+/// To add a service later, run it on the original with all of them, or on its own output: the CA in the file is kept and
+/// registers the new service, and existing sidecars get routes to it.
 ///
 /// The folder of the policies must exist; while it is empty the mode is PERMISSIVE. After a reboot run `docker compose up -d`
-/// again: nothing comes back by itself, since it would without its rules.
+/// again: services do not restart by themselves, since they would start without their redirect rules.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis compose add web cart -f compose.yaml > compose.mesh.yaml
@@ -111,7 +111,7 @@ fn header(args: &Add, name: &str) -> String {
     )
 }
 
-/// What is no path at first sight would be the name of a volume to some versions.
+/// Some versions of Compose take a path without a leading `/`, `.` or `~` for the name of a volume.
 fn relative(folder: &str) -> String {
     if folder.starts_with(['/', '.', '~']) { folder.to_owned() } else { format!("./{folder}") }
 }

@@ -30,14 +30,14 @@ enum Command {
 
 /// Check a configuration and list every mistake in it: 0 valid, 78 wrong, 65 a file or folder that it names is missing
 ///
-/// The policy folder and the files of certificate, key and trust bundles must be there, since the proxy does not start without
+/// The policy folder and the files of certificate, key and trust bundles must exist, since the proxy does not start without
 /// them. Files that the proxy waits for (those of identity.ca, the socket of identity.workloadApi, admin.tokenFile) are a
-/// warning. Where another container makes them all later, --no-paths checks the text alone. What is in the files is not
-/// checked: for policies there is `validate`.
+/// warning. If another container creates them all later, --no-paths checks the text alone. The content of the files is
+/// not checked: `validate` checks policies.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis config check -c cart.yaml
-  portcullis config check -c cart.yaml --no-paths     # before the certificates are there
+  portcullis config check -c cart.yaml --no-paths     # before the certificates exist
   portcullis config check -c - < cart.yaml")]
 struct Check {
     /// The file; `-` is standard input [default: the text in $PORTCULLIS_CONFIG, or else /etc/portcullis/config.yaml]
@@ -46,12 +46,12 @@ struct Check {
     /// The same without -c
     #[arg(value_hint = ValueHint::FilePath, conflicts_with = "config")]
     file: Option<PathBuf>,
-    /// Do not check that the files and folders that it names are there
+    /// Do not check that the files and folders that it names exist
     #[arg(long)]
     no_paths: bool,
 }
 
-/// Print the JSON Schema of the configuration, by which editors complete and check it
+/// Print the JSON Schema of the configuration, for completion and checks in editors
 ///
 /// An editor with a YAML language server takes it from the first line of the file:
 /// `# yaml-language-server: $schema=portcullis.schema.json`
@@ -59,7 +59,7 @@ struct Check {
 #[command(after_long_help = "Examples:\n  portcullis config schema > portcullis.schema.json")]
 struct Schema {}
 
-/// A test compares it with the keys that the reader knows.
+/// A test compares it with the keys of the parser.
 const SCHEMA: &str = include_str!("../../../../config/portcullis.schema.json");
 
 pub(crate) fn run(args: &Args) -> Outcome {

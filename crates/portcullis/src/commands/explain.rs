@@ -51,7 +51,7 @@ pub(crate) struct Args {
     output: Format,
 }
 
-/// Which policies are asked, and for which workload.
+/// The policies and the workload to explain.
 struct Question {
     policies: Vec<PathBuf>,
     mesh: MeshSettings,
@@ -60,7 +60,7 @@ struct Question {
 }
 
 impl Question {
-    /// From the configuration, if one is named or needed; what the command line says goes first.
+    /// From the configuration, if one is named or needed; the command line takes precedence.
     fn new(args: &Args) -> Result<Self, Failure> {
         let complete = !args.file.is_empty() && args.namespace.is_some();
         let source = if complete && args.config.is_none() { None } else { ConfigSource::find(args.config.as_deref()) };

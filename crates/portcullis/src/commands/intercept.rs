@@ -18,8 +18,8 @@ use crate::uncaptured;
 
 /// Capture TCP for the sidecar: redirect rules in this network namespace
 ///
-/// What comes in goes to the sidecar's transparent inbound listener, what goes out to the outbound one, over IPv4 and IPv6.
-/// Loopback, this host's own addresses and what the sidecar itself sends (--proxy-uid) are left alone. While no sidecar
+/// Inbound connections are redirected to the sidecar's transparent inbound listener, outbound ones to its outbound listener,
+/// over IPv4 and IPv6. Loopback, this host's own addresses and the sidecar's own connections (--proxy-uid) are not captured. While no sidecar
 /// listens, captured connections are reset.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -100,16 +100,16 @@ struct Wanted {
     /// Ports of this host that are captured
     #[arg(long, value_name = "PORTS", default_value_t = Selection::All)]
     include_inbound_ports: Selection<Port>,
-    /// Ports of this host that go straight to the app, whatever the policy says
+    /// Ports of this host that bypass the sidecar and its policy
     #[arg(long, value_name = "PORTS", default_value = "")]
     exclude_inbound_ports: List<Port>,
     /// Clients whose connections are captured
     #[arg(long, value_name = "CIDRS", default_value_t = Selection::All)]
     include_inbound_ip_ranges: Selection<Cidr>,
-    /// Clients whose connections go straight to the app, whatever the policy says
+    /// Clients whose connections bypass the sidecar and its policy
     #[arg(long, value_name = "CIDRS", default_value = "")]
     exclude_inbound_ip_ranges: List<Cidr>,
-    /// Destination ports that are captured whatever --include-outbound-ip-ranges says
+    /// Destination ports that are captured regardless of --include-outbound-ip-ranges
     #[arg(long, value_name = "PORTS", default_value = "")]
     include_outbound_ports: List<Port>,
     /// Destination ports that are not captured

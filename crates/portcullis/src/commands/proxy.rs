@@ -9,7 +9,7 @@ use crate::daemon;
 use crate::exit::Outcome;
 
 /// Run the sidecar until SIGTERM; SIGHUP reloads policies and credentials,
-/// and says whether the configuration has changed, which takes a restart
+/// and logs whether the configuration has changed, which requires a restart
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis proxy -c /etc/portcullis/config.yaml

@@ -1,4 +1,4 @@
-//! Values of the command line that several commands take: each is parsed once, and a shell can complete those of a closed set.
+//! Argument types that several commands share: each is parsed once, and a shell can complete those of a closed set.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// The status of a started agent, and the watcher of the files that it needs.
 type Started = (SourceStatus, Option<Watcher>);
 
-/// What every agent needs, whatever it asks.
+/// The dependencies of every agent.
 pub(super) struct AgentStart<'a> {
     pub(super) settings: &'a Settings,
     pub(super) store: CredentialStore,

@@ -1,4 +1,4 @@
-//! The proxy's own configuration: read once, at the start. A later change is reported, and takes a restart.
+//! The proxy's own configuration: read once, at the start. A later change is reported, and requires a restart.
 
 use crate::config_source::ConfigSource;
 
@@ -38,7 +38,7 @@ impl ConfigFile {
         }
     }
 
-    /// Logs that a reload did not take the file, if it has changed.
+    /// Logs that a reload did not apply the file, if it has changed.
     pub(super) fn log_change(&self) {
         let file = &self.source;
         match self.change() {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 /// A longer sleep would miss that the clock was set, or that the machine slept.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
-/// The warning comes when one part in this many of a certificate's lifetime is left. Issuers renew at half of it, so this one
+/// The warning is logged when one part in this many of a certificate's lifetime is left. Issuers renew at half of it, so this one
 /// was not renewed, and there is still time to find out why.
 const WARN_FRACTION: i64 = 3;
 

@@ -2,7 +2,7 @@
 
 use portcullis_reload::FileContent;
 
-/// Checks the mode of one file: a file that anybody can write proves nothing, and a reader of it knows the secret.
+/// Checks the mode of one file: a world-writable file can be replaced, and a reader of it has the secret.
 pub(super) struct SecretFileMode {
     what: &'static str,
     required: bool,

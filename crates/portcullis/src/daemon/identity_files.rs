@@ -1,5 +1,5 @@
-//! Watching the files of an identity: certificates, keys and trust bundles. They must be good at the start; afterwards a
-//! change that is not good leaves the last good files in force.
+//! Watching the files of an identity: certificates, keys and trust bundles. They must be valid at the start; afterwards an
+//! invalid change leaves the last good files in force.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use portcullis_tls::{IdentityRules, MinVersion};
 
 use crate::exit::{Exit, Failure};
 
-/// What the configuration says about identities.
+/// The identity settings of the configuration.
 pub(super) fn identity_rules(settings: &Settings) -> IdentityRules {
     IdentityRules {
         trust_domain: settings.mesh.trust_domain.clone(),

@@ -43,7 +43,7 @@ use crate::build_info::VERSION;
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure, Outcome};
 
-/// What the command line says about logs.
+/// The log options of the command line.
 pub(crate) struct Logging {
     pub(crate) format: log::Format,
     pub(crate) level: String,

@@ -139,7 +139,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 pub(super) enum Existing {
     /// Refuse always: a CA is never replaced.
     Protect,
-    /// Refuse, and say how to replace them.
+    /// Refuse, and report how to replace them.
     Keep,
     Replace,
 }
