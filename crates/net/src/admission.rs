@@ -1,11 +1,12 @@
 //! Admission: which connection gets a slot, and which one gives it up.
 //!
 //! Two kinds of limits, for two kinds of load:
-//! - [`EvictingSlots`] bounds what has proven nothing yet. A newcomer is always let in; at the limit an older connection is
-//!   evicted, so that connections that stay silent cannot lock out those that do not.
-//! - [`KeyedLimit`] and [`CountLimit`] bound what has been let in. They refuse the newcomer and never end what runs.
+//! - [`EvictingSlots`] bounds connections that are not authorised yet. A newcomer is always admitted; at the limit an older
+//!   connection is evicted, so that silent connections cannot lock out the others.
+//! - [`KeyedLimit`] and [`CountLimit`] bound what is authorised. They refuse the newcomer and never close an older one.
 //!
-//! [`ConnectionLimit`] combines them for an accept loop. Clients are told apart by [`ClientSource`], everywhere the same.
+//! [`ConnectionLimit`] combines them for an accept loop. [`ClientSource`] defines what counts
+//! as one client.
 //! Every slot and permit is released when it is dropped.
 
 mod connections;

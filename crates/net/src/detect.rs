@@ -1,9 +1,9 @@
-//! Reading the first bytes of a connection until it is known what they are.
+//! Protocol detection: reads the first bytes of a connection until its protocol is known.
 //!
-//! The bytes are taken from the stream, not peeked at, since a peek at an incomplete hello would return at once again
-//! and again; [`crate::Replay`] gives them back. A connection that has sent nothing holds no buffer.
+//! The bytes are read, not peeked at: a peek at an incomplete ClientHello would return at once, over and over.
+//! [`crate::Replay`] gives them back. A connection that has sent nothing holds no buffer.
 //!
-//! What the bytes mean is `portcullis-wire`'s to say, and what follows from it is the caller's.
+//! `portcullis-wire` parses the bytes. The caller decides what follows from them.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,39 +15,39 @@ use portcullis_wire::{HANDSHAKE_RECORD, HelloInfo, HelloParser, Opening, Progres
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-/// How much is read at a time. A mesh hello has 1,500 to 1,900 bytes, most of it a post-quantum key share.
+/// How much is read at a time. The ClientHello of a sidecar has 1,500 to 1,900 bytes, most of it a post-quantum key share.
 const READ_SIZE: usize = 2048;
 
-/// The most that is taken from a client before it is settled what it is. The message of a hello may have 64 KiB; in honest
-/// records these take little more. What comes in records of a byte each would take six times as much, and TLS could not be
-/// terminated from it anyway: such a hello counts as malformed.
+/// The most bytes that are read before the protocol is known. A ClientHello may have 64 KiB, which takes little more in
+/// records of a normal size. In records of one byte each it would take six times as much; TLS could not be terminated from
+/// that anyway, so it counts as malformed.
 const MAX_SEEN: usize = 66 * 1024;
 
-/// What counts as TLS. Either way a hello is read to its end, so that it is known who does not send one.
+/// What counts as TLS. Either way a ClientHello is read to its end, so that one that is never completed is noticed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sniff {
-    /// Whatever has the first byte of TLS: where all TLS is terminated and all else refused.
+    /// Anything with the first byte of TLS. For STRICT, which terminates all TLS and refuses everything else.
     FirstByte,
-    /// What can be the start of a ClientHello: where its ALPN names decide who terminates it.
+    /// Only what can be the start of a ClientHello. For PERMISSIVE, where its ALPN names decide who terminates it.
     Hello,
 }
 
-/// What came.
+/// The result of detection.
 #[derive(Debug)]
 pub struct Detected {
-    /// What it is.
+    /// What the client opened with.
     pub opening: Opening,
-    /// Every byte that was taken from the stream, in order.
+    /// Every byte that was read, in order.
     pub seen: Vec<u8>,
-    /// The client ended its direction before it was settled what it is; else an unsettled opening means that time ran
-    /// out. An end that comes after a settled opening has not been read yet.
+    /// The client sent its FIN before its protocol was known. Without one, an undecided opening means that the deadline passed.
+    /// A FIN after a decided opening has not been read yet.
     pub eof: bool,
     /// What the hello says, if a whole one was read.
     pub hello: Option<HelloInfo>,
 }
 
-/// Detection as a thing that can be interrupted: no byte is lost when [`Detector::run`] is dropped, so it can be raced
-/// against a deadline, or against an app that speaks first.
+/// Detection that is cancel-safe: no byte is lost when [`Detector::run`] is dropped, so it can be raced against a deadline,
+/// or against an app that speaks first.
 #[derive(Debug)]
 pub struct Detector {
     sniff: Sniff,
@@ -64,11 +64,11 @@ impl Detector {
         Self { sniff, parser: HelloParser::new(), progress: Progress::NeedMore, seen: Vec::new(), eof: false }
     }
 
-    /// Reads until it is settled what the connection is, or the client has ended its direction. May be dropped and
-    /// called again; once it has returned, it returns at once.
+    /// Reads until the protocol is known or the client sent its FIN. May be dropped and called again; after it has returned,
+    /// it returns at once.
     ///
     /// # Errors
-    /// What reading gives, a reset for example.
+    /// The error of a read, such as a reset.
     pub async fn run<IO: AsyncRead + Unpin>(&mut self, io: &mut IO) -> io::Result<()> {
         poll_fn(|cx| self.poll(cx, io)).await
     }
@@ -79,7 +79,7 @@ impl Detector {
         !self.seen.is_empty()
     }
 
-    /// Ends detection, with what is known so far.
+    /// Ends detection with what is known so far.
     #[must_use]
     pub fn finish(self) -> Detected {
         let opening = match self.settled() {
@@ -95,7 +95,7 @@ impl Detector {
 
     fn poll<IO: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, io: &mut IO) -> Poll<io::Result<()>> {
         while self.settled().is_none() && !self.eof {
-            // On the stack, not in the connection's state: while it waits, a silent client costs nothing.
+            // On the stack, not in the future: a silent client holds no buffer.
             let mut space = [MaybeUninit::<u8>::uninit(); READ_SIZE];
             let mut buffer = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer))?;
@@ -119,11 +119,11 @@ impl Detector {
     }
 }
 
-/// Reads until it is settled what the connection is, the client ends its direction, or `deadline` is over; the last two
-/// leave it [`Opening::Silent`] or [`Opening::Incomplete`].
+/// Reads until the protocol is known, the client sent its FIN, or `deadline` passed; after the last two the opening may be
+/// [`Opening::Silent`] or [`Opening::Incomplete`].
 ///
 /// # Errors
-/// What reading gives, a reset for example.
+/// The error of a read, such as a reset.
 pub async fn detect<IO: AsyncRead + Unpin>(io: &mut IO, deadline: Instant, sniff: Sniff) -> io::Result<Detected> {
     let mut detector = Detector::new(sniff);
     match timeout_at(deadline, detector.run(io)).await {

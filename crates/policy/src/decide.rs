@@ -28,7 +28,7 @@ pub enum Refusal {
     MalformedHello,
 }
 
-/// Why a connection is let through without a verified identity.
+/// Why a connection passes through without a verified identity.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PassThroughReason {
     /// The port's mode is DISABLE: the bytes are not inspected.
@@ -56,7 +56,7 @@ impl PassThroughReason {
         }
     }
 
-    /// The same as a sentence, for the documentation.
+    /// What the label means, for the documentation.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -101,7 +101,7 @@ pub const fn decide(mode: Mode, opening: Opening) -> Action {
 }
 
 /// Whether an open connection, with or without a verified peer, may stay open under the mode. This asks whether a new
-/// connection like it would be let through, not whether TLS would be terminated as it was for this one.
+/// connection like it would be admitted, not whether TLS would be terminated as it was for this one.
 #[must_use]
 pub const fn admit(mode: Mode, authenticated: bool) -> bool {
     match mode {

@@ -14,11 +14,11 @@ use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
 use crate::workload::MeshSettings;
 
-/// Why a policy does not apply: it is of a namespace that is neither the workload's nor the root.
+/// Why a policy does not apply: its namespace is neither the workload's nor the root namespace.
 pub(crate) const OTHER_NAMESPACE: &str = "other-namespace";
-/// It has a selector and is in the root namespace.
+/// Why a policy does not apply: it has a selector and is in the root namespace.
 pub(crate) const ROOT_SELECTOR: &str = "root-selector";
-/// Its selector does not match the workload's labels.
+/// Why a policy does not apply: its selector does not match the workload's labels.
 pub(crate) const SELECTOR_MISMATCH: &str = "selector-mismatch";
 
 /// Where a mode comes from.
@@ -58,7 +58,7 @@ pub struct DecidedBy {
     pub namespace: Option<String>,
     /// Its name.
     pub name: Option<String>,
-    /// Where it is written.
+    /// The file that it was read from.
     pub file: Option<String>,
     /// Its line, from 1.
     pub line: Option<u32>,
@@ -123,7 +123,7 @@ pub(crate) struct Chosen<'p> {
 }
 
 impl<'p> Chosen<'p> {
-    /// The chosen policy of a scope. A port has that of its workload.
+    /// The chosen policy of a scope; for a port, the workload policy.
     pub(crate) const fn get(&self, scope: Scope) -> Option<&'p PeerAuthentication> {
         match scope {
             Scope::Default => None,
@@ -209,13 +209,13 @@ impl EffectivePolicy {
         self.ports.get(&port).unwrap_or(&self.workload)
     }
 
-    /// The mode of every port that is not listed.
+    /// The mode of every port without a mode of its own.
     #[must_use]
     pub const fn workload(&self) -> &Decided {
         &self.workload
     }
 
-    /// The ports that are listed.
+    /// The ports with a mode of their own.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.ports.keys().copied()
     }

@@ -45,8 +45,8 @@ struct OpenConnections {
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(Arc<OpenConnections>);
 
-/// A trigger and a token for it. OpenConnections connections learn of the end as they learn of any change, from `notifier`: they wait
-/// for one thing only.
+/// A trigger and a token for it. `notifier` wakes open connections for a forced drain as for any other change, so that each
+/// waits for one event only.
 #[must_use]
 pub fn drain(notifier: ChangeNotifier) -> (DrainTrigger, DrainToken) {
     let (sender, receiver) = watch::channel(Phase::Running);

@@ -66,7 +66,7 @@ pub struct Bound {
 pub struct BindError {
     /// Its field in the configuration.
     pub field: String,
-    /// The error of the system.
+    /// Why the system refused.
     pub source: ListenError,
 }
 
@@ -169,7 +169,7 @@ async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListene
         }
     }
     state.drain.reached(Phase::Forced).await;
-    let _cut_off = tokio::time::timeout(FORCED_CLOSE_TIMEOUT, state.drain.empty()).await;
+    let _elapsed = tokio::time::timeout(FORCED_CLOSE_TIMEOUT, state.drain.empty()).await;
 }
 
 /// Runs the accept loop of one listener, and restarts it after a panic. The socket stays open meanwhile, so no client is
@@ -179,7 +179,7 @@ async fn serve_listener(state: Arc<ProxyState>, acceptor: Acceptor, spec: Listen
     let (metrics, acceptor) = (state.metrics.clone(), Arc::new(Mutex::new(acceptor)));
     let accept = || {
         let (state, acceptor, spec) = (Arc::clone(&state), Arc::clone(&acceptor), spec.clone());
-        // This one task holds the lock until it ends or unwinds; a panic does not poison a lock of tokio's.
+        // Only this task takes the lock; it is released when the task ends or unwinds. A panic does not poison tokio's mutex.
         async move { accept_loop(state, &mut *acceptor.lock().await, &spec).await }
     };
     supervise(accept, |pause| {
@@ -189,8 +189,8 @@ async fn serve_listener(state: Arc<ProxyState>, acceptor: Acceptor, spec: Listen
     .await;
 }
 
-/// Restarts a task for as long as it panics, with a growing pause that `panicked` is called with.
-async fn supervise<F>(mut task: impl FnMut() -> F, panicked: impl Fn(Duration))
+/// Restarts a task for as long as it panics, after a growing pause that is passed to `on_panic`.
+async fn supervise<F>(mut task: impl FnMut() -> F, on_panic: impl Fn(Duration))
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -204,7 +204,7 @@ where
         }
         // A task that ran for a while starts over with the shortest pause.
         pause = if began.elapsed() > MAX_BACKOFF { MIN_BACKOFF } else { (pause * 2).min(MAX_BACKOFF) };
-        panicked(pause);
+        on_panic(pause);
         sleep(pause).await;
     }
 }
@@ -255,7 +255,7 @@ async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &Lis
 fn count_accept_error(state: &ProxyState, error: &AcceptError) {
     state.metrics.accept_errors.with(&[error.label()]).add(1);
     if let AcceptError::Exhausted { .. } = error {
-        tracing::warn!(%error, "accept");
+        tracing::warn!(%error, "cannot accept connections");
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
         assert!(began.elapsed() > 10 * MAX_BACKOFF, "{:?}", began.elapsed());
     }
 
-    /// It is held as long as the connection is open, thousands of times, and grows unnoticed with each await.
+    /// Each open connection holds one, and each value that lives across an await makes it larger.
     #[test]
     fn the_future_of_a_connection_is_small() {
         fn size<A, B, C, F>(_serve: impl Fn(A, B, C) -> F) -> usize {

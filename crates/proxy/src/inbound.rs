@@ -34,7 +34,7 @@ pub(crate) enum Listener {
     Captured,
 }
 
-/// What comes with an accepted connection.
+/// What the accept loop hands over with an accepted connection.
 pub(crate) struct Admission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
@@ -98,7 +98,7 @@ fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Opt
     check_trust(state, record, path?)
 }
 
-/// Everything before the first byte for the app.
+/// Everything that happens before the first byte of the client reaches the app. Returns the record, which outlives this future.
 async fn admit(
     state: Arc<ProxyState>,
     stream: TcpStream,
@@ -141,7 +141,7 @@ async fn admit(
     (record, admitted)
 }
 
-/// Step 1: where does it go? Ports of this proxy itself are refused.
+/// Step 1: finds the app. A destination that is a port of this proxy is refused.
 fn app_target(
     state: &ProxyState,
     stream: &TcpStream,
@@ -182,7 +182,7 @@ fn app_target(
     })
 }
 
-/// One connection on its way to being admitted.
+/// One connection that is being authorised, and what that needs.
 struct Attempt<'a> {
     state: &'a ProxyState,
     target: &'a AppTarget,
@@ -230,7 +230,7 @@ impl Attempt<'_> {
             return self.forward(Client::raw(Vec::new(), stream), None, changes).await;
         }
         let mut app = None;
-        // Under STRICT rustls parses whatever begins like TLS, and sends the alert.
+        // Under STRICT the first byte is enough: rustls parses the rest, and sends the alert.
         let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
         if mode == Mode::Permissive && self.target.server_first {
             match self.first_speaker(&mut stream, &mut detector).await? {
@@ -280,7 +280,7 @@ impl Attempt<'_> {
         self.record.no_mtls = Some(reason.label());
     }
 
-    /// If the client stays silent for a moment, the app is dialled while detection goes on.
+    /// If the client sends nothing within [`defaults::SERVER_FIRST`], the app is dialled while detection goes on.
     async fn first_speaker(&self, stream: &mut TcpStream, detector: &mut Detector) -> Result<FirstSpeaker, Ending> {
         match timeout(defaults::SERVER_FIRST, detector.run(stream)).await {
             Ok(read) => {

@@ -32,7 +32,7 @@ pub(crate) enum Listener {
     Captured,
 }
 
-/// What comes with an accepted connection.
+/// What the accept loop hands over with an accepted connection.
 pub(crate) struct Admission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
@@ -107,7 +107,7 @@ struct Admitted {
     changes: ChangeWatch,
 }
 
-/// Everything before the first byte for the server.
+/// Everything that happens before the first byte of the app reaches the server. Returns the record, which outlives this future.
 async fn admit(
     state: Arc<ProxyState>,
     stream: TcpStream,
@@ -138,7 +138,7 @@ async fn admit(
     (record, admitted)
 }
 
-/// Step 1: where does it go, and which route applies?
+/// Step 1: finds the destination, and the route that applies to it.
 async fn destination(
     state: &ProxyState,
     stream: &TcpStream,

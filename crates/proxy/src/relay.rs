@@ -1,4 +1,5 @@
-//! The last part of both directions: dial under a deadline, then copy until an end, a change or a forced drain.
+//! What inbound and outbound connections share: dialling under a deadline, then copying until a side ends, a change of policy
+//! or trust ends it, or the drain is forced.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -148,7 +149,8 @@ pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::
     Ok(stream)
 }
 
-/// Both endpoints of a connection. A panic resets them: neither side may take what it got for the whole.
+/// Both endpoints of a connection: `client` is downstream, `server` upstream. A panic resets them, so that neither side takes
+/// truncated data for complete.
 pub(crate) struct Endpoints<D: Duplex, U: Duplex> {
     pub(crate) client: D,
     pub(crate) server: U,
@@ -211,7 +213,7 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
     }
 }
 
-/// What broke TLS on the side that a copy ended with.
+/// The TLS failure of the side that ended a copy, if there is one.
 fn tls_fault(end: CopyEnd, client: &impl Endpoint, server: &impl Endpoint) -> Option<StreamFault> {
     match end {
         CopyEnd::Reset { by: side } | CopyEnd::Error { side, .. } => match side {

@@ -64,17 +64,17 @@ pub struct ProxyParts {
     pub buffers: Arc<Buffers>,
 }
 
-/// One connection's view: taken once and kept to its end, so that generations never mix.
+/// The policy and credentials that one connection is decided with. Taken once, so that it never mixes two generations.
 pub struct Snapshot {
     /// The effective policy.
     pub policy: Arc<EffectivePolicy>,
     /// The credentials, or why there are none.
     pub credentials: Result<Arc<Credentials>, Unavailable>,
-    /// Reports every change after this view was taken.
+    /// Reports every change after the snapshot was taken.
     pub changes: ChangeWatch,
 }
 
-/// `outbound.upstreams`, ready for use.
+/// One of `outbound.upstreams`, prepared for connections.
 pub(crate) struct Upstream {
     pub(crate) route: Arc<ResolvedRoute>,
     pub(crate) host: Arc<str>,

@@ -1,4 +1,4 @@
-//! Both directions of a connection.
+//! [`RecordLayer`]: both directions of a connection.
 
 use rustls::{AlertDescription, ContentType, Error};
 

@@ -1,7 +1,7 @@
 //! The record layer of TLS 1.3 (RFC 8446, section 5) for connections whose handshake rustls has completed.
 //!
-//! rustls runs the handshake and decides who the peer is. After that, each record is processed in the same short way: encrypt,
-//! decrypt, and handle four kinds of messages. rustls copies each record twice in each direction and keeps about 3 KiB per
+//! rustls runs the handshake and decides who the peer is. What remains is small: encrypt, decrypt, and
+//! four kinds of messages. rustls copies each record twice in each direction and keeps about 3 KiB per
 //! connection for it, including the handshake's configuration and the peer's certificates. [`RecordLayer`] encrypts and
 //! decrypts directly between the caller's buffers, and an idle connection costs two traffic keys.
 //!

@@ -1,4 +1,4 @@
-//! Takes the traffic secrets out of rustls' handshake.
+//! Gets the traffic secrets of a handshake from rustls.
 //!
 //! rustls extracts keys, but it keeps the secrets from which the next keys are derived in a structure that holds the rest of the
 //! handshake too. It also passes them to a key log. So each connection has a key log of its own in memory, which is dropped
@@ -17,7 +17,7 @@ use crate::traffic_key::{Suite, TrafficKey, TrafficSecret};
 
 /// The key log of one connection, from which its [`RecordLayer`] gets the traffic secrets.
 ///
-/// It belongs into the `key_log` of the connection's configuration, with `enable_secret_extraction`.
+/// Set it as `key_log` of the connection's configuration, together with `enable_secret_extraction`.
 #[derive(Default)]
 pub struct TrafficSecretLog(Mutex<LoggedSecrets>);
 

@@ -22,10 +22,10 @@ use rustix::io::Errno;
 use crate::inbox::Inbox;
 use crate::watched_names::{Directory, Relevance};
 
-/// So many events are read at a time, and a few more that came with them.
+/// How many events are read at a time; the rest of the last buffer is handled too.
 pub(crate) const BATCH: usize = 256;
 
-/// How far apart batches are read.
+/// The time between two batches.
 pub(crate) const BATCH_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A directory with more foreign events in a second is too busy to be watched.
@@ -108,8 +108,8 @@ impl DirectoryEvents {
         self.inotify.as_fd()
     }
 
-    /// Watches `path`, again if it is watched: the directory at this path may be another one by now. Says whether it is one
-    /// that was not watched before.
+    /// Watches `path`, again if it is watched: the directory at this path may have been replaced. Returns whether this directory
+    /// was not watched before.
     ///
     /// # Errors
     /// If the directory cannot be watched.
@@ -160,7 +160,7 @@ impl DirectoryEvents {
         self.descriptors.keys()
     }
 
-    /// Reads at most about `limit` events and notes what they say about files.
+    /// Reads about `limit` events at most and records what they report about files.
     pub(crate) fn read(&mut self, limit: usize, now: Instant, inbox: &Inbox) -> Batch {
         let mut batch = Batch::default();
         let mut ended = Vec::new();

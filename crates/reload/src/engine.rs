@@ -1,4 +1,4 @@
-//! The watching thread: wait, read, decide, load, report. It does one after the other, so nothing here needs a lock.
+//! The watching thread: wait, read, decide, load, report. All of it runs on this thread, so nothing here needs a lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,18 +18,19 @@ use crate::status::{Monitor, Problem};
 /// The loader with its types erased: a summary of the set it accepted, or why it refused it.
 pub(crate) type Loader = Box<dyn FnMut(&[FileContent]) -> Result<String, String> + Send>;
 
-/// A small set is read so often. A change that only the rescan finds must be in force within two seconds, and it is read
-/// twice.
+/// How often a small set is rescanned. A change that only the rescan finds is read twice, and must be in force within two
+/// seconds.
 const SMALL_RESCAN: Duration = Duration::from_millis(1250);
 const SMALL_BYTES: usize = 1024 * 1024;
 const SMALL_FILES: usize = 100;
 
-/// A set is read again when a folder came under watch meanwhile, at most so often.
+/// How often a set is read again because a folder came under watch meanwhile, at most.
 const FOLLOW_ROUNDS: usize = 4;
 
-/// The thread sleeps at most so long at a time, and at least so long after a failure of `poll`.
+/// The longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
-const POLL_FAILED: Duration = Duration::from_millis(100);
+/// The pause after `poll` has failed.
+const POLL_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 const PANIC: &str = "loading the files ended in a panic";
 
@@ -56,7 +57,7 @@ impl Engine {
             if wake == Wake::Stop {
                 return;
             }
-            // A panic is a bug in the loader, most likely; it must not end the reloads for good.
+            // A panic, most likely of the loader, must not end reloading.
             match catch_unwind(AssertUnwindSafe(|| self.reload(wake))) {
                 Ok(interval) => rescan_after = interval,
                 Err(_) => {
@@ -136,7 +137,7 @@ impl Engine {
     }
 
     fn load(&mut self, files: Vec<FileContent>) {
-        // Written down first, so that a loader that panics is not called again and again with the same set.
+        // Recorded first, so that a loader that panics is not called with the same set over and over.
         self.reconciler.refused(files.clone(), PANIC, Instant::now());
         match (self.loader)(&files) {
             Ok(summary) => self.loaded(files, summary),
@@ -158,20 +159,20 @@ impl Engine {
         status.summary = summary;
     }
 
-    /// The files are just what is in force.
+    /// The files are the same as those in force.
     fn in_force(&mut self, wake: Wake) {
-        self.reconciler.fine();
+        self.reconciler.reset_failures();
         let problem = self.monitor.lock().problem.take();
         if problem.is_some() {
             tracing::info!(source = %self.set, "the files are good again, and are what is in force");
         } else if wake == Wake::Requested {
-            tracing::info!(source = %self.set, "reload asked for: nothing has changed");
+            tracing::info!(source = %self.set, "reload requested: nothing has changed");
         }
     }
 
     /// Keeps what is in force. Logs each different problem once, when it is not a write in progress.
     fn failed(&mut self, reason: &'static str, message: String) {
-        if self.reconciler.failed(Instant::now()) == Failure::MayPass {
+        if self.reconciler.failed(Instant::now()) == Failure::Transient {
             return;
         }
         let mut status = self.monitor.lock();
@@ -191,13 +192,13 @@ impl Engine {
     }
 }
 
-/// Waits until one of these is readable or the time has come.
+/// Waits until one of `sources` is readable, or until `at`.
 fn sleep_until(at: Instant, now: Instant, sources: &mut [PollFd<'_>]) {
     let left = at.saturating_duration_since(now).min(MAX_SLEEP);
     let timeout =
         Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
     if poll(sources, Some(&timeout)).is_err_and(|errno| errno != rustix::io::Errno::INTR) {
-        std::thread::sleep(left.min(POLL_FAILED));
+        std::thread::sleep(left.min(POLL_ERROR_PAUSE));
     }
 }
 

@@ -1,7 +1,7 @@
 //! All sources of events for one set: watches on directories, and for directories that are too busy, samples of the names
 //! that matter and watches on the files themselves.
 //!
-//! Whatever happens beside the set costs at most about 1 % of a core. Events may still be missed: file systems without
+//! Events of other files cost at most about 1 % of a core. Events may still be missed: file systems without
 //! events, exhausted watch limits and races between the creation of a folder and its watch are found by the periodic rescan.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +19,20 @@ use crate::reading::Reading;
 use crate::sample::Sample;
 use crate::watched_names::WatchedNames;
 
-/// How long a busy directory is not watched, at first and after it was found busy again and again.
+/// How long a busy directory is not watched: the first time, and at most, after it was busy several times in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// How far apart samples are taken at least.
+/// The shortest time between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A sample takes at most one part in so many of the time.
+/// Sampling takes at most one part in 150 of the time.
 const SAMPLE_SHARE: u32 = 150;
 
-/// So many events are read from the queue of an instance that is replaced: what it holds by default, and some more.
+/// The most events that are read from the queue of an instance that is replaced. By default a queue holds 16,384.
 const LAST_EVENTS: usize = 20_000;
 
-/// Before a set is accepted, so many waiting events are read in order to know of open writers.
+/// The most waiting events that are read before a set is accepted, to find open writers.
 const CATCH_UP: usize = 4 * BATCH;
 
 #[derive(Debug)]
@@ -90,8 +90,7 @@ impl Events {
         }
     }
 
-    /// Watches what a reading depends on, and says whether a directory came under watch that was not: what happened in it
-    /// before caused no event.
+    /// Watches what a reading depends on. Returns whether a directory is watched newly: earlier changes in it caused no event.
     pub(crate) fn follow(&mut self, reading: &Reading) -> bool {
         reading.names.clone_into(&mut self.names);
         let now = Instant::now();
@@ -147,7 +146,7 @@ impl Events {
             return;
         }
         if self.files.is_none() {
-            // Without it, samples have to do.
+            // Without it only samples find changes.
             self.files = FileEvents::new(Arc::clone(&self.inbox)).ok();
         }
         if let Some(events) = &mut self.files {
@@ -183,7 +182,7 @@ impl Events {
         }
     }
 
-    /// Reads the events that came in while the set was read; says whether these are all.
+    /// Reads the events that came in while the set was read. Returns whether the queue is empty now.
     pub(crate) fn catch_up(&mut self, now: Instant) -> bool {
         let batch = self.directories.read(CATCH_UP, now, &self.inbox);
         let complete = !batch.more && !batch.lost;

@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use crate::error::ReadError;
 use crate::limits::MAX_FILE_BYTES;
 
-/// The bytes of a file, shared and wiped from memory at the end, since they may be a private key.
+/// The bytes of a file. Shared, and wiped from memory when the last clone is dropped, since they may be a private key.
 ///
 /// A watcher keeps them to compare with what it reads later: comparing bytes needs no hash, so no collision can hide a change.
-/// A file that did not change keeps its very allocation, so equality costs one pointer comparison for most files, and a
+/// A file that did not change keeps its allocation, so equality costs one pointer comparison for most files, and a
 /// loader that keeps parsed results beside the `Content` they came from can skip what is unchanged.
 #[derive(Clone)]
 pub struct Content(Arc<Zeroizing<Vec<u8>>>);
@@ -65,7 +65,7 @@ pub struct FileContent {
     pub path: PathBuf,
     /// Its content.
     pub content: Content,
-    /// Its permission bits, such as 0o600, asked of the open file. A change of them is a change of the set.
+    /// Its permission bits, such as 0o600, read from the open file. A change of them is a change of the set.
     pub mode: u32,
 }
 

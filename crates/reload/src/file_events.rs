@@ -1,7 +1,7 @@
 //! Events of single files, while the directory that holds them is too busy to be watched.
 //!
-//! A watch on a file is silent whatever happens beside it, and still says that the file is being written, was closed or was
-//! removed. It cannot say that another file took its name: that is what samples are for.
+//! A watch on a file reports that the file is written, closed or removed, and nothing about its neighbours. It does not report
+//! that another file replaced it under its name; samples find that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use crate::inbox::Inbox;
 use crate::observations::Observations;
 
-/// So many files have a watch of their own.
+/// The most files that have a watch of their own.
 const MAX_FILES: usize = 1000;
 
 /// Device and inode.

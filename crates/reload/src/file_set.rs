@@ -13,7 +13,8 @@ use crate::watched_names::WatchedNames;
 #[derive(Clone, Debug)]
 pub enum FileSet {
     /// Every regular file below a folder with one of the [`EXTENSIONS`](crate::EXTENSIONS), in lexical order; names that begin with a dot are
-    /// skipped, links that stay inside the folder are followed. A file may come and go; see [`GONE_FOR`](crate::GONE_FOR).
+    /// skipped, links that stay inside the folder are followed. Files may be added and
+    /// removed; see [`REMOVAL_DELAY`](crate::REMOVAL_DELAY).
     Folder(PathBuf),
     /// As [`Folder`](Self::Folder), but only the files directly in it, and without those of these names, which have other
     /// readers. Other files may change there at any rate without a reload.
@@ -66,8 +67,8 @@ impl FileSet {
         read_paths
     }
 
-    /// Whether files may disappear from the set without making it unreadable.
-    pub(crate) fn files_may_go(&self) -> bool {
+    /// Whether files may be removed from the set without making it unreadable.
+    pub(crate) fn allows_removal(&self) -> bool {
         matches!(self, Self::Folder(_) | Self::FlatFolder { .. } | Self::SomeOptional { .. })
     }
 }

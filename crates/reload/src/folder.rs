@@ -33,7 +33,7 @@ fn walk(path: &Path, flat: Option<&[OsString]>) -> Reading {
     reading.origins.root = Some(Root { shown: path.to_owned(), real: root.clone() });
     let mut walk = Walk { root, shown_root: path, flat, reading, trail: Vec::new(), bytes: 0, entries: 0 };
     let root = walk.root.clone();
-    // The error means that a limit was passed, which is recorded already.
+    // A limit that was exceeded is recorded already.
     let _ = walk.folder(&root, path);
     walk.reading
 }
@@ -50,18 +50,18 @@ struct Walk<'a> {
     entries: usize,
 }
 
-/// A limit of the whole folder was passed.
-struct Enough;
+/// A limit of the whole folder was exceeded; the error is recorded.
+struct LimitExceeded;
 
 impl Walk<'_> {
     /// `real` is the folder's path without links, `shown` its path as the operator knows it.
-    fn folder(&mut self, real: &Path, shown: &Path) -> Result<(), Enough> {
+    fn folder(&mut self, real: &Path, shown: &Path) -> Result<(), LimitExceeded> {
         if self.trail.iter().any(|outer| outer == real) {
             self.reading.errors.push(ReadError::FolderLoop { path: shown.to_owned() });
             return Ok(());
         }
         if self.trail.len() == MAX_FOLDER_DEPTH {
-            return self.enough(format!("{MAX_FOLDER_DEPTH} folders in each other"));
+            return self.limit_exceeded(format!("{MAX_FOLDER_DEPTH} levels of folders"));
         }
         match self.flat {
             None => self.reading.names.tree(real),
@@ -85,7 +85,7 @@ impl Walk<'_> {
             }
             self.entries += 1;
             if self.entries > MAX_FOLDER_ENTRIES {
-                return self.enough(format!("{MAX_FOLDER_ENTRIES} entries"));
+                return self.limit_exceeded(format!("{MAX_FOLDER_ENTRIES} entries"));
             }
             self.entry(&real.join(&name), &shown.join(&name))?;
         }
@@ -93,8 +93,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, real: &Path, shown: &Path) -> Result<(), Enough> {
-        let Some(kind) = self.noted(file_type(real), shown) else { return Ok(()) };
+    fn entry(&mut self, real: &Path, shown: &Path) -> Result<(), LimitExceeded> {
+        let Some(kind) = self.record_error(file_type(real), shown) else { return Ok(()) };
         if !kind.is_symlink() {
             return self.resolved(real, shown, kind);
         }
@@ -103,10 +103,10 @@ impl Walk<'_> {
             // The link is gone as well: not an error.
             Ok(None) if matches!(file_type(real), Ok(None)) => return Ok(()),
             // A dangling link is not the same as no file: the operator expects one there.
-            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "the link leads nowhere")),
+            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "the target of the link does not exist")),
             other => other,
         };
-        let Some(kind) = self.noted(kind, shown) else { return Ok(()) };
+        let Some(kind) = self.record_error(kind, shown) else { return Ok(()) };
         if !(kind.is_dir() || is_resource_file(shown)) {
             return Ok(());
         }
@@ -117,8 +117,8 @@ impl Walk<'_> {
         self.resolved(&target, shown, kind)
     }
 
-    /// An entry that is not a link any more.
-    fn resolved(&mut self, real: &Path, shown: &Path, kind: FileType) -> Result<(), Enough> {
+    /// Reads an entry whose links are resolved.
+    fn resolved(&mut self, real: &Path, shown: &Path, kind: FileType) -> Result<(), LimitExceeded> {
         if !is_resource_file(shown) {
             return if kind.is_dir() { self.folder(real, shown) } else { Ok(()) };
         }
@@ -136,7 +136,7 @@ impl Walk<'_> {
             Ok(file) => {
                 self.bytes = self.bytes.saturating_add(file.content.len() as u64);
                 if self.bytes > MAX_FOLDER_BYTES {
-                    return self.enough(format!("{MAX_FOLDER_BYTES} bytes"));
+                    return self.limit_exceeded(format!("{MAX_FOLDER_BYTES} bytes"));
                 }
                 self.reading.files.push(file);
             }
@@ -147,16 +147,16 @@ impl Walk<'_> {
     }
 
     /// Records an error; `None` for an error and for what does not exist.
-    fn noted(&mut self, kind: io::Result<Option<FileType>>, shown: &Path) -> Option<FileType> {
+    fn record_error(&mut self, kind: io::Result<Option<FileType>>, shown: &Path) -> Option<FileType> {
         kind.unwrap_or_else(|error| {
             self.reading.errors.push(ReadError::io(shown, error));
             None
         })
     }
 
-    fn enough(&mut self, limit: String) -> Result<(), Enough> {
+    fn limit_exceeded(&mut self, limit: String) -> Result<(), LimitExceeded> {
         self.reading.errors.push(ReadError::FolderTooLarge { path: self.shown_root.to_owned(), limit });
-        Err(Enough)
+        Err(LimitExceeded)
     }
 }
 
@@ -168,7 +168,7 @@ fn sorted_names(folder: &Path) -> io::Result<Vec<OsString>> {
         if !is_hidden(&name) {
             names.push(name);
         }
-        // One more than is allowed is enough to know; the rest need not be held in memory.
+        // One more than allowed proves that there are too many; the rest need not be held in memory.
         if names.len() > MAX_FOLDER_ENTRIES {
             break;
         }

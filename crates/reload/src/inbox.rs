@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::observations::Observations;
 
-/// A change is acted upon when it has been quiet for so long, so that a writer of several files is read once.
+/// The set is read after no change was announced for this time, so that a writer of several files causes one reload.
 pub(crate) const QUIET: Duration = Duration::from_millis(75);
 
 /// A writer that never pauses is not waited for longer than this.
@@ -27,7 +27,7 @@ pub(crate) enum Wake {
     Announced,
     /// Something changed, and no event says whether its writer is done.
     Suspected,
-    /// The time that was waited for has come.
+    /// A rescan or a planned second read is due.
     Timer,
 }
 
@@ -110,14 +110,14 @@ impl Inbox {
         self.wake();
     }
 
-    /// Notes what events say about single files.
+    /// Records what events report about single files.
     pub(crate) fn observe<T>(&self, note: impl FnOnce(&mut Observations) -> T) -> T {
         note(&mut self.lock().observed)
     }
 
     /// What is due at `now`, if nothing happens `until` then.
     pub(crate) fn take(&self, until: Instant, now: Instant) -> Next {
-        // Emptied before the state is looked at, so that a later entry wakes the thread again.
+        // Emptied before the state is read, so that a later entry wakes the thread again.
         let _empty = rustix::io::read(&self.wakeup, &mut [0; 8]);
         self.lock().take(until, now)
     }
@@ -128,7 +128,7 @@ impl Inbox {
     }
 
     fn wake(&self) {
-        // The counter is full only if the thread has not run for 2^64 calls; it is then awake as it is.
+        // The counter is full only after 2^64 calls that the thread has not read; it is readable then.
         let _full = rustix::io::write(&self.wakeup, &1_u64.to_ne_bytes());
     }
 

@@ -1,4 +1,4 @@
-//! Hot reload: notice that files changed, read the whole set carefully, hand it to a loader, keep the last good one.
+//! Hot reload: notices that files changed, reads the whole set, passes it to a loader, and keeps the last good one in force.
 //!
 //! The crate knows nothing of policies or certificates. A [`FileSet`] says which files form one set; a [`Watcher`] reads
 //! them and calls a loader with the complete set whenever their content differs from what the loader got last. The loader
@@ -8,15 +8,15 @@
 //! - A change is found by inotify, by a periodic rescan that compares **contents** (never times), or on request
 //!   ([`Monitor::reload_now`]); each alone is enough. Watches follow folders that are deleted, created or swapped.
 //! - Events of other files, at any rate, cost at most about 1 % of a core and a bounded amount of memory.
-//! - A set is handed over whole. A write in progress (an empty file, a file that is gone for less than [`GONE_FOR`], a file
-//!   that a writer has open for less than [`MAX_WRITE`], one half of a key pair) never opens anything.
-//! - Deleting every file is a decision only if the files were seen to be deleted. A folder whose volume is gone, or that is
+//! - A set is handed over whole. A write in progress (an empty file, a file that is gone for less than [`REMOVAL_DELAY`], a file
+//!   that a writer has open for less than [`MAX_WRITE`], one half of a key pair) never takes effect.
+//! - Deleting every file takes effect only if events show that the files were deleted. A folder whose volume is gone, or that is
 //!   suddenly empty, keeps the last good set in force and raises an alarm.
 //! - No path can block or flood the process: FIFOs and devices are refused, sizes are capped, links may not leave the
 //!   folder.
-//! - Nothing ends the watching but dropping the [`Watcher`]: errors and a panicking loader become the [`ReloadStatus`].
+//! - Only dropping the [`Watcher`] ends it: errors and a panicking loader appear in the [`ReloadStatus`].
 //!
-//! It refuses to guess: whatever cannot be read makes the whole set unreadable, which leaves the last good one alone.
+//! It fails closed: one file that cannot be read makes the whole set unreadable, and the last good one stays in force.
 
 mod directory_events;
 mod engine;
@@ -46,6 +46,6 @@ pub use file_set::{FileSet, ReadPaths};
 pub use limits::{MAX_FILE_BYTES, MAX_FOLDER_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_ENTRIES};
 pub use observations::MAX_WRITE;
 pub use reading::Reading;
-pub use removal_delay::GONE_FOR;
+pub use removal_delay::REMOVAL_DELAY;
 pub use status::{Monitor, Problem, ReloadStatus};
 pub use watcher::{Options, StartError, Watcher};

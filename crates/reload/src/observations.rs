@@ -1,14 +1,14 @@
-//! What events say about single files: which are being written, and which were removed. Pure: the clock is an argument.
+//! What events report about single files: which are being written, and which were removed. Pure: the clock is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a file that was modified and not closed keeps its former content in force.
+/// How long the former content of a file stays in force after it was modified and not closed.
 pub const MAX_WRITE: Duration = Duration::from_secs(5);
 
-/// So many files are followed; beyond it a writer is not recognised and a removal not proven.
+/// The most files that are tracked. Beyond it a writer is not recognised, and a removal not proven.
 const MAX_FILES: usize = 100_000;
 
 /// Paths are absolute and free of links.
@@ -76,7 +76,7 @@ impl Observations {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BeingWritten {
     pub(crate) paths: BTreeSet<PathBuf>,
-    /// When the first of them is taken as it is.
+    /// When the first of them is read although it is still open.
     pub(crate) until: Option<Instant>,
 }
 

@@ -1,6 +1,6 @@
 //! Where the files of a set come from, and whether a file that is gone was removed on purpose.
 //!
-//! Deleting a policy is a decision; losing a volume is not. A folder that is unmounted shows the empty folder below it, and
+//! Deleting a policy is intended; losing a volume is not. A folder that is unmounted shows the empty folder below it, and
 //! nothing in a listing tells one from the other. Two things do: the volume that the folder is on, and the events of a
 //! removal. Pure but for [`Volume::of`].
 
@@ -87,7 +87,7 @@ impl Origins {
         self.locations.values().filter_map(|at| at.real.parent())
     }
 
-    /// Why the files of `accepted` that are missing from `read` cannot have been removed on purpose, if so.
+    /// The error, if files of `accepted` are missing from `read` and cannot have been removed on purpose.
     pub(crate) fn lost(&self, accepted: &[FileContent], read: &Self, removals: &Removals) -> Option<ReadError> {
         let gone = || accepted.iter().filter(|file| !read.locations.contains_key(&file.path));
         let root = self.root.as_ref()?;

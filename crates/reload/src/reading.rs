@@ -14,7 +14,7 @@ use crate::watched_names::WatchedNames;
 pub struct Reading {
     /// The files that could be read.
     pub files: Vec<FileContent>,
-    /// What could not be read: with any error in here the set is not to be used.
+    /// What could not be read. With any error the set must not be used.
     pub errors: Vec<ReadError>,
     pub(crate) names: WatchedNames,
     pub(crate) origins: Origins,
@@ -37,8 +37,8 @@ impl Reading {
         }
     }
 
-    /// Replaces each file that is `being_written` by its `accepted` content, or leaves it out if it has none. Says whether
-    /// there was one.
+    /// Replaces each file that is `being_written` by its `accepted` content, or leaves it out if it has none. Returns whether
+    /// there was such a file.
     pub(crate) fn hold_back(&mut self, being_written: &BTreeSet<PathBuf>, accepted: &[FileContent]) -> bool {
         if being_written.is_empty() {
             return false;
@@ -91,7 +91,7 @@ pub(crate) fn read_files(required: &[PathBuf], optional: &[PathBuf]) -> Reading 
         reading.origins.locations.insert(path.clone(), Location { entry: real.clone(), real });
         match result {
             Ok(file) => reading.files.push(file),
-            // Only what does not exist: a file that cannot be read may hold what counts.
+            // Only a file that does not exist: one that cannot be read may hold a part of the set.
             Err(ReadError::Io { error, .. }) if may_be_missing && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => reading.errors.push(error),
         }

@@ -7,13 +7,13 @@ use crate::inbox::{QUIET, Wake};
 use crate::reading::share_unchanged;
 use crate::removal_delay::RemovalDelay;
 
-/// A failing set is read again so often, so long apart, before the alarm is raised: a certificate and its key are two
-/// writes, and an empty file is about to be written.
+/// How often a failing set is read again before the alarm is raised: a certificate and its key are two writes, and an empty
+/// file may be about to be written.
 pub(crate) const RETRIES: u32 = 3;
-/// See [`RETRIES`].
+/// The pause before each of the [`RETRIES`].
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// A refused set is offered to the loader again so often although it did not change: a certificate may not have been valid
+/// When a refused set is offered to the loader again although it did not change: a certificate may not have been valid
 /// *yet*.
 pub(crate) const RELOAD_REFUSED_AFTER: Duration = Duration::from_secs(30);
 
@@ -71,15 +71,15 @@ pub(crate) enum Step {
 /// What to do about a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// Nothing yet, it may be a write in progress.
-    MayPass,
+    /// No alarm yet: it may be a write in progress.
+    Transient,
     /// Raise the alarm.
     Alarm,
 }
 
 impl Reconciler {
-    pub(crate) fn new(files_may_go: bool) -> Self {
-        Self { removal_delay: files_may_go.then(RemovalDelay::default), ..Self::default() }
+    pub(crate) fn new(allows_removal: bool) -> Self {
+        Self { removal_delay: allows_removal.then(RemovalDelay::default), ..Self::default() }
     }
 
     /// What is in force.
@@ -87,7 +87,7 @@ impl Reconciler {
         &self.accepted
     }
 
-    /// The next set has the former content of files that are being written, at most until this time.
+    /// The next set has the former content of files that are being written, until this time at most.
     pub(crate) fn held_back(&mut self, until: Option<Instant>) {
         self.writer_until = until;
     }
@@ -121,7 +121,7 @@ impl Reconciler {
             Wake::Stop | Wake::Requested | Wake::Announced => None,
         };
         if let Some(after) = confirm_after
-            && !self.seen_before(&files, after, now)
+            && !self.is_confirmed(&files, after, now)
         {
             return Step::Wait;
         }
@@ -129,8 +129,8 @@ impl Reconciler {
         Step::Load(files)
     }
 
-    /// Whether these files were the same some time ago, or have been changing for too long to wait any more.
-    fn seen_before(&mut self, files: &[FileContent], after: Duration, now: Instant) -> bool {
+    /// Whether a second read found the same files, or they have been changing for [`MAX_CONFIRMATION`].
+    fn is_confirmed(&mut self, files: &[FileContent], after: Duration, now: Instant) -> bool {
         let since = self.candidate.as_ref().map_or(now, |candidate| candidate.since);
         match &self.candidate {
             Some(candidate) if candidate.files == files => return now >= candidate.read_again_at,
@@ -145,7 +145,7 @@ impl Reconciler {
     pub(crate) fn accepted(&mut self, files: Vec<FileContent>, now: Instant) {
         self.accepted.clone_from(&files);
         self.offered = Some(Offered { files, at: now, refusal: None });
-        self.fine();
+        self.reset_failures();
     }
 
     /// The loader refused the files.
@@ -153,8 +153,8 @@ impl Reconciler {
         self.offered = Some(Offered { files, at: now, refusal: Some(why.to_owned()) });
     }
 
-    /// Nothing is wrong (any more).
-    pub(crate) fn fine(&mut self) {
+    /// The files are good: the next failure gets all [`RETRIES`] again.
+    pub(crate) fn reset_failures(&mut self) {
         self.failures = 0;
     }
 
@@ -173,7 +173,7 @@ impl Reconciler {
         self.failures = self.failures.saturating_add(1);
         let retry = self.failures <= RETRIES;
         self.retry_at = retry.then(|| now + RETRY_AFTER);
-        if retry || self.held_until.is_some() { Failure::MayPass } else { Failure::Alarm }
+        if retry || self.held_until.is_some() { Failure::Transient } else { Failure::Alarm }
     }
 
     /// When to read again, even if nothing is announced, if sooner than the rescan.
@@ -188,7 +188,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::removal_delay::GONE_FOR;
+    use crate::removal_delay::REMOVAL_DELAY;
 
     fn set(files: &[(&str, &str)]) -> Vec<FileContent> {
         let file = |(path, text): &(&str, &str)| FileContent {
@@ -257,13 +257,13 @@ mod tests {
         let now = Instant::now();
         let mut reconciler = with(&[("a", "1")], now);
         for _ in 0..RETRIES {
-            assert_eq!(reconciler.failed(now), Failure::MayPass);
+            assert_eq!(reconciler.failed(now), Failure::Transient);
             assert_eq!(reconciler.read_again_at(), Some(now + RETRY_AFTER));
         }
         assert_eq!(reconciler.failed(now), Failure::Alarm);
         assert_eq!(reconciler.read_again_at(), None);
-        reconciler.fine();
-        assert_eq!(reconciler.failed(now), Failure::MayPass);
+        reconciler.reset_failures();
+        assert_eq!(reconciler.failed(now), Failure::Transient);
     }
 
     #[test]
@@ -274,11 +274,11 @@ mod tests {
         assert_eq!(both, set(&[("a", "1"), ("b", "2")]));
         reconciler.refused(both, "duplicate", now);
         for _ in 0..2 * RETRIES {
-            assert_eq!(reconciler.failed(now), Failure::MayPass);
+            assert_eq!(reconciler.failed(now), Failure::Transient);
         }
-        assert_eq!(reconciler.read_again_at(), Some(now + GONE_FOR));
+        assert_eq!(reconciler.read_again_at(), Some(now + REMOVAL_DELAY));
         let alone = set(&[("b", "2")]);
-        assert_eq!(reconciler.read(alone.clone(), Wake::Announced, now + GONE_FOR), Step::Load(alone));
+        assert_eq!(reconciler.read(alone.clone(), Wake::Announced, now + REMOVAL_DELAY), Step::Load(alone));
     }
 
     #[test]
@@ -307,8 +307,8 @@ mod tests {
         let mut reconciler = with(&[("a", "1")], now);
         assert_eq!(reconciler.read(Vec::new(), Wake::Announced, now), Step::InForce);
         reconciler.unreadable();
-        assert_eq!(reconciler.read(Vec::new(), Wake::Announced, now + GONE_FOR), Step::InForce);
-        assert_eq!(reconciler.read_again_at(), Some(now + 2 * GONE_FOR));
+        assert_eq!(reconciler.read(Vec::new(), Wake::Announced, now + REMOVAL_DELAY), Step::InForce);
+        assert_eq!(reconciler.read_again_at(), Some(now + 2 * REMOVAL_DELAY));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::file::FileContent;
 
 /// How long a file must be gone before its content is taken out of force.
-pub const GONE_FOR: Duration = Duration::from_secs(1);
+pub const REMOVAL_DELAY: Duration = Duration::from_secs(1);
 
 /// Since when files have been missing.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl RemovalDelay {
         let mut until = None;
         for file in gone {
             let since = *self.missing.entry(file.path.clone()).or_insert(now);
-            let end = since + GONE_FOR;
+            let end = since + REMOVAL_DELAY;
             if now < end {
                 files.push(file.clone());
                 until = Some(until.map_or(end, |earliest: Instant| earliest.min(end)));
@@ -47,7 +47,7 @@ impl RemovalDelay {
         Effective { files, until }
     }
 
-    /// Starts all delays again: a folder that could not be read proves nothing about its files.
+    /// Restarts all delays: a folder that could not be read does not show which files are missing.
     pub(crate) fn forget(&mut self) {
         self.missing.clear();
     }
@@ -82,10 +82,10 @@ mod tests {
         let accepted = set(&[("a", "1")]);
         let mut delay = RemovalDelay::default();
         let first = delay.effective(&accepted, set(&[]), start);
-        assert_eq!((first.files, first.until), (accepted.clone(), Some(start + GONE_FOR)));
-        let almost = delay.effective(&accepted, set(&[]), start + GONE_FOR - Duration::from_millis(1));
+        assert_eq!((first.files, first.until), (accepted.clone(), Some(start + REMOVAL_DELAY)));
+        let almost = delay.effective(&accepted, set(&[]), start + REMOVAL_DELAY - Duration::from_millis(1));
         assert_eq!(almost.files, accepted);
-        let over = delay.effective(&accepted, set(&[]), start + GONE_FOR);
+        let over = delay.effective(&accepted, set(&[]), start + REMOVAL_DELAY);
         assert_eq!((over.files, over.until), (set(&[]), None));
     }
 
@@ -100,13 +100,13 @@ mod tests {
     #[test]
     fn a_file_that_comes_back_starts_a_new_second() {
         let start = Instant::now();
-        let half = GONE_FOR / 2;
+        let half = REMOVAL_DELAY / 2;
         let accepted = set(&[("a", "1")]);
         let mut delay = RemovalDelay::default();
         delay.effective(&accepted, set(&[]), start);
         delay.effective(&accepted, accepted.clone(), start + half);
         let again = delay.effective(&accepted, set(&[]), start + 2 * half);
-        assert_eq!(again.until, Some(start + 2 * half + GONE_FOR));
+        assert_eq!(again.until, Some(start + 2 * half + REMOVAL_DELAY));
     }
 
     #[test]

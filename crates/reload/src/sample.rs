@@ -24,7 +24,7 @@ struct Version {
 pub(crate) struct Sample(BTreeMap<PathBuf, Version>);
 
 impl Sample {
-    /// Looks at what matters in these directories.
+    /// Takes a sample of the names that matter in these directories.
     pub(crate) fn take<'d>(directories: impl Iterator<Item = (&'d PathBuf, &'d Directory)>) -> Self {
         let mut sample = Self::default();
         for (path, directory) in directories {

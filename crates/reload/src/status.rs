@@ -31,7 +31,7 @@ pub struct Problem {
     pub since: SystemTime,
 }
 
-/// Reads the status and asks for reloads; cheap to clone, and does not keep the watcher alive.
+/// Reads the status and requests reloads. Cheap to clone; does not keep the watcher running.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     status: Arc<Mutex<ReloadStatus>>,

@@ -1,7 +1,7 @@
 //! Which names in which directories matter to a set: whole folders, and single names in other directories.
 //!
 //! inotify watches what a path pointed to when it was added. So the replacement of a folder or of a link is seen only by
-//! watching the directory that *holds* it, for that name alone: the directory may be `/etc` or `/tmp`, where much happens.
+//! watching the directory that *holds* it, for that name alone: that directory may be `/etc` or `/tmp`, with many events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};

@@ -34,7 +34,7 @@ impl Default for Options {
     }
 }
 
-/// Why nothing is watched. At the start there is no last good set, so everything is fatal.
+/// Why watching did not start. There is no last good set yet, so every error is fatal.
 #[derive(Debug, Error)]
 pub enum StartError<E> {
     /// The set cannot be read.
@@ -57,7 +57,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Loads the set once, here and now, and then watches it.
+    /// Loads the set once in the caller's thread, and then watches it.
     ///
     /// `loader` gets every set whose content is new, whole. It validates, swaps, and returns a short summary; or it refuses
     /// and changes nothing. It runs in the watcher's thread and must not wait for the watcher.
@@ -81,7 +81,7 @@ impl Watcher {
 
         let mut origins = Origins::default();
         origins.update(&files, read);
-        let mut reconciler = Reconciler::new(set.files_may_go());
+        let mut reconciler = Reconciler::new(set.allows_removal());
         reconciler.accepted(files, Instant::now());
         let status = ReloadStatus { generation: 1, loaded_at: SystemTime::now(), summary, problem: None, problems: 0 };
         let monitor = Monitor::new(status, Arc::clone(&inbox));
@@ -103,7 +103,7 @@ impl Watcher {
         Ok(Self { monitor, inbox, thread: Some(thread.map_err(StartError::Thread)?) })
     }
 
-    /// A handle that reads the status and asks for reloads.
+    /// A handle that reads the status and requests reloads.
     #[must_use]
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()

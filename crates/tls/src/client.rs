@@ -54,7 +54,7 @@ where
     let (mut stream, peer) = connect_corked(io, credentials, expected, sni).await?;
     match stream.flush().await {
         Ok(()) => Ok((stream, peer)),
-        Err(error) => Err(HandshakeError::of_socket(error)),
+        Err(error) => Err(HandshakeError::from_io(error)),
     }
 }
 

@@ -6,7 +6,7 @@ use portcullis_identity::leaf::Relaxed;
 use portcullis_identity::{ExpectedIds, SpiffeId};
 use rustls::{AlertDescription, CommonState, Error, PeerIncompatible, ProtocolVersion};
 
-use crate::verifier::{PeerVerifier, Refusal};
+use crate::verifier::{PeerRejection, PeerVerifier};
 use crate::verify::{PathSummary, Verified, VerifyError};
 
 /// The peer of an established connection, as it was verified in the handshake.
@@ -18,7 +18,7 @@ pub struct PeerInfo {
     pub not_after_unix: i64,
     /// What its chain depends on, for [`Credentials::still_trusts`](crate::Credentials::still_trusts).
     pub path: PathSummary,
-    /// Which relaxations its certificate needed; to be counted.
+    /// Which relaxations its certificate needed. The caller counts them.
     pub relaxed: Relaxed,
     /// `TLSv1.3` or `TLSv1.2`.
     pub tls_version: &'static str,
@@ -105,7 +105,7 @@ pub enum HandshakeFault {
     Expired,
     /// Its chain, or our root for it, is not valid yet.
     NotYetValid,
-    /// Its certificate is refused for what it is.
+    /// Its certificate is no valid SVID, or it did not prove that it holds the key.
     BadCertificate,
     /// Its trust domain is not trusted, or its CA is that of another domain.
     TdMismatch,
@@ -199,7 +199,7 @@ impl HandshakeError {
     }
 
     /// Classifies an error of the socket.
-    pub(crate) fn of_socket(error: io::Error) -> Self {
+    pub(crate) fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::PeerClosed,
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
@@ -209,16 +209,16 @@ impl HandshakeError {
         }
     }
 
-    /// Combines the IO error and the result of the verifier into the reason.
+    /// Finds the cause in the IO error and in the result of the verifier, which knows more than the alert.
     pub(crate) fn new(error: io::Error, verifier: &PeerVerifier) -> Self {
         let Some(tls) = tls_error(&error) else {
-            return Self::of_socket(error);
+            return Self::from_io(error);
         };
         match (tls, verifier.outcome()) {
             (Error::NoCertificatesPresented, _) => Self::Peer(VerifyError::NoCertificate),
             (Error::AlertReceived(alert), _) => Self::PeerAlert(*alert),
-            (Error::InvalidCertificate(_), Some(Err(Refusal::Verify(error)))) => Self::Peer(error.clone()),
-            (Error::InvalidCertificate(_), Some(Err(Refusal::Identity { presented, expected }))) => {
+            (Error::InvalidCertificate(_), Some(Err(PeerRejection::Chain(error)))) => Self::Peer(error.clone()),
+            (Error::InvalidCertificate(_), Some(Err(PeerRejection::Identity { presented, expected }))) => {
                 Self::IdMismatch { presented: presented.clone(), expected: expected.clone() }
             }
             // The chain was accepted, so the signature over the handshake is wrong.

@@ -1,7 +1,7 @@
 //! Buffers that all connections of a thread use in turns, for the time of one call.
 //!
-//! What a connection has to keep, it copies out; so an idle one keeps nothing. The buffers are not cleared between uses:
-//! whoever borrows them reads only what it has written.
+//! A connection copies out what it has to keep, so an idle one keeps nothing. The buffers are not cleared between uses: the
+//! borrower reads only what it has written.
 
 use std::cell::Cell;
 use std::mem::take;
@@ -22,8 +22,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn lend() -> Self {
-        // `try_with` fails while the thread is being torn down; new ones serve as well then, and for whoever needs a
-        // second pair meanwhile.
+        // New buffers are allocated while the thread is being torn down (`try_with` fails), and if the pair is in use.
         let free = FREE.try_with(Cell::take).ok().flatten();
         let (incoming, outgoing) = free.unwrap_or_else(|| (vec![0; BATCH_LEN], SendBuffer::default()));
         Self { incoming, outgoing }

@@ -1,4 +1,4 @@
-//! An established connection, behind a small seam so that its insides can be made faster or smaller later.
+//! A TLS connection as an async stream over any IO; the cryptography is in [`Session`].
 
 use std::fmt;
 use std::future::poll_fn;
@@ -23,29 +23,30 @@ const OVERHEAD: usize = BATCH_LEN - BATCH_PLAINTEXT_LEN;
 /// A message of the handshake has to be there as a whole, so this bounds its length: four records of the largest size.
 const MAX_HANDSHAKE: usize = 4 * MAX_RECORD;
 
-/// One encrypted connection.
+/// One TLS connection.
 ///
 /// Reading gives `Ok(0)` after the peer's close_notify only. When the peer's bytes end without it, reading first gives all
-/// that came, and then `UnexpectedEof`, so that a cut connection cannot pass for a finished one. `poll_shutdown` sends
+/// that was received, and then `UnexpectedEof`, so that a truncated stream is never taken for a complete one. `poll_shutdown` sends
 /// close_notify and ends the direction; the other one stays open. A write may keep what the connection does not take at
 /// once; it is sent before anything is written again, or by a flush.
 ///
-/// While nothing is on its way, it holds no buffer. It is a pointer, since it is handed through several futures, and each
-/// of them would keep room for it.
+/// While no data is in flight, it holds no buffer. It is boxed, since it moves through several futures, and each would
+/// reserve space for it.
 pub struct Stream<IO>(Box<Inner<IO>>);
 
 struct Inner<IO> {
     io: IO,
     session: Session,
-    /// What came and cannot be processed before more comes: a part of a record, or of a message in the handshake.
+    /// Received bytes of an incomplete record, or of an incomplete message of the handshake.
     incoming: Vec<u8>,
     received: Pending,
     to_send: Unsent,
-    /// Nothing of `to_send` has been offered to the connection: it can go with what comes next.
+    /// `to_send` holds a client's last flight of the handshake, of which nothing was written yet: it may go out with the first
+    /// application data.
     fresh: bool,
-    /// The peer's close_notify came.
+    /// The peer's close_notify was received.
     peer_closed: bool,
-    /// The peer's bytes have ended, with or without it.
+    /// The peer's FIN was received, with or without close_notify.
     ended: bool,
     /// Our own close_notify was written.
     closed: bool,
@@ -53,7 +54,7 @@ struct Inner<IO> {
     failed: Option<Error>,
 }
 
-/// Bytes that wait for somebody to take them. Empty, it holds no memory.
+/// Bytes that are consumed from the front. It holds no memory while it is empty.
 #[derive(Default)]
 struct Pending {
     bytes: Vec<u8>,
@@ -85,7 +86,7 @@ pub enum StreamFault {
     /// The peer sent an alert. On the client's side of TLS 1.3 this is how a server refuses our certificate: after what was
     /// for us the end of the handshake.
     PeerAlert(AlertDescription),
-    /// A record does not authenticate: it was changed, replayed or reordered on the way.
+    /// A record does not authenticate: it was changed, replayed or reordered in transit.
     BadRecord,
     /// The peer broke the protocol.
     Protocol,
@@ -96,7 +97,7 @@ pub enum StreamFault {
 }
 
 impl StreamFault {
-    /// Finds out what an error of [`Stream`] means.
+    /// Classifies an error of [`Stream`].
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match (tls_error(error), error.kind()) {
@@ -156,13 +157,13 @@ impl<IO> Stream<IO> {
         }))
     }
 
-    /// What the handshake agreed on; not known any more behind [`Stream::established`].
+    /// What the handshake negotiated; `None` after [`Stream::established`] has replaced rustls.
     pub(crate) fn state(&self) -> Option<&CommonState> {
         self.0.session.state()
     }
 
-    /// What broke TLS on this stream, if anything did. It stays broken, so this can be asked after the stream has failed, also
-    /// where the error that came first was one of the socket.
+    /// The TLS failure of this stream, if there is one. It is kept, so it can be read after the stream has failed, even if the
+    /// first error was one of the socket.
     #[must_use]
     pub fn fault(&self) -> Option<StreamFault> {
         self.0.failed.as_ref().map(StreamFault::of_tls)
@@ -179,7 +180,7 @@ impl<IO> Stream<IO> {
         &self.0.io
     }
 
-    /// The connection underneath. Reading or writing it directly breaks the stream; it is for giving up, as by a reset.
+    /// The connection underneath. Reading or writing it directly breaks the stream; use it to reset the connection.
     pub fn get_mut(&mut self) -> &mut IO {
         &mut self.0.io
     }
@@ -192,8 +193,8 @@ impl<IO> fmt::Debug for Stream<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
-    /// Sends what was kept of earlier writes, and is ready when nothing of it is left: what is written next is then offered to
-    /// the connection at once. A client's last words in the handshake, which go with what is written next, count as sent.
+    /// Sends what earlier writes have left, and is ready when nothing of it is left: the next write is then offered to the
+    /// connection at once. A client's last flight of the handshake, which goes with the next write, counts as sent.
     ///
     /// # Errors
     /// As a write.
@@ -201,10 +202,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
         if self.0.fresh { Poll::Ready(Ok(())) } else { self.0.poll_send(cx) }
     }
 
-    /// Runs the handshake to its end. A client's last words in it are kept, to go with the first bytes that are written; the
-    /// first read or flush sends them too. After an error the alert has been written, as far as the connection took it.
+    /// Runs the handshake to its end. A client's last flight is kept, to be sent together with the first data; the first read or
+    /// flush sends it too. After an error the alert has been written, as far as the connection accepted it.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
-        // The client speaks first: what it says comes out of nothing.
+        // Produces the ClientHello. A server has nothing to process yet.
         self.0.process(&mut [], None);
         poll_fn(|cx| self.0.poll_handshake(cx)).await
     }
@@ -246,7 +247,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         }
     }
 
-    /// What broke TLS earlier.
+    /// Returns an earlier TLS failure.
     fn check(&self) -> io::Result<()> {
         match &self.failed {
             Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
@@ -254,15 +255,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         }
     }
 
-    /// Reads once from the connection and processes what came. A failure of TLS is noted, not returned, so that what came
-    /// before it can be delivered first.
+    /// Reads once from the connection and processes the bytes. A TLS failure is stored, not returned, so that data received
+    /// before it is delivered first.
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: Option<&mut ReadBuf<'_>>) -> Poll<io::Result<()>> {
         let mut scratch = Scratch::lend();
         let held = self.incoming.len();
         let most = if self.session.is_handshaking() {
             MAX_HANDSHAKE
         } else {
-            // What is in it then fits into the reader's buffer: nothing has to be kept, or is left for a small write of its own.
+            // The plaintext of so many bytes fits into the reader's buffer. A remainder would have to be kept, and would become a
+            // small write of its own.
             let wanted = into.as_ref().map_or(BATCH_LEN, |into| into.remaining() + OVERHEAD);
             wanted.clamp(MAX_RECORD, BATCH_LEN)
         };
@@ -284,7 +286,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         }
         let (empty, handshaking) = (self.to_send.is_empty(), self.session.is_handshaking());
         self.process(bytes, into);
-        // A client's last words in the handshake. Most often there are bytes of the app to go with them.
+        // A client's last flight of the handshake. Usually the app's first data can go with it.
         let done = handshaking && !self.session.is_handshaking() && self.failed.is_none();
         self.fresh = empty && done && self.session.is_client() && !self.to_send.is_empty();
         if self.fresh {
@@ -296,33 +298,33 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Processes everything that has come and was not done with.
+    /// Processes received bytes, and keeps those of an incomplete record or message.
     fn process(&mut self, bytes: &mut [u8], into: Option<&mut ReadBuf<'_>>) {
         let mut output = Output::new(SendBuffer::default(), into);
         let (done, result) = self.session.read(bytes, &mut output);
         let rest = bytes.get(done..).unwrap_or_default();
         let to_send = self.absorb(output);
-        // What comes behind close_notify is nobody's.
+        // Bytes after close_notify are discarded.
         self.incoming = if self.peer_closed { Vec::new() } else { rest.to_vec() };
         self.to_send.add(to_send.as_slice());
         self.failed = result.err();
     }
 
-    /// Keeps what came out, but for what is to be sent, which is returned.
+    /// Stores the received data and returns what is to be sent.
     fn absorb(&mut self, output: Output<'_, '_>) -> SendBuffer {
         self.received.add(&output.received.rest);
         self.peer_closed |= output.peer_closed;
         output.to_send
     }
 
-    /// Keeps what came out of writing: `done` bytes of what came are done with.
+    /// After a write: removes the `done` bytes of `incoming` that it consumed, and stores its failure.
     fn note(&mut self, done: usize, result: Result<(), Error>) -> io::Result<()> {
         self.incoming.drain(..done.min(self.incoming.len()));
         self.failed = result.err();
         self.check()
     }
 
-    /// After a failure: an alert about it may still be here, if it could not be sent at once.
+    /// After a failure: sends the alert, if it is still queued.
     fn try_last_words(&mut self, cx: &mut Context<'_>) {
         if self.failed.is_some() {
             let _tried = self.poll_send(cx);
@@ -379,7 +381,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             if inner.fresh {
-                // The peer may wait for it. If it cannot be sent, what the peer has said about that is to be read.
+                // The peer may wait for it. If it cannot be sent, the peer's alert is to be read first.
                 let _tried = inner.poll_send(cx);
             }
             ready!(inner.poll_receive(cx, Some(&mut *buf)))?;
@@ -435,7 +437,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         }
         ready!(inner.poll_send(cx))?;
         match ready!(Pin::new(&mut inner.io).poll_shutdown(cx)) {
-            // It is gone already, which is as good.
+            // The connection is closed already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             result => Poll::Ready(result),
         }

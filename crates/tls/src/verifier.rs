@@ -1,7 +1,7 @@
 //! The certificate verifiers for rustls, one instance per connection.
 //!
 //! An instance stores its result. So the identity of a connection is the one that was verified in its own handshake, from the same
-//! bytes, and a refusal keeps its reason, of which rustls' error could carry only a part.
+//! bytes, and a rejection keeps its cause, of which rustls' error could carry only a part.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,9 +17,9 @@ use crate::verify::{Verified, VerifyError};
 
 /// Why a peer's certificate was not accepted.
 #[derive(Clone, Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum PeerRejection {
     /// The chain is not accepted.
-    Verify(VerifyError),
+    Chain(VerifyError),
     /// The chain is accepted, but for another identity than expected.
     Identity { presented: SpiffeId, expected: ExpectedIds },
 }
@@ -38,7 +38,7 @@ pub(crate) enum Expect {
 pub(crate) struct PeerVerifier {
     credentials: Arc<Credentials>,
     expect: Expect,
-    outcome: OnceLock<Result<Verified, Refusal>>,
+    outcome: OnceLock<Result<Verified, PeerRejection>>,
 }
 
 impl PeerVerifier {
@@ -47,7 +47,7 @@ impl PeerVerifier {
     }
 
     /// The result, if the handshake got that far.
-    pub(crate) fn outcome(&self) -> Option<&Result<Verified, Refusal>> {
+    pub(crate) fn outcome(&self) -> Option<&Result<Verified, PeerRejection>> {
         self.outcome.get()
     }
 
@@ -64,34 +64,34 @@ impl PeerVerifier {
         let outcome = self
             .credentials
             .verify_peer(end_entity, intermediates, role, now)
-            .map_err(Refusal::Verify)
+            .map_err(PeerRejection::Chain)
             .and_then(|verified| self.check_identity(verified));
         let result = match &outcome {
             Ok(_) => Ok(()),
-            Err(refusal) => Err(Error::InvalidCertificate(refusal.as_alert())),
+            Err(rejection) => Err(Error::InvalidCertificate(rejection.as_alert())),
         };
         // Called once per handshake. If it were called again, the stored identity would not be the verified one.
         self.outcome.set(outcome).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
         result
     }
 
-    fn check_identity(&self, verified: Verified) -> Result<Verified, Refusal> {
+    fn check_identity(&self, verified: Verified) -> Result<Verified, PeerRejection> {
         match &self.expect {
             Expect::OneOf(expected) if !expected.contains(&verified.leaf.id) => {
-                Err(Refusal::Identity { presented: verified.leaf.id, expected: expected.clone() })
+                Err(PeerRejection::Identity { presented: verified.leaf.id, expected: expected.clone() })
             }
             Expect::OneOf(_) | Expect::AnyWorkload => Ok(verified),
         }
     }
 }
 
-impl Refusal {
+impl PeerRejection {
     /// The error whose alert informs the peer without disclosing details.
     fn as_alert(&self) -> CertificateError {
         let error = match self {
             // access_denied
             Self::Identity { .. } => return CertificateError::ApplicationVerificationFailure,
-            Self::Verify(error) => error,
+            Self::Chain(error) => error,
         };
         match error {
             // certificate_expired

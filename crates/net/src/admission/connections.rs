@@ -7,10 +7,11 @@ use tokio::task::yield_now;
 
 use super::EvictingSlots;
 
-/// How many turns of the other tasks a connection over the limit waits for the one that was evicted for it.
+/// How often a connection over the limit yields to other tasks, so that the evicted one can release its permit.
 const EVICTION_TURNS: usize = 3;
 
-/// A limit on connections. Those that are undecided hold one of its slots as well, and make room for newcomers.
+/// A limit on connections. One that is undecided (not authorised yet) also holds an evictable slot; at the limit it is closed
+/// for a newcomer.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     permits: Arc<Semaphore>,
@@ -22,7 +23,7 @@ pub struct ConnectionLimit {
 pub struct ConnectionPermit(#[expect(dead_code, reason = "released when it is dropped")] OwnedSemaphorePermit);
 
 impl ConnectionLimit {
-    /// At most `connections` in all, and `undecided` of them that nothing is known of yet.
+    /// At most `connections` in all, at most `undecided` of which are not authorised yet.
     #[must_use]
     pub fn new(connections: usize, undecided: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(connections)), undecided: EvictingSlots::new(undecided) }
@@ -34,14 +35,13 @@ impl ConnectionLimit {
         &self.undecided
     }
 
-    /// A permit for one more connection. At the limit the oldest connection that has not sent anything conclusive is evicted
-    /// for it. `None` if there is none to evict: then the new connection is to be refused at once, since a client that waits
-    /// in the backlog learns nothing.
+    /// A permit for one more connection. At the limit the oldest connection without progress is evicted for it. `None` if
+    /// there is none: then the new connection is to be refused at once, since a client in the backlog would get no answer.
     pub async fn acquire(&self) -> Option<ConnectionPermit> {
         if let Some(permit) = self.try_acquire() {
             return Some(permit);
         }
-        self.undecided.evict_idle();
+        self.undecided.evict_without_progress();
         for _ in 0..EVICTION_TURNS {
             yield_now().await;
             if let Some(permit) = self.try_acquire() {

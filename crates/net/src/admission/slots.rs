@@ -72,7 +72,7 @@ impl EvictingSlots {
     }
 
     /// Evicts the oldest connection without progress, if there is one.
-    pub fn evict_idle(&self) {
+    pub fn evict_without_progress(&self) {
         let mut table = self.lock();
         if !table.without_progress.is_empty() {
             table.evict_one(None);
@@ -80,7 +80,7 @@ impl EvictingSlots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // No code in here panics with the lock held. A table that a bug left behind is still a table.
+        // No code in here panics with the lock held. After a bug, admission with a wrong count is better than none.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,9 +95,9 @@ impl Table {
     /// Evicts the oldest without progress, or else the oldest; of one source if one is given.
     fn evict_one(&mut self, of: Option<ClientSource>) {
         let matches = |source: &ClientSource| of.is_none_or(|of| of == *source);
-        let idle = self.without_progress.iter().find(|(_, source)| matches(source)).map(|(sequence, _)| *sequence);
+        let stalled = self.without_progress.iter().find(|(_, source)| matches(source)).map(|(sequence, _)| *sequence);
         let oldest = || self.entries.iter().find(|(_, entry)| matches(&entry.source)).map(|(sequence, _)| *sequence);
-        if let Some(entry) = idle.or_else(oldest).and_then(|sequence| self.remove(sequence)) {
+        if let Some(entry) = stalled.or_else(oldest).and_then(|sequence| self.remove(sequence)) {
             entry.evicted.notify_one();
         }
     }
@@ -121,7 +121,7 @@ impl Slot {
         self.slots.lock().without_progress.remove(&self.sequence);
     }
 
-    /// Waits until the slot is evicted. The connection is to be closed then.
+    /// Waits until the slot is evicted. The caller then closes the connection.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }

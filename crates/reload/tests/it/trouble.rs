@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{IN_TIME, Watched, rename_into_place, watch, watch_folder, write};
-use portcullis_reload::{FileSet, GONE_FOR, MAX_FILE_BYTES, StartError};
+use portcullis_reload::{FileSet, MAX_FILE_BYTES, REMOVAL_DELAY, StartError};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Longer than every retry and every hold.
@@ -149,14 +149,14 @@ fn a_deleted_file_goes_out_of_force_after_a_second_and_not_before() {
     fs::remove_file(dir.path().join("b.yaml")).unwrap();
     write(&dir.path().join("a.yaml"), "A");
     let took = watched.expect("A|b", begin, Duration::from_secs(1));
-    assert!(took < GONE_FOR, "other changes do not wait: {took:?}");
+    assert!(took < REMOVAL_DELAY, "other changes do not wait: {took:?}");
     let took = watched.expect("A", begin, IN_TIME);
-    assert!(took >= GONE_FOR, "{took:?}");
+    assert!(took >= REMOVAL_DELAY, "{took:?}");
 
     let begin = Instant::now();
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
     let took = watched.expect("", begin, IN_TIME);
-    assert!(took >= GONE_FOR, "even the last one: {took:?}");
+    assert!(took >= REMOVAL_DELAY, "even the last one: {took:?}");
     watched.expect_no_problem();
 }
 

@@ -91,8 +91,8 @@ fn evicting_the_idle_spares_those_with_progress() {
     let slots = EvictingSlots::new(4);
     let held: Vec<Slot> = (0..2).map(|n| slots.acquire(source(n))).collect();
     held[0].made_progress();
-    slots.evict_idle();
-    slots.evict_idle();
+    slots.evict_without_progress();
+    slots.evict_without_progress();
     assert_eq!(evicted(&held), [false, true]);
 }
 
