@@ -120,7 +120,7 @@ impl<P: Eq + Hash> Drop for Entry<P> {
 }
 
 impl Usage {
-    /// Without a limit, and with nobody else in it.
+    /// Without a limit, and with no other user.
     #[must_use]
     pub fn unlimited() -> Self {
         let total = Total { limit: usize::MAX, used: AtomicUsize::new(0), limited: AtomicUsize::new(0) };

@@ -1,7 +1,7 @@
 //! Buffers, lent while bytes move and given back when none do.
 //!
 //! Each thread keeps a few free buffers of its own, so that lending takes no lock and what is lent is warm in that core's
-//! cache. Buffers are never cleared between uses: whoever borrows one reads only what it has written.
+//! cache. Buffers are never cleared between uses: the borrower reads only what it has written.
 //!
 //! A buffer is an anonymous memory map of its own. With the allocator's memory, what a burst of stalled connections has
 //! taken would stay with the process: glibc raises its threshold for maps with the first one that is freed, and returns

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::id::SpiffeId;
 
-/// A set of accepted identities that is never empty, so that no expectation cannot come to mean any identity.
+/// A set of accepted identities. Never empty, so that a missing expectation cannot be taken for "any identity".
 #[derive(Clone, Eq, PartialEq)]
 pub struct ExpectedIds(Arc<BTreeSet<SpiffeId>>);
 

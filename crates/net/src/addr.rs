@@ -91,11 +91,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_addresses_are_told_from_others() {
+    fn own_addresses_are_distinguished_from_others() {
         for own in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
             assert!(is_own_address(SocketAddr::new(own.parse().unwrap(), 80)).unwrap(), "{own}");
         }
-        // Reserved for documentation: nobody has them.
+        // Reserved for documentation: no host has them.
         for other in ["192.0.2.77", "2001:db8::77"] {
             assert!(!is_own_address(SocketAddr::new(other.parse().unwrap(), 80)).unwrap(), "{other}");
         }

@@ -1,7 +1,7 @@
 //! Forwarding bytes between two streams until both directions have ended, or something ends them.
 //!
 //! What is guaranteed, and tested:
-//! - Bytes arrive in order and complete, or the receiver is told by a reset that they are not. An end that was not clean
+//! - Bytes arrive in order and complete, or the receiver gets a reset. An end that was not clean
 //!   (a reset, TLS cut off without its close_notify, an error, a timeout) is never passed on as a clean one.
 //! - Half-close works both ways: the end of one direction is passed on after its last byte, and the other direction goes
 //!   on, as long as bytes move in it.
@@ -36,9 +36,9 @@ const MAX_DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// The two ends of a forwarded connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Side {
-    /// Whoever dialled us.
+    /// The side that dialled us.
     Downstream,
-    /// Whom we dialled.
+    /// The side that we dialled.
     Upstream,
 }
 
@@ -65,11 +65,11 @@ impl Side {
 /// What was being done when something failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum IoOperation {
-    /// Taking bytes from the side.
+    /// Reading from the side.
     Read,
-    /// Giving it bytes.
+    /// Writing to it.
     Write,
-    /// Telling it that no more will come.
+    /// Ending our direction to it.
     Shutdown,
 }
 
@@ -117,12 +117,12 @@ pub enum CopyEnd {
     HalfCloseTimeout,
     /// One side reset its connection, or closed it while there was still something to be sent to it.
     Reset {
-        /// Who did.
+        /// The side that did.
         by: Side,
     },
     /// One side's bytes were cut off: the stream knows that more was to come (TLS without close_notify).
     Truncated {
-        /// Whose.
+        /// The side whose bytes were cut off.
         by: Side,
     },
     /// Anything else.
@@ -156,10 +156,10 @@ impl CopyEnd {
 pub enum FlowEnd {
     /// Not at all, when the copy ended.
     Open,
-    /// Cleanly, and the other side has been told.
+    /// Cleanly, and the end was passed on.
     Finished,
-    /// Without the ending that the stream asks for, but after our own direction to that side had ended: nothing that it
-    /// could have been waiting to say was asked for any more. The other side has been told of a clean end.
+    /// Truncated (TLS without close_notify), but after our own direction to that side had ended, when it could no longer answer
+    /// anything. Passed on as a clean end.
     TruncatedAfterClose,
 }
 

@@ -21,7 +21,7 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Makes the close that comes when the stream is dropped a reset (`SO_LINGER` of zero).
     ///
     /// # Errors
-    /// If the socket below takes no options any more; it is closed then.
+    /// If the socket accepts no more options, which means that it is closed.
     fn reset_on_close(&self) -> io::Result<()>;
 
     /// Whether everything that was written and flushed is on the wire, so that a reset would not discard it.
@@ -48,12 +48,12 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
         0
     }
 
-    /// From now on the kernel may keep what is written until it is told of the end, to send both together. A stream without a
-    /// kernel behind it has nothing to keep.
+    /// From now on the kernel may hold back small writes, to send them together with the FIN. A stream without a socket does
+    /// nothing.
     fn cork(&self) {}
 
-    /// The next that is done is to shut down, and what that writes (close_notify, for one) may go with the FIN. Nothing to be
-    /// done for a stream that writes nothing then.
+    /// Called right before `shutdown`, so that what it writes (such as close_notify) may go with the FIN. A stream whose shutdown
+    /// writes nothing does nothing.
     fn before_shutdown(&self) {}
 }
 

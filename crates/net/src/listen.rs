@@ -2,8 +2,8 @@
 //!
 //! The sockets share the address by `SO_REUSEPORT`, so the kernel spreads connections over the workers without a lock.
 //! That option has a trap: a second proxy, started by mistake with the same configuration, would join the group and
-//! silently take half of the connections. So the first socket is bound without it, which fails if anybody listens there,
-//! and gets the option only afterwards; it is never let go of in between, so nobody can slip in.
+//! silently take half of the connections. So the first socket is bound without it, which fails if the address is in use,
+//! and gets the option only afterwards. It stays bound in between, so no other process can take the address.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

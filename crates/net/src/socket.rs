@@ -22,10 +22,10 @@ pub const KEEPALIVE_PROBES: u32 = 5;
 /// waits there is memory.
 pub const UNSENT: u32 = 128 * 1024;
 
-/// For a connected socket, or for a listening one, whose connections are born with its options: six calls less for each.
+/// For a connected socket, or for a listening one, whose connections inherit its options: six system calls fewer for each.
 ///
 /// Switches Nagle's algorithm off (we forward what we get, at once) and keepalive on (a peer that vanished must not hold
-/// descriptors for ever), bounds what waits unsent, and spares loopback the pacing.
+/// descriptors for ever), bounds unsent bytes, and switches pacing off on loopback.
 ///
 /// # Errors
 /// If the socket is in no state to take options.
@@ -56,7 +56,7 @@ pub fn disable_pacing(socket: &impl AsFd) {
     }
 }
 
-/// Whether the system paces where nobody says otherwise, as the first socket tells that is asked.
+/// Whether the default congestion control of the system paces. Read once, from the first socket.
 fn is_paced(socket: &impl AsFd) -> bool {
     static PACED: OnceLock<bool> = OnceLock::new();
     *PACED.get_or_init(|| sockopt::tcp_congestion(socket).is_ok_and(|name| name.starts_with("bbr")))
@@ -72,27 +72,27 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 
 /// Lets the kernel keep a small segment, for 200 ms at most, until more or the end comes.
 pub(crate) fn cork(stream: &TcpStream) {
-    // Where it cannot be, the end takes one segment more.
+    // Without it the FIN takes a segment of its own.
     let _uncorked = SockRef::from(stream).set_tcp_cork(true);
 }
 
-/// A second handle to a connection, for whoever may have to reset it while it is in somebody else's hands. It is a descriptor
-/// of its own, and as long as it lives the connection is not closed.
+/// A second handle to a connection, to reset it while another task owns the stream. It is a descriptor of its own: as long as
+/// it is open, the connection is not closed.
 #[derive(Debug)]
 pub struct SecondHandle(OwnedFd);
 
 impl SecondHandle {
-    /// Takes one.
+    /// Duplicates the descriptor of `stream`.
     ///
     /// # Errors
-    /// If there is no descriptor left.
+    /// If the process has no descriptor left.
     pub fn of(stream: &TcpStream) -> io::Result<Self> {
         stream.as_fd().try_clone_to_owned().map(Self)
     }
 
     /// Closes it, which resets the connection if the other handle is closed already.
     pub fn reset(self) {
-        // A socket that takes no options any more is closed, which is what was wanted.
+        // A socket that accepts no more options is closed already.
         let _closed = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 }

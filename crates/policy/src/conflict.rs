@@ -15,7 +15,7 @@ use crate::workload::MeshSettings;
 const CONFLICT: &str = "policy-conflict";
 
 /// Conflicts that hold for every workload: policies of one namespace with equal selectors. One of them applies and
-/// the others never do. Linear but for the look-up of a group.
+/// the others never do. One pass, with a look-up of the group for each.
 pub(crate) fn in_set(policies: &[PeerAuthentication]) -> Vec<Diagnostic> {
     let mut winners: HashMap<(&str, &BTreeMap<String, String>), &PeerAuthentication> = HashMap::new();
     for policy in policies {

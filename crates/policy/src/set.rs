@@ -4,7 +4,7 @@ use portcullis_istio::MeshConfig;
 
 use crate::resource::PeerAuthentication;
 
-/// Every PeerAuthentication of a mesh, in any order, and what its IstioOperators say of certificates.
+/// Every PeerAuthentication of a mesh, in any order, and the certificate settings of its IstioOperators.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicySet {
     pub(crate) policies: Vec<PeerAuthentication>,
@@ -18,7 +18,7 @@ impl PolicySet {
         &self.policies
     }
 
-    /// What IstioOperator documents say.
+    /// The certificate settings of IstioOperator documents.
     #[must_use]
     pub const fn mesh(&self) -> &MeshConfig {
         &self.mesh

@@ -16,7 +16,7 @@ pub struct Source {
     pub text: Vec<u8>,
 }
 
-/// One file, parsed: its resources and all problems that do not depend on other files. Costly to make, cheap to put into a set.
+/// One file, parsed: its resources and all problems that do not depend on other files. Parsing is costly, adding it to a set is cheap.
 #[derive(Clone, Debug)]
 pub struct ParsedSource {
     pub(crate) file: String,

@@ -17,7 +17,7 @@ use portcullis_tls::{HandshakeError, StreamFault, Unavailable};
 pub use context::{CONTEXT_HINTS, ContextHint};
 pub use table::Reason;
 
-/// The forced end of the shutdown, for a connection that was not let through yet.
+/// The forced end of the shutdown, for a connection that was not admitted yet.
 pub(crate) fn forced_before_admission() -> Ending {
     Ending { decision: Decision::Deny, ..Ending::new(Reason::DrainForced, None) }
 }

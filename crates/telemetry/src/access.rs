@@ -1,4 +1,4 @@
-//! The access log: one line for each connection, in the words of whichever proxy its reader is used to.
+//! The access log: one line for each connection, in the format of ztunnel or Envoy.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
     }
 }
 
-/// Whether there are more refusals than are logged. What was let through is always told.
+/// Whether the line is over the rate limit for refusals. Admitted connections are always logged.
 fn is_rate_limited(record: &ConnRecord, ending: &Ending, admitted: bool) -> bool {
     !admitted && ending.decision == Decision::Deny && !record.metrics.rate_limit.admits(ending.reason, Instant::now())
 }
@@ -90,8 +90,8 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
     }
 }
 
-/// Text that a peer had a hand in, without what moves a cursor or turns the direction of writing. The formats escape line
-/// breaks and quotes by themselves, but JSON lets pass what only terminals act on.
+/// Escapes control characters and bidirectional marks in text that a peer may have chosen. The formats escape line breaks and
+/// quotes themselves, but JSON leaves characters that only terminals interpret.
 fn printable(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(acts) {

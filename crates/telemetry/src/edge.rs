@@ -1,4 +1,4 @@
-//! The counters of one edge of the graph: what Istio's TCP metrics say of one pair of workloads.
+//! The counters of one edge of the service graph: Istio's TCP metrics for one pair of workloads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

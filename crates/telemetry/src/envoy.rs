@@ -51,7 +51,7 @@ impl Line {
         let outcome = outcome(record.direction, record.mode, ending, admitted);
         let (upstream_host, downstream_local) = match record.direction {
             Direction::Inbound => (record.app.as_deref().copied(), record.dst_addr),
-            // What was dialled; which of our own addresses the app has used, nobody asks.
+            // What was dialled. Which of the local addresses the app used is not recorded.
             Direction::Outbound => (record.dst_addr, None),
         };
         Self {

@@ -6,7 +6,7 @@ use prometheus::IntGauge;
 
 use crate::CounterFamily;
 
-/// What is told by `portcullis_identity_*`. Totals are counted by the source, and taken over at each scrape.
+/// The metrics `portcullis_identity_*`. The source counts the totals; each scrape copies them.
 #[derive(Clone)]
 pub struct IdentityMetrics {
     pub(crate) renewals: CounterFamily,
@@ -17,17 +17,17 @@ pub struct IdentityMetrics {
 impl IdentityMetrics {
     /// Certificates that were put in force, attempts that brought none by reason, and how many of those in a row.
     pub fn renewals(&self, renewed: u64, failures: &BTreeMap<&'static str, u64>, consecutive: u32) {
-        take_over(&self.renewals, renewed, failures);
+        copy_totals(&self.renewals, renewed, failures);
         self.consecutive.set(consecutive.into());
     }
 
     /// Answers with bundles, and attempts that brought none by reason.
     pub fn bundle_polls(&self, answered: u64, failures: &BTreeMap<&'static str, u64>) {
-        take_over(&self.polls, answered, failures);
+        copy_totals(&self.polls, answered, failures);
     }
 }
 
-fn take_over(family: &CounterFamily, ok: u64, failures: &BTreeMap<&'static str, u64>) {
+fn copy_totals(family: &CounterFamily, ok: u64, failures: &BTreeMap<&'static str, u64>) {
     family.with(&["ok", "-"]).raise_to(ok);
     for (reason, count) in failures {
         family.with(&["error", reason]).raise_to(*count);

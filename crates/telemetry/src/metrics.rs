@@ -29,7 +29,7 @@ pub struct Families {
     dropped_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
     pub(crate) ports: KnownPorts,
-    /// The label value of what is not there, shared.
+    /// The label value `-`, for what is absent. Shared.
     pub(crate) nothing: Arc<str>,
     pub(crate) decisions: CounterFamily,
     pub(crate) no_mtls: CounterFamily,
@@ -134,7 +134,7 @@ impl Metrics {
             rate_limit: LogRateLimit::default(),
             dropped_lines: new.family(
                 "portcullis_log_lines_dropped_total",
-                "Log lines that were dropped because nobody read them in time.",
+                "Log lines that were dropped because standard output was not read in time.",
                 &[],
             )?,
             tcp,

@@ -10,10 +10,10 @@ use portcullis_identity::SpiffeId;
 const UNKNOWN: &str = "unknown";
 /// Peers beyond the limit of [`crate::tcp`].
 const OTHER: &str = "other";
-/// Istio's revision where nobody names one.
+/// Istio's revision if none is configured.
 const LATEST: &str = "latest";
 
-/// The workload that this proxy stands beside.
+/// The workload that this sidecar serves.
 #[derive(Clone, Debug)]
 pub struct LocalWorkload {
     /// Its verified identity.
@@ -24,7 +24,7 @@ pub struct LocalWorkload {
     pub namespace: String,
     /// `workload.labels`.
     pub labels: BTreeMap<String, String>,
-    /// What others call it.
+    /// The service that clients call it by.
     pub service: Service,
 }
 
@@ -42,7 +42,7 @@ impl Service {
         Self { name: name.to_owned(), namespace: namespace.to_owned() }
     }
 
-    /// A destination that a route gave a name, but nobody a namespace.
+    /// A destination whose route has a service name without a namespace.
     #[must_use]
     pub fn without_namespace(name: &str) -> Self {
         Self::new(name, UNKNOWN)
@@ -63,11 +63,11 @@ impl Service {
 /// The authenticated peer of a connection, as metrics know it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Principal {
-    /// Nobody was authenticated.
+    /// The peer is not authenticated.
     Unknown,
-    /// This one.
+    /// A peer with a series of its own.
     Id(SpiffeId),
-    /// One of those for whom there is no room any more.
+    /// A peer beyond the limit of [`crate::tcp`].
     Other,
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::connection::{Bytes, Direction};
 use crate::edge::Edge;
 
-/// Several locks, so that workers do not wait for each other.
+/// The number of locks, so that workers rarely wait for each other.
 const SHARDS: usize = 16;
 
 /// Every admitted connection that has not ended.
@@ -63,7 +63,7 @@ impl Open {
         Self { facts, bytes, edge, started, counted: Default::default() }
     }
 
-    /// Moves what has passed since the last time to the edge. May be called from several threads at once.
+    /// Adds the bytes since the last call to the edge. May be called from several threads at once.
     pub(crate) fn flush(&self) {
         let [received, sent] = &self.counted;
         self.edge.moved(newly_moved(&self.bytes.received, received), newly_moved(&self.bytes.sent, sent));
@@ -79,7 +79,7 @@ impl Open {
     }
 }
 
-/// What `now` has more than was `counted`, which is then counted too; each byte is told to one caller only.
+/// The bytes of `now` that are not in `counted` yet. Adds them to it, so that each byte is returned to one caller only.
 fn newly_moved(now: &AtomicU64, counted: &AtomicU64) -> u64 {
     let now = now.load(Ordering::Relaxed);
     now.saturating_sub(counted.fetch_max(now, Ordering::Relaxed))

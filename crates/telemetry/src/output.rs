@@ -1,6 +1,6 @@
 //! Lines on their way to standard output, written by a thread of their own.
 //!
-//! A reader that stalls would otherwise stop the data plane, which a client could bring about by being refused often enough.
+//! Otherwise a reader that stalls would stop the data plane; a client could cause that with enough refused connections.
 //! What does not fit is dropped and counted. `tracing-appender` does the same, but at the end says on standard output that
 //! it could not write there, and waits for ever to do so.
 
@@ -13,13 +13,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes of lines that may wait for their reader. A channel with a fixed number of places would keep memory for all of them in
-/// every process.
+/// Bytes of lines that may wait for their reader. A bounded channel would reserve memory for all of them in every
+/// process.
 const MAX_WAITING: usize = 2 * 1024 * 1024;
-/// How long lines are gathered before they are written together. Woken for each line, this thread would take more time than
-/// the line itself.
+/// How long lines are collected before they are written together. Waking this thread for each line would cost more than the
+/// line itself.
 const GATHER: Duration = Duration::from_millis(2);
-/// What is written at once, at most, but for the line that exceeds it.
+/// How much is written at once; a batch ends with the line that exceeds it.
 const BATCH: usize = 64 * 1024;
 /// How long the end of the process waits for what has not been written.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ struct Counts {
     dropped: AtomicU64,
 }
 
-/// Dropped, it waits for what has not been written yet, for a second at most.
+/// Waits when it is dropped until everything is written, for a second at most.
 pub(crate) struct Flush(Output);
 
 impl Output {
@@ -73,12 +73,12 @@ impl Output {
         (Self(Some(Queue { sender, counts: Arc::clone(&counts) })), receiver, counts)
     }
 
-    /// That nobody reads it is no reason to do anything else differently.
+    /// Prints a line. A failure is ignored: serving goes on without logs.
     pub(crate) fn print(&self, line: &str) {
         let _unwritable = self.clone().write_all(line.as_bytes());
     }
 
-    /// Lines that were dropped because nobody read.
+    /// Lines that were dropped because the reader was too slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |queue| queue.counts.dropped.load(Ordering::Relaxed))

@@ -1,7 +1,7 @@
-//! Panics: each is logged with the place where it happened, and told by the record of the connection that it ended.
+//! Panics: each is logged with its location, and named in the record of the connection that it ended.
 //!
-//! A panic is a mistake of ours. It ends the connection in whose task it happened and no other, so without these it would
-//! be a line on standard error that nobody counts.
+//! A panic is a bug in Portcullis. It ends only the connection in whose task it happened, so without this it would be an
+//! uncounted line on standard error.
 
 use std::cell::RefCell;
 use std::panic::{self, PanicHookInfo};
@@ -18,14 +18,14 @@ pub fn log() {
 
 fn note(info: &PanicHookInfo<'_>) {
     let location = info.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
-    // A message that was put together may hold what a peer sent, so only one that stands in the source is logged.
+    // A formatted message may contain what a peer sent, so only literals are logged.
     let message = info.payload().downcast_ref::<&'static str>().copied();
     let thread = thread::current();
     tracing::error!(location, message, thread = thread.name(), "panic: a mistake in this program, please report it");
     let _ending = LAST.try_with(|last| last.replace(Some(location)));
 }
 
-/// Where the last panic of this thread happened. While it unwinds, that is the one that unwinds it.
+/// The location of the last panic of this thread; during unwinding, of the panic that unwinds it.
 pub(crate) fn location() -> Option<String> {
     LAST.try_with(|last| last.borrow().clone()).ok().flatten()
 }

@@ -1,6 +1,6 @@
-//! A bound on the lines that refused connections write: whoever is refused chooses how often.
+//! A rate limit on access-log lines of refused connections: otherwise a client chooses how many lines are written.
 //!
-//! Of each reason a number of lines a second is written; the rest is counted, and told in one line. Metrics count every
+//! For each reason a number of lines a second is written; the rest is counted, and reported in one line. Metrics count every
 //! connection, and at the level `debug` every line is written.
 
 use std::collections::BTreeMap;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-/// Lines a second and reason. Far above what a mistake in a configuration makes, with which each client is worth a line; at
-/// half a kilobyte each, an attacker writes less than a gigabyte a day.
+/// Lines a second and reason. Far more than a mistake in a configuration causes, where each client deserves a line; at half a
+/// kilobyte each, an attacker writes less than a gigabyte a day.
 pub(crate) const LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What was written of late, by reason. Reasons are a closed set, so this is small.
+/// What was written in the current second, by reason. Reasons are a closed set, so this is small.
 #[derive(Default)]
 pub(crate) struct LogRateLimit(Mutex<BTreeMap<&'static str, Window>>);
 
@@ -43,7 +43,7 @@ impl LogRateLimit {
         false
     }
 
-    /// One line for each reason of which lines were held back since the last call. To be called about once a second.
+    /// Logs one line for each reason with suppressed lines since the last call. To be called about once a second.
     pub(crate) fn log_suppressed(&self) {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let suppressed_by_reason: Vec<(&str, u64)> = windows
@@ -77,7 +77,7 @@ mod tests {
             || rate_limit.0.lock().unwrap().values().map(|window| window.suppressed).collect::<Vec<_>>();
         assert_eq!(suppressed_by_reason(), [30 + 50 + 30, 30]);
         rate_limit.log_suppressed();
-        assert_eq!(suppressed_by_reason(), [0, 0], "told once");
+        assert_eq!(suppressed_by_reason(), [0, 0], "reported once");
     }
 
     /// Single refusals, however long they go on.

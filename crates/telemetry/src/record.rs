@@ -17,7 +17,7 @@ use crate::open::{Open, OpenConnection};
 pub struct ConnRecord {
     /// Which side of the edge.
     pub direction: Direction,
-    /// Address of who connected.
+    /// Address of the client.
     pub src_addr: SocketAddr,
     /// Address that was dialled by the client, as far as it is known.
     pub dst_addr: Option<SocketAddr>,
@@ -38,7 +38,7 @@ pub struct ConnRecord {
     pub transport: &'static str,
     /// Inbound: why there is no verified identity although it was let through.
     pub no_mtls: Option<&'static str>,
-    /// What the handshake agreed on; set by [`ConnRecord::secured`].
+    /// What the handshake negotiated; set by [`ConnRecord::secured`].
     pub(crate) tls: Option<TlsFacts>,
     /// SNI, for the log only.
     pub sni: Option<String>,
@@ -95,11 +95,11 @@ impl ConnRecord {
         }
     }
 
-    /// The handshake is done: the peer was verified, and this was agreed on.
+    /// Records a completed handshake: the verified peer, what was negotiated, and how long it took.
     pub fn secured(&mut self, peer: SpiffeId, tls: TlsFacts, took: Duration) {
         self.transport = "mtls";
         self.peer = Some(peer);
-        // Sessions are never resumed; the label is there for whoever compares proxies.
+        // Sessions are never resumed; the label exists so that dashboards of other proxies work.
         self.metrics.tls_info.with(&[tls.version, tls.group, tls.cipher, "false"]).add(1);
         if let Some(histogram) = self.metrics.handshakes.get(self.direction as usize) {
             histogram.observe(took.as_secs_f64());
@@ -107,16 +107,16 @@ impl ConnRecord {
         self.tls = Some(tls);
     }
 
-    /// The version of TLS that the handshake agreed on.
+    /// The negotiated version of TLS.
     #[must_use]
     pub fn tls_version(&self) -> Option<&'static str> {
         self.tls.as_ref().map(|tls| tls.version)
     }
 
-    /// The connection goes on to the other side: it counts as opened, and is listed until it ends.
+    /// The connection is admitted: it counts as opened, and is listed until it ends.
     pub fn admit(&mut self) {
         if let Some(port) = self.port {
-            // Somebody accepted there, so it is a port and not a number that a client made up.
+            // The dial succeeded, so the port is real and not a number that a client made up.
             self.metrics.ports.allow(port);
         }
         let edge = self.edge();
@@ -141,7 +141,7 @@ impl ConnRecord {
         self.admitted = Some(open);
     }
 
-    /// A TLS peer left out close_notify when that did no harm any more: counted, and no reason to give.
+    /// Counts a TLS peer that omitted close_notify after both directions were done. That is not an outcome of its own.
     pub fn count_truncated_after_close(&self) {
         self.metrics.truncated_after_close.with(&[self.direction.reporter()]).add(1);
     }

@@ -5,7 +5,7 @@
 //! metrics are read. So the copy loop touches nothing shared, and a scrape is exact.
 //!
 //! Principals are chosen by peers, so the number of edges is bounded: once [`MAX_PRINCIPALS`] are known, the one that has
-//! been idle longest makes room, and where all are live, new ones are counted as `other`.
+//! been idle longest is evicted; if none is idle, new ones are counted as `other`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,13 +78,13 @@ const CROWDED_OUT: (&str, &str) = (
     "Connections of authenticated peers that are counted as `other`, because too many peers are live.",
 );
 
-/// Whether one more peer fits, after the one that has been idle for longest has made room for it if need be.
+/// Whether one more peer fits. At the limit the peer that has been idle longest is evicted.
 fn make_room(edges: &mut HashMap<EdgeKey, Arc<Edge>>) -> bool {
     let named = edges.iter().filter(|(key, _)| matches!(key.peer, Principal::Id(_)));
     if named.clone().count() < MAX_PRINCIPALS {
         return true;
     }
-    // Whoever holds an edge besides this map has a connection open.
+    // A reference besides the map's is held by an open connection.
     let idle = named.filter(|(_, edge)| Arc::strong_count(edge) == 1);
     let Some(longest) = idle.min_by_key(|(_, edge)| edge.idle_since()).map(|(key, _)| key.clone()) else {
         return false;

@@ -38,6 +38,6 @@ fn a_panic_is_logged_with_its_place_and_counted_by_its_connection() {
     assert!(metrics.open_connections().is_empty());
     let text = log.text();
     assert!(!text.contains("what a peer sent") && text.contains("as it stands in the source"), "{text}");
-    let told = |part: &str| text.lines().filter(|line| line.contains(part) && line.contains(&place)).count();
-    assert_eq!((told("panic: a mistake"), told("reason=\"panic\"")), (2, 2), "{place} in {text}");
+    let logged = |part: &str| text.lines().filter(|line| line.contains(part) && line.contains(&place)).count();
+    assert_eq!((logged("panic: a mistake"), logged("reason=\"panic\"")), (2, 2), "{place} in {text}");
 }

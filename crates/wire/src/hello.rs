@@ -150,7 +150,7 @@ impl HelloParser {
         Some(body::parse(body).map_or(Progress::Malformed, Progress::Hello))
     }
 
-    /// The message length that a whole header claims; at most [`MAX_MESSAGE`], `plausible_header` saw to that.
+    /// The message length that a whole header claims; at most [`MAX_MESSAGE`], as `plausible_header` has checked.
     fn body_length(&self) -> usize {
         self.message.iter().take(MESSAGE_HEADER).skip(1).fold(0, |length, &byte| length << 8 | usize::from(byte))
     }

@@ -1,7 +1,7 @@
 //! Walking a tree while collecting every problem.
 //!
 //! A [`Cursor`] is a node together with its path. Its accessors return `None` and report a problem when the node is not
-//! what the caller asks for, so that a reader simply goes on with the next field and a file's mistakes come out together.
+//! what the caller asks for. So the caller goes on with the next field, and all mistakes of a file are reported at once.
 
 use crate::problem::{Position, Problem, Problems, reason};
 use crate::scalar::{Scalar, ScalarKind};

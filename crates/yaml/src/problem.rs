@@ -42,7 +42,7 @@ pub mod reason {
     pub const FILE_TOO_LARGE: &str = "file-too-large";
 }
 
-/// One thing that is wrong.
+/// One mistake in a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
     /// Where it is.

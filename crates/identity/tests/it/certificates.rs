@@ -193,7 +193,7 @@ fn extensions_that_cannot_be_judged_are_refused() {
         class(&profile)
     };
     assert_eq!(extra("1.3.6.1.4.1.99999.1", true, &[5, 0]), "critical-ext");
-    assert_eq!(extra("2.5.29.31", true, &[0x30, 0]), "critical-ext", "known, but nobody acts on it");
+    assert_eq!(extra("2.5.29.31", true, &[0x30, 0]), "critical-ext", "known, but not processed");
     assert_eq!(extra("2.5.29.15", true, &[0x30, 0]), "extension", "key usage of another type");
     assert_eq!(extra("2.5.29.15", true, &[3, 2, 7, 0x80, 0]), "extension", "a byte after key usage");
     assert_eq!(extra("2.5.29.15", true, &[3, 2, 7, 0x80]), "valid");

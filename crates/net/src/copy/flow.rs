@@ -68,7 +68,7 @@ impl Unwritten {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Copying,
-    /// The reader has ended; the writer is being told.
+    /// The reader has ended; the end is being passed on to the writer.
     Ending(FlowEnd),
     Ended(FlowEnd),
     /// A failure, of this direction or the other, ended it. Nothing more is to be done.
@@ -197,7 +197,7 @@ impl Flow {
                 State::Ended(_) | State::Failed => return Poll::Ready(Ok(())),
             }
         }
-        // Whoever has to wait for a turn holds no buffer meanwhile, if the writer lets it.
+        // A flow that waits for its turn holds no buffer, if the writer accepts the bytes.
         ready!(self.write(cx, (writer, count), memory)).map_err(FlowFault::new(IoOperation::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -266,7 +266,7 @@ impl Flow {
 /// What becomes of a clean end of the reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum EndPropagation {
-    /// The writer is told.
+    /// It is passed on to the writer.
     Yes,
     /// It just ends the direction; the writer is to be reset later.
     No,

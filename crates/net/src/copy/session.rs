@@ -50,7 +50,7 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         loop {
             // A failure is noted before the other direction is polled, since a failure may eat the kernel's only mention
             // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
-            // the other hand, depends on the other direction, so that is judged when both have been polled.
+            // the other hand, depends on the other direction, so that is decided when both have been polled.
             let upwards = self.poll_from_downstream(cx, &mut memory);
             let mut again = self.record_failure(Side::Downstream, upwards);
             let downwards = self.poll_from_upstream(cx, &mut memory);

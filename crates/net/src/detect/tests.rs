@@ -141,7 +141,7 @@ async fn a_silent_client_holds_no_buffer() {
     assert!(size_of_val(&detector.run(&mut ours)) <= 64, "the read buffer is not part of the connection's state");
 }
 
-/// What is read is what was sent, and is judged as the parser judges it, however it is cut and wherever reads stop.
+/// What is read is what was sent, and is classified as the parser classifies it, however it is split between reads.
 async fn chunked(bytes: &[u8], sizes: &[usize]) -> Detected {
     let (mut client, mut ours) = duplex(sizes.iter().copied().max().unwrap_or(1));
     let feed = async {

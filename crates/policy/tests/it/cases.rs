@@ -52,9 +52,9 @@ fn every_mode_case() {
             let port = u16::try_from(expectation["port"].as_u64().unwrap()).unwrap();
             let wanted = expectation["mode"].as_str().unwrap();
             let got = effective.mode(port).mode.as_str();
-            let told = explain(&loaded.set, &mesh, namespace, &labels, port).mode.as_str();
-            if (got, told) != (wanted, wanted) {
-                return Err(format!("port {port} is {wanted}, not {got}; explain says {told}"));
+            let explained = explain(&loaded.set, &mesh, namespace, &labels, port).mode.as_str();
+            if (got, explained) != (wanted, wanted) {
+                return Err(format!("port {port} is {wanted}, not {got}; explain says {explained}"));
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ fn source(file: &str, namespace: &str, name: &str, spec: &str) -> Source {
     Source { file: file.to_owned(), text: text.into_bytes() }
 }
 
-fn told(port: u16) -> Explanation {
+fn explained(port: u16) -> Explanation {
     let cart = "{selector: {matchLabels: {app: cart}}, portLevelMtls: {8080: {mode: DISABLE}, 9090: {mode: UNSET}}}";
     let loaded = PolicySet::load(&[
         source("mesh.yaml", "istio-system", "default", "{mtls: {mode: STRICT}}"),
@@ -60,7 +60,7 @@ fn the_json_is_the_one_that_programs_rely_on() {
     let mut with_port = ladder(false);
     with_port.push(rung("port", "shop", "cart", "cart.yaml", "DISABLE", true));
     assert_eq!(
-        serde_json::to_value(told(8080)).unwrap(),
+        serde_json::to_value(explained(8080)).unwrap(),
         json!({
             "port": 8080, "mode": "DISABLE", "decidedBy": by("port", "shop", "cart", "cart.yaml"),
             "ladder": with_port, "ignored": ignored,
@@ -69,7 +69,7 @@ fn the_json_is_the_one_that_programs_rely_on() {
     let mut unset = ladder(true);
     unset.push(rung("port", "shop", "cart", "cart.yaml", "UNSET", false));
     assert_eq!(
-        serde_json::to_value(told(9090)).unwrap(),
+        serde_json::to_value(explained(9090)).unwrap(),
         json!({
             "port": 9090, "mode": "STRICT", "decidedBy": by("mesh", "istio-system", "default", "mesh.yaml"),
             "ladder": unset, "ignored": ignored,
@@ -79,16 +79,16 @@ fn the_json_is_the_one_that_programs_rely_on() {
 
 #[test]
 fn nothing_defined_is_the_default_with_nulls() {
-    let told = explain(&PolicySet::default(), &MeshSettings::default(), "shop", &BTreeMap::new(), 80);
+    let explained = explain(&PolicySet::default(), &MeshSettings::default(), "shop", &BTreeMap::new(), 80);
     assert_eq!(
-        serde_json::to_value(&told).unwrap(),
+        serde_json::to_value(&explained).unwrap(),
         json!({
             "port": 80, "mode": "PERMISSIVE",
             "decidedBy": {"scope": "default", "namespace": null, "name": null, "file": null, "line": null},
             "ladder": [], "ignored": [],
         })
     );
-    assert_eq!(told.to_string(), "port 80: PERMISSIVE, decided by default, since no policy says anything\n");
+    assert_eq!(explained.to_string(), "port 80: PERMISSIVE, decided by default, since no policy says anything\n");
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn policies_of_many_other_namespaces_are_only_counted() {
     let lines = |count: usize| {
         let sources: Vec<_> = (0..count).map(|n| source("x.yaml", &format!("other-{n}"), "default", "{}")).collect();
         let set = PolicySet::load(&sources).set;
-        let told = explain(&set, &MeshSettings::default(), "shop", &BTreeMap::new(), 80).to_string();
-        told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+        let explained = explain(&set, &MeshSettings::default(), "shop", &BTreeMap::new(), 80).to_string();
+        explained.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
     };
     let five = lines(5);
     assert_eq!(five.len(), 5);
@@ -119,6 +119,6 @@ ignored:
    shop/ledger (ledger.yaml:2): its selector does not match these labels (selector-mismatch)
    billing/default (billing.yaml:2): it is of another namespace (other-namespace)
 ";
-    assert_eq!(told(8080).to_string(), wanted);
-    assert!(told(1).to_string().starts_with("port 1: STRICT, decided by the mesh policy istio-system/default"));
+    assert_eq!(explained(8080).to_string(), wanted);
+    assert!(explained(1).to_string().starts_with("port 1: STRICT, decided by the mesh policy istio-system/default"));
 }

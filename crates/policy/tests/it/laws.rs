@@ -247,26 +247,26 @@ proptest! {
     #[test]
     fn the_explanation_is_the_resolution(world in world()) {
         for port in PORTS {
-            let told = world.explain(port);
+            let explained = world.explain(port);
             let effective = world.resolve();
-            prop_assert_eq!((told.mode, &told.decided_by), (effective.mode(port).mode, &effective.mode(port).by));
+            prop_assert_eq!((explained.mode, &explained.decided_by), (effective.mode(port).mode, &effective.mode(port).by));
 
-            let scopes: Vec<_> = told.ladder.iter().map(|rung| rung.by.scope).collect();
+            let scopes: Vec<_> = explained.ladder.iter().map(|rung| rung.by.scope).collect();
             prop_assert!(scopes.is_sorted() && !scopes.contains(&Scope::Default), "{:?}", scopes);
-            let applied: Vec<_> = told.ladder.iter().filter(|rung| rung.applied).collect();
-            match told.decided_by.scope {
+            let applied: Vec<_> = explained.ladder.iter().filter(|rung| rung.applied).collect();
+            match explained.decided_by.scope {
                 Scope::Default => prop_assert!(applied.is_empty()),
                 _ => {
                     prop_assert_eq!(applied.len(), 1);
-                    prop_assert_eq!((&applied[0].by, applied[0].mode), (&told.decided_by, told.mode.as_str()));
+                    prop_assert_eq!((&applied[0].by, applied[0].mode), (&explained.decided_by, explained.mode.as_str()));
                 }
             }
 
-            let policies = told.ladder.iter().filter(|rung| rung.by.scope != Scope::Port).count();
-            prop_assert_eq!(policies + told.ignored.len(), world.policies.len());
+            let policies = explained.ladder.iter().filter(|rung| rung.by.scope != Scope::Port).count();
+            prop_assert_eq!(policies + explained.ignored.len(), world.policies.len());
 
             let mut winners = world.clone();
-            winners.policies.retain(|policy| told.ladder.iter().any(|rung| {
+            winners.policies.retain(|policy| explained.ladder.iter().any(|rung| {
                 rung.by.name.as_ref() == Some(&policy.name) && rung.by.namespace.as_ref() == Some(&policy.namespace)
             }));
             prop_assert_eq!(winners.resolve(), effective);
@@ -297,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn disable_never_looks(opening in opening()) {
+    fn disable_never_inspects(opening in opening()) {
         prop_assert_eq!(decide(Mode::Disable, opening), Action::PassThrough(PassThroughReason::Disabled));
     }
 
@@ -305,7 +305,7 @@ proptest! {
     fn permissive_terminates_mesh_tls_only(opening in opening()) {
         let action = decide(Mode::Permissive, opening);
         prop_assert_eq!(action == Action::Terminate, opening == Opening::MeshTls);
-        // What was not read to the end is never forwarded: nobody knows what it is.
+        // What was not read to the end is never forwarded: its protocol is unknown.
         let readable = matches!(opening, Opening::Plain | Opening::ForeignTls);
         prop_assert_eq!(matches!(action, Action::PassThrough(_)), readable);
     }
@@ -329,9 +329,9 @@ proptest! {
         }
     }
 
-    /// Whoever was let through under a mode may stay while that mode holds; STRICT keeps the verified only.
+    /// A connection that a mode admitted may stay open under that mode; STRICT keeps only verified peers.
     #[test]
-    fn who_was_let_in_may_stay(mode in prop::sample::select(Mode::ALL.to_vec()), opening in opening()) {
+    fn an_admitted_connection_may_stay_open(mode in prop::sample::select(Mode::ALL.to_vec()), opening in opening()) {
         let authenticated = match decide(mode, opening) {
             Action::Terminate => true,
             Action::PassThrough(_) => false,

@@ -37,10 +37,10 @@ fn ten_thousand_documents_load_and_resolve() {
     assert_eq!((unlisted.mode, unlisted.by.scope), (Mode::Disable, Scope::Workload));
     assert_eq!((unlisted.by.file.as_deref(), unlisted.by.name.as_deref()), (Some("042.yaml"), Some("p4242")));
 
-    let told = explain(&loaded.set, &MeshSettings::default(), "ns42", &labels, 8080);
-    assert_eq!(told.ignored.len(), COUNT - 1);
+    let explained = explain(&loaded.set, &MeshSettings::default(), "ns42", &labels, 8080);
+    assert_eq!(explained.ignored.len(), COUNT - 1);
     // What a person reads stays short.
-    let text = told.to_string();
+    let text = explained.to_string();
     assert!(text.contains("9900 policies of other namespaces"), "{text}");
     assert!(text.lines().count() < 120);
 }

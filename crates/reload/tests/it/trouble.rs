@@ -1,4 +1,4 @@
-//! What goes wrong keeps the last good set in force, is told once, and ends when it is mended.
+//! A failure keeps the last good set in force, is logged once, and ends when the files are repaired.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn kept_and_mended(reason: &str, spoil: impl FnOnce(&Path), mend: impl FnOnce(&P
     watched.expect_problem(reason);
     thread::sleep(SETTLED);
     assert_eq!(watched.history(), ["good"]);
-    assert_eq!(watched.status().problems, 1, "told once, not at every look");
+    assert_eq!(watched.status().problems, 1, "counted once, not at every read");
     let begin = Instant::now();
     mend(&file);
     watched.expect("mended", begin, IN_TIME);

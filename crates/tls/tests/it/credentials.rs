@@ -249,18 +249,18 @@ fn a_store_gives_the_newest_and_nothing_that_has_expired() {
         Credentials::validate(files(&issued, &ca.bundle_pem()), &rules(ME), &clock).unwrap()
     };
     let (mut store, reader) = CredentialStore::new();
-    let mut told = reader.subscribe();
+    let mut changes = reader.subscribe();
     assert_eq!(reader.current().unwrap_err(), Unavailable::NotLoaded);
-    assert_eq!((reader.generation(), told.has_changed().unwrap()), (0, false));
+    assert_eq!((reader.generation(), changes.has_changed().unwrap()), (0, false));
 
     assert_eq!(store.publish(make(start + 60)), 1);
-    assert!(told.has_changed().unwrap());
-    told.mark_unchanged();
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
     let first = reader.current().unwrap();
     assert_eq!((first.generation(), first.not_after_unix()), (1, start + 60));
 
     assert_eq!(store.publish(make(start + 120)), 2);
-    assert!(told.has_changed().unwrap());
+    assert!(changes.has_changed().unwrap());
     assert_eq!((reader.clone().current().unwrap().generation(), reader.generation()), (2, 2));
     assert_eq!(first.generation(), 1, "a connection keeps what it took");
 

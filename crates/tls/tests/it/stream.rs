@@ -1,4 +1,4 @@
-//! An established stream: a clean end is told from a cut one, and one direction may end before the other.
+//! An established stream: a clean end is distinguished from truncation, and one direction may end before the other.
 
 use crate::common::{DOMAIN, ME, WEB, credentials, expect, pipe};
 use portcullis_testkit::RawPeer;
@@ -76,7 +76,7 @@ async fn a_record_that_does_not_authenticate_is_a_bad_record() {
     let (near, far) = pipe();
     let (client, server) = tokio::join!(client::connect(near, &me, &expected, None), server::accept(far, &web));
     let (mut client, mut server) = (client.unwrap().0, server.unwrap().0);
-    // A record of application data that nobody with the keys has written.
+    // A record of application data that was not encrypted with the session's keys.
     client
         .get_mut()
         .write_all(&[23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
@@ -84,7 +84,7 @@ async fn a_record_that_does_not_authenticate_is_a_bad_record() {
         .unwrap();
     let error = server.read(&mut [0; 16]).await.unwrap_err();
     assert_eq!((StreamFault::of(&error), server.fault()), (StreamFault::BadRecord, Some(StreamFault::BadRecord)));
-    // And the one who is told so knows that it was the other's word.
+    // The sender gets the alert, and reports it as the peer's.
     let error = client.read(&mut [0; 16]).await.unwrap_err();
     assert_eq!(StreamFault::of(&error).alert(), Some("bad_record_mac"));
 }

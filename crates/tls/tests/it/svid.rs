@@ -1,4 +1,4 @@
-//! The table of SVID cases: each certificate is made, judged directly, and presented in a real handshake in both directions.
+//! The table of SVID cases: each certificate is made, verified directly, and presented in a real handshake in both directions.
 
 use std::sync::Arc;
 
@@ -276,7 +276,7 @@ async fn svid_cases_presented_by_a_client() {
         assert_eq!(class, wanted(&case), "{}: {result:?}", case.id);
         match wanted(&case) {
             None => assert_eq!(seen.unwrap(), b"hello", "{}", case.id),
-            Some(_) => assert!(alert(&seen).is_some(), "{}: the client is told, not cut off: {seen:?}", case.id),
+            Some(_) => assert!(alert(&seen).is_some(), "{}: the client gets an alert: {seen:?}", case.id),
         }
     }
 }
@@ -298,7 +298,7 @@ async fn svid_cases_presented_by_a_server() {
         assert_eq!(class, wanted(&case), "{}: {result:?}", case.id);
         match wanted(&case) {
             None => seen.unwrap(),
-            Some(_) => assert!(alert(&seen).is_some(), "{}: the server is told, not cut off: {seen:?}", case.id),
+            Some(_) => assert!(alert(&seen).is_some(), "{}: the server gets an alert: {seen:?}", case.id),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn rules(own: &str) -> IdentityRules {
     }
 }
 
-/// A clock that shows the time at which it was made until it is told otherwise.
+/// A clock that stands still at the time at which it was made, until the test sets it.
 pub(crate) fn still_clock() -> (Clock, Arc<AtomicU64>) {
     let seconds = Arc::new(AtomicU64::new(u64::try_from(certs::now()).unwrap()));
     (Clock::shared(Arc::clone(&seconds)), seconds)
