@@ -42,7 +42,7 @@ class EchoApp:
                 self.converse(connection, received)
 
     def converse(self, connection, received):
-        """What the app does with one connection; puts what it reads into `received`."""
+        """Serves one connection; appends the bytes it reads to `received`."""
         while data := connection.recv(65536):
             received += data
             connection.sendall(data)

@@ -95,7 +95,7 @@ def tail(path, size=3000):
 
 
 def run(command, given="", **options):
-    """Runs a tool to its end, with `given` as its input, and returns what it printed; a failure shows all of it."""
+    """Runs a tool with `given` as its input and returns its output; a failure reports the output."""
     done = subprocess.run(
         command, input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, **options)
     text = done.stdout.decode("utf-8", "replace")

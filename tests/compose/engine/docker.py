@@ -96,7 +96,7 @@ class Engine:
         return [line for line in lines if " access: " in line and "decision=" in line]
 
     def outsider(self, project, *arguments):
-        """Runs our image in the project's network, without a sidecar: exit code, and what it printed."""
+        """Runs our image in the project's network, without a sidecar; returns exit code and output."""
         return self.attempt("run", "--rm", "--network", f"{project}_default", IMAGE, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""What is in the image, and what it may do."""
+"""The contents of the image and its privileges."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def _stages():
 
 
 def _apps(engine):
-    """Apps that are none of ours: Debian's static busybox, and nothing else."""
+    """An image for third-party apps: Debian's static busybox, and nothing else."""
     context = engine.folder / "apps"
     context.mkdir()
     shutil.copy(shutil.which("busybox"), context / "busybox")

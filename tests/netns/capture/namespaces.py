@@ -117,7 +117,7 @@ class Namespace:
         run(["ip", "-n", self.name, "route", "replace", there, "via", via])
 
     def run(self, *command, given=""):
-        """Runs a tool in here; returns what it printed."""
+        """Runs a tool in this namespace; returns its output."""
         return run(["ip", "netns", "exec", self.name, *map(str, command)], given=given)
 
     @contextlib.contextmanager

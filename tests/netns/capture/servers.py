@@ -94,7 +94,7 @@ http {{
                                  "-c", "fsync=off"], POSTGRES)
 
     def _smtp(self):
-        """The server speaks first. It takes mail from who follows RFC 5321, and nothing else."""
+        """The server sends first. It accepts mail only from clients that follow RFC 5321."""
         mail = self.mail
 
         class Session(socketserver.StreamRequestHandler):
