@@ -6,7 +6,7 @@
 
 mod bundles;
 mod call;
-mod judge;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use portcullis_config::CaClient;
 use portcullis_identity::{KeyType, TrustDomain};
-use portcullis_tls::{
-    Clock, CredentialError, CredentialReader, CredentialStore, FileRole, IdentityRules, bundle_digest, certificates,
-};
+use portcullis_tls::{Clock, CredentialError, FileRole, IdentityRules, bundle_digest, certificates};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -25,13 +23,13 @@ use zeroize::Zeroizing;
 use self::bundles::Bundles;
 pub use self::bundles::Foreign;
 pub(crate) use self::bundles::merge;
-use self::call::{Authority, Proof, Usage, chain_pem};
-use self::judge::{Held, Judge, Roots};
+use self::call::{CaEndpoint, CallCredentials, CertificateRequest, Usage, chain_pem};
+use self::validate::{IssuedSvid, Roots, Validator};
 use crate::error::{AnswerError, FetchError};
-use crate::key::Request;
-use crate::publish::{Publisher, chance};
-use crate::schedule::{Now, Schedule, Step};
-use crate::status::Monitor;
+use crate::key::KeyAndCsr;
+use crate::publish::{CredentialSink, Publisher, jitter_seed};
+use crate::schedule::{Action, Now, Schedule};
+use crate::status::RenewalMonitor;
 
 /// Reads a file; what is wrong with it is said in words.
 pub type ReadFile<T> = Box<dyn FnMut() -> Result<T, String> + Send>;
@@ -53,16 +51,16 @@ pub struct Inputs {
 /// Gets certificates from an authority for as long as it runs.
 pub struct CaAgent {
     settings: CaClient,
-    judge: Judge,
+    validator: Validator,
     inputs: Inputs,
     publisher: Publisher,
     schedule: Schedule,
     started: Instant,
     /// Handed out by the authority, at least once.
     bundles: Option<Bundles>,
-    held: Option<Held>,
+    issued: Option<IssuedSvid>,
     /// The SVID was not taken as proof the last time; the token may be.
-    distrusted: bool,
+    svid_refused: bool,
 }
 
 impl CaAgent {
@@ -72,18 +70,18 @@ impl CaAgent {
         rules: IdentityRules,
         clock: Clock,
         inputs: Inputs,
-        (store, reader): (CredentialStore, CredentialReader),
+        sink: CredentialSink,
         changed: impl Fn() + Send + Sync + 'static,
-    ) -> (Self, Monitor) {
-        let monitor = Monitor::new(format!("the certificate authority at {}", settings.address));
+    ) -> (Self, RenewalMonitor) {
+        let monitor = RenewalMonitor::new(format!("the certificate authority at {}", settings.address));
         let agent = Self {
-            schedule: Schedule::new(chance(), settings.environment.renewal),
-            publisher: Publisher::new(store, reader, monitor.clone(), Box::new(changed)),
+            schedule: Schedule::new(jitter_seed(), settings.environment.renewal),
+            publisher: Publisher::new(sink, monitor.clone(), Box::new(changed)),
             started: Instant::now(),
             bundles: None,
-            held: None,
-            distrusted: false,
-            judge: Judge { rules, clock, configured: inputs.foreign.clone() },
+            issued: None,
+            svid_refused: false,
+            validator: Validator { rules, clock, configured: inputs.foreign.clone() },
             settings,
             inputs,
         };
@@ -92,11 +90,11 @@ impl CaAgent {
 
     /// Asks, renews and polls; does not return.
     pub async fn run(mut self) {
-        let authority = match Authority::new(&self.settings, self.judge.clock.clone()) {
+        let authority = match CaEndpoint::new(&self.settings, self.validator.clock.clone()) {
             Ok(authority) => authority,
             Err(error) => {
                 // Of the configuration, so no later attempt would go better.
-                self.publisher.failed(self.now().steady, &error, None);
+                self.publisher.failed(self.now().monotonic, &error, None);
                 return std::future::pending().await;
             }
         };
@@ -105,11 +103,11 @@ impl CaAgent {
         let mut watched = true;
         loop {
             match self.schedule.next(self.now()) {
-                Step::Fetch => self.renew(&authority).await,
-                Step::Poll => self.poll(&authority).await,
-                Step::Wait(wait) => tokio::select! {
+                Action::Fetch => self.renew(&authority).await,
+                Action::Poll => self.poll(&authority).await,
+                Action::Wait(wait) => tokio::select! {
                     () = sleep(wait) => {}
-                    () = monitor.hurried() => { let now = self.now(); self.schedule.hurry(now); }
+                    () = monitor.renewal_requested() => { let now = self.now(); self.schedule.retry_now(now); }
                     changed = foreign.changed(), if watched => {
                         // Without a sender there are no such files.
                         watched = changed.is_ok();
@@ -121,60 +119,60 @@ impl CaAgent {
     }
 
     fn now(&self) -> Now {
-        Now { unix: self.judge.clock.now_unix(), steady: self.started.elapsed() }
+        Now { unix: self.validator.clock.now_unix(), monotonic: self.started.elapsed() }
     }
 
-    async fn renew(&mut self, authority: &Authority) {
-        let by_svid = self.publisher.reader().current().is_ok() && !self.distrusted;
+    async fn renew(&mut self, authority: &CaEndpoint) {
+        let by_svid = self.publisher.reader().current().is_ok() && !self.svid_refused;
         match self.fetch(authority).await {
-            Ok(()) => self.distrusted = false,
+            Ok(()) => self.svid_refused = false,
             Err(error) => {
                 // Was it the SVID that was refused? The next attempt shows the token, the one after it the SVID again.
                 let refused = matches!(error.reason(), "unauthenticated" | "tls" | "connection");
-                self.distrusted = by_svid && refused && self.inputs.token.is_some();
+                self.svid_refused = by_svid && refused && self.inputs.token.is_some();
                 let now = self.now();
-                let wait = self.schedule.failed(now, error.trouble());
-                self.publisher.failed(now.steady, &error, Some(wait));
+                let wait = self.schedule.failed(now, error.kind());
+                self.publisher.failed(now.monotonic, &error, Some(wait));
             }
         }
     }
 
     /// One renewal: certificate, then bundles, then both together are judged and put in force.
-    async fn fetch(&mut self, authority: &Authority) -> Result<(), FetchError> {
+    async fn fetch(&mut self, authority: &CaEndpoint) -> Result<(), FetchError> {
         let file = self.file_roots()?;
-        let proof = self.proof()?;
-        let (kind, id) = ((self.inputs.key_type)(), self.judge.rules.expected_own_id.clone());
+        let credentials = self.call_credentials()?;
+        let (kind, id) = ((self.inputs.key_type)(), self.validator.rules.expected_own_id.clone());
         // RSA takes seconds on a slow machine.
-        let made = tokio::task::spawn_blocking(move || Request::new(kind, &id)).await;
-        let Request { key, csr } = made.map_err(|error| FetchError::Local {
+        let made = tokio::task::spawn_blocking(move || KeyAndCsr::new(kind, &id)).await;
+        let KeyAndCsr { key, csr } = made.map_err(|error| FetchError::Local {
             reason: "key",
             message: format!("cannot make a key: {error}"),
             missing: false,
         })??;
         let usage = self.usage();
-        let asked = (csr, self.settings.ttl_in_force().0);
+        let request = CertificateRequest { csr, ttl: self.settings.ttl_in_force().0 };
         let roots = self.authority_roots(&file);
-        let answer = authority.create_certificate(roots.clone(), &proof, &usage, asked).await?;
-        let held = self.held(&answer, key)?;
+        let answer = authority.create_certificate(roots.clone(), &credentials, &usage, request).await?;
+        let issued = self.parse_answer(&answer, key)?;
 
         // Judged with what is trusted so far, before it is shown to anybody.
-        let mut trusted = self.judge.configured(&file, &held);
+        let mut trusted = self.validator.configured(&file, &issued);
         trusted.extend(self.bundles.iter().flat_map(|bundles| bundles.own.iter().cloned()));
-        let provisional = self.judge.judge(&held, &Roots::Configured(trusted))?;
+        let provisional = self.validator.validate(&issued, &Roots::Configured(trusted))?;
         let not_before = provisional.svid().leaf.not_before_unix;
-        let proof = Proof::Svid(Arc::new(provisional));
+        let credentials = CallCredentials::Svid(Arc::new(provisional));
         let now = self.now();
-        let roots = match authority.trust_bundles(roots, &proof, &usage).await {
+        let roots = match authority.trust_bundles(roots, &credentials, &usage).await {
             Ok(Some(answer)) => {
                 let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
-                let bundles = Bundles::read(answer, &self.judge.rules)?;
+                let bundles = Bundles::read(answer, &self.validator.rules)?;
                 self.schedule.polled(now, Some(hint));
                 self.publisher.polled();
-                Roots::Known(bundles)
+                Roots::HandedOut(bundles)
             }
             Ok(None) if self.bundles.is_none() => {
                 self.schedule.polled(now, None);
-                Roots::Configured(self.judge.configured(&file, &held))
+                Roots::Configured(self.validator.configured(&file, &issued))
             }
             // Once handed out, they are not forgotten because nobody hands them out any more.
             other => {
@@ -184,22 +182,26 @@ impl CaAgent {
                 self.schedule.poll_failed(now);
                 self.bundles
                     .clone()
-                    .map_or_else(|| Roots::Configured(self.judge.configured(&file, &held)), Roots::Known)
+                    .map_or_else(|| Roots::Configured(self.validator.configured(&file, &issued)), Roots::HandedOut)
             }
         };
-        let credentials = self.judge.judge(&held, &roots)?;
+        let credentials = self.validator.validate(&issued, &roots)?;
         let not_after = credentials.not_after_unix();
         self.publisher.publish(credentials);
         self.schedule.fetched(self.now(), not_before, not_after);
-        self.held = Some(held);
-        if let Roots::Known(bundles) = roots {
+        self.issued = Some(issued);
+        if let Roots::HandedOut(bundles) = roots {
             self.bundles = Some(bundles);
         }
         Ok(())
     }
 
     /// What an answer holds: the chain, and in the last text the roots.
-    fn held(&self, answer: &[String], key: Zeroizing<PrivateKeyDer<'static>>) -> Result<Held, FetchError> {
+    fn parse_answer(
+        &self,
+        answer: &[String],
+        key: Zeroizing<PrivateKeyDer<'static>>,
+    ) -> Result<IssuedSvid, FetchError> {
         let read = |texts: &[String]| {
             certificates(&chain_pem(texts)?)
                 .map_err(|error| AnswerError::Credentials(CredentialError::Pem { file: FileRole::Certificate, error }))
@@ -210,14 +212,14 @@ impl CaAgent {
             _ => Vec::new(),
         };
         let mut offered = Vec::new();
-        if self.judge.are_roots(answer.len(), &last) {
+        if self.validator.are_roots(answer.len(), &last) {
             offered = chain.split_off(chain.len().saturating_sub(last.len()));
         }
-        Ok(Held { chain, offered, key })
+        Ok(IssuedSvid { chain, offered, key })
     }
 
     /// Asks for the bundles alone; new ones are put in force beside the certificate that we have.
-    async fn poll(&mut self, authority: &Authority) {
+    async fn poll(&mut self, authority: &CaEndpoint) {
         let polled = self.fetch_bundles(authority).await;
         let now = self.now();
         match polled {
@@ -233,17 +235,17 @@ impl CaAgent {
         }
     }
 
-    async fn fetch_bundles(&mut self, authority: &Authority) -> Result<Option<Duration>, FetchError> {
+    async fn fetch_bundles(&mut self, authority: &CaEndpoint) -> Result<Option<Duration>, FetchError> {
         // Without a valid SVID a renewal is due anyway, and brings the bundles along.
         let Ok(current) = self.publisher.reader().current() else { return Ok(None) };
         let file = self.file_roots()?;
         let roots = self.authority_roots(&file);
         let usage = self.usage();
-        let Some(answer) = authority.trust_bundles(roots, &Proof::Svid(current), &usage).await? else {
+        let Some(answer) = authority.trust_bundles(roots, &CallCredentials::Svid(current), &usage).await? else {
             return Ok(None);
         };
         let hint = Duration::from_secs(answer.refresh_hint_seconds.into());
-        let bundles = Bundles::read(answer, &self.judge.rules)?;
+        let bundles = Bundles::read(answer, &self.validator.rules)?;
         if self.bundles.as_ref() != Some(&bundles) {
             self.adopt(bundles)?;
         }
@@ -252,8 +254,8 @@ impl CaAgent {
 
     /// New bundles beside the old certificate. If that does not rest on them any more, both must be new.
     fn adopt(&mut self, bundles: Bundles) -> Result<(), FetchError> {
-        let Some(held) = &self.held else { return Ok(()) };
-        match self.judge.judge(held, &Roots::Known(bundles.clone())) {
+        let Some(issued) = &self.issued else { return Ok(()) };
+        match self.validator.validate(issued, &Roots::HandedOut(bundles.clone())) {
             Ok(credentials) => {
                 self.publisher.publish_bundles(credentials);
                 self.bundles = Some(bundles);
@@ -263,7 +265,7 @@ impl CaAgent {
                 let now = self.now();
                 // While renewals fail as well, they come in their own time.
                 if self.schedule.failures() == 0 {
-                    self.schedule.hurry(now);
+                    self.schedule.retry_now(now);
                 }
                 Err(error.into())
             }
@@ -272,20 +274,20 @@ impl CaAgent {
 
     /// The files of foreign domains are different now.
     fn foreign_changed(&mut self) {
-        if let Err(error) = self.again() {
+        if let Err(error) = self.revalidate() {
             self.publisher.poll_failed(&error);
         }
     }
 
     /// The same certificate and roots of our own, judged again.
-    fn again(&mut self) -> Result<(), FetchError> {
+    fn revalidate(&mut self) -> Result<(), FetchError> {
         let file = self.file_roots()?;
-        let Some(held) = &self.held else { return Ok(()) };
+        let Some(issued) = &self.issued else { return Ok(()) };
         let roots = match &self.bundles {
-            Some(bundles) => Roots::Known(bundles.clone()),
-            None => Roots::Configured(self.judge.configured(&file, held)),
+            Some(bundles) => Roots::HandedOut(bundles.clone()),
+            None => Roots::Configured(self.validator.configured(&file, issued)),
         };
-        let credentials = self.judge.judge(held, &roots)?;
+        let credentials = self.validator.validate(issued, &roots)?;
         self.publisher.publish_bundles(credentials);
         Ok(())
     }
@@ -319,22 +321,26 @@ impl CaAgent {
         let latest = self.publisher.reader().latest()?;
         let handed_out = |domain: &TrustDomain| {
             let mut foreign = self.bundles.iter().flat_map(|bundles| &bundles.foreign);
-            *domain == self.judge.rules.trust_domain || foreign.any(|(name, _)| name == domain)
+            *domain == self.validator.rules.trust_domain || foreign.any(|(name, _)| name == domain)
         };
         let bundles = latest.trust().iter().filter(|(domain, _)| handed_out(domain));
         Some(bundle_digest(bundles.map(|(domain, bundle)| (domain, bundle.roots().map(|root| root.der())))))
     }
 
     /// Our SVID while it is valid, else the token.
-    fn proof(&mut self) -> Result<Proof, FetchError> {
+    fn call_credentials(&mut self) -> Result<CallCredentials, FetchError> {
         let current = self.publisher.reader().current();
         match (current, &mut self.inputs.token) {
-            (Ok(svid), None) => Ok(Proof::Svid(svid)),
-            (Ok(svid), Some(_)) if !self.distrusted => Ok(Proof::Svid(svid)),
+            (Ok(svid), None) => Ok(CallCredentials::Svid(svid)),
+            (Ok(svid), Some(_)) if !self.svid_refused => Ok(CallCredentials::Svid(svid)),
             (_, Some(token)) => {
                 let read = token().map_err(|why| format!("tokenFile: {why}"));
                 let missing = self.settings.token_file.as_ref().is_some_and(|path| !path.exists());
-                read.map(Proof::Token).map_err(|message| FetchError::Local { reason: "token-file", message, missing })
+                read.map(CallCredentials::Token).map_err(|message| FetchError::Local {
+                    reason: "token-file",
+                    message,
+                    missing,
+                })
             }
             (Err(why), None) => Err(FetchError::Local {
                 reason: "no-proof",

@@ -16,7 +16,7 @@ use tonic::codegen::http::{Request, Response};
 use crate::error::{FetchError, clean};
 
 /// More headers than this are not read, in bytes.
-const HEADERS: u32 = 16 * 1024;
+const MAX_HEADER_LIST_SIZE: u32 = 16 * 1024;
 
 /// A connection to one server. It ends when this is dropped.
 pub(crate) struct Channel {
@@ -30,8 +30,9 @@ impl Channel {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let handshake =
-            Builder::new(TokioExecutor::new()).max_header_list_size(HEADERS).handshake(TokioIo::new(stream));
+        let handshake = Builder::new(TokioExecutor::new())
+            .max_header_list_size(MAX_HEADER_LIST_SIZE)
+            .handshake(TokioIo::new(stream));
         let (send, connection) = handshake.await.map_err(|error| FetchError::Connection(clean(&error.to_string())))?;
         // How it ends is told to whoever waits for an answer.
         let driver = tokio::spawn(async move { drop(connection.await) });

@@ -5,10 +5,10 @@ use std::time::Duration;
 use portcullis_tls::CredentialError;
 use tonic::{Code, Status};
 
-use crate::schedule::Trouble;
+use crate::schedule::FailureKind;
 
 /// As much of a foreign message is repeated.
-const MESSAGE: usize = 200;
+const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Why a source gave nothing that can be used. `Display` says what to do where that is known.
 #[derive(Debug, thiserror::Error)]
@@ -103,11 +103,11 @@ impl FetchError {
 
     /// How it changes when to try again.
     #[must_use]
-    pub const fn trouble(&self) -> Trouble {
+    pub const fn kind(&self) -> FailureKind {
         match self {
-            Self::Local { .. } => Trouble::Local,
-            Self::Refused { retry_after, .. } => Trouble::Remote { retry_after: *retry_after },
-            _ => Trouble::Remote { retry_after: None },
+            Self::Local { .. } => FailureKind::Local,
+            Self::Refused { retry_after, .. } => FailureKind::Remote { retry_after: *retry_after },
+            _ => FailureKind::Remote { retry_after: None },
         }
     }
 
@@ -162,7 +162,7 @@ const fn code_name(code: Code) -> &'static str {
 
 /// A text of somebody else, made fit for our log: short, and without anything that a terminal would act upon.
 pub(crate) fn clean(text: &str) -> String {
-    let cut: String = text.chars().take(MESSAGE).collect();
+    let cut: String = text.chars().take(MAX_MESSAGE_CHARS).collect();
     cut.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("it refused: unauthenticated (no?[31m?xxx") && text.len() < 260, "{text}");
         assert_eq!(error.reason(), "unauthenticated");
-        assert_eq!(error.trouble(), Trouble::Remote { retry_after: None });
+        assert_eq!(error.kind(), FailureKind::Remote { retry_after: None });
     }
 
     #[test]
@@ -185,8 +185,8 @@ mod tests {
         let mut status = Status::resource_exhausted("busy");
         status.metadata_mut().insert("retry-after", "7".parse().unwrap());
         let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(FetchError::from_status(&status).trouble(), Trouble::Remote { retry_after });
+        assert_eq!(FetchError::from_status(&status).kind(), FailureKind::Remote { retry_after });
         status.metadata_mut().insert("retry-after", "soon".parse().unwrap());
-        assert_eq!(FetchError::from_status(&status).trouble(), Trouble::Remote { retry_after: None });
+        assert_eq!(FetchError::from_status(&status).kind(), FailureKind::Remote { retry_after: None });
     }
 }

@@ -9,14 +9,14 @@ use zeroize::Zeroizing;
 use crate::error::FetchError;
 
 /// A new key and the request to certify it.
-pub(crate) struct Request {
+pub(crate) struct KeyAndCsr {
     /// PKCS#8; wiped when dropped.
     pub(crate) key: Zeroizing<PrivateKeyDer<'static>>,
     /// PKCS#10 in PEM.
     pub(crate) csr: String,
 }
 
-impl Request {
+impl KeyAndCsr {
     /// Makes a key of this kind, and asks with it for nothing but our own ID. With RSA it takes a while.
     pub(crate) fn new(kind: KeyType, id: &SpiffeId) -> Result<Self, FetchError> {
         make(kind, id).map_err(|error| FetchError::Local {
@@ -27,7 +27,7 @@ impl Request {
     }
 }
 
-fn make(kind: KeyType, id: &SpiffeId) -> Result<Request, rcgen::Error> {
+fn make(kind: KeyType, id: &SpiffeId) -> Result<KeyAndCsr, rcgen::Error> {
     let pair = match kind {
         KeyType::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
         KeyType::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
@@ -42,7 +42,7 @@ fn make(kind: KeyType, id: &SpiffeId) -> Result<Request, rcgen::Error> {
     wanted.distinguished_name = DistinguishedName::new();
     wanted.subject_alt_names = vec![SanType::URI(Ia5String::try_from(id.as_str())?)];
     let csr = wanted.serialize_request(&*pair)?.pem()?;
-    Ok(Request { key: Zeroizing::new(PrivatePkcs8KeyDer::from(pair.serialize_der()).into()), csr })
+    Ok(KeyAndCsr { key: Zeroizing::new(PrivatePkcs8KeyDer::from(pair.serialize_der()).into()), csr })
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     fn each_request_has_a_new_key_and_asks_for_our_id_alone() {
         let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
         for (_, kind) in KeyType::ALL {
-            let [one, two] = [(); 2].map(|()| Request::new(kind, &id).unwrap());
+            let [one, two] = [(); 2].map(|()| KeyAndCsr::new(kind, &id).unwrap());
             assert_ne!(one.key.secret_der(), two.key.secret_der(), "{kind}");
             let text = portcullis_testkit::openssl(["req", "-noout", "-verify", "-text"], one.csr.as_bytes());
             let text = String::from_utf8(text).unwrap();

@@ -4,40 +4,42 @@ use std::time::Duration;
 
 use portcullis_tls::{CredentialReader, CredentialStore, Credentials, provider, utc};
 
-use crate::alarm::Alarm;
 use crate::error::FetchError;
-use crate::status::Monitor;
+use crate::log_throttle::LogThrottle;
+use crate::status::RenewalMonitor;
 
 /// So long after our own start a source may still be starting: that it cannot be reached is not an error until then.
 const STARTUP: Duration = Duration::from_secs(20);
 
-/// Puts credentials in force and logs how it goes.
+/// Where an agent publishes its credentials, and a reader of the same store.
+pub struct CredentialSink {
+    /// The store.
+    pub store: CredentialStore,
+    /// Reads what the store holds.
+    pub reader: CredentialReader,
+}
+
+/// Publishes credentials, and updates the renewal status and the log.
 pub(crate) struct Publisher {
-    store: CredentialStore,
-    reader: CredentialReader,
-    monitor: Monitor,
+    sink: CredentialSink,
+    monitor: RenewalMonitor,
     changed: Box<dyn Fn() + Send + Sync>,
-    alarm: Alarm,
+    throttle: LogThrottle,
     poll_problem: Option<&'static str>,
     /// What was logged as waiting for the source's start.
     waiting: Option<&'static str>,
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        store: CredentialStore,
-        reader: CredentialReader,
-        monitor: Monitor,
-        changed: Box<dyn Fn() + Send + Sync>,
-    ) -> Self {
-        Self { store, reader, monitor, changed, alarm: Alarm::default(), poll_problem: None, waiting: None }
+    pub(crate) fn new(sink: CredentialSink, monitor: RenewalMonitor, changed: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { sink, monitor, changed, throttle: LogThrottle::default(), poll_problem: None, waiting: None }
     }
 
     pub(crate) const fn reader(&self) -> &CredentialReader {
-        &self.reader
+        &self.sink.reader
     }
 
-    pub(crate) const fn monitor(&self) -> &Monitor {
+    pub(crate) const fn monitor(&self) -> &RenewalMonitor {
         &self.monitor
     }
 
@@ -45,7 +47,7 @@ impl Publisher {
     pub(crate) fn publish(&mut self, credentials: Credentials) {
         self.in_force(credentials, "a new certificate is in force");
         self.monitor.renewed();
-        if self.alarm.succeeded() {
+        if self.throttle.succeeded() {
             tracing::info!(source = %self.monitor.lock().source, "certificates are renewed again");
         }
     }
@@ -60,7 +62,7 @@ impl Publisher {
         for warning in credentials.warnings() {
             tracing::warn!(%warning, "credentials");
         }
-        let generation = self.store.publish(credentials);
+        let generation = self.sink.store.publish(credentials);
         (self.changed)();
         let source = &self.monitor.lock().source;
         tracing::info!(source, generation, valid_until, "{what}");
@@ -69,19 +71,19 @@ impl Publisher {
     /// No new certificate; `retry` is when the next attempt is.
     pub(crate) fn failed(&mut self, now: Duration, error: &FetchError, retry: Option<Duration>) {
         self.monitor.failed(error);
-        if now < STARTUP && error.may_be_startup() && self.reader.latest().is_none() {
+        if now < STARTUP && error.may_be_startup() && self.sink.reader.latest().is_none() {
             if self.waiting.replace(error.reason()) != Some(error.reason()) {
                 let source = &self.monitor.lock().source;
                 tracing::info!(source, reason = error.reason(), problem = %error, "waiting for the source of certificates");
             }
             return;
         }
-        if !self.alarm.failed(now, error.reason()) {
+        if !self.throttle.failed(now, error.reason()) {
             return;
         }
         let status = self.monitor.status();
         let retry_seconds = retry.map_or(0.0, |retry| retry.as_secs_f64());
-        let in_force = match self.reader.current() {
+        let in_force = match self.sink.reader.current() {
             Ok(current) => format!("the old one serves until {}", utc(current.not_after_unix())),
             Err(why) => format!("{why}; no handshake succeeds"),
         };
@@ -108,7 +110,7 @@ impl Publisher {
 }
 
 /// A seed that differs between workloads that start together.
-pub(crate) fn chance() -> u64 {
+pub(crate) fn jitter_seed() -> u64 {
     let mut seed = [0; 8];
     // Without randomness there is no TLS either; then the time has to do.
     if provider().secure_random.fill(&mut seed).is_err() {

@@ -2,27 +2,27 @@
 //!
 //! There are two times. Certificates are valid by the wall clock, which people and NTP set; pauses are measured by the
 //! monotonic one. A renewal is due when *either* says so: the monotonic one if the wall clock was set back, and the wall
-//! clock if it was set forward or the machine slept. After each attempt the next one is at least [`pause::SHORTEST`] away by
+//! clock if it was set forward or the machine slept. After each attempt the next one is at least [`backoff::MIN_DELAY`] away by
 //! the monotonic clock, so no step of the other makes it spin.
 
 use std::time::Duration;
 
 use portcullis_istio::Renewal;
 
-use crate::pause::{self, Backoff, Chance};
+use crate::backoff::{self, Backoff, Jitter};
 
 /// A wait is at most so long, so that a wall clock that was set, or a machine that slept, is noticed.
-pub const LOOK: Duration = Duration::from_secs(30);
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Bundles are asked for so often unless the authority hints otherwise (SPIFFE Federation 4.1 recommends five minutes).
-pub const POLL: Duration = Duration::from_secs(300);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(300);
 /// Whatever the hint, no more often than this,
-const POLL_SHORTEST: Duration = Duration::from_secs(1);
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// and no less often than this.
-const POLL_LONGEST: Duration = Duration::from_secs(24 * 3600);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// A new certificate with less than this part of its life before it is a sign of a wrong clock. Authorities backdate by a
 /// minute or so, which must not count in one that lives for seconds.
-const SPENT: u32 = 32;
+const MIN_LIFE_DIVISOR: u32 = 32;
 
 /// Both times at one moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,12 +30,12 @@ pub struct Now {
     /// Wall clock, in Unix time.
     pub unix: i64,
     /// Monotonic clock, since whenever.
-    pub steady: Duration,
+    pub monotonic: Duration,
 }
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Step {
+pub enum Action {
     /// Ask for a certificate.
     Fetch,
     /// Ask for the bundles.
@@ -46,7 +46,7 @@ pub enum Step {
 
 /// Why there was no new certificate, as far as it changes when to try again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Trouble {
+pub enum FailureKind {
     /// Something of our own is missing or wrong; nobody else is asked.
     Local,
     /// The authority, or the way to it. It may have said when to come again.
@@ -58,23 +58,23 @@ pub enum Trouble {
 
 /// When the certificate in force ends, and by which times it is to be renewed.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct RenewalTimes {
     not_after: i64,
     due_unix: i64,
-    due_steady: Duration,
+    due_monotonic: Duration,
 }
 
 /// The schedule of one workload.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    chance: Chance,
+    jitter: Jitter,
     renewal: Renewal,
-    held: Option<Held>,
+    current: Option<RenewalTimes>,
     /// After a failure: not before this.
     retry: Option<Duration>,
     backoff: Backoff,
     /// After any attempt: no other one before this, whatever the wall clock says.
-    rest: Duration,
+    not_before: Duration,
     poll: Option<Duration>,
     poll_backoff: Backoff,
 }
@@ -84,12 +84,12 @@ impl Schedule {
     #[must_use]
     pub const fn new(seed: u64, renewal: Renewal) -> Self {
         Self {
-            chance: Chance::new(seed),
+            jitter: Jitter::new(seed),
             renewal,
-            held: None,
+            current: None,
             retry: None,
             backoff: Backoff::new(),
-            rest: Duration::ZERO,
+            not_before: Duration::ZERO,
             poll: None,
             poll_backoff: Backoff::new(),
         }
@@ -97,29 +97,30 @@ impl Schedule {
 
     /// What is to be done now.
     #[must_use]
-    pub fn next(&self, now: Now) -> Step {
+    pub fn next(&self, now: Now) -> Action {
         let fetch = self.fetch_in(now);
         if fetch.is_zero() {
-            return Step::Fetch;
+            return Action::Fetch;
         }
-        let poll = self.poll.map(|at| at.saturating_sub(now.steady));
+        let poll = self.poll.map(|at| at.saturating_sub(now.monotonic));
         if poll.is_some_and(|wait| wait.is_zero()) {
-            return Step::Poll;
+            return Action::Poll;
         }
-        Step::Wait(poll.map_or(fetch, |poll| poll.min(fetch)).min(LOOK))
+        Action::Wait(poll.map_or(fetch, |poll| poll.min(fetch)).min(MAX_WAIT))
     }
 
     /// How long until a certificate is to be asked for.
     fn fetch_in(&self, now: Now) -> Duration {
-        let wait = match (self.retry, self.held) {
-            (Some(retry), _) => retry.saturating_sub(now.steady),
+        let wait = match (self.retry, self.current) {
+            (Some(retry), _) => retry.saturating_sub(now.monotonic),
             (None, None) => Duration::ZERO,
-            (None, Some(held)) => {
-                let by_wall = Duration::from_secs(u64::try_from(held.due_unix.saturating_sub(now.unix)).unwrap_or(0));
-                held.due_steady.saturating_sub(now.steady).min(by_wall)
+            (None, Some(current)) => {
+                let by_wall =
+                    Duration::from_secs(u64::try_from(current.due_unix.saturating_sub(now.unix)).unwrap_or(0));
+                current.due_monotonic.saturating_sub(now.monotonic).min(by_wall)
             }
         };
-        wait.max(self.rest.saturating_sub(now.steady))
+        wait.max(self.not_before.saturating_sub(now.monotonic))
     }
 
     /// A certificate was put in force. When it is renewed is what [`Renewal`] says, by chance within its window.
@@ -128,42 +129,44 @@ impl Schedule {
         // What is left, since it may be backdated; and never more than its whole life, which a clock that is slow would see.
         let whole = seconds(not_before, not_after);
         let life = seconds(now.unix, not_after).min(whole);
-        let wait = if life < whole / SPENT {
+        let wait = if life < whole / MIN_LIFE_DIVISOR {
             // Issued near its end: our clock or the authority's is wrong. It serves, but asking at its pace would be a spin.
-            self.backoff.failed(&mut self.chance)
+            self.backoff.failed(&mut self.jitter)
         } else {
             self.backoff.succeeded();
             let (from, until) = self.renewal.window(life);
-            self.chance.between(from, until).max(pause::SHORTEST)
+            self.jitter.between(from, until).max(backoff::MIN_DELAY)
         };
-        self.held = Some(Held {
+        self.current = Some(RenewalTimes {
             not_after,
             due_unix: now.unix.saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)).saturating_add(1),
-            due_steady: now.steady.saturating_add(wait),
+            due_monotonic: now.monotonic.saturating_add(wait),
         });
         self.retry = None;
-        self.rest = now.steady.saturating_add(pause::SHORTEST);
+        self.not_before = now.monotonic.saturating_add(backoff::MIN_DELAY);
     }
 
     /// There was no new certificate; returns how long until the next attempt.
-    pub fn failed(&mut self, now: Now, trouble: Trouble) -> Duration {
-        let mut wait = self.backoff.failed(&mut self.chance);
-        match trouble {
-            Trouble::Local => wait = wait.min(pause::LOCAL),
-            Trouble::Remote { retry_after } => wait = wait.max(retry_after.unwrap_or_default().min(pause::LONGEST)),
+    pub fn failed(&mut self, now: Now, kind: FailureKind) -> Duration {
+        let mut wait = self.backoff.failed(&mut self.jitter);
+        match kind {
+            FailureKind::Local => wait = wait.min(backoff::MAX_LOCAL_DELAY),
+            FailureKind::Remote { retry_after } => {
+                wait = wait.max(retry_after.unwrap_or_default().min(backoff::MAX_DELAY))
+            }
         }
         if let Some(left) = self.left(now) {
             // Twice more at least before it ends, while there is time for that.
-            wait = wait.min((left / 2).max(pause::SHORTEST));
+            wait = wait.min((left / 2).max(backoff::MIN_DELAY));
         }
-        self.retry = Some(now.steady.saturating_add(wait));
-        self.rest = now.steady.saturating_add(pause::SHORTEST);
+        self.retry = Some(now.monotonic.saturating_add(wait));
+        self.not_before = now.monotonic.saturating_add(backoff::MIN_DELAY);
         wait
     }
 
     /// What is left of a certificate that has not ended.
     fn left(&self, now: Now) -> Option<Duration> {
-        let left = self.held?.not_after.saturating_sub(now.unix);
+        let left = self.current?.not_after.saturating_sub(now.unix);
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
     }
 
@@ -171,20 +174,20 @@ impl Schedule {
     pub fn polled(&mut self, now: Now, hint: Option<Duration>) {
         self.poll_backoff.succeeded();
         self.poll = hint.map(|hint| {
-            let hint = if hint.is_zero() { POLL } else { hint.clamp(POLL_SHORTEST, POLL_LONGEST) };
-            now.steady.saturating_add(self.chance.about(hint))
+            let hint = if hint.is_zero() { POLL_INTERVAL } else { hint.clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL) };
+            now.monotonic.saturating_add(self.jitter.about(hint))
         });
     }
 
     /// The bundles could not be had.
     pub fn poll_failed(&mut self, now: Now) {
-        let wait = self.poll_backoff.failed(&mut self.chance);
-        self.poll = Some(now.steady.saturating_add(wait));
+        let wait = self.poll_backoff.failed(&mut self.jitter);
+        self.poll = Some(now.monotonic.saturating_add(wait));
     }
 
     /// Somebody wants it now.
-    pub fn hurry(&mut self, now: Now) {
-        self.retry = Some(now.steady);
+    pub fn retry_now(&mut self, now: Now) {
+        self.retry = Some(now.monotonic);
     }
 
     /// Attempts in a row that brought no certificate.

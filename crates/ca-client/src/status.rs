@@ -10,7 +10,7 @@ use crate::error::FetchError;
 
 /// How a source stands.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct RenewalStatus {
     /// What it is, in words: `the certificate authority at ca:15012`.
     pub source: String,
     /// Certificates put in force.
@@ -22,7 +22,7 @@ pub struct Status {
     /// How many in a row.
     pub consecutive_failures: u32,
     /// Why the last attempt failed; `None` if it did not.
-    pub problem: Option<Problem>,
+    pub problem: Option<LastFailure>,
     /// Answers with the bundles in force.
     pub bundle_polls: u64,
     /// Attempts to get the bundles that failed, by reason.
@@ -31,7 +31,7 @@ pub struct Status {
 
 /// Why an attempt failed.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct LastFailure {
     /// The stable name.
     pub reason: &'static str,
     /// All that is known.
@@ -42,14 +42,14 @@ pub struct Problem {
 
 /// Reads the status, and may hurry the source. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Monitor {
-    status: Arc<Mutex<Status>>,
-    hurry: Arc<Notify>,
+pub struct RenewalMonitor {
+    status: Arc<Mutex<RenewalStatus>>,
+    renew_request: Arc<Notify>,
 }
 
-impl Monitor {
+impl RenewalMonitor {
     pub(crate) fn new(source: String) -> Self {
-        let status = Status {
+        let status = RenewalStatus {
             source,
             renewals: 0,
             renewed_at: None,
@@ -59,26 +59,26 @@ impl Monitor {
             bundle_polls: 0,
             bundle_failures: BTreeMap::new(),
         };
-        Self { status: Arc::new(Mutex::new(status)), hurry: Arc::default() }
+        Self { status: Arc::new(Mutex::new(status)), renew_request: Arc::default() }
     }
 
     /// How the source stands now.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> RenewalStatus {
         self.lock().clone()
     }
 
     /// Asks at once, whatever the schedule says.
     pub fn renew_now(&self) {
-        self.hurry.notify_one();
+        self.renew_request.notify_one();
     }
 
     /// Waits until somebody wants it now.
-    pub(crate) async fn hurried(&self) {
-        self.hurry.notified().await;
+    pub(crate) async fn renewal_requested(&self) {
+        self.renew_request.notified().await;
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Status> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, RenewalStatus> {
         // Only whole values are stored, so what a panic left behind is still a status.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +97,7 @@ impl Monitor {
         *count = count.saturating_add(1);
         status.consecutive_failures = status.consecutive_failures.saturating_add(1);
         let since = status.problem.as_ref().map_or_else(SystemTime::now, |problem| problem.since);
-        status.problem = Some(Problem { reason: error.reason(), message: error.to_string(), since });
+        status.problem = Some(LastFailure { reason: error.reason(), message: error.to_string(), since });
     }
 
     pub(crate) fn polled(&self) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_identity::TrustDomain;
 use portcullis_rpc::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use portcullis_rpc::workload::{X509svid, X509svidRequest, X509svidResponse};
-use portcullis_tls::{Clock, CredentialParts, CredentialReader, CredentialStore, Credentials, IdentityRules};
+use portcullis_tls::{Clock, CredentialParts, Credentials, IdentityRules};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -19,19 +19,19 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::backoff::{Backoff, Jitter};
 use crate::ca::{Foreign, merge};
 use crate::channel::{Channel, within};
 use crate::error::{AnswerError, FetchError, clean};
-use crate::pause::{Backoff, Chance};
-use crate::publish::{Publisher, chance};
-use crate::status::Monitor;
+use crate::publish::{CredentialSink, Publisher, jitter_seed};
+use crate::status::RenewalMonitor;
 
 /// Opening the socket, and HTTP/2's handshake.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the first SVIDs. A server that has none for us says so.
-const FIRST: Duration = Duration::from_secs(10);
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A longer message is not read, in bytes: many bundles of foreign domains come in one.
-const MESSAGE: usize = 4 * 1024 * 1024;
+const MAX_MESSAGE_LEN: usize = 4 * 1024 * 1024;
 /// The header by which a server knows that the request was not forged by way of a browser (SPIFFE Workload Endpoint 6.1).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
@@ -43,13 +43,13 @@ pub struct WorkloadApiAgent {
     foreign: watch::Receiver<Foreign>,
     publisher: Publisher,
     started: Instant,
-    chance: Chance,
+    jitter: Jitter,
     backoff: Backoff,
-    held: Option<Held>,
+    received: Option<ReceivedSvid>,
 }
 
 /// What the credentials in force were made of, to make them again when only a file changes.
-struct Held {
+struct ReceivedSvid {
     chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<PrivateKeyDer<'static>>,
     own: Vec<CertificateDer<'static>>,
@@ -66,16 +66,16 @@ impl WorkloadApiAgent {
         rules: IdentityRules,
         clock: Clock,
         foreign: watch::Receiver<Foreign>,
-        (store, reader): (CredentialStore, CredentialReader),
+        sink: CredentialSink,
         changed: impl Fn() + Send + Sync + 'static,
-    ) -> (Self, Monitor) {
-        let monitor = Monitor::new(format!("the Workload API at {}", socket.display()));
+    ) -> (Self, RenewalMonitor) {
+        let monitor = RenewalMonitor::new(format!("the Workload API at {}", socket.display()));
         let agent = Self {
-            publisher: Publisher::new(store, reader, monitor.clone(), Box::new(changed)),
+            publisher: Publisher::new(sink, monitor.clone(), Box::new(changed)),
             started: Instant::now(),
-            chance: Chance::new(chance()),
+            jitter: Jitter::new(jitter_seed()),
             backoff: Backoff::new(),
-            held: None,
+            received: None,
             socket,
             rules,
             clock,
@@ -88,22 +88,23 @@ impl WorkloadApiAgent {
     pub async fn run(mut self) {
         loop {
             let error = self.follow().await;
-            let wait = self.backoff.failed(&mut self.chance);
+            let wait = self.backoff.failed(&mut self.jitter);
             self.publisher.failed(self.started.elapsed(), &error, Some(wait));
             let monitor = self.publisher.monitor().clone();
             tokio::select! {
                 () = sleep(wait) => {}
-                () = monitor.hurried() => {}
+                () = monitor.renewal_requested() => {}
             }
         }
     }
 
     /// One stream to its end.
     async fn follow(&mut self) -> FetchError {
-        let (mut _client, mut svids) = match within(CONNECT.saturating_add(FIRST), "FetchX509SVID", self.open()).await {
-            Ok(open) => open,
-            Err(error) => return error,
-        };
+        let (mut _client, mut svids) =
+            match within(CONNECT_TIMEOUT.saturating_add(FIRST_MESSAGE_TIMEOUT), "FetchX509SVID", self.open()).await {
+                Ok(open) => open,
+                Err(error) => return error,
+            };
         let monitor = self.publisher.monitor().clone();
         let mut foreign = self.foreign.clone();
         let (mut watched, mut first) = (true, true);
@@ -113,7 +114,7 @@ impl WorkloadApiAgent {
                 if !first {
                     return next.await.map_err(|status| FetchError::from_status(&status));
                 }
-                within(FIRST, "the first SVIDs", async {
+                within(FIRST_MESSAGE_TIMEOUT, "the first SVIDs", async {
                     next.await.map_err(|status| FetchError::from_status(&status))
                 })
                 .await
@@ -132,7 +133,7 @@ impl WorkloadApiAgent {
                     watched = changed.is_ok();
                     if watched { self.foreign_changed(); }
                 }
-                () = monitor.hurried() => match within(CONNECT.saturating_add(FIRST), "FetchX509SVID", self.open()).await {
+                () = monitor.renewal_requested() => match within(CONNECT_TIMEOUT.saturating_add(FIRST_MESSAGE_TIMEOUT), "FetchX509SVID", self.open()).await {
                     // The new stream begins with what is valid now.
                     Ok(new) => { (_client, svids) = new; first = true; }
                     Err(error) => return error,
@@ -146,7 +147,7 @@ impl WorkloadApiAgent {
         let stream = connected.map_err(|error| FetchError::Connect(format!("{}: {error}", self.socket.display())))?;
         let channel = Channel::over(stream).await?;
         let mut client = SpiffeWorkloadApiClient::with_origin(channel, Uri::from_static("http://localhost"))
-            .max_decoding_message_size(MESSAGE);
+            .max_decoding_message_size(MAX_MESSAGE_LEN);
         let mut request = Request::new(X509svidRequest {});
         request.metadata_mut().insert(SECURITY_HEADER, MetadataValue::from_static("true"));
         let answer = client.fetch_x509svid(request).await.map_err(|status| FetchError::from_status(&status))?;
@@ -155,18 +156,18 @@ impl WorkloadApiAgent {
 
     /// One message: all that we are, from now on.
     fn take(&mut self, message: X509svidResponse) {
-        let judged = self.read(message).and_then(|held| Ok((self.judge(&held)?, held)));
-        match judged {
-            Ok((credentials, held)) => {
+        let validated = self.read(message).and_then(|received| Ok((self.validate(&received)?, received)));
+        match validated {
+            Ok((credentials, received)) => {
                 self.backoff.succeeded();
-                self.held = Some(held);
+                self.received = Some(received);
                 self.publisher.publish(credentials);
             }
             Err(error) => self.publisher.failed(self.started.elapsed(), &error.into(), None),
         }
     }
 
-    fn read(&self, mut message: X509svidResponse) -> Result<Held, AnswerError> {
+    fn read(&self, mut message: X509svidResponse) -> Result<ReceivedSvid, AnswerError> {
         let ours = self.rules.expected_own_id.as_str();
         let at = message.svids.iter().position(|svid| svid.spiffe_id == ours);
         let found = message.svids.iter().map(|svid| svid.spiffe_id.as_str()).collect::<Vec<_>>().join(", ");
@@ -192,23 +193,23 @@ impl WorkloadApiAgent {
                 foreign.push((domain, split(name, bundle)?));
             }
         }
-        Ok(Held { chain, key, own, foreign })
+        Ok(ReceivedSvid { chain, key, own, foreign })
     }
 
-    fn judge(&self, held: &Held) -> Result<Credentials, AnswerError> {
+    fn validate(&self, received: &ReceivedSvid) -> Result<Credentials, AnswerError> {
         let parts = CredentialParts {
-            chain: held.chain.clone(),
-            private_key: Zeroizing::new(held.key.clone_key()),
-            trust_bundle: held.own.clone(),
-            federated: merge(&self.foreign.borrow(), &held.foreign),
+            chain: received.chain.clone(),
+            private_key: Zeroizing::new(received.key.clone_key()),
+            trust_bundle: received.own.clone(),
+            federated: merge(&self.foreign.borrow(), &received.foreign),
         };
         Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
     }
 
     /// The files of foreign domains are different now.
     fn foreign_changed(&mut self) {
-        let Some(held) = &self.held else { return };
-        match self.judge(held) {
+        let Some(received) = &self.received else { return };
+        match self.validate(received) {
             Ok(credentials) => self.publisher.publish_bundles(credentials),
             Err(error) => self.publisher.poll_failed(&error.into()),
         }

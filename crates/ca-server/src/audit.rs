@@ -3,7 +3,7 @@
 //! A line about a certificate or a rotation is on disk (fsync) before that has any effect, so no power cut leaves a certificate
 //! without one. A refusal is handed to the system in one write and gets to the disk when that likes: whoever is refused has
 //! nothing, and could make the disk busy otherwise. The file does not grow for ever, since strangers can make it grow:
-//! [`Bound`].
+//! [`SizeLimit`].
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::audit_file::{AuditFile, Bound};
+use crate::audit_file::{AuditFile, SizeLimit};
 
 /// So many refusals are written in a second; the others are counted in the next line. Certificates are always written.
 const REFUSALS_PER_SECOND: u32 = 20;
@@ -81,8 +81,8 @@ struct Inner {
 
 impl Audit {
     /// Opens it, behind what is there.
-    pub(crate) fn open(path: &Path, bound: Bound) -> io::Result<Self> {
-        let file = AuditFile::open(path, bound)?;
+    pub(crate) fn open(path: &Path, limit: SizeLimit) -> io::Result<Self> {
+        let file = AuditFile::open(path, limit)?;
         Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
     }
 
@@ -153,7 +153,7 @@ mod tests {
     fn refusals_beyond_the_first_of_a_second_are_counted_and_certificates_are_all_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let audit = Audit::open(&path, crate::audit_file::BOUND).unwrap();
+        let audit = Audit::open(&path, crate::audit_file::SIZE_LIMIT).unwrap();
         let entry = |event| Entry::new(event, "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
         let now = Instant::now();
         let written = (0..100).filter(|_| audit.refused(entry("refused"), now)).count();
@@ -171,10 +171,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let entry = Entry::new("issued", "CreateCertificate", ([127, 0, 0, 1], 1).into(), 1_800_000_000);
-        Audit::open(&path, crate::audit_file::BOUND).unwrap().issued(&entry).unwrap();
+        Audit::open(&path, crate::audit_file::SIZE_LIMIT).unwrap().issued(&entry).unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{whole}{}", &whole[..30])).unwrap();
-        let audit = Audit::open(&path, crate::audit_file::BOUND).unwrap();
+        let audit = Audit::open(&path, crate::audit_file::SIZE_LIMIT).unwrap();
         audit.issued(&entry).unwrap();
         audit.issued(&entry).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

@@ -11,7 +11,7 @@ pub(crate) const AUDIT: &str = "audit.jsonl";
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bound {
+pub(crate) struct SizeLimit {
     /// A file that a line would make longer than this becomes `audit.jsonl.1`, that one `.2`, and so on.
     pub(crate) bytes: u64,
     /// So many older files are kept; the one before them goes.
@@ -19,23 +19,23 @@ pub(crate) struct Bound {
 }
 
 /// Half a gibibyte in all: a day of nothing but refusals, or more than a million certificates.
-pub(crate) const BOUND: Bound = Bound { bytes: 64 << 20, older: 7 };
+pub(crate) const SIZE_LIMIT: SizeLimit = SizeLimit { bytes: 64 << 20, older: 7 };
 
 /// The open file.
 pub(crate) struct AuditFile {
     path: PathBuf,
-    bound: Bound,
+    limit: SizeLimit,
     file: Arc<File>,
     length: u64,
     /// The last line may be half written.
-    torn: bool,
+    last_line_torn: bool,
 }
 
 impl AuditFile {
     /// Opens it, behind what is there.
-    pub(crate) fn open(path: &Path, bound: Bound) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, limit: SizeLimit) -> io::Result<Self> {
         let (file, length) = open(path)?;
-        Ok(Self { path: path.to_owned(), bound, file, length, torn: false })
+        Ok(Self { path: path.to_owned(), limit, file, length, last_line_torn: false })
     }
 
     /// Goes on in a new file if the old one was moved away or removed, as `logrotate` does it. Says whether it was.
@@ -52,24 +52,24 @@ impl AuditFile {
     /// Appends a line, in one write so that it stays whole. What `sync_data` of the answer waits for has it on disk.
     pub(crate) fn append(&mut self, line: &[u8]) -> io::Result<Arc<File>> {
         let mut whole = Vec::with_capacity(line.len().saturating_add(2));
-        if self.torn {
+        if self.last_line_torn {
             whole.push(b'\n');
         }
         whole.extend_from_slice(line);
         whole.push(b'\n');
         let length = whole.len() as u64;
-        if self.length > 0 && self.length.saturating_add(length) > self.bound.bytes {
-            self.put_aside()?;
+        if self.length > 0 && self.length.saturating_add(length) > self.limit.bytes {
+            self.rotate()?;
         }
         self.length = self.length.saturating_add(length);
         let written = (&*self.file).write_all(&whole);
-        self.torn = written.is_err();
+        self.last_line_torn = written.is_err();
         written.map(|()| Arc::clone(&self.file))
     }
 
     /// The file gets a number, and a new one takes its place. A run that was cut off in between is repeated.
-    fn put_aside(&mut self) -> io::Result<()> {
-        for number in (0..self.bound.older).rev() {
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (0..self.limit.older).rev() {
             match fs::rename(numbered(&self.path, number), numbered(&self.path, number.saturating_add(1))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -81,7 +81,7 @@ impl AuditFile {
     fn renew(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         (self.file, self.length) = open(&self.path)?;
-        self.torn = false;
+        self.last_line_torn = false;
         Ok(())
     }
 }
@@ -121,7 +121,7 @@ fn open(path: &Path) -> io::Result<(Arc<File>, u64)> {
 #[must_use]
 pub fn audit_files(dir: &Path) -> Vec<PathBuf> {
     let path = dir.join(AUDIT);
-    (0..=BOUND.older).rev().map(|number| numbered(&path, number)).filter(|path| path.exists()).collect()
+    (0..=SIZE_LIMIT.older).rev().map(|number| numbered(&path, number)).filter(|path| path.exists()).collect()
 }
 
 #[cfg(test)]
@@ -136,8 +136,8 @@ mod tests {
     fn a_file_has_an_end_and_so_has_their_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(AUDIT);
-        let bound = Bound { bytes: 19, older: 2 };
-        let mut file = AuditFile::open(&path, bound).unwrap();
+        let limit = SizeLimit { bytes: 19, older: 2 };
+        let mut file = AuditFile::open(&path, limit).unwrap();
         // Three lines of six bytes fit into one.
         for count in 1..=10 {
             file.append(format!("{count:05}").as_bytes()).unwrap();
@@ -150,7 +150,7 @@ mod tests {
             audit_files(folder.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["audit.jsonl.2", "audit.jsonl.1", "audit.jsonl"]);
         // A start goes on where it was.
-        let mut file = AuditFile::open(&path, bound).unwrap();
+        let mut file = AuditFile::open(&path, limit).unwrap();
         (11..=13).for_each(|count| drop(file.append(format!("{count:05}").as_bytes()).unwrap()));
         assert_eq!((lines(&path).len(), lines(&numbered(&path, 1)).len()), (1, 3));
     }
@@ -159,7 +159,7 @@ mod tests {
     fn a_file_that_was_moved_away_is_opened_anew_when_asked() {
         let folder = tempfile::tempdir().unwrap();
         let (path, away) = (folder.path().join(AUDIT), folder.path().join("away"));
-        let mut file = AuditFile::open(&path, BOUND).unwrap();
+        let mut file = AuditFile::open(&path, SIZE_LIMIT).unwrap();
         file.append(b"1").unwrap();
         assert!(!file.reopen().unwrap());
         fs::rename(&path, &away).unwrap();
@@ -174,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(AUDIT);
         fs::write(&path, "{\"time\":\"20").unwrap();
-        AuditFile::open(&path, BOUND).unwrap().append(b"{}").unwrap();
+        AuditFile::open(&path, SIZE_LIMIT).unwrap().append(b"{}").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"time\":\"20\n{}\n");
     }
 
@@ -183,7 +183,7 @@ mod tests {
     fn what_cannot_be_written_is_told_and_does_not_spoil_the_next_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(AUDIT);
-        let mut file = AuditFile::open(&path, BOUND).unwrap();
+        let mut file = AuditFile::open(&path, SIZE_LIMIT).unwrap();
         let good = std::mem::replace(&mut file.file, Arc::new(File::options().write(true).open("/dev/full").unwrap()));
         assert!(file.append(b"lost").is_err());
         file.file = good;

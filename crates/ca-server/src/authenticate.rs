@@ -22,28 +22,28 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) id: SpiffeId,
-    pub(crate) proof: Proof,
+    pub(crate) method: AuthMethod,
     /// The certificate that it has shown, if any: which of the identity's instances it is.
-    pub(crate) shown: Option<Shown>,
+    pub(crate) client_certificate: Option<ClientCertificate>,
 }
 
 /// What is remembered of a certificate that a caller has shown, and that was found good.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct ClientCertificate {
     pub(crate) key: KeyHash,
     pub(crate) not_after_unix: i64,
 }
 
 /// What it was proved with.
 #[derive(Debug)]
-pub(crate) enum Proof {
+pub(crate) enum AuthMethod {
     /// A bootstrap token, which may not have been used before if it is for one certificate.
     Token(Token),
     /// The certificate that it has now.
     Svid,
 }
 
-impl Proof {
+impl AuthMethod {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
@@ -54,7 +54,7 @@ impl Proof {
 
 /// Why a caller is nobody.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unknown {
+pub(crate) enum AuthError {
     #[error("neither a token nor a certificate was shown")]
     Nothing,
     #[error("the authorization is not one `Bearer TOKEN`")]
@@ -69,7 +69,7 @@ pub(crate) enum Unknown {
     Two { token: SpiffeId, certificate: SpiffeId },
 }
 
-impl Unknown {
+impl AuthError {
     pub(crate) const fn class(&self) -> &'static str {
         match self {
             Self::Nothing => "no-credentials",
@@ -92,49 +92,50 @@ impl Unknown {
 
 /// Judges what a caller has shown. Whatever it shows must be good: a certificate that is refused is not made up for by a
 /// token.
-pub(crate) fn caller(
+pub(crate) fn authenticate(
     peer: &Peer,
     metadata: &MetadataMap,
     trust: &TrustBundles,
     tokens: &TokenKey,
     store: &Store,
     clock: &Clock,
-) -> Result<Caller, Unknown> {
+) -> Result<Caller, AuthError> {
     let leaf = if peer.chain.is_empty() { None } else { Some(trust.verify(&peer.chain, Role::Client, clock.now())?.0) };
     let key = peer.chain.first().and_then(|leaf| KeyHash::of_certificate(leaf));
-    let shown = leaf.as_ref().zip(key).map(|(leaf, key)| Shown { key, not_after_unix: leaf.not_after_unix });
+    let client_certificate =
+        leaf.as_ref().zip(key).map(|(leaf, key)| ClientCertificate { key, not_after_unix: leaf.not_after_unix });
     let certificate = leaf.map(|leaf| leaf.id);
     let token = match bearer(metadata)? {
         Some(text) => Some(tokens.verify(text, clock.now_unix())?),
         None => None,
     };
     match (token, certificate) {
-        (None, None) => Err(Unknown::Nothing),
-        (None, Some(id)) => Ok(Caller { id, proof: Proof::Svid, shown }),
+        (None, None) => Err(AuthError::Nothing),
+        (None, Some(id)) => Ok(Caller { id, method: AuthMethod::Svid, client_certificate }),
         (Some(token), Some(certificate)) if token.id != certificate => {
-            Err(Unknown::Two { token: token.id, certificate })
+            Err(AuthError::Two { token: token.id, certificate })
         }
         // Authoritative is the commit; here it saves the work. After a failed write it is not known which tokens were used,
         // and the commit answers that.
         (Some(token), _)
             if !token.reusable && store.is_used(token.number, token.expires_unix) && store.broken().is_none() =>
         {
-            Err(Unknown::TokenUsed(token.id))
+            Err(AuthError::TokenUsed(token.id))
         }
-        (Some(token), _) => Ok(Caller { id: token.id.clone(), proof: Proof::Token(token), shown }),
+        (Some(token), _) => Ok(Caller { id: token.id.clone(), method: AuthMethod::Token(token), client_certificate }),
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, Unknown> {
+fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, AuthError> {
     let mut values = metadata.get_all("authorization").iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
-            let text = value.to_str().map_err(|_| Unknown::Header)?;
+            let text = value.to_str().map_err(|_| AuthError::Header)?;
             // Istio's agents write `Bearer`; the scheme's case does not count (RFC 9110 11.1).
-            let (scheme, token) = text.split_once(' ').ok_or(Unknown::Header)?;
-            if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(token)) } else { Err(Unknown::Header) }
+            let (scheme, token) = text.split_once(' ').ok_or(AuthError::Header)?;
+            if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(token)) } else { Err(AuthError::Header) }
         }
-        (Some(_), Some(_)) => Err(Unknown::Header),
+        (Some(_), Some(_)) => Err(AuthError::Header),
     }
 }

@@ -16,49 +16,49 @@ use tokio::sync::Notify;
 
 use crate::service::Services;
 
-const TTL: Duration = Duration::from_secs(3600);
-const HALF: u64 = 1800;
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
+const HALF_TTL_SECONDS: u64 = 1800;
 /// How often they are looked at when nothing has happened.
-const LOOK: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What lies in each folder.
 #[derive(Default)]
-struct Kept {
+struct TokenFolder {
     tokens: BTreeMap<SpiffeId, Token>,
     /// What they were made with.
     key: Option<Arc<TokenKey>>,
     roots: BTreeMap<SpiffeId, String>,
     /// Identities that were complained about.
-    strange: BTreeSet<SpiffeId>,
+    warned: BTreeSet<SpiffeId>,
 }
 
 /// Keeps them fresh until it is dropped.
 pub(crate) async fn keep(folder: PathBuf, services: Arc<Services>, registered: Arc<Notify>) {
     let mut used = services.used();
-    let mut kept = Kept::default();
+    let mut tokens_on_disk = TokenFolder::default();
     loop {
-        let (place, shared) = (folder.clone(), Arc::clone(&services));
+        let (workload_dir, shared) = (folder.clone(), Arc::clone(&services));
         let round = tokio::task::spawn_blocking(move || {
-            kept.refresh(&place, &shared);
-            kept
+            tokens_on_disk.refresh(&workload_dir, &shared);
+            tokens_on_disk
         });
         match round.await {
-            Ok(back) => kept = back,
+            Ok(back) => tokens_on_disk = back,
             // Only if it panicked: everything is written anew then.
             Err(error) => {
                 tracing::error!(%error, "tokens could not be refreshed");
-                kept = Kept::default();
+                tokens_on_disk = TokenFolder::default();
             }
         }
         tokio::select! {
             _changed = used.changed() => {}
             () = registered.notified() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
     }
 }
 
-impl Kept {
+impl TokenFolder {
     fn refresh(&mut self, folder: &Path, services: &Services) {
         let registrations = services.state.registrations.load_full();
         let key = services.state.tokens.load_full();
@@ -71,40 +71,46 @@ impl Kept {
         for id in gone {
             self.tokens.remove(&id);
             self.roots.remove(&id);
-            if let Some(place) = place(folder, &id) {
+            if let Some(workload_dir) = workload_dir(folder, &id) {
                 // Useless already: who is not registered gets nothing.
-                let _gone = std::fs::remove_file(place.join("token"));
+                let _gone = std::fs::remove_file(workload_dir.join("token"));
             }
         }
         for (id, _) in registrations.iter() {
-            let Some(place) = place(folder, id) else {
-                if self.strange.insert(id.clone()) {
+            let Some(workload_dir) = workload_dir(folder, id) else {
+                if self.warned.insert(id.clone()) {
                     tracing::warn!(%id, "no token is kept for it: only IDs like spiffe://TD/ns/NAMESPACE/sa/ACCOUNT have a folder");
                 }
                 continue;
             };
-            if let Err(error) = self.refresh_one(&place, id, &key, services) {
-                tracing::error!(%id, place = %place.display(), error, "its token cannot be refreshed");
+            if let Err(error) = self.refresh_one(&workload_dir, id, &key, services) {
+                tracing::error!(%id, place = %workload_dir.display(), error, "its token cannot be refreshed");
             }
         }
     }
 
-    fn refresh_one(&mut self, place: &Path, id: &SpiffeId, key: &TokenKey, services: &Services) -> Result<(), String> {
+    fn refresh_one(
+        &mut self,
+        workload_dir: &Path,
+        id: &SpiffeId,
+        key: &TokenKey,
+        services: &Services,
+    ) -> Result<(), String> {
         let now = services.state.clock.now_unix();
-        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| error.to_string())?;
+        DirBuilder::new().recursive(true).mode(0o700).create(workload_dir).map_err(|error| error.to_string())?;
         let roots = services.state.ca().signer.roots_pem().to_owned();
-        let file = place.join("root-cert.pem");
+        let file = workload_dir.join("root-cert.pem");
         if self.roots.get(id) != Some(&roots) || !file.exists() {
             write(&file, roots.as_bytes(), Private::No, true).map_err(|error| error.to_string())?;
             self.roots.insert(id.clone(), roots);
         }
-        let file = place.join("token");
+        let file = workload_dir.join("token");
         let fresh = self
             .tokens
             .get(id)
             .is_some_and(|token| !services.is_used(token) && is_fresh(token.expires_unix, now) && file.exists());
         if !fresh {
-            let (text, token) = key.issue(id, TTL, false, now).map_err(|error| error.to_string())?;
+            let (text, token) = key.issue(id, TOKEN_TTL, false, now).map_err(|error| error.to_string())?;
             write(&file, text.as_bytes(), Private::Yes, true).map_err(|error| error.to_string())?;
             self.tokens.insert(id.clone(), token);
         }
@@ -116,11 +122,11 @@ impl Kept {
 /// clock was set back, and would be refused as one from the future until the clock is there again.
 fn is_fresh(expires_unix: i64, now_unix: i64) -> bool {
     let left = u64::try_from(expires_unix.saturating_sub(now_unix)).unwrap_or_default();
-    (HALF + 1..=TTL.as_secs()).contains(&left)
+    (HALF_TTL_SECONDS + 1..=TOKEN_TTL.as_secs()).contains(&left)
 }
 
 /// Segments of a SPIFFE ID have no slash and are not `.` or `..`, so they are names of folders.
-fn place(folder: &Path, id: &SpiffeId) -> Option<PathBuf> {
+fn workload_dir(folder: &Path, id: &SpiffeId) -> Option<PathBuf> {
     id.istio().map(|istio| folder.join(istio.namespace).join(istio.service_account))
 }
 

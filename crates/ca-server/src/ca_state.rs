@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use arc_swap::ArcSwap;
 use portcullis_ca::rotation::Rotation;
-use portcullis_ca::{Registrations, ServerName, Signer, TokenKey};
+use portcullis_ca::{Registrations, ServerName, Signer, TokenKey, Validity};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::Compat;
 use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
@@ -24,8 +24,8 @@ pub(crate) struct Ca {
     /// What callers' certificates are judged by: our own roots and no others.
     pub(crate) trust: TrustBundles,
     pub(crate) tls: Arc<ServerConfig>,
-    /// First and last second of the server certificate, in Unix time.
-    server_valid: (i64, i64),
+    /// When the server certificate is valid.
+    server_validity: Validity,
 }
 
 /// Bundles of the domains that we federate with.
@@ -41,7 +41,7 @@ pub(crate) struct CaState {
     names: Vec<ServerName>,
     pub(crate) clock: Clock,
     /// One at a time makes a new [`Ca`].
-    making: Mutex<()>,
+    building: Mutex<()>,
     /// Read by whoever signs until the state knows of it, written to by whoever changes the phase. Taken before `making`.
     rotation: RwLock<Option<Rotation>>,
 }
@@ -53,10 +53,10 @@ impl Ca {
         names: &[ServerName],
         clock: &Clock,
     ) -> Result<Self, String> {
-        let (tls, server_valid) = tls::configuration(&server, names, clock)?;
+        let (tls, server_validity) = tls::configuration(&server, names, clock)?;
         let roots = signer.roots().clone();
         let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
-        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_valid })
+        Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_validity })
     }
 }
 
@@ -78,7 +78,7 @@ impl CaState {
             resources: ArcSwap::default(),
             names,
             clock,
-            making: Mutex::new(()),
+            building: Mutex::new(()),
             rotation: RwLock::new(rotation),
         }
     }
@@ -105,13 +105,13 @@ impl CaState {
             return Ok(false);
         }
         let signer = Arc::new(read()?);
-        self.put(Arc::clone(&signer), signer)?;
+        self.install(Arc::clone(&signer), signer)?;
         Ok(true)
     }
 
     /// Puts another CA in force, with a server certificate from `server`.
-    pub(crate) fn put(&self, signer: Arc<Signer>, server: Arc<Signer>) -> Result<(), String> {
-        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn install(&self, signer: Arc<Signer>, server: Arc<Signer>) -> Result<(), String> {
+        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.ca();
         if signer.trust_domain() != current.signer.trust_domain() {
             let (new, old) = (signer.trust_domain(), current.signer.trust_domain());
@@ -125,14 +125,16 @@ impl CaState {
 
     /// Renews the server certificate if half of its life is over, or the clock was set back to before it.
     pub(crate) fn renew_server_certificate(&self, now_unix: i64) -> Result<bool, String> {
-        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.ca();
         let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
-        let (begins, ends) = current.server_valid;
+        let Validity { not_before_unix, not_after_unix } = current.server_validity;
         // It was made before the clock was set back: to callers it is one from the future.
-        let early = begins > now_unix;
+        let early = not_before_unix > now_unix;
         // One that ends with its CA cannot be made to last longer.
-        if !early && (ends.saturating_sub(now_unix) > half || ends >= current.server.not_after_unix()) {
+        if !early
+            && (not_after_unix.saturating_sub(now_unix) > half || not_after_unix >= current.server.not_after_unix())
+        {
             return Ok(false);
         }
         self.ca.store(Arc::new(Ca::new(

@@ -29,18 +29,18 @@ use crate::authenticate::Peer;
 use crate::service::{Services, Shared};
 
 /// From accept to the end of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the head of a request to its answer.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request for so long is ended.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What it has for finishing once it was told to end.
-const GRACE: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest message; a request with an RSA key of 4096 bits has under 2 KiB, and the longest that is looked at 16.
 const MAX_MESSAGE: usize = 24 * 1024;
 /// Requests under way in one connection; agents have one. With the largest message this is what a caller that nobody knows yet
 /// can have us keep: under 256 KiB in each connection, 128 MiB in all, half of it from one source.
-const STREAMS: u32 = 8;
+const MAX_STREAMS: u32 = 8;
 /// What may be under way in a request and in a connection before we have read it.
 const STREAM_WINDOW: u32 = 32 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024;
@@ -75,7 +75,7 @@ async fn established(
     services: Arc<Services>,
     ending: impl Future<Output = ()>,
 ) {
-    let tls = match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await {
+    let tls = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return tracing::debug!(caller = %address, %error, "handshake failed"),
         Err(_) => return tracing::debug!(caller = %address, "handshake took too long"),
@@ -101,7 +101,7 @@ async fn established(
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(16 * 1024)
@@ -109,7 +109,7 @@ async fn established(
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
     let mut ending = std::pin::pin!(ending);
     let mut seen = 0;
-    let mut idle_at = Instant::now() + IDLE;
+    let mut idle_at = Instant::now() + IDLE_TIMEOUT;
     loop {
         tokio::select! {
             // A caller that breaks off is no event.
@@ -119,7 +119,7 @@ async fn established(
                 if now == seen {
                     break;
                 }
-                (seen, idle_at) = (now, Instant::now() + IDLE);
+                (seen, idle_at) = (now, Instant::now() + IDLE_TIMEOUT);
             }
             () = ending.as_mut() => break,
         }
@@ -127,7 +127,7 @@ async fn established(
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ended = connection => {}
-        () = sleep(GRACE) => {}
+        () = sleep(DRAIN_TIMEOUT) => {}
     }
 }
 
@@ -141,7 +141,7 @@ async fn answer(request: Request<Incoming>, mut servers: Servers) -> Response<Bo
             _ => Ok(Status::unimplemented("no such service here").into_http()),
         }
     };
-    match timeout(REQUEST, answer).await {
+    match timeout(REQUEST_TIMEOUT, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => Status::deadline_exceeded("the request took too long").into_http(),

@@ -25,14 +25,14 @@ use crate::step::Request;
 
 /// The name of the socket in the CA's folder.
 pub(crate) const SOCKET: &str = "ca.sock";
-const PATIENCE: Duration = Duration::from_secs(5);
-const MAX_QUESTION: u64 = 1024 * 1024;
-const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REQUEST_LEN: u64 = 1024 * 1024;
+const MAX_ANSWER_LEN: u64 = 16 * 1024 * 1024;
 
 /// How a running CA stands.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct CaStatus {
     /// Whether it can issue.
     pub ready: bool,
     /// Why not.
@@ -90,7 +90,7 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
             continue;
         };
         match stream.peer_cred() {
-            Ok(caller) if is_ours(caller.uid()) => {}
+            Ok(caller) if is_allowed(caller.uid()) => {}
             Ok(caller) => {
                 tracing::warn!(uid = caller.uid(), "refused at ca.sock: only root and the CA's own user may ask");
                 continue;
@@ -103,20 +103,20 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
         let services = Arc::clone(&services);
         tokio::spawn(async move {
             // Who asks and goes away is no event.
-            let _answered = tokio::time::timeout(PATIENCE, one(stream, &services)).await;
+            let _answered = tokio::time::timeout(TIMEOUT, one(stream, &services)).await;
         });
     }
 }
 
-fn is_ours(uid: u32) -> bool {
+fn is_allowed(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
     let mut stream = tokio::io::BufReader::new(stream);
-    let mut question = String::new();
-    (&mut stream).take(MAX_QUESTION).read_line(&mut question).await?;
-    let answer = match question.trim_end() {
+    let mut request = String::new();
+    (&mut stream).take(MAX_REQUEST_LEN).read_line(&mut request).await?;
+    let answer = match request.trim_end() {
         "status" => serde_json::to_string(&status(services))?,
         "roots" => {
             let ca = services.state.ca();
@@ -137,17 +137,17 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
     stream.get_mut().shutdown().await
 }
 
-fn status(services: &Services) -> Answer {
+fn status(services: &Services) -> CaStatus {
     let (ca, now) = (services.state.ca(), services.state.clock.now_unix());
     let digest = services.state.bundle_digest();
     let identities = services.store.identities();
     let certified = || identities.iter().filter(|(_, identity)| identity.not_after_unix >= now);
     let instances = services.store.instances();
-    let told = |one: &Instance| one.told.as_ref().is_some_and(|told| told.digest == digest);
+    let reported = |one: &Instance| one.reported.as_ref().is_some_and(|reported| reported.digest == digest);
     let behind: BTreeSet<_> =
-        instances.values().filter(|one| one.not_after_unix >= now && !told(one)).map(|one| &one.id).collect();
+        instances.values().filter(|one| one.not_after_unix >= now && !reported(one)).map(|one| &one.id).collect();
     let pending = plain::ready(services).err();
-    Answer {
+    CaStatus {
         ready: pending.is_none(),
         pending,
         trust_domain: ca.signer.trust_domain().to_string(),
@@ -168,8 +168,8 @@ fn status(services: &Services) -> Answer {
 ///
 /// # Errors
 /// If none does, or it does not answer.
-pub fn ask(dir: &Path) -> io::Result<Answer> {
-    question(dir, "status")
+pub fn status_of(dir: &Path) -> io::Result<CaStatus> {
+    exchange(dir, "status")
 }
 
 /// Asks the CA that runs on a folder for its roots.
@@ -177,7 +177,7 @@ pub fn ask(dir: &Path) -> io::Result<Answer> {
 /// # Errors
 /// If none runs, or it does not answer.
 pub fn published(dir: &Path) -> io::Result<Published> {
-    question(dir, "roots")
+    exchange(dir, "roots")
 }
 
 /// Has the CA that runs on a folder take a step of a rotation, or say where it stands.
@@ -185,27 +185,27 @@ pub fn published(dir: &Path) -> io::Result<Published> {
 /// # Errors
 /// If none runs, or it does not answer.
 pub fn rotate(dir: &Path, request: &Request) -> io::Result<RotationStatus> {
-    question(dir, &format!("rotate-root {}", serde_json::to_string(request)?))
+    exchange(dir, &format!("rotate-root {}", serde_json::to_string(request)?))
 }
 
-fn question<T: for<'de> Deserialize<'de>>(dir: &Path, question: &str) -> io::Result<T> {
+fn exchange<T: for<'de> Deserialize<'de>>(dir: &Path, request: &str) -> io::Result<T> {
     let mut stream = StdUnixStream::connect(dir.join(SOCKET))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{question}\n").as_bytes())?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
     let mut text = String::new();
-    BufReader::new(stream).take(MAX_ANSWER).read_line(&mut text)?;
+    BufReader::new(stream).take(MAX_ANSWER_LEN).read_line(&mut text)?;
     serde_json::from_str(&text).map_err(io::Error::other)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_ours;
+    use super::is_allowed;
 
     #[test]
     fn only_root_and_our_own_user_may_ask() {
         let own = rustix::process::geteuid().as_raw();
-        assert!(is_ours(0) && is_ours(own));
-        assert!(!is_ours(own.wrapping_add(1000)));
+        assert!(is_allowed(0) && is_allowed(own));
+        assert!(!is_allowed(own.wrapping_add(1000)));
     }
 }

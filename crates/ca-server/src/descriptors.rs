@@ -21,7 +21,7 @@ pub(crate) fn connections() -> usize {
 /// watched files, `ca.sock`. For want of one the state could not be written, and nothing could be issued.
 fn fitting(open_files: Option<u64>) -> usize {
     let files = open_files.unwrap_or(u64::MAX);
-    let kept = (files / 4).clamp(16, 256).saturating_add(plain::PLACES as u64);
+    let kept = (files / 4).clamp(16, 256).saturating_add(plain::MAX_CONNECTIONS as u64);
     usize::try_from(files.saturating_sub(kept).clamp(8, CONNECTIONS)).unwrap_or(8)
 }
 

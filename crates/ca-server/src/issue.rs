@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use portcullis_ca::state::{CommitError, Issuance, Refusal, Store};
+use portcullis_ca::state::{CommitError, Issuance, Refusal, Store, UsedToken};
 use portcullis_ca::{CaError, CertifiedPublicKey};
 use portcullis_tls::utc;
 
 use crate::audit::{Audit, Entry};
-use crate::authenticate::{Caller, Proof};
+use crate::authenticate::{AuthMethod, Caller};
 use crate::ca_state::CaState;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotIssued {
+pub(crate) enum IssueError {
     #[error("{0}")]
     Refused(Refusal),
     #[error("{0}")]
@@ -25,7 +25,7 @@ pub(crate) enum NotIssued {
 }
 
 /// What is needed for one certificate.
-pub(crate) struct Work {
+pub(crate) struct IssueRequest {
     pub(crate) state: Arc<CaState>,
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
@@ -33,45 +33,47 @@ pub(crate) struct Work {
     pub(crate) key: CertifiedPublicKey,
     pub(crate) ttl: std::time::Duration,
     /// The digest of the bundles that the caller says it uses.
-    pub(crate) told: Option<String>,
+    pub(crate) bundle_digest: Option<String>,
     pub(crate) entry: Entry,
 }
 
 /// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
 /// roots as one text, as Istio's agents expect them.
-pub(crate) fn issue(work: Work) -> Result<Vec<String>, NotIssued> {
-    let Work { state, store, audit, caller, key, ttl, told, mut entry } = work;
+pub(crate) fn issue(work: IssueRequest) -> Result<Vec<String>, IssueError> {
+    let IssueRequest { state, store, audit, caller, key, ttl, bundle_digest, mut entry } = work;
     // Until the state knows of the leaf, nobody may find that there is none below a root and drop it.
     let _signing = state.signing();
     let ca = state.ca();
     let leaf = ca.signer.sign(&caller.id, ttl, &key)?;
-    let token = match &caller.proof {
-        Proof::Token(token) if !token.reusable => Some((token.number, token.expires_unix)),
-        Proof::Token(_) | Proof::Svid => None,
+    let token = match &caller.method {
+        AuthMethod::Token(token) if !token.reusable => {
+            Some(UsedToken { number: token.number, expires_unix: token.expires_unix })
+        }
+        AuthMethod::Token(_) | AuthMethod::Svid => None,
     };
     let issuance = Issuance {
         id: caller.id.clone(),
         key: key.hash(),
-        previous: caller.shown.map(|shown| shown.key),
-        told,
+        previous: caller.client_certificate.map(|client_certificate| client_certificate.key),
+        bundle_digest,
         serial: leaf.serial_text(),
         not_after_unix: leaf.not_after_unix,
         anchor: ca.signer.anchor().to_owned(),
         token,
     };
     store.commit(&issuance, state.clock.now_unix()).map_err(|error| match error {
-        CommitError::Refused(refusal) => NotIssued::Refused(refusal),
-        broken @ CommitError::Broken(_) => NotIssued::State(broken),
+        CommitError::Refused(refusal) => IssueError::Refused(refusal),
+        broken @ CommitError::Broken(_) => IssueError::State(broken),
     })?;
-    entry.by = Some(caller.proof.name());
+    entry.by = Some(caller.method.name());
     entry.id = Some(caller.id.to_string());
     entry.serial = Some(issuance.serial);
     entry.not_after = Some(utc(leaf.not_after_unix));
     entry.key_sha256 = Some(issuance.key.to_string());
     entry.key_type = Some(key.kind().name());
-    audit.issued(&entry).map_err(NotIssued::Audit)?;
+    audit.issued(&entry).map_err(IssueError::Audit)?;
     let mut chain = vec![leaf.pem()];
-    chain.extend(ca.signer.behind_leaf_pem().iter().cloned());
+    chain.extend(ca.signer.issuer_chain_pem().iter().cloned());
     chain.push(state.roots_pem(&ca));
     Ok(chain)
 }

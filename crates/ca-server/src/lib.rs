@@ -37,11 +37,11 @@ mod step;
 mod tls;
 
 pub use audit_file::audit_files;
-pub use control::{Answer, Published, ask, published, rotate};
+pub use control::{CaStatus, Published, published, rotate, status_of};
 pub use finish::finish_unused;
 pub use mint::{mint, trust_domain};
 pub use old_root::{InstanceConnections, OldRootConnections};
-pub use reload::{put_pair, reads};
-pub use rotation_status::{Began, RotationStatus, Waited};
-pub use server::{Authority, Config, Reload, StartError};
+pub use reload::{reads, replace_key_and_cert};
+pub use rotation_status::{BlockerStatus, PhaseStart, RotationStatus};
+pub use server::{CaServer, Config, Reload, StartError};
 pub use step::{Request as RotateRequest, Step};

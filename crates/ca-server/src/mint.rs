@@ -30,7 +30,7 @@ pub fn mint(dir: &Path, id: &SpiffeId, ttl: Duration, reusable: bool) -> Result<
         ));
     }
     let signer = reload::in_force(dir, registrations.trust_domain.as_ref(), &Clock::system())?.signer;
-    reload::fit(&registrations, signer.trust_domain())?;
+    reload::check_consistency(&registrations, signer.trust_domain())?;
     let key = reload::token_key(dir, signer.trust_domain())?;
     let token = key.issue(id, ttl, reusable, Clock::system().now_unix());
     token.map(|(text, _)| text).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! CaState connections that rest on the root that a rotation drops, as sidecars report them.
+//! Live connections that rest on the root that a rotation drops, as sidecars report them.
 
 use portcullis_ca::rotation::Rotation;
 use portcullis_ca::state::Instance;
@@ -11,7 +11,7 @@ use crate::service::Services;
 const STALE_AFTER_HINTS: i64 = 3;
 const STALE_AFTER: i64 = 60;
 
-/// CaState connections that rest on the old root. Both sidecars of a connection count it.
+/// Live connections that rest on the old root. Both sidecars of a connection count it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OldRootConnections {

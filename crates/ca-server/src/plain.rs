@@ -17,13 +17,13 @@ use tokio::net::TcpListener;
 use crate::service::Services;
 
 /// Connections at once.
-pub(crate) const PLACES: usize = 32;
-const HEAD: Duration = Duration::from_secs(5);
-const LIFETIME: Duration = Duration::from_secs(60);
+pub(crate) const MAX_CONNECTIONS: usize = 32;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
-    let slots = EvictingSlots::new(PLACES);
+    let slots = EvictingSlots::new(MAX_CONNECTIONS);
     loop {
         let Ok((stream, client)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -36,9 +36,9 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
                 async move { Ok::<_, Infallible>(answer(&request, &services)) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 * 1024);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
             tokio::select! {
-                _ended = tokio::time::timeout(LIFETIME, builder.serve_connection(TokioIo::new(stream), service)) => {}
+                _ended = tokio::time::timeout(MAX_LIFETIME, builder.serve_connection(TokioIo::new(stream), service)) => {}
                 () = slot.evicted() => {}
             }
         });
@@ -53,7 +53,7 @@ fn answer(request: &Request<Incoming>, services: &Services) -> Response<Full<Byt
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
         (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "/metrics or /healthz/ready\n".to_owned()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET or HEADER_TIMEOUT\n".to_owned()),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_ca::rotation::{Files, Rotation};
-use portcullis_ca::{Private, Registrations, Signer, SignerFiles, TokenKey, Usual, WriteError, write};
+use portcullis_ca::{DefaultLifetimes, Private, Registrations, Signer, SignerFiles, TokenKey, WriteError, write};
 use portcullis_identity::TrustDomain;
 use portcullis_reload::{FileContent, FileSet, Monitor, Options, Watcher};
 use portcullis_tls::{Clock, TrustBundle, utc};
@@ -26,7 +26,7 @@ const ROOT_CERT: &str = "root-cert.pem";
 /// This one may be missing, and may come or go at any time.
 const CHAIN: &str = "cert-chain.pem";
 
-/// The key of a certificate that is being put in place: see [`put_pair`].
+/// The key of a certificate that is being put in place: see [`replace_key_and_cert`].
 const NEXT_KEY: &str = "ca-key-next.pem";
 
 /// What keeps watching until it is dropped.
@@ -58,29 +58,29 @@ pub fn reads(dir: &Path) -> Vec<FileSet> {
 }
 
 pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Signer, String> {
-    Ok(judged(dir, configured, clock)?.signer)
+    Ok(read_signer(dir, configured, clock)?.signer)
 }
 
 /// The files, and what they make.
-struct Judged {
+struct SignerFolder {
     signer: Signer,
     files: Vec<FileContent>,
-    /// A crash has cut off [`put_pair`]: the key is the one that waits.
-    waits: bool,
+    /// A crash has cut off [`replace_key_and_cert`]: the key is the one that waits.
+    key_pending: bool,
 }
 
-fn judged(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Judged, String> {
+fn read_signer(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<SignerFolder, String> {
     let mut files = signer_files(dir).read().complete().map_err(|error| error.to_string())?;
     let refused = match parse_signer(&files, configured, clock) {
-        Ok(signer) => return Ok(Judged { signer, files, waits: false }),
+        Ok(signer) => return Ok(SignerFolder { signer, files, key_pending: false }),
         Err(error) => format!("{}: {error}", dir.display()),
     };
-    let waiting = FileSet::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
+    let pending = FileSet::Files(vec![dir.join(NEXT_KEY)]).read().complete().ok().and_then(|mut files| files.pop());
     let key = files.iter_mut().find(|file| file.path.file_name().is_some_and(|own| own == CA_KEY));
-    if let (Some(key), Some(next)) = (key, waiting) {
+    if let (Some(key), Some(next)) = (key, pending) {
         (key.content, key.mode) = (next.content, next.mode);
         if let Ok(signer) = parse_signer(&files, configured, clock) {
-            return Ok(Judged { signer, files, waits: true });
+            return Ok(SignerFolder { signer, files, key_pending: true });
         }
     }
     Err(refused)
@@ -90,7 +90,7 @@ fn judged(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result
 ///
 /// # Errors
 /// If the system refuses.
-pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
+pub fn replace_key_and_cert(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
     if !dir.join(CA_KEY).exists() {
         // Without a certificate nothing is a CA.
         write(&dir.join(CA_KEY), key.as_bytes(), Private::Yes, true)?;
@@ -99,22 +99,26 @@ pub fn put_pair(dir: &Path, key: &str, cert: &str) -> Result<(), WriteError> {
     // The one that was cut off first: its key must not be lost while its certificate is in place. What cannot be used anyway
     // is replaced.
     let configured = registrations(dir).ok().and_then(|read| read.trust_domain);
-    let _finished = finish_pair(dir, configured.as_ref(), &Clock::system());
+    let _finished = finish_key_replacement(dir, configured.as_ref(), &Clock::system());
     write(&dir.join(NEXT_KEY), key.as_bytes(), Private::Yes, true)?;
     write(&dir.join(CA_CERT), cert.as_bytes(), Private::No, true)?;
     let path = dir.join(CA_KEY);
-    take_key(dir).map_err(|source| WriteError::Io { path, source })
+    install_pending_key(dir).map_err(|source| WriteError::Io { path, source })
 }
 
-/// What a crash has cut off of [`put_pair`]: the key that waits takes its place. Only if it is the certificate's.
-pub(crate) fn finish_pair(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<(), String> {
-    if judged(dir, configured, clock)?.waits {
-        take_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
+/// What a crash has cut off of [`replace_key_and_cert`]: the key that waits takes its place. Only if it is the certificate's.
+pub(crate) fn finish_key_replacement(
+    dir: &Path,
+    configured: Option<&TrustDomain>,
+    clock: &Clock,
+) -> Result<(), String> {
+    if read_signer(dir, configured, clock)?.key_pending {
+        install_pending_key(dir).map_err(|error| format!("{}: {error}", dir.join(NEXT_KEY).display()))?;
     }
     Ok(())
 }
 
-fn take_key(dir: &Path) -> io::Result<()> {
+fn install_pending_key(dir: &Path) -> io::Result<()> {
     match std::fs::rename(dir.join(NEXT_KEY), dir.join(CA_KEY)) {
         // A CA that has started in the meantime did it.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -125,7 +129,7 @@ fn take_key(dir: &Path) -> io::Result<()> {
 
 /// The four files as text, after they were judged.
 pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Files, String> {
-    let Judged { files, .. } = judged(dir, configured, clock)?;
+    let SignerFolder { files, .. } = read_signer(dir, configured, clock)?;
     let text = |name: &str| {
         let content = named(&files, name).map(|file| file.content.to_vec()).unwrap_or_default();
         String::from_utf8(content).map_err(|_| format!("{}: {name} is no text", dir.display()))
@@ -241,7 +245,7 @@ fn parse_foreign<'a>(
 }
 
 /// Checks what only both together can be wrong about.
-pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
+pub(crate) fn check_consistency(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
     if let Some(other) = registrations.trust_domain.as_ref().filter(|domain| *domain != trust_domain) {
         return Err(format!("{REGISTRATIONS}: trustDomain: {other} is not that of the CA that signs, {trust_domain}"));
     }
@@ -260,7 +264,7 @@ pub(crate) fn fit(registrations: &Registrations, trust_domain: &TrustDomain) -> 
 pub(crate) fn watch(
     dir: &Path,
     state: &Arc<CaState>,
-    environment: Usual,
+    environment: DefaultLifetimes,
     changed: impl Fn() + Clone + Send + 'static,
 ) -> Result<Watchers, String> {
     let loader = {
@@ -283,7 +287,7 @@ pub(crate) fn watch(
     let loader = move |files: &[FileContent]| {
         let [file] = files else { return Err("one file is read".to_owned()) };
         let read = parse_registrations(file, &own_dir)?;
-        fit(&read, state.ca().signer.trust_domain())?;
+        check_consistency(&read, state.ca().signer.trust_domain())?;
         if bundles.is_none() || state.registrations.load().trust_bundles != read.trust_bundles {
             // The watcher of the files that were named before ends here.
             bundles = watch_foreign(&read, &state)?;
@@ -313,15 +317,15 @@ fn watch_token_key(dir: &Path, state: &Arc<CaState>, changed: impl Fn() + Send +
     Watcher::start(token_key_file(dir), Options::default(), loader).map_err(|error| error.to_string())
 }
 
-fn watch_resources(dir: &Path, state: &Arc<CaState>, environment: Usual) -> Result<Watcher, String> {
+fn watch_resources(dir: &Path, state: &Arc<CaState>, environment: DefaultLifetimes) -> Result<Watcher, String> {
     let state = Arc::clone(state);
     let loader = move |files: &[FileContent]| {
         let read = resources::parse(files, state.ca().signer.trust_domain(), environment, state.clock.now_unix())?;
-        let ttl = read.usual.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
+        let ttl = read.default_lifetimes.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
         state.resources.store(Arc::new(read));
         Ok::<_, String>(format!("usual lifetime {ttl}"))
     };
-    let source = resources::source(dir, REGISTRATIONS);
+    let source = resources::watched_files(dir, REGISTRATIONS);
     Watcher::start(source, Options::default(), loader).map_err(|error| error.to_string())
 }
 

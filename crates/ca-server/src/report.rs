@@ -12,7 +12,7 @@ use crate::authenticate::Caller;
 use crate::ca_state::CaState;
 
 /// The digest of the bundles that a caller says it uses.
-pub(crate) fn told(metadata: &MetadataMap) -> Option<&str> {
+pub(crate) fn bundle_digest(metadata: &MetadataMap) -> Option<&str> {
     let digest = metadata.get("x-portcullis-bundle").and_then(|value| value.to_str().ok());
     digest.filter(|text| KeyHash::parse(text).is_some())
 }
@@ -43,14 +43,15 @@ pub(crate) fn note(
     caller: &Caller,
     metadata: &MetadataMap,
 ) {
-    let (Some(digest), Some(shown)) = (told(metadata), caller.shown) else { return };
+    let (Some(digest), Some(client_certificate)) = (bundle_digest(metadata), caller.client_certificate) else { return };
     let (store, state, state_failed) = (Arc::clone(store), Arc::clone(state), Arc::clone(state_failed));
     let connections = connections(metadata);
-    let (id, key, not_after_unix, digest) = (caller.id.clone(), shown.key, shown.not_after_unix, digest.to_owned());
+    let (id, key, not_after_unix, digest) =
+        (caller.id.clone(), client_certificate.key, client_certificate.not_after_unix, digest.to_owned());
     drop(tokio::task::spawn_blocking(move || {
         let since_unix = state.signing().as_ref().map_or(0, |rotation| rotation.published_unix);
         let report = Report { id, key, not_after_unix, digest, since_unix, connections };
-        if let Err(error) = store.told(&report, state.clock.now_unix()) {
+        if let Err(error) = store.report(&report, state.clock.now_unix()) {
             state_failed.notify_one();
             tracing::error!(%error, "the state cannot be written");
         }

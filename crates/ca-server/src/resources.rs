@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use portcullis_ca::{MIN_TTL, Root, Usual, pem};
+use portcullis_ca::{DefaultLifetimes, MIN_TTL, Root, pem};
 use portcullis_identity::TrustDomain;
 use portcullis_istio::{ExtraRoots, Location, MeshConfig, RootCertificate, RootError};
 use portcullis_policy::{Diagnostic, Loaded, PolicySet};
@@ -45,7 +45,7 @@ fn parse_roots(pem: &str, now_unix: i64) -> Result<Vec<RootCertificate>, RootErr
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     /// What holds where the registrations say no lifetime.
-    pub(crate) usual: Usual,
+    pub(crate) default_lifetimes: DefaultLifetimes,
     roots: Vec<ExtraRoot>,
 }
 
@@ -69,7 +69,7 @@ impl ExtraRoot {
 }
 
 /// The files that may hold them: every YAML and JSON file but the registrations and the state of a rotation.
-pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::FileSet {
+pub(crate) fn watched_files(dir: &Path, registrations: &str) -> portcullis_reload::FileSet {
     let except = vec![OsString::from(registrations), OsString::from(portcullis_ca::rotation::FILE)];
     portcullis_reload::FileSet::FlatFolder { folder: dir.to_owned(), except }
 }
@@ -78,7 +78,7 @@ pub(crate) fn source(dir: &Path, registrations: &str) -> portcullis_reload::File
 pub(crate) fn parse(
     files: &[FileContent],
     domain: &TrustDomain,
-    environment: Usual,
+    environment: DefaultLifetimes,
     now_unix: i64,
 ) -> Result<Resources, String> {
     let sources: Vec<_> = files
@@ -98,7 +98,7 @@ pub(crate) fn parse(
     if !errors.is_empty() {
         return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     }
-    let usual = usual(set.mesh(), environment, &mut warnings);
+    let default_lifetimes = default_lifetimes(set.mesh(), environment, &mut warnings);
     warnings.extend(set.policies().iter().map(|policy| Diagnostic {
         file: policy.file.clone(),
         line: policy.line,
@@ -116,8 +116,8 @@ pub(crate) fn parse(
             roots.push(root);
         }
     }
-    tell(set.mesh(), &roots);
-    Ok(Resources { usual, roots })
+    log_extra_roots(set.mesh(), &roots);
+    Ok(Resources { default_lifetimes, roots })
 }
 
 /// A root that says it is another trust domain's, which would then be trusted for ours.
@@ -130,7 +130,11 @@ fn foreign(root: &ExtraRoot, domain: &TrustDomain) -> Option<Diagnostic> {
 
 /// Who asks for no lifetime gets `workloadCertTTL`, or `secretTTL` where that is shorter: the one is what a CA issues, the
 /// other what agents ask for.
-fn usual(mesh: &MeshConfig, environment: Usual, warnings: &mut Vec<Diagnostic>) -> Usual {
+fn default_lifetimes(
+    mesh: &MeshConfig,
+    environment: DefaultLifetimes,
+    warnings: &mut Vec<Diagnostic>,
+) -> DefaultLifetimes {
     let shortest = [&mesh.workload_cert_ttl, &mesh.secret_ttl].into_iter().flatten().min_by_key(|ttl| ttl.value);
     if let Some(ttl) = shortest.filter(|ttl| ttl.value < MIN_TTL) {
         let message = "no certificate is issued for less than a minute; it will be one minute".to_owned();
@@ -140,11 +144,11 @@ fn usual(mesh: &MeshConfig, environment: Usual, warnings: &mut Vec<Diagnostic>) 
         let message = "has an effect in the policy folder of sidecars only: keys are made there".to_owned();
         warnings.push(key.location.diagnostic("no-effect-here", message));
     }
-    Usual { ttl: shortest.map(|ttl| ttl.value).or(environment.ttl), max_ttl: environment.max_ttl }
+    DefaultLifetimes { ttl: shortest.map(|ttl| ttl.value).or(environment.ttl), max_ttl: environment.max_ttl }
 }
 
 /// Which roots workloads are told to trust beyond the CA's own, and who signs below them.
-fn tell(mesh: &MeshConfig, roots: &[ExtraRoot]) {
+fn log_extra_roots(mesh: &MeshConfig, roots: &[ExtraRoot]) {
     for root in roots {
         let entry = mesh.ca_certificates.iter().find(|entry| entry.location == root.location);
         let signers = entry.map(|entry| entry.signers.join(", ")).filter(|signers| !signers.is_empty());
@@ -168,13 +172,13 @@ mod tests {
         TrustDomain::parse("cluster.local").unwrap()
     }
 
-    fn read_with(text: &str, environment: Usual) -> Result<Resources, String> {
+    fn read_with(text: &str, environment: DefaultLifetimes) -> Result<Resources, String> {
         let file = FileContent { path: "/ca/mesh.yaml".into(), content: text.as_bytes().to_vec().into(), mode: 0o644 };
         parse(&[file], &domain(), environment, Clock::system().now_unix())
     }
 
     fn read(text: &str) -> Result<Resources, String> {
-        read_with(text, Usual::default())
+        read_with(text, DefaultLifetimes::default())
     }
 
     fn operator(mesh: &str) -> String {
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn lifetimes_are_the_shorter_one_and_go_before_the_environment() {
         let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
-        let environment = Usual { ttl: hours(5), max_ttl: hours(50) };
+        let environment = DefaultLifetimes { ttl: hours(5), max_ttl: hours(50) };
         for (fields, ttl) in [
             ("{workloadCertTTL: 12h}", 12),
             ("{secretTTL: 6h}", 6),
@@ -246,7 +250,7 @@ mod tests {
             ("{workloadRSAKeySize: 4096}", 5),
         ] {
             let read = read_with(&operator(&format!("    certificates: {fields}\n")), environment).unwrap();
-            assert_eq!(read.usual, Usual { ttl: hours(ttl), max_ttl: hours(50) }, "{fields}");
+            assert_eq!(read.default_lifetimes, DefaultLifetimes { ttl: hours(ttl), max_ttl: hours(50) }, "{fields}");
         }
     }
 

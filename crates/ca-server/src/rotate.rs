@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_ca::rotation::{Assumed, Phase, Rotation, Seen, may_abort, may_finish, may_promote};
+use portcullis_ca::rotation::{Assumed, Phase, Rotation, RotationSnapshot, may_abort, may_finish, may_promote};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_tls::Clock;
 
-use crate::rotation_status::{NotDone, RotationStatus};
+use crate::rotation_status::{RotationStatus, StepError};
 use crate::service::Services;
 use crate::step::{Request, Step};
 use crate::{old_root, reload};
@@ -21,7 +21,7 @@ const NEXT: &str = "next";
 /// At a start: what is in force. What a crash has cut off of the last step is done.
 pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>, clock: &Clock) -> Result<reload::InForce, String> {
     match Rotation::load(dir).map_err(|error| error.to_string())? {
-        None => reload::finish_pair(dir, domain, clock)?,
+        None => reload::finish_key_replacement(dir, domain, clock)?,
         Some(rotation) if rotation.phase == Phase::Finished => {
             // Before files are replaced, it is known that what replaces them can be used.
             rotation.in_force(domain, clock).map_err(|error| error.to_string())?;
@@ -40,7 +40,7 @@ fn settle(dir: &Path, rotation: &Rotation) -> Result<(), String> {
 pub(crate) fn step(services: &Services, request: &Request) -> RotationStatus {
     let mut rotation = services.state.rotating();
     let connections = rotation.as_ref().and_then(|rotation| old_root::connections(services, rotation));
-    let done = assumed(&request.assume).map_err(NotDone::from).and_then(|assumed| match request.step {
+    let done = assumed(&request.assume).map_err(StepError::from).and_then(|assumed| match request.step {
         Step::Status => Ok(()),
         Step::Start => start(services, &mut rotation),
         Step::Promote => promote(services, &mut rotation, &assumed),
@@ -72,7 +72,7 @@ fn domain(services: &Services) -> Option<TrustDomain> {
     services.state.registrations.load().trust_domain.clone()
 }
 
-fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), NotDone> {
+fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), StepError> {
     if let Some(rotation) = rotation {
         return Err(format!("a rotation is on already; it is {}", rotation.phase.name()).into());
     }
@@ -89,21 +89,21 @@ fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), Not
     Ok(())
 }
 
-fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), NotDone> {
+fn promote(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), StepError> {
     let mut rotation = in_phase(current.as_ref(), Phase::Started, "promote")?;
-    judge(services, &rotation, assumed, Step::Promote)?;
+    check_step(services, &rotation, assumed, Step::Promote)?;
     rotation.enter(Phase::Promoted, services.state.clock.now_unix());
     enter(services, current, rotation, &names(assumed))
 }
 
-fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), NotDone> {
+fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed) -> Result<(), StepError> {
     // One that could not be brought to its end.
     let cut_off = current.as_ref().filter(|rotation| rotation.phase == Phase::Finished).cloned();
     let rotation = match cut_off {
         Some(rotation) => rotation,
         None => {
             let mut rotation = in_phase(current.as_ref(), Phase::Promoted, "finish")?;
-            judge(services, &rotation, assumed, Step::Finish)?;
+            check_step(services, &rotation, assumed, Step::Finish)?;
             rotation.enter(Phase::Finished, services.state.clock.now_unix());
             enter(services, current, rotation.clone(), &names(assumed))?;
             rotation
@@ -116,7 +116,7 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed
     Ok(())
 }
 
-fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), NotDone> {
+fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), StepError> {
     let mut rotation = current.clone().ok_or_else(|| "no rotation is on".to_owned())?;
     match rotation.phase {
         Phase::Promoted => {
@@ -124,7 +124,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), NotD
             enter(services, current, rotation, "back from promoted")
         }
         Phase::Started => {
-            judge(services, &rotation, &Assumed::default(), Step::Abort)?;
+            check_step(services, &rotation, &Assumed::default(), Step::Abort)?;
             let signer = Arc::new(reload::signer(&services.dir, domain(services).as_ref(), &services.state.clock)?);
             let old = rotation.old_anchor(domain(services).as_ref(), &services.state.clock);
             if signer.anchor() != old.map_err(|error| error.to_string())? {
@@ -137,7 +137,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), NotD
             line(services, "none", "aborted")?;
             Rotation::remove(&services.dir).map_err(|error| error.to_string())?;
             *current = None;
-            services.state.put(Arc::clone(&signer), signer)?;
+            services.state.install(Arc::clone(&signer), signer)?;
             tracing::info!("the rotation of the root is aborted");
             Ok(())
         }
@@ -145,7 +145,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), NotD
     }
 }
 
-fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rotation, NotDone> {
+fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rotation, StepError> {
     match current {
         Some(rotation) if rotation.phase == phase => Ok(rotation.clone()),
         Some(rotation) => {
@@ -153,11 +153,16 @@ fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rota
         }
         None => Err(format!("no rotation is on, and {step} comes after {}", phase.name())),
     }
-    .map_err(NotDone::from)
+    .map_err(StepError::from)
 }
 
 /// The audit, the disk, and only then what is in force.
-fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation, detail: &str) -> Result<(), NotDone> {
+fn enter(
+    services: &Services,
+    current: &mut Option<Rotation>,
+    rotation: Rotation,
+    detail: &str,
+) -> Result<(), StepError> {
     let in_force =
         rotation.in_force(domain(services).as_ref(), &services.state.clock).map_err(|error| error.to_string())?;
     line(services, rotation.phase.name(), detail)?;
@@ -170,7 +175,7 @@ fn enter(services: &Services, current: &mut Option<Rotation>, rotation: Rotation
     *current = Some(rotation);
     services
         .state
-        .put(Arc::new(in_force.signer), Arc::new(in_force.server))
+        .install(Arc::new(in_force.signer), Arc::new(in_force.server))
         .map_err(|why| format!("{why}\nthe phase is on disk and not in force; restart the CA"))?;
     Ok(())
 }
@@ -186,12 +191,12 @@ fn names(assumed: &Assumed) -> String {
     if names.is_empty() { String::new() } else { format!("assumed: {}", names.join(" ")) }
 }
 
-fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), NotDone> {
+fn check_step(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step) -> Result<(), StepError> {
     let (identities, instances) = (services.store.identities(), services.store.instances());
     let digest = services.state.bundle_digest();
     let new_anchors = rotation.new_anchors(&services.state.clock).map_err(|error| error.to_string())?;
     let now_unix = services.state.clock.now_unix();
-    let seen = Seen {
+    let snapshot = RotationSnapshot {
         identities: &identities,
         instances: &instances,
         new_anchors: &new_anchors,
@@ -202,21 +207,21 @@ fn judge(services: &Services, rotation: &Rotation, assumed: &Assumed, step: Step
     };
     let hint = i64::try_from(services.state.registrations.load().refresh_hint.as_secs()).unwrap_or(i64::MAX);
     match step {
-        Step::Promote => may_promote(seen, hint),
-        Step::Finish => may_finish(seen),
-        Step::Abort => may_abort(seen),
+        Step::Promote => may_promote(snapshot, hint),
+        Step::Finish => may_finish(snapshot),
+        Step::Abort => may_abort(snapshot),
         Step::Status | Step::Start => Ok(()),
     }
-    .map_err(NotDone::from)
+    .map_err(StepError::from)
 }
 
 /// What is lacking for the step that follows, if none was refused.
-fn status(services: &Services, rotation: Option<&Rotation>, done: Result<(), NotDone>) -> RotationStatus {
+fn status(services: &Services, rotation: Option<&Rotation>, done: Result<(), StepError>) -> RotationStatus {
     let (lacking, refused) = match done {
         Err(not_done) => (Some(not_done), true),
         Ok(()) => {
             let next =
-                |rotation: &Rotation| judge(services, rotation, &Assumed::default(), Step::after(rotation.phase));
+                |rotation: &Rotation| check_step(services, rotation, &Assumed::default(), Step::after(rotation.phase));
             (rotation.map(next).and_then(Result::err), false)
         }
     };

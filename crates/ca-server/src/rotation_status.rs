@@ -1,6 +1,6 @@
 //! Where a rotation stands, as `ca rotate-root` shows it.
 
-use portcullis_ca::rotation::{Behind, Phase, Refused, Rotation};
+use portcullis_ca::rotation::{Blocker, NotReady, Phase, Rotation};
 use portcullis_ca::state::Instance;
 use portcullis_tls::utc;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct RotationStatus {
     /// `none`, `started`, `promoted` or `finished`.
     pub phase: String,
     /// The phases so far with their beginnings. The last one is in force.
-    pub phases: Vec<Began>,
+    pub phases: Vec<PhaseStart>,
     /// Since when the new root is published, RFC 3339.
     pub published_since: Option<String>,
     /// The digest of what is published.
@@ -28,8 +28,8 @@ pub struct RotationStatus {
     /// When these are over, RFC 3339.
     pub not_before: Option<String>,
     /// Who would be hurt by it; with `refused`, by the step that was asked for.
-    pub behind: Vec<Waited>,
-    /// CaState connections that rest on the old root; after `finish`, those that it has ended. None without a rotation.
+    pub behind: Vec<BlockerStatus>,
+    /// Live connections that rest on the old root; after `finish`, those that it has ended. None without a rotation.
     #[serde(default)]
     pub old_root_connections: Option<OldRootConnections>,
     /// The time by the CA's clock, in Unix time.
@@ -41,7 +41,7 @@ pub struct RotationStatus {
 
 /// A phase and its beginning.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Began {
+pub struct PhaseStart {
     /// Which.
     pub phase: Phase,
     /// RFC 3339.
@@ -51,7 +51,7 @@ pub struct Began {
 /// Somebody who is waited for.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Waited {
+pub struct BlockerStatus {
     /// The SPIFFE ID.
     pub id: String,
     /// Which instance of it, in sixteen hexadecimal digits; none for `certificate`, which is of all together.
@@ -61,24 +61,26 @@ pub struct Waited {
     /// The end of the certificate that counts, RFC 3339.
     pub until: String,
     /// When it was last heard, RFC 3339, at most ten minutes too early after a restart of the CA.
-    pub heard: Option<String>,
+    #[serde(rename = "heard")]
+    pub last_seen: Option<String>,
     /// The digest that it last told.
-    pub told: Option<String>,
+    #[serde(rename = "told")]
+    pub reported_digest: Option<String>,
 }
 
 /// Why a step was not done.
-pub(crate) enum NotDone {
-    Decided(Refused),
+pub(crate) enum StepError {
+    NotReady(NotReady),
     Other(String),
 }
 
-impl From<Refused> for NotDone {
-    fn from(refused: Refused) -> Self {
-        Self::Decided(refused)
+impl From<NotReady> for StepError {
+    fn from(refused: NotReady) -> Self {
+        Self::NotReady(refused)
     }
 }
 
-impl From<String> for NotDone {
+impl From<String> for StepError {
     fn from(why: String) -> Self {
         Self::Other(why)
     }
@@ -89,7 +91,7 @@ impl RotationStatus {
     pub(crate) fn new(
         rotation: Option<&Rotation>,
         digest: String,
-        lacking: Option<NotDone>,
+        lacking: Option<StepError>,
         refused: bool,
         now: i64,
     ) -> Self {
@@ -108,11 +110,11 @@ impl RotationStatus {
         };
         let why = match lacking {
             None => None,
-            Some(NotDone::Other(why)) => Some(why),
-            Some(NotDone::Decided(Refused { behind, seconds_left: left })) => {
+            Some(StepError::Other(why)) => Some(why),
+            Some(StepError::NotReady(NotReady { behind, seconds_left: left })) => {
                 status.seconds_left = left;
                 status.not_before = (left > 0).then(|| utc(now.saturating_add(left)));
-                status.behind = behind.iter().map(waited).collect();
+                status.behind = behind.iter().map(blocker_status).collect();
                 Some(match behind.len() {
                     0 => format!("the new root is published for too short a time; come again in {left} s"),
                     count => format!("{count} would be cut off from others"),
@@ -124,18 +126,18 @@ impl RotationStatus {
     }
 }
 
-fn phases(rotation: &Rotation) -> Vec<Began> {
-    let began = |(phase, unix): &(Phase, i64)| Began { phase: *phase, since: utc(*unix) };
+fn phases(rotation: &Rotation) -> Vec<PhaseStart> {
+    let began = |(phase, unix): &(Phase, i64)| PhaseStart { phase: *phase, since: utc(*unix) };
     rotation.history().iter().map(began).collect()
 }
 
-fn waited(behind: &Behind) -> Waited {
-    Waited {
+fn blocker_status(behind: &Blocker) -> BlockerStatus {
+    BlockerStatus {
         id: behind.id.to_string(),
         instance: behind.instance.as_ref().map(Instance::name),
-        lack: behind.lack.name().to_owned(),
+        lack: behind.reason.name().to_owned(),
         until: utc(behind.until_unix),
-        heard: Some(behind.heard_unix).filter(|unix| *unix > 0).map(utc),
-        told: behind.told.clone(),
+        last_seen: Some(behind.last_seen_unix).filter(|unix| *unix > 0).map(utc),
+        reported_digest: behind.reported_digest.clone(),
     }
 }

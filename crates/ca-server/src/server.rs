@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_ca::state::{Options, StateError, Store};
-use portcullis_ca::{ServerName, Usual};
+use portcullis_ca::{DefaultLifetimes, ServerName};
 use portcullis_net::admission::EvictingSlots;
 use portcullis_reload::Monitor;
 use portcullis_tls::{Clock, utc};
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::audit::Audit;
-use crate::audit_file::{AUDIT, BOUND};
+use crate::audit_file::{AUDIT, SIZE_LIMIT};
 use crate::ca_state::{Ca, CaState};
 use crate::metrics::Metrics;
 use crate::reload::{self, Watchers};
@@ -26,7 +26,7 @@ use crate::{bootstrap, connection, control, descriptors, plain, recovery, rotate
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the server certificate is looked at.
-const LOOK: Duration = Duration::from_secs(60);
+const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// What connections have for finishing.
 const DRAIN: Duration = Duration::from_secs(12);
 
@@ -44,7 +44,7 @@ pub struct Config {
     /// Where to serve metrics and readiness.
     pub metrics: Option<SocketAddr>,
     /// Lifetimes that hold where neither the registrations nor the resources say any.
-    pub usual: Usual,
+    pub default_lifetimes: DefaultLifetimes,
     /// What certificates and tokens are made and judged by.
     pub clock: Clock,
 }
@@ -69,7 +69,7 @@ pub enum StartError {
 }
 
 /// A CA that is ready to serve.
-pub struct Authority {
+pub struct CaServer {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     control: UnixListener,
@@ -80,30 +80,30 @@ pub struct Authority {
     watchers: Watchers,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CaServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("listen", &self.address().ok()).finish_non_exhaustive()
+        f.debug_struct("CaServer").field("listen", &self.address().ok()).finish_non_exhaustive()
     }
 }
 
-impl Authority {
+impl CaServer {
     /// Reads the folder, takes its state for this process, and binds. Needs a runtime.
     ///
     /// # Errors
     /// Why it cannot.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { dir, listen, names, bootstrap, metrics, usual, clock } = config;
+        let Config { dir, listen, names, bootstrap, metrics, default_lifetimes, clock } = config;
         let registrations = reload::registrations(&dir).map_err(StartError::Folder)?;
         // First, so that nobody else changes the rotation.
         let store = Store::open(&dir.join("state"), Options::default())?;
         let reload::InForce { signer, server, rotation } =
             rotate::resume(&dir, registrations.trust_domain.as_ref(), &clock).map_err(StartError::Folder)?;
-        reload::fit(&registrations, signer.trust_domain()).map_err(StartError::Folder)?;
+        reload::check_consistency(&registrations, signer.trust_domain()).map_err(StartError::Folder)?;
         let foreign = reload::foreign(&registrations, clock.now_unix()).map_err(StartError::Folder)?;
         let tokens = reload::token_key(&dir, signer.trust_domain()).map_err(StartError::Folder)?;
         let failed = |what: String| move |error| StartError::Io { what, error };
         let audit_path = dir.join(AUDIT);
-        let audit = Audit::open(&audit_path, BOUND).map_err(failed(audit_path.display().to_string()))?;
+        let audit = Audit::open(&audit_path, SIZE_LIMIT).map_err(failed(audit_path.display().to_string()))?;
         let names = with_own(names, listen.ip());
         tracing::info!(
             trust_domain = %signer.trust_domain(), identities = registrations.iter().count(),
@@ -131,7 +131,8 @@ impl Authority {
         let control = control::bind(&socket).map_err(failed(socket.display().to_string()))?;
         let registered = Arc::new(Notify::new());
         let notify = Arc::clone(&registered);
-        let watchers = reload::watch(&dir, &state, usual, move || notify.notify_one()).map_err(StartError::Folder)?;
+        let watchers =
+            reload::watch(&dir, &state, default_lifetimes, move || notify.notify_one()).map_err(StartError::Folder)?;
         let metrics = Metrics::new().map_err(|error| StartError::Folder(error.to_string()))?;
         let services = Arc::new(Services::new(dir, state, Arc::new(store), Arc::new(audit), metrics));
         Ok(Self { listener, metrics: metrics_listener, control, socket, services, bootstrap, registered, watchers })
@@ -160,7 +161,7 @@ impl Authority {
     /// Serves until `end` is done, and then lets requests that are under way finish.
     pub async fn serve(self, end: impl Future<Output = ()>) {
         let Self { listener, metrics, control, socket, services, bootstrap, registered, watchers: _watchers } = self;
-        let (ending, told) = watch::channel(false);
+        let (ending, drain) = watch::channel(false);
         let mut background = JoinSet::new();
         if let Some(metrics) = metrics {
             background.spawn(plain::serve(metrics, Arc::clone(&services)));
@@ -177,7 +178,7 @@ impl Authority {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => accept(&mut connections, stream, address, &services, &slots, &told),
+                    Ok((stream, address)) => accept(&mut connections, stream, address, &services, &slots, &drain),
                     Err(error) => {
                         tracing::warn!(%error, "accept failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -189,7 +190,7 @@ impl Authority {
         }
         drop(listener);
         // Nobody may be left to hear it.
-        let _heard = ending.send(true);
+        let _sent = ending.send(true);
         let all = async { while connections.join_next().await.is_some() {} };
         let forced = tokio::time::timeout(DRAIN, all).await.is_err();
         let _gone = std::fs::remove_file(socket);
@@ -229,21 +230,21 @@ fn accept(
     address: SocketAddr,
     services: &Arc<Services>,
     slots: &Arc<EvictingSlots>,
-    told: &watch::Receiver<bool>,
+    drain: &watch::Receiver<bool>,
 ) {
     let slot = slots.acquire(address.ip());
     let config = Arc::clone(&services.state.ca().tls);
-    let mut told = told.clone();
+    let mut drain = drain.clone();
     let ending = async move {
         // The sender is dropped only when everything ends.
-        let _ended = told.wait_for(|ending| *ending).await;
+        let _ended = drain.wait_for(|ending| *ending).await;
     };
     connections.spawn(connection::serve(stream, address, config, Arc::clone(services), slot, ending));
 }
 
 async fn renew(state: Arc<CaState>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(RENEWAL_CHECK).await;
         match state.renew_server_certificate(state.clock.now_unix()) {
             Ok(true) => tracing::info!("renewed the server certificate"),
             Ok(false) => {}

@@ -17,22 +17,22 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 
 use crate::audit::{Audit, Entry};
-use crate::authenticate::{self, Caller, Peer, Proof};
+use crate::authenticate::{self, AuthMethod, Caller, Peer};
 use crate::ca_state::{Ca, CaState};
-use crate::issue::{self, NotIssued, Work};
+use crate::issue::{self, IssueError, IssueRequest};
 use crate::limits::{Buckets, Rate};
 use crate::metrics::Metrics;
 use crate::report;
 
 /// Requests that are answered or wait at once; more are told to come again.
-const IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT: usize = 256;
 /// So many of them sign and wait for the disk at once.
-const WORKERS: usize = 32;
+const MAX_WORKERS: usize = 32;
 /// A source that fails to authenticate so often is not listened to for a while: verifying costs more than asking.
-const FAILURES: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
+const FAILURE_RATE: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
 
 /// How often one identity may ask for bundles.
-const ASKING: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
+const BUNDLE_RATE: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
 
 /// What both services share.
 pub(crate) struct Services {
@@ -46,7 +46,7 @@ pub(crate) struct Services {
     identities: Buckets<SpiffeId>,
     all: Buckets<()>,
     failures: Buckets<ClientSource>,
-    asking: Buckets<SpiffeId>,
+    bundle_requests: Buckets<SpiffeId>,
     /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
     used: watch::Sender<u64>,
     /// The state could not be written.
@@ -56,7 +56,7 @@ pub(crate) struct Services {
 /// A refusal: what the caller is told, and what is written down.
 struct Rejection {
     code: Code,
-    told: &'static str,
+    message: &'static str,
     class: &'static str,
     detail: String,
     id: Option<SpiffeId>,
@@ -65,8 +65,8 @@ struct Rejection {
 }
 
 impl Rejection {
-    fn new(code: Code, told: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
-        Box::new(Self { code, told, class, detail: detail.into(), id: None, key: None, wait: None })
+    fn new(code: Code, message: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
+        Box::new(Self { code, message, class, detail: detail.into(), id: None, key: None, wait: None })
     }
 
     fn unauthenticated(class: &'static str, detail: impl Into<String>) -> Box<Self> {
@@ -74,8 +74,8 @@ impl Rejection {
     }
 
     fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
-        let told = "too many requests; come again after `retry-after` seconds";
-        let mut rejection = Self::new(Code::ResourceExhausted, told, class, detail);
+        let message = "too many requests; come again after `retry-after` seconds";
+        let mut rejection = Self::new(Code::ResourceExhausted, message, class, detail);
         rejection.wait = Some(wait);
         rejection
     }
@@ -100,12 +100,12 @@ impl Services {
             store,
             audit,
             metrics,
-            in_flight: KeyedLimit::shared(IN_FLIGHT),
-            workers: Arc::new(Semaphore::new(WORKERS)),
+            in_flight: KeyedLimit::shared(MAX_IN_FLIGHT),
+            workers: Arc::new(Semaphore::new(MAX_WORKERS)),
             identities: Buckets::new(),
             all: Buckets::new(),
             failures: Buckets::new(),
-            asking: Buckets::new(),
+            bundle_requests: Buckets::new(),
             used: watch::Sender::new(0),
             state_failed: Arc::default(),
         }
@@ -122,14 +122,14 @@ impl Services {
 
     fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<Rejection>> {
         let (from, now) = (ClientSource::of(peer.address.ip()), Instant::now());
-        self.failures.has(&from, FAILURES, now).map_err(|wait| {
+        self.failures.has(&from, FAILURE_RATE, now).map_err(|wait| {
             Rejection::too_many("too-many-failures", "too many failed attempts from this address", wait)
         })?;
-        authenticate::caller(peer, metadata, &ca.trust, &self.state.tokens.load(), &self.store, &self.state.clock)
+        authenticate::authenticate(peer, metadata, &ca.trust, &self.state.tokens.load(), &self.store, &self.state.clock)
             .map_err(|unknown| {
                 self.metrics.authentication_failure.inc();
                 // Full or not, this one has failed.
-                let _counted = self.failures.take(from, FAILURES, now);
+                let _counted = self.failures.take(from, FAILURE_RATE, now);
                 let mut rejection = Rejection::unauthenticated(unknown.class(), unknown.to_string());
                 rejection.id = unknown.id().cloned();
                 rejection
@@ -141,9 +141,9 @@ impl Services {
         all.get(&caller.id).ok_or_else(|| {
             self.metrics.id_extraction.inc();
             let (class, detail) = ("not-registered", "the ID is not in identities.yaml");
-            let rejection = match caller.proof {
-                Proof::Token(_) => Rejection::unauthenticated(class, detail),
-                Proof::Svid => Rejection::new(Code::PermissionDenied, "the ID is not registered", class, detail),
+            let rejection = match caller.method {
+                AuthMethod::Token(_) => Rejection::unauthenticated(class, detail),
+                AuthMethod::Svid => Rejection::new(Code::PermissionDenied, "the ID is not registered", class, detail),
             };
             rejection.of(&caller.id)
         })
@@ -163,16 +163,16 @@ impl Services {
         let registration = self.registered(&caller, &registrations)?;
         self.limit(&caller.id, registrations.limits)?;
         let key = self.accepted_key(request, registration, &caller.id)?;
-        let ttl = registration.lifetime(request.validity_duration, self.state.resources.load().usual);
+        let ttl = registration.lifetime(request.validity_duration, self.state.resources.load().default_lifetimes);
         let entry = Entry::new("issued", "CreateCertificate", peer.address, self.state.clock.now_unix());
-        let work = Work {
+        let work = IssueRequest {
             state: Arc::clone(&self.state),
             store: Arc::clone(&self.store),
             audit: Arc::clone(&self.audit),
             caller,
             key,
             ttl,
-            told: report::told(metadata).map(str::to_owned),
+            bundle_digest: report::bundle_digest(metadata).map(str::to_owned),
             entry,
         };
         self.issue(work).await
@@ -213,9 +213,9 @@ impl Services {
     }
 
     /// Signs and commits on a thread that may wait for the disk; it is done to its end even if the caller is gone.
-    async fn issue(&self, work: Work) -> Result<Vec<String>, Box<Rejection>> {
+    async fn issue(&self, work: IssueRequest) -> Result<Vec<String>, Box<Rejection>> {
         let (id, hash) = (work.caller.id.clone(), work.key.hash());
-        let uses_token = matches!(&work.caller.proof, Proof::Token(token) if !token.reusable);
+        let uses_token = matches!(&work.caller.method, AuthMethod::Token(token) if !token.reusable);
         let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| busy())?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -236,20 +236,20 @@ impl Services {
         })
     }
 
-    fn not_issued(&self, error: &NotIssued) -> Box<Rejection> {
+    fn not_issued(&self, error: &IssueError) -> Box<Rejection> {
         let detail = error.to_string();
         let (label, rejection) = match error {
-            NotIssued::Refused(Refusal::TokenUsed) => {
+            IssueError::Refused(Refusal::TokenUsed) => {
                 self.metrics.authentication_failure.inc();
                 return Rejection::unauthenticated("token-used", detail);
             }
-            NotIssued::Refused(Refusal::KeyHeld(_)) => {
-                let told = "the key is held by another identity; make a new one";
-                ("KEY_HELD", Rejection::new(Code::AlreadyExists, told, "key-held", detail))
+            IssueError::Refused(Refusal::KeyHeld(_)) => {
+                let message = "the key is held by another identity; make a new one";
+                ("KEY_HELD", Rejection::new(Code::AlreadyExists, message, "key-held", detail))
             }
-            NotIssued::Sign(_) => ("CERT_GEN_ERROR", unavailable("sign", detail)),
-            NotIssued::State(_) => ("STATE_ERROR", unavailable("state", detail)),
-            NotIssued::Audit(_) => ("AUDIT_ERROR", unavailable("audit", detail)),
+            IssueError::Sign(_) => ("CERT_GEN_ERROR", unavailable("sign", detail)),
+            IssueError::State(_) => ("STATE_ERROR", unavailable("state", detail)),
+            IssueError::Audit(_) => ("AUDIT_ERROR", unavailable("audit", detail)),
         };
         self.metrics.sign_error.with_label_values(&[label]).inc();
         rejection
@@ -271,7 +271,7 @@ impl Services {
             let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
             metadata.insert("retry-after", MetadataValue::from(seconds));
         }
-        Status::with_metadata(rejection.code, rejection.told, metadata)
+        Status::with_metadata(rejection.code, rejection.message, metadata)
     }
 }
 
@@ -330,7 +330,7 @@ impl TrustBundles for Shared {
         if let Err(rejection) = services.registered(&caller, &registrations) {
             return Err(services.refuse("GetTrustBundles", &peer, &rejection));
         }
-        if let Err(wait) = services.asking.take(caller.id.clone(), ASKING, Instant::now()) {
+        if let Err(wait) = services.bundle_requests.take(caller.id.clone(), BUNDLE_RATE, Instant::now()) {
             let rejection = Rejection::too_many("rate-identity", "this identity asks too often", wait);
             return Err(services.refuse("GetTrustBundles", &peer, &rejection.of(&caller.id)));
         }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_ca::{ServerName, Signer};
+use portcullis_ca::{ServerName, Signer, Validity};
 use portcullis_tls::{Clock, ca_channel};
 use rustls::ServerConfig;
 
 /// Lifetime of the CA's own server certificate; it is renewed at half of it.
 pub(crate) const SERVER_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A configuration with a new server certificate, and the first and last second of that, in Unix time.
+/// Makes a new server certificate, and returns the TLS configuration that uses it and its validity.
 pub(crate) fn configuration(
     signer: &Signer,
     names: &[ServerName],
     clock: &Clock,
-) -> Result<(Arc<ServerConfig>, (i64, i64)), String> {
+) -> Result<(Arc<ServerConfig>, Validity), String> {
     let server = signer.server_certificate(names, SERVER_TTL).map_err(|error| error.to_string())?;
     let config = ca_channel::server_config(server.chain, server.key, clock).map_err(|error| error.to_string())?;
-    Ok((Arc::new(config), server.valid_unix))
+    Ok((Arc::new(config), server.validity))
 }

@@ -42,11 +42,11 @@ impl Root {
     /// # Errors
     /// If this is no root, or the certificate cannot be made.
     pub fn intermediate(&self, ttl: Duration) -> Result<Intermediate, CaError> {
-        if !self.behind_leaf.is_empty() {
+        if !self.issuer_chain.is_empty() {
             return Err(CaError::NotRoot);
         }
         let key = key::generate(self.key_type)?;
-        let now = self.issuing.now()?;
+        let now = self.issuer_key.now()?;
         let mut params = CertificateParams::default();
         let serial = serial()?;
         params.distinguished_name = name(&self.trust_domain, "intermediate", &serial);
@@ -56,8 +56,8 @@ impl Root {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial.to_vec().into());
         params.not_before = now - BACKDATE;
-        params.not_after = after(now, ttl)?.min(self.issuing.not_after);
-        let issuer = Issuer::from_ca_cert_pem(self.cert_pem(), self.issuing.key())?;
+        params.not_after = after(now, ttl)?.min(self.issuer_key.not_after);
+        let issuer = Issuer::from_ca_cert_pem(self.cert_pem(), self.issuer_key.key())?;
         let certificate = params.signed_by(&key, &issuer)?;
         Ok(Intermediate { cert_pem: certificate.pem(), key })
     }

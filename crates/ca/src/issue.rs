@@ -1,4 +1,4 @@
-//! Issuing by hand: a key and an X.509-SVID for it, from a CA in a folder.
+//! IssuerKey by hand: a key and an X.509-SVID for it, from a CA in a folder.
 
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ impl Root {
             return Err(CaError::TooShort);
         }
         let key = key::generate(kind)?;
-        let leaf = self.issuing.workload(id, &key.subject_public_key_info(), ttl)?;
-        let cert_chain_pem = leaf.pem() + &self.behind_leaf;
+        let leaf = self.issuer_key.workload(id, &key.subject_public_key_info(), ttl)?;
+        let cert_chain_pem = leaf.pem() + &self.issuer_chain;
         Ok(Issued { cert_chain_pem, key_pem: key.serialize_pem(), not_after_unix: leaf.not_after_unix })
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     fn ttl_never_outlives_issuer() {
         let root = root();
         let issued = root.issue(&id(), Duration::from_secs(7200), KeyType::EcdsaP256).unwrap();
-        assert!(issued.not_after_unix <= root.issuing.not_after.unix_timestamp());
+        assert!(issued.not_after_unix <= root.issuer_key.not_after.unix_timestamp());
         assert!(matches!(root.issue(&id(), Duration::from_secs(59), KeyType::EcdsaP256), Err(CaError::TooShort)));
     }
 

@@ -22,7 +22,7 @@ use crate::fields::{BACKDATE, after, now, serial};
 pub const MIN_TTL: Duration = Duration::from_secs(60);
 
 /// What signs leaves: a CA's key, and what a leaf says of the CA.
-pub(crate) struct Issuing {
+pub(crate) struct IssuerKey {
     key: KeyPair,
     /// The Name, byte for byte as it stands in the CA's own certificate.
     name: Vec<u8>,
@@ -100,7 +100,7 @@ impl ServerName {
     }
 }
 
-impl Issuing {
+impl IssuerKey {
     pub(crate) fn new(
         certificate: &X509Certificate<'_>,
         key: KeyPair,

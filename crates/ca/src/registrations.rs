@@ -35,10 +35,10 @@ impl Registration {
     /// The lifetime of a certificate: what is asked for (in seconds; zero or less is nothing), within [1 m, max]. Where this
     /// file says nothing, `usual` holds.
     #[must_use]
-    pub fn lifetime(&self, asked_seconds: i64, usual: Usual) -> Duration {
+    pub fn lifetime(&self, asked_seconds: i64, default_lifetimes: DefaultLifetimes) -> Duration {
         let asked = u64::try_from(asked_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        let ttl = self.ttl.or(usual.ttl).unwrap_or(TTL);
-        let max = self.max_ttl.or(usual.max_ttl).unwrap_or_else(|| self.allowed.max(ttl));
+        let ttl = self.ttl.or(default_lifetimes.ttl).unwrap_or(TTL);
+        let max = self.max_ttl.or(default_lifetimes.max_ttl).unwrap_or_else(|| self.allowed.max(ttl));
         asked.unwrap_or(ttl).min(max).max(MIN_TTL)
     }
 
@@ -51,7 +51,7 @@ impl Registration {
 
 /// Lifetimes that hold where the file says none: from resources or the environment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Usual {
+pub struct DefaultLifetimes {
     /// For who asks for none.
     pub ttl: Option<Duration>,
     /// The longest that may be asked for.
@@ -91,7 +91,7 @@ impl Registrations {
         let parsed = portcullis_yaml::parse(text);
         problems.extend(parsed.problems);
         let read = match parsed.documents.as_slice() {
-            [document] => Reader { folder }.file(&Cursor::root(document), &mut problems),
+            [document] => Parser { folder }.file(&Cursor::root(document), &mut problems),
             documents => {
                 let count = documents.len();
                 if problems.is_empty() {
@@ -140,11 +140,11 @@ impl Defaults {
     }
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     folder: &'a Path,
 }
 
-impl Reader<'_> {
+impl Parser<'_> {
     fn file(&self, root: &Cursor<'_>, problems: &mut Problems) -> Option<Registrations> {
         let known = ["trustDomain", "trustBundles", "refreshHint", "defaults", "limits", "identities"];
         let fields = root.fields(&known, problems)?;
@@ -373,9 +373,13 @@ mod tests {
         let registration = Registration { ttl, max_ttl, allowed: TTL, key_types: Vec::new() };
         let (one, other) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(90_000)));
         // What others say does not count beside the file.
-        for usual in [Usual::default(), Usual { ttl: one, max_ttl: one }, Usual { ttl: other, max_ttl: other }] {
+        for default_lifetimes in [
+            DefaultLifetimes::default(),
+            DefaultLifetimes { ttl: one, max_ttl: one },
+            DefaultLifetimes { ttl: other, max_ttl: other },
+        ] {
             for (asked, given) in [(0, 3600), (-5, 3600), (1, 60), (600, 600), (7201, 7200), (i64::MAX, 7200)] {
-                assert_eq!(registration.lifetime(asked, usual).as_secs(), given, "{asked}");
+                assert_eq!(registration.lifetime(asked, default_lifetimes).as_secs(), given, "{asked}");
             }
         }
     }
@@ -397,10 +401,14 @@ mod tests {
             (None, seconds(30 * DAY), 1_000_000, 1_000_000),
             (None, seconds(30 * DAY), 0, DAY),
         ] {
-            assert_eq!(silent.lifetime(asked, Usual { ttl, max_ttl }).as_secs(), given, "{ttl:?} {max_ttl:?} {asked}");
+            assert_eq!(
+                silent.lifetime(asked, DefaultLifetimes { ttl, max_ttl }).as_secs(),
+                given,
+                "{ttl:?} {max_ttl:?} {asked}"
+            );
         }
         let own = Registration { allowed: 2 * TTL, ..silent };
-        assert_eq!(own.lifetime(i64::MAX, Usual::default()), 2 * TTL);
+        assert_eq!(own.lifetime(i64::MAX, DefaultLifetimes::default()), 2 * TTL);
     }
 
     #[test]

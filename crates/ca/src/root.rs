@@ -10,17 +10,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::CaError;
 use crate::fields::{BACKDATE, after, anchor_of, name, now, serial, trust_domain_of};
-use crate::leaf::Issuing;
+use crate::leaf::IssuerKey;
 use crate::{csr, key};
 
 /// A root with its key; read back from files, it may also be a CA below one.
 pub struct Root {
-    pub(crate) issuing: Issuing,
+    pub(crate) issuer_key: IssuerKey,
     pub(crate) trust_domain: TrustDomain,
     /// What an intermediate below it gets as well.
     pub(crate) key_type: KeyType,
     /// What goes behind a leaf: this certificate if another one vouches for it, nothing if it is a root.
-    pub(crate) behind_leaf: String,
+    pub(crate) issuer_chain: String,
     cert_pem: String,
 }
 
@@ -62,9 +62,9 @@ impl Root {
         params.not_after = after(now, ttl)?;
         let certificate = params.self_signed(&key)?;
         let (_, parsed) = X509Certificate::from_der(certificate.der()).map_err(|_| CaError::Certificate)?;
-        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
+        let issuer_key = IssuerKey::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
         let cert_pem = certificate.pem();
-        Ok(Self { issuing, trust_domain: trust_domain.clone(), key_type, behind_leaf: String::new(), cert_pem })
+        Ok(Self { issuer_key, trust_domain: trust_domain.clone(), key_type, issuer_chain: String::new(), cert_pem })
     }
 
     /// Reads a CA back: certificate and key in PEM.
@@ -94,11 +94,11 @@ impl Root {
         }
         let trust_domain = trust_domain_of(&parsed)?;
         let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
-        let behind_leaf = if is_root { String::new() } else { cert_pem.to_owned() };
+        let issuer_chain = if is_root { String::new() } else { cert_pem.to_owned() };
         // A foreign root may have a key that no workload may have; what is made below it is ours.
         let key_type = csr::kind(parsed.public_key()).unwrap_or_default();
-        let issuing = Issuing::new(&parsed, key, not_after, clock.clone())?;
-        Ok(Self { issuing, trust_domain, key_type, behind_leaf, cert_pem: cert_pem.to_owned() })
+        let issuer_key = IssuerKey::new(&parsed, key, not_after, clock.clone())?;
+        Ok(Self { issuer_key, trust_domain, key_type, issuer_chain, cert_pem: cert_pem.to_owned() })
     }
 
     /// The trust domain that a certificate in PEM names, which need not be ours.
@@ -130,7 +130,7 @@ impl Root {
     /// The private key, for its file.
     #[must_use]
     pub fn key_pem(&self) -> String {
-        self.issuing.key().serialize_pem()
+        self.issuer_key.key().serialize_pem()
     }
 
     /// Whom this CA may name.

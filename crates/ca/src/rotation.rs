@@ -23,7 +23,7 @@ use crate::{Signer, SignerError, SignerFiles, WriteError};
 
 mod decide;
 
-pub use decide::{Assumed, Behind, Lack, Refused, Seen, may_abort, may_finish, may_promote};
+pub use decide::{Assumed, BlockReason, Blocker, NotReady, RotationSnapshot, may_abort, may_finish, may_promote};
 
 /// The file in the CA's folder that holds the state of a rotation.
 pub const FILE: &str = "rotation.json";

@@ -14,7 +14,7 @@ use crate::csr::CertifiedPublicKey;
 use crate::error::CaError;
 use crate::fields::{anchor_of, trust_domain_of};
 use crate::key;
-use crate::leaf::{Issuing, Leaf, MIN_TTL, ServerName, pem};
+use crate::leaf::{IssuerKey, Leaf, MIN_TTL, ServerName, pem};
 
 /// The contents of the four files, named as Istio names them when an operator plugs in a CA.
 #[derive(Clone, Copy)]
@@ -90,11 +90,11 @@ pub enum SignerError {
 
 /// A CA that signs leaves. What it signs is accepted by workloads that trust its roots: that was tried when it was read.
 pub struct Signer {
-    issuing: Issuing,
+    issuer_key: IssuerKey,
     trust_domain: TrustDomain,
     own_id: SpiffeId,
-    behind_leaf: Vec<CertificateDer<'static>>,
-    behind_leaf_pem: Vec<String>,
+    issuer_chain: Vec<CertificateDer<'static>>,
+    issuer_chain_pem: Vec<String>,
     anchor: String,
     roots: TrustBundle,
     roots_pem: String,
@@ -106,19 +106,28 @@ impl std::fmt::Debug for Signer {
     }
 }
 
+/// The first and last second at which a certificate is valid, in Unix time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before_unix: i64,
+    /// The last second.
+    pub not_after_unix: i64,
+}
+
 /// The CA's own server certificate, with a new key.
 pub struct ServerCertificate {
     /// The chain, leaf first, without the root.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key.
     pub key: PrivateKeyDer<'static>,
-    /// First and last second of its validity, in Unix time.
-    pub valid_unix: (i64, i64),
+    /// When it is valid.
+    pub validity: Validity,
 }
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("valid_unix", &self.valid_unix).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate").field("validity", &self.validity).finish_non_exhaustive()
     }
 }
 
@@ -144,10 +153,10 @@ impl Signer {
         let above = files.cert_chain.map(|chain| certificates("cert-chain.pem", chain)).transpose()?;
         // Some write the whole chain into cert-chain.pem, some without its ends.
         let is_root = |der: &CertificateDer<'_>| roots.roots().any(|root| root.der() == der);
-        let mut behind_leaf = Vec::new();
+        let mut issuer_chain = Vec::new();
         for der in std::iter::once(own.clone()).chain(above.unwrap_or_default()) {
-            if !is_root(&der) && !behind_leaf.contains(&der) {
-                behind_leaf.push(der);
+            if !is_root(&der) && !issuer_chain.contains(&der) {
+                issuer_chain.push(der);
             }
         }
         let (_, parsed) = X509Certificate::from_der(&own).map_err(|_| CaError::Certificate)?;
@@ -162,29 +171,29 @@ impl Signer {
             (None, Some(configured)) => configured.clone(),
             (None, None) => return Err(SignerError::NoTrustDomain),
         };
-        let issuing = Issuing::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
+        let issuer_key = IssuerKey::new(&parsed, key, parsed.validity().not_after.to_datetime(), clock.clone())?;
         let mut signer = Self {
             own_id: own_id(&trust_domain)?,
-            behind_leaf_pem: behind_leaf.iter().map(|der| pem(der)).collect(),
+            issuer_chain_pem: issuer_chain.iter().map(|der| pem(der)).collect(),
             roots_pem: roots.roots().map(|root| pem(root.der())).collect(),
             anchor: String::new(),
-            issuing,
+            issuer_key,
             trust_domain,
-            behind_leaf,
+            issuer_chain,
             roots,
         };
         let (ends, anchor) = signer.probe(clock)?;
         signer.anchor = anchor;
-        signer.issuing.not_after = signer.issuing.not_after.min(ends);
+        signer.issuer_key.not_after = signer.issuer_key.not_after.min(ends);
         Ok(signer)
     }
 
     /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid, and which root it leads to.
     fn probe(&self, clock: &Clock) -> Result<(OffsetDateTime, String), SignerError> {
         let key = key::generate(KeyType::EcdsaP256).map_err(CaError::Make)?;
-        let leaf = self.issuing.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
+        let leaf = self.issuer_key.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
         let chain: Vec<_> =
-            std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
+            std::iter::once(CertificateDer::from(leaf.der)).chain(self.issuer_chain.iter().cloned()).collect();
         let trust = TrustBundles::new(self.trust_domain.clone(), [], self.roots.clone(), [], Compat::default())?;
         let now = clock.now();
         trust.verify(&chain, Role::Client, now)?;
@@ -215,7 +224,7 @@ impl Signer {
         if *id == self.own_id {
             return Err(CaError::OwnId(id.clone()));
         }
-        self.issuing.workload(id, key.spki(), ttl)
+        self.issuer_key.workload(id, key.spki(), ttl)
     }
 
     /// Makes a server certificate for this CA itself, with a new key.
@@ -224,12 +233,12 @@ impl Signer {
     /// If the CA has expired, or no key can be made.
     pub fn server_certificate(&self, names: &[ServerName], ttl: Duration) -> Result<ServerCertificate, CaError> {
         let key = key::generate(KeyType::EcdsaP256)?;
-        let leaf = self.issuing.server(&self.own_id, names, &key.subject_public_key_info(), ttl)?;
-        let chain = std::iter::once(CertificateDer::from(leaf.der)).chain(self.behind_leaf.iter().cloned()).collect();
+        let leaf = self.issuer_key.server(&self.own_id, names, &key.subject_public_key_info(), ttl)?;
+        let chain = std::iter::once(CertificateDer::from(leaf.der)).chain(self.issuer_chain.iter().cloned()).collect();
         Ok(ServerCertificate {
             chain,
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            valid_unix: (leaf.not_before_unix, leaf.not_after_unix),
+            validity: Validity { not_before_unix: leaf.not_before_unix, not_after_unix: leaf.not_after_unix },
         })
     }
 
@@ -247,8 +256,8 @@ impl Signer {
 
     /// What goes behind a leaf, each in PEM: this CA's certificate and those above it, without the root.
     #[must_use]
-    pub fn behind_leaf_pem(&self) -> &[String] {
-        &self.behind_leaf_pem
+    pub fn issuer_chain_pem(&self) -> &[String] {
+        &self.issuer_chain_pem
     }
 
     /// The roots that workloads are to trust.
@@ -272,13 +281,13 @@ impl Signer {
     /// Last second at which this CA can sign for, in Unix time: its own end, or that of a certificate above it.
     #[must_use]
     pub const fn not_after_unix(&self) -> i64 {
-        self.issuing.not_after.unix_timestamp()
+        self.issuer_key.not_after.unix_timestamp()
     }
 
     /// Whether a root's key is online here: then whoever takes this machine can name anybody for as long as it is trusted.
     #[must_use]
     pub fn signs_as_root(&self) -> bool {
-        self.behind_leaf.is_empty()
+        self.issuer_chain.is_empty()
     }
 }
 

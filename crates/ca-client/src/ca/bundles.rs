@@ -10,9 +10,9 @@ use rustls_pki_types::CertificateDer;
 use crate::error::{AnswerError, clean};
 
 /// Roots of one domain and no more.
-pub(super) const ROOTS: usize = 64;
+pub(super) const MAX_ROOTS: usize = 64;
 /// Domains and no more.
-const DOMAINS: usize = 256;
+const MAX_DOMAINS: usize = 256;
 
 /// Roots of foreign trust domains.
 pub type Foreign = Vec<(TrustDomain, Vec<CertificateDer<'static>>)>;
@@ -28,16 +28,16 @@ impl Bundles {
     /// Reads an answer. Whether the roots are any is judged later, with everything else.
     pub(super) fn read(answer: GetTrustBundlesResponse, rules: &IdentityRules) -> Result<Self, AnswerError> {
         let wrong = |what: String| AnswerError::Bundles(what);
-        if answer.bundles.len() > DOMAINS {
-            return Err(wrong(format!("{} domains, at most {DOMAINS} are read", answer.bundles.len())));
+        if answer.bundles.len() > MAX_DOMAINS {
+            return Err(wrong(format!("{} domains, at most {MAX_DOMAINS} are read", answer.bundles.len())));
         }
         let (mut bundles, mut seen) = (Self::default(), BTreeSet::new());
         for bundle in answer.bundles {
             let shown = clean(&bundle.trust_domain);
             let domain = TrustDomain::parse(&bundle.trust_domain)
                 .map_err(|error| wrong(format!("{shown} is no trust domain: {error}")))?;
-            if bundle.roots.is_empty() || bundle.roots.len() > ROOTS {
-                return Err(wrong(format!("{} roots for {shown}; one to {ROOTS} are taken", bundle.roots.len())));
+            if bundle.roots.is_empty() || bundle.roots.len() > MAX_ROOTS {
+                return Err(wrong(format!("{} roots for {shown}; one to {MAX_ROOTS} are taken", bundle.roots.len())));
             }
             if !seen.insert(domain.clone()) {
                 return Err(wrong(format!("{shown} is there twice")));

@@ -24,22 +24,30 @@ use crate::channel::{Channel, within};
 use crate::error::{AnswerError, FetchError, clean};
 
 /// Looking up the name and connecting.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The handshake of TLS, and HTTP/2's.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request to the whole answer: an authority may sign with a slow key, or ask another.
-const CALL: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A longer answer is not read, in bytes: ten certificates of 64 KiB in all are less in PEM.
-const CHAIN: usize = 128 * 1024;
+const MAX_CHAIN_LEN: usize = 128 * 1024;
 /// Bundles of many domains, in bytes.
-const BUNDLES: usize = 1024 * 1024;
+const MAX_BUNDLES_LEN: usize = 1024 * 1024;
 /// SHA-256 of the bundles that the caller uses.
-const BUNDLE_DIGEST: &str = "x-portcullis-bundle";
+const BUNDLE_DIGEST_HEADER: &str = "x-portcullis-bundle";
 
 /// Live connections by the root that the peer's chain ends at: `none`, or `SHA-256=COUNT` with commas between.
-const CONNECTIONS: &str = "x-portcullis-connections";
+const CONNECTIONS_HEADER: &str = "x-portcullis-connections";
 /// As many roots are reported at most; those with the most connections.
 const MAX_REPORTED_ROOTS: usize = 16;
+
+/// What `CreateCertificate` asks for.
+pub(super) struct CertificateRequest {
+    /// PKCS#10 in PEM.
+    pub(super) csr: String,
+    /// The requested lifetime; the authority's default if `None`.
+    pub(super) ttl: Option<Duration>,
+}
 
 /// What we report of our use of the authority's roots.
 pub(super) struct Usage {
@@ -60,7 +68,7 @@ fn connections_text(connections: &BTreeMap<Arc<String>, u64>) -> String {
 }
 
 /// What proves who we are.
-pub(super) enum Proof {
+pub(super) enum CallCredentials {
     /// A bearer token.
     Token(Zeroizing<String>),
     /// Our current SVID, as TLS client certificate.
@@ -68,14 +76,14 @@ pub(super) enum Proof {
 }
 
 /// Whom to call.
-pub(super) struct Authority {
+pub(super) struct CaEndpoint {
     address: HostPort,
     name: ServerName<'static>,
     origin: Uri,
     clock: Clock,
 }
 
-impl Authority {
+impl CaEndpoint {
     pub(super) fn new(ca: &CaClient, clock: Clock) -> Result<Self, FetchError> {
         let local = |message: String| FetchError::Local { reason: "server-name", message, missing: false };
         let name = match ca.server_name.parse::<IpAddr>() {
@@ -92,18 +100,18 @@ impl Authority {
     pub(super) async fn create_certificate(
         &self,
         roots: Vec<CertificateDer<'static>>,
-        proof: &Proof,
+        credentials: &CallCredentials,
         usage: &Usage,
-        (csr, ttl): (String, Option<Duration>),
+        CertificateRequest { csr, ttl }: CertificateRequest,
     ) -> Result<Vec<String>, FetchError> {
-        let channel = self.channel(roots, proof).await?;
-        let mut client =
-            IstioCertificateServiceClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(CHAIN);
+        let channel = self.channel(roots, credentials).await?;
+        let mut client = IstioCertificateServiceClient::with_origin(channel, self.origin.clone())
+            .max_decoding_message_size(MAX_CHAIN_LEN);
         // Zero leaves it to the authority, with istiod as with ours.
         let validity_duration = ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         let request = IstioCertificateRequest { csr, validity_duration, metadata: None };
-        let request = with_metadata(request, proof, usage)?;
-        let answer = within(CALL, "CreateCertificate", async {
+        let request = with_metadata(request, credentials, usage)?;
+        let answer = within(CALL_TIMEOUT, "CreateCertificate", async {
             client.create_certificate(request).await.map_err(|status| FetchError::from_status(&status))
         });
         Ok(answer.await?.into_inner().cert_chain)
@@ -113,14 +121,14 @@ impl Authority {
     pub(super) async fn trust_bundles(
         &self,
         roots: Vec<CertificateDer<'static>>,
-        proof: &Proof,
+        credentials: &CallCredentials,
         usage: &Usage,
     ) -> Result<Option<GetTrustBundlesResponse>, FetchError> {
-        let channel = self.channel(roots, proof).await?;
+        let channel = self.channel(roots, credentials).await?;
         let mut client =
-            TrustBundlesClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(BUNDLES);
-        let request = with_metadata(GetTrustBundlesRequest {}, proof, usage)?;
-        let answer = within(CALL, "GetTrustBundles", async {
+            TrustBundlesClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(MAX_BUNDLES_LEN);
+        let request = with_metadata(GetTrustBundlesRequest {}, credentials, usage)?;
+        let answer = within(CALL_TIMEOUT, "GetTrustBundles", async {
             client.get_trust_bundles(request).await.map_err(|status| FetchError::from_status(&status))
         });
         match answer.await {
@@ -130,20 +138,24 @@ impl Authority {
         }
     }
 
-    async fn channel(&self, roots: Vec<CertificateDer<'static>>, proof: &Proof) -> Result<Channel, FetchError> {
-        let own = match proof {
-            Proof::Token(_) => None,
-            Proof::Svid(own) => Some(own.as_ref()),
+    async fn channel(
+        &self,
+        roots: Vec<CertificateDer<'static>>,
+        credentials: &CallCredentials,
+    ) -> Result<Channel, FetchError> {
+        let own = match credentials {
+            CallCredentials::Token(_) => None,
+            CallCredentials::Svid(own) => Some(own.as_ref()),
         };
         let tls = |error: String| FetchError::Tls(clean(&error));
         let config = ca_channel::client_config(roots, own, &self.clock).map_err(|error| tls(error.to_string()))?;
         let HostPort { host, port } = &self.address;
-        let stream = within(CONNECT, "connecting", async {
+        let stream = within(CONNECT_TIMEOUT, "connecting", async {
             let connected = TcpStream::connect((host.as_str(), *port)).await;
             connected.map_err(|error| FetchError::Connect(format!("{}: {error}", self.address)))
         })
         .await?;
-        within(HANDSHAKE, "the handshake", async {
+        within(HANDSHAKE_TIMEOUT, "the handshake", async {
             let connector = TlsConnector::from(Arc::new(config));
             let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| tls(error.to_string()))?;
             Channel::over(stream).await
@@ -152,16 +164,16 @@ impl Authority {
     }
 }
 
-fn with_metadata<T>(message: T, proof: &Proof, usage: &Usage) -> Result<Request<T>, FetchError> {
+fn with_metadata<T>(message: T, credentials: &CallCredentials, usage: &Usage) -> Result<Request<T>, FetchError> {
     let mut request = Request::new(message);
     let metadata: &mut MetadataMap = request.metadata_mut();
     if let Some(digest) = usage.bundle_digest.as_ref().and_then(|digest| digest.parse::<MetadataValue<Ascii>>().ok()) {
-        metadata.insert(BUNDLE_DIGEST, digest);
+        metadata.insert(BUNDLE_DIGEST_HEADER, digest);
     }
     if let Ok(connections) = connections_text(&usage.connections).parse::<MetadataValue<Ascii>>() {
-        metadata.insert(CONNECTIONS, connections);
+        metadata.insert(CONNECTIONS_HEADER, connections);
     }
-    if let Proof::Token(token) = proof {
+    if let CallCredentials::Token(token) = credentials {
         let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
         let mut bearer: MetadataValue<Ascii> = bearer.parse().map_err(|_| FetchError::Local {
             reason: "token-file",

@@ -23,39 +23,39 @@ impl World {
     }
 
     fn renewing(seed: u64, renewal: Renewal) -> Self {
-        let now = Now { unix: START, steady: Duration::from_secs(1000) };
+        let now = Now { unix: START, monotonic: Duration::from_secs(1000) };
         let schedule = Schedule::new(seed, renewal);
         Self { now, schedule, not_after: 0, attempts: Vec::new(), renewals: Vec::new() }
     }
 
     fn pass(&mut self, time: Duration) {
-        let before = self.now.steady.as_secs();
-        self.now.steady += time;
-        self.now.unix += i64::try_from(self.now.steady.as_secs() - before).unwrap();
+        let before = self.now.monotonic.as_secs();
+        self.now.monotonic += time;
+        self.now.unix += i64::try_from(self.now.monotonic.as_secs() - before).unwrap();
     }
 
     /// Lets so many seconds pass. The authority issues `life` seconds by a clock that may be `ahead` of ours, or is down.
     fn run(&mut self, seconds: u64, life: Option<i64>, ahead: i64) {
-        let end = self.now.steady + Duration::from_secs(seconds);
-        while self.now.steady < end {
+        let end = self.now.monotonic + Duration::from_secs(seconds);
+        while self.now.monotonic < end {
             match self.schedule.next(self.now) {
-                Step::Wait(wait) => {
-                    assert!(!wait.is_zero() && wait <= LOOK, "{wait:?}");
-                    self.pass(wait.min(end - self.now.steady));
+                Action::Wait(wait) => {
+                    assert!(!wait.is_zero() && wait <= MAX_WAIT, "{wait:?}");
+                    self.pass(wait.min(end - self.now.monotonic));
                 }
-                Step::Poll => self.schedule.polled(self.now, Some(Duration::ZERO)),
-                Step::Fetch => {
-                    self.attempts.push(self.now.steady);
+                Action::Poll => self.schedule.polled(self.now, Some(Duration::ZERO)),
+                Action::Fetch => {
+                    self.attempts.push(self.now.monotonic);
                     let from = self.now.unix + ahead;
                     match life.map(|life| (from - 60, from + life)) {
                         // What a validation says: it holds now.
                         Some((not_before, not_after)) if (not_before..=not_after).contains(&self.now.unix) => {
                             self.schedule.fetched(self.now, not_before, not_after);
                             self.not_after = not_after;
-                            self.renewals.push(self.now.steady);
+                            self.renewals.push(self.now.monotonic);
                         }
                         _ => {
-                            self.schedule.failed(self.now, Trouble::Remote { retry_after: None });
+                            self.schedule.failed(self.now, FailureKind::Remote { retry_after: None });
                         }
                     }
                 }
@@ -71,7 +71,7 @@ impl World {
 #[test]
 fn the_first_is_due_at_once_and_renewals_at_half_life() {
     let mut world = World::new(1);
-    assert_eq!(world.schedule.next(world.now), Step::Fetch);
+    assert_eq!(world.schedule.next(world.now), Action::Fetch);
     world.run(30 * 86_400, Some(DAY), 0);
     assert!(world.renewals.len() > 50);
     for gap in World::gaps(&world.renewals) {
@@ -85,8 +85,8 @@ fn an_authority_that_is_down_is_asked_ever_less_often_and_once_more_before_the_e
     world.run(1, Some(DAY), 0);
     world.run(2 * 86_400, None, 0);
     let gaps: Vec<_> = World::gaps(&world.attempts[1..]).collect();
-    assert!(gaps[0] >= pause::SHORTEST && gaps[0] < Duration::from_secs(2), "{gaps:?}");
-    assert!(gaps.iter().all(|gap| *gap >= pause::SHORTEST && *gap <= pause::LONGEST + Duration::from_secs(1)));
+    assert!(gaps[0] >= backoff::MIN_DELAY && gaps[0] < Duration::from_secs(2), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap >= backoff::MIN_DELAY && *gap <= backoff::MAX_DELAY + Duration::from_secs(1)));
     let end = Duration::from_secs(1000 + 86_400);
     let last = world.attempts.iter().rev().find(|at| **at < end).unwrap();
     assert!(end - *last < Duration::from_secs(3), "{:?} before its end", end - *last);
@@ -98,15 +98,15 @@ fn an_authority_that_is_down_is_asked_ever_less_often_and_once_more_before_the_e
 #[test]
 fn who_is_told_when_to_come_again_comes_then_and_no_token_is_looked_for_often() {
     let mut world = World::new(3);
-    let remote = |seconds| Trouble::Remote { retry_after: Some(Duration::from_secs(seconds)) };
+    let remote = |seconds| FailureKind::Remote { retry_after: Some(Duration::from_secs(seconds)) };
     assert_eq!(world.schedule.failed(world.now, remote(60)).as_secs(), 60);
-    assert_eq!(world.schedule.failed(world.now, remote(100_000)), pause::LONGEST);
+    assert_eq!(world.schedule.failed(world.now, remote(100_000)), backoff::MAX_DELAY);
     for _ in 0..20 {
-        assert!(world.schedule.failed(world.now, Trouble::Local) <= pause::LOCAL);
+        assert!(world.schedule.failed(world.now, FailureKind::Local) <= backoff::MAX_LOCAL_DELAY);
     }
-    world.pass(pause::SHORTEST);
-    world.schedule.hurry(world.now);
-    assert_eq!(world.schedule.next(world.now), Step::Fetch);
+    world.pass(backoff::MIN_DELAY);
+    world.schedule.retry_now(world.now);
+    assert_eq!(world.schedule.next(world.now), Action::Fetch);
 }
 
 #[test]
@@ -148,8 +148,8 @@ fn bundles_are_asked_for_by_the_hint() {
     world.schedule.fetched(now, START, START + DAY);
     let first = |schedule: &Schedule, from: Now| {
         (0..200_000_u64)
-            .map(|tick| Now { steady: from.steady + Duration::from_millis(tick * 100), ..from })
-            .position(|now| schedule.next(now) == Step::Poll)
+            .map(|tick| Now { monotonic: from.monotonic + Duration::from_millis(tick * 100), ..from })
+            .position(|now| schedule.next(now) == Action::Poll)
             .map(|tick| tick / 10)
     };
     for (hint, expected) in [(0, 270..=330), (60, 54..=66), (10_000, 9000..=11_000)] {
@@ -205,7 +205,7 @@ proptest! {
             world.now.unix += step;
         }
         for gap in World::gaps(&world.attempts) {
-            prop_assert!(gap >= pause::SHORTEST, "{gap:?}");
+            prop_assert!(gap >= backoff::MIN_DELAY, "{gap:?}");
         }
         // With an authority that answers, there is a certificate after the longest pause, and from then on always.
         world.run(152, Some(life), 0);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{CART, Running, rules};
+use portcullis_ca_client::CredentialSink;
 use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs};
 use portcullis_config::{CaClient, HostPort};
 use portcullis_identity::{KeyType, TrustDomain};
@@ -69,9 +70,8 @@ impl Scene {
             connections: Box::new(BTreeMap::new),
         };
         let (store, reader) = CredentialStore::new();
-        let in_force = (store, reader.clone());
-        let (agent, monitor) =
-            CaAgent::new(self.settings.clone(), rules(), self.clock.clone(), inputs, in_force, || ());
+        let sink = CredentialSink { store, reader: reader.clone() };
+        let (agent, monitor) = CaAgent::new(self.settings.clone(), rules(), self.clock.clone(), inputs, sink, || ());
         self.agent = Some(Running::start(monitor, reader, agent.run()));
     }
 

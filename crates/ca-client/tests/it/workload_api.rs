@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{CART, Running, rules};
+use portcullis_ca_client::CredentialSink;
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_testkit::certs::{Authority, Profile, now};
 use portcullis_testkit::workload_api::WorkloadApi;
@@ -35,8 +36,14 @@ impl Scene {
         let (store, reader) = CredentialStore::new();
         // Nobody has files of foreign domains: the sender is gone.
         let foreign = watch::channel(Vec::new()).1;
-        let (agent, monitor) =
-            WorkloadApiAgent::new(socket, rules(), Clock::system(), foreign, (store, reader.clone()), || ());
+        let (agent, monitor) = WorkloadApiAgent::new(
+            socket,
+            rules(),
+            Clock::system(),
+            foreign,
+            CredentialSink { store, reader: reader.clone() },
+            || (),
+        );
         let agent = Running::start(monitor, reader, agent.run());
         Self { root: Authority::root("cluster.local"), api, agent, _folder: Folder(folder) }
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use portcullis_ca_server::ask;
+use portcullis_ca_server::status_of;
 use portcullis_testkit::certs::{Authority, Profile};
 use rcgen::KeyPair;
 use tonic::Code;
@@ -48,7 +48,7 @@ async fn code(stage: &Stage, token: &str) -> Option<Code> {
 }
 
 fn pending(dir: &Path) -> Option<String> {
-    ask(dir).unwrap().pending
+    status_of(dir).unwrap().pending
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

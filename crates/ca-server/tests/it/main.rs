@@ -9,7 +9,7 @@
 
 mod bounds;
 mod full_disk;
-mod lies;
+mod hostile_requests;
 mod reload;
 mod resources;
 mod rotation;

@@ -1,6 +1,6 @@
 //! IstioOperator documents in the CA's folder: extra roots and lifetimes, as callers meet them.
 
-use portcullis_ca_server::ask;
+use portcullis_ca_server::status_of;
 use portcullis_identity::leaf::{Compat, Role, check};
 use portcullis_testkit::certs::{Authority, Profile};
 use rcgen::KeyPair;
@@ -33,22 +33,23 @@ async fn put(stage: &Stage, text: &str, count: usize) {
 }
 
 async fn extra_roots(stage: &Stage, count: usize) {
-    eventually("extra roots", async || ask(stage.folder.path()).unwrap().extra_roots == count).await;
+    eventually("extra roots", async || status_of(stage.folder.path()).unwrap().extra_roots == count).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn extra_roots_are_handed_out_and_nobody_is_known_by_them() {
     let (stage, external) = (Stage::start(&registered(&[CART])).await, external());
-    let before = ask(stage.folder.path()).unwrap().bundle_digest;
+    let before = status_of(stage.folder.path()).unwrap().bundle_digest;
     put(&stage, &roots(&external.bundle_pem()), 1).await;
-    let after = ask(stage.folder.path()).unwrap().bundle_digest;
+    let after = status_of(stage.folder.path()).unwrap().bundle_digest;
     assert_ne!(before, after, "who uses the old bundles is not on the current ones");
 
     let (chain, key) = stage.svid(CART).await;
     let answer = stage.connect_as(chain, private(&key)).await.bundles(None, &after).await.unwrap();
     assert_eq!(answer.bundles.len(), 1);
     assert_eq!(answer.bundles[0].roots, [stage.root.root_der().to_vec(), external.root_der().to_vec()]);
-    eventually("it is known who uses them", async || ask(stage.folder.path()).unwrap().on_current_bundles == 1).await;
+    eventually("it is known who uses them", async || status_of(stage.folder.path()).unwrap().on_current_bundles == 1)
+        .await;
     // Istio's agents take the last text for their roots.
     let answer = stage.connect().await.create(&fresh(), Some(&stage.token(CART))).await.unwrap();
     assert_eq!(der(answer.last().unwrap()), der(&(stage.root.bundle_pem() + &external.bundle_pem())));
@@ -66,7 +67,7 @@ async fn extra_roots_are_handed_out_and_nobody_is_known_by_them() {
         .unwrap();
     std::fs::write(stage.path("mesh.yaml"), operator("    certificates: {workloadCertTTL: 1h}\n")).unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert_eq!(ask(stage.folder.path()).unwrap().extra_roots, 1);
+    assert_eq!(status_of(stage.folder.path()).unwrap().extra_roots, 1);
     std::fs::remove_file(stage.path("other.yaml")).unwrap();
     extra_roots(&stage, 0).await;
 }
@@ -104,9 +105,9 @@ async fn a_mistake_at_the_start_is_told_with_its_place() {
         names: Vec::new(),
         bootstrap: None,
         metrics: None,
-        usual: portcullis_ca::Usual::default(),
+        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
         clock: portcullis_tls::Clock::system(),
     };
-    let why = portcullis_ca_server::Authority::start(config).await.unwrap_err().to_string();
+    let why = portcullis_ca_server::CaServer::start(config).await.unwrap_err().to_string();
     assert!(why.contains("mesh.yaml:5:31: spec.meshConfig.certificates.secretTTL: \"1d\" is not a lifetime"), "{why}");
 }

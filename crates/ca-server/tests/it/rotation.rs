@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portcullis_ca::Root;
-use portcullis_ca_server::{RotateRequest, RotationStatus, Step, ask, finish_unused, rotate};
+use portcullis_ca_server::{RotateRequest, RotationStatus, Step, finish_unused, rotate, status_of};
 use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::{Compat, Role};
 use portcullis_tls::{Clock, TrustBundle, TrustBundles, bundle_digest};
@@ -66,7 +66,7 @@ struct Workload {
 }
 
 impl Workload {
-    async fn born(stage: &Stage, id: &str, seconds: i64) -> Self {
+    async fn enrolled(stage: &Stage, id: &str, seconds: i64) -> Self {
         let key = KeyPair::generate().unwrap();
         let connection = stage.connect().await;
         let answer = connection.create_for(&csr(&key), Some(&stage.token(id)), seconds).await.unwrap();
@@ -146,7 +146,7 @@ fn lacking(status: &RotationStatus) -> Vec<(&str, &str)> {
 async fn from_one_root_to_another_nobody_refuses_anybody() {
     let stage = Stage::start(&identities()).await;
     // Both end after a minute, so that the old root can go within the time of a test.
-    let (mut cart, mut web) = (Workload::born(&stage, CART, 60).await, Workload::born(&stage, WEB, 60).await);
+    let (mut cart, mut web) = (Workload::enrolled(&stage, CART, 60).await, Workload::enrolled(&stage, WEB, 60).await);
     let before = cart.digest();
     let a_only = Workload { chain: cart.chain.clone(), key: KeyPair::generate().unwrap(), roots: cart.roots.clone() };
     at_peace(&stage, "before", &[&cart, &web]);
@@ -234,14 +234,14 @@ fn instances(status: &RotationStatus) -> Vec<(String, &str)> {
 #[tokio::test]
 async fn one_instance_of_an_identity_does_not_hide_that_another_one_is_behind() {
     let mut stage = Stage::start(&identities()).await;
-    let mut first = Workload::born(&stage, CART, 0).await;
-    let mut second = Workload::born(&stage, CART, 0).await;
-    let gone = Workload::born(&stage, CART, 0).await;
+    let mut first = Workload::enrolled(&stage, CART, 0).await;
+    let mut second = Workload::enrolled(&stage, CART, 0).await;
+    let gone = Workload::enrolled(&stage, CART, 0).await;
     next(stage.folder.path());
     done(&stage, Step::Start, &[]).await;
     let waited = step(&stage, Step::Status, &[]).await;
     assert_eq!(waited.behind.len(), 3, "{waited:?}");
-    assert!(waited.behind.iter().all(|waited| waited.id == CART && waited.heard.is_some()), "{waited:?}");
+    assert!(waited.behind.iter().all(|waited| waited.id == CART && waited.last_seen.is_some()), "{waited:?}");
     let until = async |stage: &Stage, mut one: Option<&mut Workload>, count: usize| {
         let start = Instant::now();
         loop {
@@ -277,7 +277,7 @@ async fn one_instance_of_an_identity_does_not_hide_that_another_one_is_behind() 
 #[tokio::test]
 async fn a_rotation_is_taken_back_from_each_phase() {
     let stage = Stage::start(&identities()).await;
-    let mut cart = Workload::born(&stage, CART, 0).await;
+    let mut cart = Workload::enrolled(&stage, CART, 0).await;
     let before = cart.digest();
     assert!(step(&stage, Step::Abort, &[]).await.refused.is_some());
     next(stage.folder.path());
@@ -289,7 +289,7 @@ async fn a_rotation_is_taken_back_from_each_phase() {
 
     next(stage.folder.path());
     done(&stage, Step::Start, &[]).await;
-    let web = Workload::born(&stage, WEB, 0).await;
+    let web = Workload::enrolled(&stage, WEB, 0).await;
     cart.follow(&stage, CART).await;
     // It never tells, as Istio's agents.
     assert_eq!(lacking(&step(&stage, Step::Promote, &[]).await), [(WEB, "silent")]);
@@ -322,7 +322,7 @@ async fn a_rotation_to_a_root_that_is_published_or_foreign_is_refused() {
     let status = step(&stage, Step::Status, &[]).await;
     assert_eq!(status.phase, "none");
     let dir = stage.folder.path().to_owned();
-    let answer = tokio::task::spawn_blocking(move || ask(&dir)).await.unwrap().unwrap();
+    let answer = tokio::task::spawn_blocking(move || status_of(&dir)).await.unwrap().unwrap();
     assert_eq!(answer.roots_until.len(), 1);
 }
 
@@ -356,9 +356,9 @@ fn root_fingerprint(pem: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     let stage = Stage::start(&identities()).await;
-    let (mut cart, mut web) = (Workload::born(&stage, CART, 60).await, Workload::born(&stage, WEB, 60).await);
+    let (mut cart, mut web) = (Workload::enrolled(&stage, CART, 60).await, Workload::enrolled(&stage, WEB, 60).await);
     // Not one that reports: as Istio's agents.
-    let _silent = Workload::born(&stage, CART, 60).await;
+    let _silent = Workload::enrolled(&stage, CART, 60).await;
     assert!(step(&stage, Step::Status, &[]).await.old_root_connections.is_none());
     let (a, b) = (root_fingerprint(&stage.root.bundle_pem()), root_fingerprint(&next(stage.folder.path())));
     let started = done(&stage, Step::Start, &[]).await;
@@ -401,7 +401,7 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     let (live, _, unknown, age) = on_old_root(&step(&stage, Step::Status, &[]).await);
     assert_eq!((live, unknown, age), (0, 0, None), "their certificates have ended");
 
-    let (mut cart, mut web) = (Workload::born(&stage, CART, 300).await, Workload::born(&stage, WEB, 300).await);
+    let (mut cart, mut web) = (Workload::enrolled(&stage, CART, 300).await, Workload::enrolled(&stage, WEB, 300).await);
     for workload in [&mut cart, &mut web] {
         workload.poll(&stage).await;
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_ca::{Root, TokenKey};
-use portcullis_ca_server::{Authority, Config, ask};
+use portcullis_ca_server::{CaServer, Config, status_of};
 use portcullis_identity::leaf::{Compat, Role, check};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_testkit::certs::{self, Profile};
@@ -82,10 +82,10 @@ async fn ca_runs_without_root_key() {
         names: Vec::new(),
         bootstrap: None,
         metrics: None,
-        usual: portcullis_ca::Usual::default(),
+        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
         clock: portcullis_tls::Clock::system(),
     };
-    let authority = Authority::start(config).await.unwrap();
+    let authority = CaServer::start(config).await.unwrap();
     let address = authority.address().unwrap();
     let served = tokio::spawn(authority.serve(std::future::pending()));
     let tokens = TokenKey::read(&std::fs::read(folder.path().join("token-key.pem")).unwrap(), &domain).unwrap();
@@ -115,12 +115,13 @@ async fn bundles_are_handed_out_with_our_own_first_and_what_callers_use_is_noted
     let names: Vec<_> = answer.bundles.iter().map(|bundle| bundle.trust_domain.as_str()).collect();
     assert_eq!((names, answer.refresh_hint_seconds), (vec!["cluster.local", "a-partner.test"], 120));
     assert_eq!(answer.bundles[0].roots, [stage.root.root_der().to_vec()]);
-    let status = ask(stage.folder.path()).unwrap();
+    let status = status_of(stage.folder.path()).unwrap();
     assert_eq!((status.certified, status.on_current_bundles), (1, 0));
     client.bundles(None, &status.bundle_digest).await.unwrap();
-    eventually("the digest is noted", async || ask(stage.folder.path()).unwrap().on_current_bundles == 1).await;
+    eventually("the digest is noted", async || status_of(stage.folder.path()).unwrap().on_current_bundles == 1).await;
     client.create_with(&fresh(), &stage.token(CART), &"0".repeat(64)).await.unwrap();
-    eventually("another digest is noted", async || ask(stage.folder.path()).unwrap().on_current_bundles == 0).await;
+    eventually("another digest is noted", async || status_of(stage.folder.path()).unwrap().on_current_bundles == 0)
+        .await;
     let stranger = stage.connect().await.bundles(Some(&stage.token(WEB)), "x").await.unwrap_err();
     assert_eq!(stranger.code(), Code::Unauthenticated);
     stage.connect().await.bundles(Some(&stage.token(CART)), "x").await.unwrap();
@@ -274,10 +275,10 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
         names: Vec::new(),
         bootstrap: None,
         metrics: None,
-        usual: portcullis_ca::Usual::default(),
+        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
         clock: portcullis_tls::Clock::system(),
     };
-    let error = Authority::start(config).await.unwrap_err().to_string();
+    let error = CaServer::start(config).await.unwrap_err().to_string();
     assert!(error.contains("another CA runs on this folder"), "{error}");
     let client = stage.connect().await;
     client.create(&fresh(), Some(&stage.token(CART))).await.unwrap();
@@ -300,10 +301,10 @@ async fn a_key_that_everybody_may_write_is_not_used() {
             names: Vec::new(),
             bootstrap: None,
             metrics: None,
-            usual: portcullis_ca::Usual::default(),
+            default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
             clock: portcullis_tls::Clock::system(),
         };
-        let error = Authority::start(config).await.unwrap_err().to_string();
+        let error = CaServer::start(config).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");
         mode(0o600);
     }

@@ -14,7 +14,7 @@ const HINTS: i64 = 3;
 
 /// What is lacking.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Lack {
+pub enum BlockReason {
     /// It never said which bundles it uses; Istio's agents never do.
     Silent,
     /// It last said that it uses others, or said it before they were published.
@@ -23,7 +23,7 @@ pub enum Lack {
     Certificate,
 }
 
-impl Lack {
+impl BlockReason {
     /// In a table.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -37,26 +37,26 @@ impl Lack {
 
 /// Who would be hurt.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Behind {
+pub struct Blocker {
     /// The identity.
     pub id: SpiffeId,
     /// Which of its instances; `None` for what is known of all of them together.
     pub instance: Option<KeyHash>,
     /// Why.
-    pub lack: Lack,
+    pub reason: BlockReason,
     /// Last second of the certificate that counts, in Unix time.
     pub until_unix: i64,
     /// The digest that it last told.
-    pub told: Option<String>,
+    pub reported_digest: Option<String>,
     /// When it was last heard, in Unix time; 0 if that is not known.
-    pub heard_unix: i64,
+    pub last_seen_unix: i64,
 }
 
 /// Why the next phase may not begin: at least one of the two.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Refused {
+pub struct NotReady {
     /// These would be hurt.
-    pub behind: Vec<Behind>,
+    pub behind: Vec<Blocker>,
     /// For so many seconds it may not, whoever says what: B is published for too short a time, or certificates below the root
     /// that is to go are valid.
     pub seconds_left: i64,
@@ -79,7 +79,7 @@ impl Assumed {
 
 /// What is known, and since when.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct RotationSnapshot<'a> {
     /// What the state knows of each identity,
     pub identities: &'a BTreeMap<SpiffeId, Identity>,
     /// and of each instance.
@@ -96,35 +96,42 @@ pub struct Seen<'a> {
     pub now_unix: i64,
 }
 
-impl Seen<'_> {
+impl RotationSnapshot<'_> {
     /// Every instance with a valid certificate that has not said that it uses what is published.
-    fn not_told(&self) -> impl Iterator<Item = Behind> + '_ {
+    fn not_reported(&self) -> impl Iterator<Item = Blocker> + '_ {
         self.instances.iter().filter_map(|(key, known)| {
-            let lack = match &known.told {
-                Some(told) if told.digest == self.digest && told.unix > self.published_unix => return None,
-                Some(_) => Lack::OtherBundles,
-                None => Lack::Silent,
+            let reason = match &known.reported {
+                Some(report) if report.digest == self.digest && report.unix > self.published_unix => return None,
+                Some(_) => BlockReason::OtherBundles,
+                None => BlockReason::Silent,
             };
             let counts = self.valid(known.not_after_unix) && !self.assumed.covers(key, &known.id);
-            counts.then(|| Behind {
+            counts.then(|| Blocker {
                 id: known.id.clone(),
                 instance: Some(*key),
-                lack,
+                reason,
                 until_unix: known.not_after_unix,
-                told: known.told.as_ref().map(|told| told.digest.clone()),
-                heard_unix: known.heard_unix,
+                reported_digest: known.reported.as_ref().map(|report| report.digest.clone()),
+                last_seen_unix: known.last_seen_unix,
             })
         })
     }
 
     /// Everybody with a valid certificate below B, or below anything else.
-    fn holders(&self, below_new: bool) -> impl Iterator<Item = Behind> + '_ {
+    fn holders(&self, below_new: bool) -> impl Iterator<Item = Blocker> + '_ {
         self.identities.iter().filter_map(move |(id, known)| {
             let below = known.below.iter().filter(|(root, _)| self.new_anchors.contains(*root) == below_new);
             let until_unix = below.map(|(_, until)| *until).max().filter(|until| self.valid(*until))?;
             let own = self.instances.values().filter(|instance| instance.id == *id);
-            let heard_unix = own.map(|instance| instance.heard_unix).max().unwrap_or_default();
-            Some(Behind { id: id.clone(), instance: None, lack: Lack::Certificate, until_unix, told: None, heard_unix })
+            let last_seen_unix = own.map(|instance| instance.last_seen_unix).max().unwrap_or_default();
+            Some(Blocker {
+                id: id.clone(),
+                instance: None,
+                reason: BlockReason::Certificate,
+                until_unix,
+                reported_digest: None,
+                last_seen_unix,
+            })
         })
     }
 
@@ -133,33 +140,33 @@ impl Seen<'_> {
     }
 
     /// Until none of these certificates counts any more.
-    fn seconds_left(&self, holders: &[Behind]) -> i64 {
+    fn seconds_left(&self, holders: &[Blocker]) -> i64 {
         let ends = holders.iter().map(|behind| behind.until_unix.saturating_add(SKEW).saturating_add(1));
         ends.max().map_or(0, |end| end.saturating_sub(self.now_unix).max(0))
     }
 }
 
-fn refused(behind: Vec<Behind>, seconds_left: i64) -> Result<(), Refused> {
-    if behind.is_empty() && seconds_left == 0 { Ok(()) } else { Err(Refused { behind, seconds_left }) }
+fn refused(behind: Vec<Blocker>, seconds_left: i64) -> Result<(), NotReady> {
+    if behind.is_empty() && seconds_left == 0 { Ok(()) } else { Err(NotReady { behind, seconds_left }) }
 }
 
 /// Whether B may sign: it is published long enough, and everybody trusts it.
 ///
 /// # Errors
 /// Why not.
-pub fn may_promote(seen: Seen<'_>, refresh_hint: i64) -> Result<(), Refused> {
+pub fn may_promote(seen: RotationSnapshot<'_>, refresh_hint: i64) -> Result<(), NotReady> {
     let from = seen.published_unix.saturating_add(refresh_hint.saturating_mul(HINTS));
-    refused(seen.not_told().collect(), from.saturating_sub(seen.now_unix).max(0))
+    refused(seen.not_reported().collect(), from.saturating_sub(seen.now_unix).max(0))
 }
 
 /// Whether A may go: nobody has a certificate below it, and everybody trusts B.
 ///
 /// # Errors
 /// Why not.
-pub fn may_finish(seen: Seen<'_>) -> Result<(), Refused> {
+pub fn may_finish(seen: RotationSnapshot<'_>) -> Result<(), NotReady> {
     let mut behind: Vec<_> = seen.holders(false).collect();
     let left = seen.seconds_left(&behind);
-    behind.extend(seen.not_told());
+    behind.extend(seen.not_reported());
     refused(behind, left)
 }
 
@@ -167,7 +174,7 @@ pub fn may_finish(seen: Seen<'_>) -> Result<(), Refused> {
 ///
 /// # Errors
 /// Why not.
-pub fn may_abort(seen: Seen<'_>) -> Result<(), Refused> {
+pub fn may_abort(seen: RotationSnapshot<'_>) -> Result<(), NotReady> {
     let behind: Vec<_> = seen.holders(true).collect();
     let left = seen.seconds_left(&behind);
     refused(behind, left)

@@ -61,7 +61,7 @@ fn foreign() -> Profile {
 #[test]
 fn a_leaf_has_the_profile_whatever_the_key() {
     let signer = Folder::own(10 * HOUR, 10 * HOUR).read(None).unwrap();
-    assert!(!signer.signs_as_root() && signer.behind_leaf_pem().len() == 1);
+    assert!(!signer.signs_as_root() && signer.issuer_chain_pem().len() == 1);
     for (name, kind) in KeyType::ALL {
         let pair = key::generate(kind).unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
@@ -113,7 +113,7 @@ fn a_plugged_in_ca_gets_its_trust_domain_from_the_configuration() {
     let folder = Folder::plugged(&root, &foreign());
     assert!(matches!(folder.read(None), Err(SignerError::NoTrustDomain)));
     let signer = folder.read(Some(&domain())).unwrap();
-    assert_eq!(signer.behind_leaf_pem().len(), 1, "the root in cert-chain.pem is not sent");
+    assert_eq!(signer.issuer_chain_pem().len(), 1, "the root in cert-chain.pem is not sent");
     assert!(signer.sign(&id(), HOUR, &key()).is_ok());
     let other = TrustDomain::parse("other.org").unwrap();
     assert!(matches!(Folder::own(HOUR, HOUR).read(Some(&other)), Err(SignerError::TrustDomain { .. })));
@@ -126,7 +126,7 @@ fn a_ca_in_the_middle_sends_those_above_it() {
     let issued = upper.issue(&foreign());
     let (own, chain) = (portcullis_tls::certificates(issued.cert_pem().as_bytes()).unwrap(), issued.cert_pem());
     let folder = Folder(pem(&own[0]), issued.key_pem(), root.bundle_pem(), Some(chain));
-    assert_eq!(folder.read(Some(&domain())).unwrap().behind_leaf_pem().len(), 2);
+    assert_eq!(folder.read(Some(&domain())).unwrap().issuer_chain_pem().len(), 2);
     let broken = Folder(folder.0, folder.1, folder.2, None);
     assert!(broken.refused(Some(&domain())).contains("does not lead to a root"));
 }

@@ -17,7 +17,7 @@ pub struct Issuance {
     /// The key of the certificate that it was asked for with: whoever has it goes on as the same instance.
     pub previous: Option<KeyHash>,
     /// The digest of the trust bundles that the caller says it uses.
-    pub told: Option<String>,
+    pub bundle_digest: Option<String>,
     /// Its serial number in hexadecimal.
     pub serial: String,
     /// Its last second, in Unix time.
@@ -25,7 +25,16 @@ pub struct Issuance {
     /// The root that it leads to: see [`crate::Signer::anchor`].
     pub anchor: String,
     /// The single-use token that it was asked for with, and when that ends.
-    pub token: Option<(TokenNumber, i64)>,
+    pub token: Option<UsedToken>,
+}
+
+/// A single-use token that an issuance uses up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UsedToken {
+    /// Its number.
+    pub number: TokenNumber,
+    /// When it expires, in Unix time.
+    pub expires_unix: i64,
 }
 
 /// Why a certificate is not handed out.

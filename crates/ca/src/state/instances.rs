@@ -16,7 +16,7 @@ const NOTE_EVERY: i64 = 600;
 
 /// What an instance has said that it uses.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Told {
+pub struct ReportedBundle {
     /// The digest of its trust bundles.
     pub digest: String,
     /// When it last said so, in Unix time.
@@ -39,14 +39,14 @@ pub struct Instance {
     pub id: SpiffeId,
     /// Last second of the certificate that lasts longest, in Unix time.
     pub not_after_unix: i64,
-    /// What it last said; nothing from before instances were told apart.
-    pub told: Option<Told>,
+    /// What it last said; nothing from before instances were reported apart.
+    pub reported: Option<ReportedBundle>,
     /// When it last asked for anything, in Unix time, at most ten minutes too early after a restart; 0 if that is not known.
-    pub heard_unix: i64,
+    pub last_seen_unix: i64,
     /// Its live connections as it last reported them. Not on disk, so unknown after a restart of the CA.
     pub connections: Option<Connections>,
     /// Until when the rest of this is on disk.
-    noted_unix: i64,
+    persisted_unix: i64,
 }
 
 impl Instance {
@@ -57,21 +57,21 @@ impl Instance {
     }
 
     pub(crate) const fn new(id: SpiffeId) -> Self {
-        Self { id, not_after_unix: 0, told: None, heard_unix: 0, connections: None, noted_unix: 0 }
+        Self { id, not_after_unix: 0, reported: None, last_seen_unix: 0, connections: None, persisted_unix: 0 }
     }
 
-    fn heard(&mut self, unix: i64, digest: Option<&str>) {
-        self.heard_unix = self.heard_unix.max(unix);
+    fn seen(&mut self, unix: i64, digest: Option<&str>) {
+        self.last_seen_unix = self.last_seen_unix.max(unix);
         if let Some(digest) = digest
-            && self.told.as_ref().is_none_or(|told| told.unix <= unix)
+            && self.reported.as_ref().is_none_or(|reported| reported.unix <= unix)
         {
-            self.told = Some(Told { digest: digest.to_owned(), unix });
+            self.reported = Some(ReportedBundle { digest: digest.to_owned(), unix });
         }
     }
 }
 
-/// A line of a snapshot: key, ID, end, heard, told.
-pub(super) type Line = (String, String, i64, i64, Option<Told>);
+/// A line of a snapshot: key, ID, end, heard, reported.
+pub(super) type Line = (String, String, i64, i64, Option<ReportedBundle>);
 
 /// All of them, by the key of their first certificate.
 #[derive(Debug, Default)]
@@ -89,18 +89,19 @@ impl Instances {
             *instance = Instance::new(id.clone());
         }
         instance.not_after_unix = instance.not_after_unix.max(until);
-        instance.heard(unix, digest);
-        instance.noted_unix = instance.noted_unix.max(unix);
+        instance.seen(unix, digest);
+        instance.persisted_unix = instance.persisted_unix.max(unix);
     }
 
     /// One was heard: whether that is to be written down. What it said no later than `since` does not count any more.
-    pub(super) fn heard(&mut self, name: KeyHash, unix: i64, digest: &str, since: i64) -> bool {
+    pub(super) fn seen(&mut self, name: KeyHash, unix: i64, digest: &str, since: i64) -> bool {
         let Some(instance) = self.0.get_mut(&name) else { return false };
-        let known = instance.told.as_ref().is_some_and(|told| told.digest == digest && told.unix > since);
-        instance.heard(unix, Some(digest));
-        let news = !known || unix.saturating_sub(instance.noted_unix) >= NOTE_EVERY;
+        let known =
+            instance.reported.as_ref().is_some_and(|reported| reported.digest == digest && reported.unix > since);
+        instance.seen(unix, Some(digest));
+        let news = !known || unix.saturating_sub(instance.persisted_unix) >= NOTE_EVERY;
         if news {
-            instance.noted_unix = unix;
+            instance.persisted_unix = unix;
         }
         news
     }
@@ -118,16 +119,23 @@ impl Instances {
 
     pub(super) fn lines(&self) -> Vec<Line> {
         let line = |(name, one): (&KeyHash, &Instance)| {
-            (name.to_string(), one.id.to_string(), one.not_after_unix, one.heard_unix, one.told.clone())
+            (name.to_string(), one.id.to_string(), one.not_after_unix, one.last_seen_unix, one.reported.clone())
         };
         self.0.iter().map(line).collect()
     }
 
     pub(super) fn from_lines(lines: Vec<Line>) -> Option<Self> {
         let mut all = BTreeMap::new();
-        for (name, id, not_after_unix, heard_unix, told) in lines {
+        for (name, id, not_after_unix, last_seen_unix, reported) in lines {
             let id = SpiffeId::parse(&id).ok()?;
-            let instance = Instance { id, not_after_unix, told, heard_unix, connections: None, noted_unix: heard_unix };
+            let instance = Instance {
+                id,
+                not_after_unix,
+                reported,
+                last_seen_unix,
+                connections: None,
+                persisted_unix: last_seen_unix,
+            };
             all.insert(KeyHash::parse(&name)?, instance);
         }
         Some(Self(all))

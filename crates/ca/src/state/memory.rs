@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Identity, Issuance, Refusal, Report};
+use super::facts::{Identity, Issuance, Refusal, Report, UsedToken};
 use super::instances::{Instance, Instances, Line};
 use crate::csr::KeyHash;
 use crate::token::TokenNumber;
@@ -47,21 +47,13 @@ pub(super) enum Record {
         instance: Option<String>,
         #[serde(default)]
         at: i64,
-        #[serde(default)]
-        told: Option<String>,
+        #[serde(default, rename = "told")]
+        bundle_digest: Option<String>,
     },
     /// What an identity used; nobody knows any more which of its instances.
-    Bundle {
-        id: String,
-        digest: String,
-    },
-    Told {
-        id: String,
-        instance: String,
-        until: i64,
-        digest: String,
-        at: i64,
-    },
+    Bundle { id: String, digest: String },
+    #[serde(rename = "Told")]
+    BundleReported { id: String, instance: String, until: i64, digest: String, at: i64 },
 }
 
 /// The state as a snapshot writes it.
@@ -108,7 +100,7 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn check(&self, issuance: &Issuance, now_unix: i64) -> Result<(), Refusal> {
-        if issuance.token.is_some_and(|(number, until)| self.is_used(number, until)) {
+        if issuance.token.is_some_and(|token| self.is_used(token.number, token.expires_unix)) {
             return Err(Refusal::TokenUsed);
         }
         match self.keys.get(&issuance.key) {
@@ -141,12 +133,12 @@ impl Memory {
     }
 
     fn issued_to(&mut self, instance: KeyHash, issuance: &Issuance, now_unix: i64) -> Record {
-        let Issuance { id, key, previous: _, told, serial, not_after_unix, anchor, token } = issuance;
-        if let Some((number, until)) = token {
-            self.tokens.insert(*number, *until);
+        let Issuance { id, key, previous: _, bundle_digest, serial, not_after_unix, anchor, token } = issuance;
+        if let Some(token) = token {
+            self.tokens.insert(token.number, token.expires_unix);
         }
         self.hold(*key, id, *not_after_unix, instance);
-        self.instances.certified(instance, id, *not_after_unix, now_unix, told.as_deref());
+        self.instances.certified(instance, id, *not_after_unix, now_unix, bundle_digest.as_deref());
         let identity = self.identities.entry(id.clone()).or_default();
         identity.not_after_unix = identity.not_after_unix.max(*not_after_unix);
         let below = identity.below.entry(anchor.clone()).or_default();
@@ -156,16 +148,16 @@ impl Memory {
             key: key.to_string(),
             serial: serial.clone(),
             not_after: *not_after_unix,
-            token: token.map(|(number, until)| (number.to_string(), until)),
+            token: token.map(|token| (token.number.to_string(), token.expires_unix)),
             anchor: anchor.clone(),
             instance: Some(instance.to_string()),
             at: now_unix,
-            told: told.clone(),
+            bundle_digest: bundle_digest.clone(),
         }
     }
 
     /// `None` if that is known already. A certificate that is not remembered is one of an instance all the same.
-    pub(super) fn told(&mut self, report: &Report, now_unix: i64) -> Option<Record> {
+    pub(super) fn report(&mut self, report: &Report, now_unix: i64) -> Option<Record> {
         let Report { id, key, not_after_unix: until, digest, since_unix, connections } = report;
         if self.keys.get(key).is_some_and(|holder| holder.id != *id) {
             // We never certified it for this one, and it takes no other one's place.
@@ -179,7 +171,7 @@ impl Memory {
         if let Some(connections) = connections {
             self.instances.connected(instance, now_unix, connections);
         }
-        self.instances.heard(instance, now_unix, digest, *since_unix).then(|| Record::Told {
+        self.instances.seen(instance, now_unix, digest, *since_unix).then(|| Record::BundleReported {
             id: id.to_string(),
             instance: instance.to_string(),
             until: *until,
@@ -199,22 +191,32 @@ impl Memory {
     /// Repeats what was written down. Doing so twice does no harm. `None` if it makes no sense.
     pub(super) fn replay(&mut self, record: Record) -> Option<()> {
         match record {
-            Record::Issued { id, key, serial, not_after, token, anchor, instance, at, told } => {
+            Record::Issued { id, key, serial, not_after, token, anchor, instance, at, bundle_digest } => {
                 let token = match token {
-                    Some((number, until)) => Some((TokenNumber::parse(&number)?, until)),
+                    Some((number, expires_unix)) => {
+                        Some(UsedToken { number: TokenNumber::parse(&number)?, expires_unix })
+                    }
                     None => None,
                 };
                 let (id, key) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&key)?);
                 // Each certificate of the time before counts as an instance that has not said anything.
                 let instance = instance.map_or(Some(key), |name| KeyHash::parse(&name))?;
-                let issuance =
-                    Issuance { id, key, previous: None, told, serial, not_after_unix: not_after, anchor, token };
+                let issuance = Issuance {
+                    id,
+                    key,
+                    previous: None,
+                    bundle_digest,
+                    serial,
+                    not_after_unix: not_after,
+                    anchor,
+                    token,
+                };
                 self.issued_to(instance, &issuance, at);
             }
             Record::Bundle { id, digest: _ } => {
                 SpiffeId::parse(&id).ok()?;
             }
-            Record::Told { id, instance, until, digest, at } => {
+            Record::BundleReported { id, instance, until, digest, at } => {
                 let (id, instance) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&instance)?);
                 if self.keys.get(&instance).is_none_or(|holder| holder.id != id) {
                     self.hold(instance, &id, until, instance);

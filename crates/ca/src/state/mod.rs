@@ -14,8 +14,8 @@ mod memory;
 mod store;
 
 pub use error::{CommitError, StateError};
-pub use facts::{Identity, Issuance, Refusal, Report};
-pub use instances::{Connections, Instance, Told};
+pub use facts::{Identity, Issuance, Refusal, Report, UsedToken};
+pub use instances::{Connections, Instance, ReportedBundle};
 pub use store::{Options, Store};
 
 #[cfg(test)]

@@ -121,10 +121,10 @@ impl Store {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn told(&self, report: &Report, now_unix: i64) -> Result<(), CommitError> {
+    pub fn report(&self, report: &Report, now_unix: i64) -> Result<(), CommitError> {
         let mut inner = self.lock();
         inner.is_sound()?;
-        match inner.memory.told(report, now_unix) {
+        match inner.memory.report(report, now_unix) {
             Some(record) => self.write(inner, record, now_unix),
             None => Ok(()),
         }

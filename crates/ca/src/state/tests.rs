@@ -19,11 +19,11 @@ fn issuance(who: &str, key: u32, token: Option<TokenNumber>) -> Issuance {
         id: SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{who}")).unwrap(),
         key: KeyHash::of(&key.to_be_bytes()),
         previous: None,
-        told: None,
+        bundle_digest: None,
         serial: "40".to_owned(),
         not_after_unix: NOW + 3600,
         anchor: "a0".to_owned(),
-        token: token.map(|number| (number, END)),
+        token: token.map(|number| UsedToken { number, expires_unix: END }),
     }
 }
 
@@ -64,15 +64,15 @@ fn report(who: &str, key: u32, digest: &str, since_unix: i64) -> Report {
 }
 
 /// The key of the first certificate, what was told and when, and when it was last heard.
-type Known = (KeyHash, Option<(String, i64)>, i64);
+type InstanceRow = (KeyHash, Option<(String, i64)>, i64);
 
-fn instances(store: &Store) -> Vec<Known> {
+fn instances(store: &Store) -> Vec<InstanceRow> {
     let mut all: Vec<_> = store
         .instances()
         .into_iter()
-        .map(|(key, one)| (key, one.told.map(|told| (told.digest, told.unix)), one.heard_unix))
+        .map(|(key, one)| (key, one.reported.map(|reported| (reported.digest, reported.unix)), one.last_seen_unix))
         .collect();
-    all.sort_by_key(|(_, _, heard)| *heard);
+    all.sort_by_key(|(_, _, last_seen)| *last_seen);
     all
 }
 
@@ -81,17 +81,17 @@ fn instances_of_one_identity_are_told_apart_and_keep_their_names_when_they_renew
     let folder = tempfile::tempdir().unwrap();
     let name = |key| issuance("cart", key, None).key;
     let renewal = |key, previous| Issuance { previous: Some(name(previous)), ..issuance("cart", key, None) };
-    let told = |digest: &str, unix| Some((digest.to_owned(), unix));
+    let reported = |digest: &str, unix| Some((digest.to_owned(), unix));
     let store = open(folder.path());
     store.commit(&issuance("cart", 1, None), NOW).unwrap();
     store.commit(&issuance("cart", 2, None), NOW + 1).unwrap();
-    store.told(&report("cart", 2, "ab", 0), NOW + 2).unwrap();
-    assert_eq!(instances(&store), [(name(1), None, NOW), (name(2), told("ab", NOW + 2), NOW + 2)]);
+    store.report(&report("cart", 2, "ab", 0), NOW + 2).unwrap();
+    assert_eq!(instances(&store), [(name(1), None, NOW), (name(2), reported("ab", NOW + 2), NOW + 2)]);
     // Twice renewed, each time with the one before; what it says then, and what its first certificate says, is of one.
-    store.commit(&Issuance { told: Some("ab".to_owned()), ..renewal(3, 1) }, NOW + 3).unwrap();
+    store.commit(&Issuance { bundle_digest: Some("ab".to_owned()), ..renewal(3, 1) }, NOW + 3).unwrap();
     store.commit(&renewal(4, 3), NOW + 4).unwrap();
-    store.told(&report("cart", 4, "cd", 0), NOW + 5).unwrap();
-    let expected = [(name(2), told("ab", NOW + 2), NOW + 2), (name(1), told("cd", NOW + 5), NOW + 5)];
+    store.report(&report("cart", 4, "cd", 0), NOW + 5).unwrap();
+    let expected = [(name(2), reported("ab", NOW + 2), NOW + 2), (name(1), reported("cd", NOW + 5), NOW + 5)];
     assert_eq!(instances(&store), expected);
     drop(store);
     let store = open(folder.path());
@@ -103,11 +103,11 @@ fn instances_of_one_identity_are_told_apart_and_keep_their_names_when_they_renew
     drop(store);
     let store = open(folder.path());
     assert_eq!(instances(&store)[..2], expected, "from the snapshot");
-    store.told(&report("cart", 3, "ef", 0), NOW + 7).unwrap();
-    assert_eq!(instances(&store)[2], (name(1), told("ef", NOW + 7), NOW + 7), "keys are known by their instances");
+    store.report(&report("cart", 3, "ef", 0), NOW + 7).unwrap();
+    assert_eq!(instances(&store)[2], (name(1), reported("ef", NOW + 7), NOW + 7), "keys are known by their instances");
     // Another identity that shows a key of this one is nobody of it.
-    store.told(&report("web", 4, "ab", 0), NOW + 8).unwrap();
-    assert_eq!(store.instances()[&name(1)].told.as_ref().unwrap().digest, "ef");
+    store.report(&report("web", 4, "ab", 0), NOW + 8).unwrap();
+    assert_eq!(store.instances()[&name(1)].reported.as_ref().unwrap().digest, "ef");
 }
 
 #[test]
@@ -129,14 +129,14 @@ fn what_is_no_news_is_not_written_and_what_must_be_known_after_a_crash_is() {
         (NOW + 902, "cd", NOW + 300, false),
         (NOW + 903, "cd", NOW + 300, true),
     ] {
-        store.told(&report("cart", 1, digest, since), unix).unwrap();
+        store.report(&report("cart", 1, digest, since), unix).unwrap();
         assert_eq!(length() > written, news, "{unix} {digest}");
         written = length();
         assert_eq!(instances(&store)[0].2, unix);
         let copy = tempfile::tempdir().unwrap();
         fs::copy(folder.path().join("journal.0"), copy.path().join("journal.0")).unwrap();
-        let told = open(copy.path()).instances().into_values().next().unwrap().told.unwrap();
-        assert!(told.digest == digest && told.unix > since, "{unix}: {told:?}");
+        let reported = open(copy.path()).instances().into_values().next().unwrap().reported.unwrap();
+        assert!(reported.digest == digest && reported.unix > since, "{unix}: {reported:?}");
     }
 }
 
@@ -145,11 +145,11 @@ fn what_is_no_news_is_not_written_and_what_must_be_known_after_a_crash_is() {
 fn a_certificate_that_is_not_remembered_is_of_an_instance_too() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.told(&report("cart", 7, "ab", 0), NOW).unwrap();
+    store.report(&report("cart", 7, "ab", 0), NOW).unwrap();
     drop(store);
     let known = open(folder.path()).instances();
     let (key, one) = known.iter().next().unwrap();
-    assert_eq!((*key, one.not_after_unix, one.told.is_some()), (issuance("cart", 7, None).key, NOW + 3600, true));
+    assert_eq!((*key, one.not_after_unix, one.reported.is_some()), (issuance("cart", 7, None).key, NOW + 3600, true));
 }
 
 #[test]
@@ -247,13 +247,15 @@ fn a_clock_that_was_ahead_and_in_use_keeps_nobody_out_afterwards() {
     let [before, ahead, fresh] = [(); 3].map(|()| TokenNumber::random().unwrap());
     let year = 365 * 86_400;
     store.commit(&issuance("cart", 1, Some(before)), NOW).unwrap();
-    let future = Issuance { token: Some((ahead, END + year)), ..issuance("cart", 2, None) };
+    let future =
+        Issuance { token: Some(UsedToken { number: ahead, expires_unix: END + year }), ..issuance("cart", 2, None) };
     store.commit(&future, NOW + year).unwrap();
     store.commit(&issuance("cart", 3, None), NOW + 2 * year).unwrap();
     drop(store);
     let store = open(folder.path());
     assert!(store.is_used(before, END) && store.is_used(ahead, END + year));
-    let late = Issuance { token: Some((fresh, END + 60)), ..issuance("cart", 4, None) };
+    let late =
+        Issuance { token: Some(UsedToken { number: fresh, expires_unix: END + 60 }), ..issuance("cart", 4, None) };
     store.commit(&late, NOW + 60).unwrap();
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_ca::state::{Issuance, Options, StateError, Store};
+use portcullis_ca::state::{Issuance, Options, StateError, Store, UsedToken};
 use portcullis_ca::{KeyHash, TokenNumber};
 use portcullis_identity::SpiffeId;
 
@@ -40,11 +40,11 @@ fn the_process_that_is_killed() {
                 id: SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{who}")).unwrap(),
                 key: KeyHash::parse(&format!("{number}{number}")).unwrap(),
                 previous: None,
-                told: None,
+                bundle_digest: None,
                 serial: "40".to_owned(),
                 not_after_unix: NOW + 1_000_000,
                 anchor: "a0".to_owned(),
-                token: Some((number, NOW + 1_000_000)),
+                token: Some(UsedToken { number, expires_unix: NOW + 1_000_000 }),
             };
             store.commit(&issuance, NOW).unwrap();
             // In one write, so that a kill leaves no half of it.

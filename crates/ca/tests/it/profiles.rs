@@ -156,7 +156,7 @@ fn openssl_and_a_sidecar_accept_what_a_ca_of_every_kind_of_key_signs() {
         let signer = Signer::read(files, None, &Clock::system()).unwrap();
         let leaf = signer.sign(&id(), HOUR, &csr).unwrap();
         std::fs::write(folder.path().join("root.pem"), root.cert_pem()).unwrap();
-        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
+        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.issuer_chain_pem().concat()).unwrap();
         for purpose in ["sslclient", "sslserver"] {
             assert!(verify(folder.path(), purpose).contains(": OK"), "{name}");
         }
@@ -186,7 +186,7 @@ fn openssl_accepts_what_the_intermediate_signs_for_every_kind_of_key() {
     for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048] {
         let key = CertifiedPublicKey::from_csr(&new_csr(folder.path(), kind)).unwrap();
         let leaf = signer.sign(&id(), HOUR, &key).unwrap();
-        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.behind_leaf_pem().concat()).unwrap();
+        std::fs::write(folder.path().join("chain.pem"), leaf.pem() + &signer.issuer_chain_pem().concat()).unwrap();
         for purpose in ["sslclient", "sslserver"] {
             assert!(verify(folder.path(), purpose).contains(": OK"), "{kind:?}");
         }

@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use portcullis_ca_client::CredentialSink;
 use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, ReadFile};
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_config::{CaClient, Settings, WorkloadApi};
@@ -13,7 +14,7 @@ use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{FileContent, FileSet, Watcher};
 use portcullis_telemetry::Metrics;
-use portcullis_tls::{Clock, CredentialReader, CredentialStore, TrustBundle, certificates};
+use portcullis_tls::{Clock, TrustBundle, certificates};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -31,8 +32,7 @@ type Started = (SourceStatus, Option<Watcher>);
 /// The dependencies of every agent.
 pub(super) struct AgentStart<'a> {
     pub(super) settings: &'a Settings,
-    pub(super) store: CredentialStore,
-    pub(super) reader: CredentialReader,
+    pub(super) sink: CredentialSink,
     pub(super) changed: ChangeNotifier,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn from_ca(
     require_private: bool,
     metrics: &Metrics,
 ) -> Result<Started, Failure> {
-    let AgentStart { settings, store, reader, changed } = start;
+    let AgentStart { settings, sink, changed } = start;
     let metrics = metrics.clone();
     let (ttl, ttl_from) = ca.ttl_in_force();
     let (kind, kind_from) = ca.key_in_force(set.load().mesh().key_type());
@@ -64,17 +64,17 @@ pub(super) fn from_ca(
         connections: Box::new(move || metrics.connections_by_root()),
     };
     let (rules, announce) = (identity_rules(settings), move || changed.notify());
-    let (agent, monitor) = CaAgent::new(ca.clone(), rules, Clock::system(), inputs, (store, reader), announce);
+    let (agent, monitor) = CaAgent::new(ca.clone(), rules, Clock::system(), inputs, sink, announce);
     spawn_thread(agent.run())?;
     Ok((SourceStatus::agent("ca", monitor, watcher.as_ref()), watcher))
 }
 
 /// Receives certificates from a SPIFFE agent.
 pub(super) fn from_workload_api(start: AgentStart<'_>, api: &WorkloadApi) -> Result<Started, Failure> {
-    let AgentStart { settings, store, reader, changed } = start;
+    let AgentStart { settings, sink, changed } = start;
     let (foreign, watcher) = foreign(settings)?;
     let (socket, rules, announce) = (api.socket.clone(), identity_rules(settings), move || changed.notify());
-    let (agent, monitor) = WorkloadApiAgent::new(socket, rules, Clock::system(), foreign, (store, reader), announce);
+    let (agent, monitor) = WorkloadApiAgent::new(socket, rules, Clock::system(), foreign, sink, announce);
     spawn_thread(agent.run())?;
     Ok((SourceStatus::agent("workloadApi", monitor, watcher.as_ref()), watcher))
 }

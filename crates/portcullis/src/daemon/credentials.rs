@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use portcullis_ca_client::CredentialSink;
 use portcullis_config::{IdentityFiles, IdentitySource, Settings};
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::ChangeNotifier;
@@ -39,18 +40,15 @@ pub(super) fn watch(
     let Some(identity) = &settings.identity else {
         return Ok(CredentialSource { reader, status: SourceStatus::None, _watcher: None });
     };
+    let sink = CredentialSink { store, reader: reader.clone() };
     let private = identity.require_private_mode;
     let (status, watcher) = match &identity.source {
         IdentitySource::Files(own) => {
-            let watcher = files(settings, own, SecretFileMode::new("private key", private), store, changed)?;
+            let watcher = files(settings, own, SecretFileMode::new("private key", private), sink.store, changed)?;
             (SourceStatus::Files(watcher.monitor()), Some(watcher))
         }
-        IdentitySource::Ca(ca) => {
-            agent::from_ca(AgentStart { settings, store, reader: reader.clone(), changed }, ca, set, private, metrics)?
-        }
-        IdentitySource::WorkloadApi(api) => {
-            agent::from_workload_api(AgentStart { settings, store, reader: reader.clone(), changed }, api)?
-        }
+        IdentitySource::Ca(ca) => agent::from_ca(AgentStart { settings, sink, changed }, ca, set, private, metrics)?,
+        IdentitySource::WorkloadApi(api) => agent::from_workload_api(AgentStart { settings, sink, changed }, api)?,
     };
     Ok(CredentialSource { reader, status, _watcher: watcher })
 }

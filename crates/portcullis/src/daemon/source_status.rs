@@ -19,14 +19,18 @@ pub(super) enum SourceStatus {
         /// The key in `identity` that names the source.
         key: &'static str,
         /// Its renewals and failures.
-        monitor: portcullis_ca_client::Monitor,
+        monitor: portcullis_ca_client::RenewalMonitor,
         /// The files with bundles of foreign domains, if there are any.
         files: Option<Monitor>,
     },
 }
 
 impl SourceStatus {
-    pub(super) fn agent(key: &'static str, monitor: portcullis_ca_client::Monitor, watcher: Option<&Watcher>) -> Self {
+    pub(super) fn agent(
+        key: &'static str,
+        monitor: portcullis_ca_client::RenewalMonitor,
+        watcher: Option<&Watcher>,
+    ) -> Self {
         Self::Agent { key, monitor, files: watcher.map(Watcher::monitor) }
     }
 

@@ -1,6 +1,6 @@
 //! What both sources are tested with.
 
-use portcullis_ca_client::Monitor;
+use portcullis_ca_client::RenewalMonitor;
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_testkit::wait::{PATIENCE, eventually_within};
@@ -20,14 +20,14 @@ pub(crate) fn rules() -> IdentityRules {
 
 /// A source in a thread of its own, as in the proxy.
 pub(crate) struct Running {
-    pub(crate) monitor: Monitor,
+    pub(crate) monitor: RenewalMonitor,
     pub(crate) reader: CredentialReader,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Running {
     pub(crate) fn start(
-        monitor: Monitor,
+        monitor: RenewalMonitor,
         reader: CredentialReader,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> Self {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis_ca::TokenKey;
-use portcullis_ca_server::{Authority, Config};
+use portcullis_ca_server::{CaServer, Config};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_rpc::bundles::GetTrustBundlesResponse;
 use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
@@ -105,15 +105,15 @@ impl Stage {
             names: vec![portcullis_ca::ServerName::parse("ca.test").unwrap()],
             bootstrap,
             metrics: Some(([127, 0, 0, 1], 0).into()),
-            usual: portcullis_ca::Usual::default(),
+            default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
             clock: self.clock(),
         };
-        let authority = Authority::start(config).await.unwrap();
+        let authority = CaServer::start(config).await.unwrap();
         (self.address, self.metrics) = (authority.address().unwrap(), authority.metrics_address());
-        let (end, told) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
         self.end = Some(end);
         self.served = Some(tokio::spawn(authority.serve(async {
-            let _told = told.await;
+            let _ended = ended.await;
         })));
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::Told;
+use crate::state::ReportedBundle;
 
 const NOW: i64 = 1_800_000_000;
 const PUBLISHED: i64 = NOW - 1000;
@@ -14,32 +14,32 @@ fn key(number: u8) -> KeyHash {
 
 /// What a state knows of some instances.
 #[derive(Default)]
-struct Known {
+struct Fleet {
     identities: BTreeMap<SpiffeId, Identity>,
     instances: BTreeMap<KeyHash, Instance>,
 }
 
-impl Known {
+impl Fleet {
     /// One that told a digest when B was published or later; its certificate is below a root, and ends.
-    fn with(mut self, name: &str, told: Option<(&str, i64)>, root: &str, until: i64) -> Self {
+    fn with(mut self, name: &str, reported: Option<(&str, i64)>, root: &str, until: i64) -> Self {
         let known = self.identities.entry(id(name)).or_default();
         known.not_after_unix = known.not_after_unix.max(until);
         let below = known.below.entry(root.to_owned()).or_default();
         *below = (*below).max(until);
         let mut instance = Instance::new(id(name));
-        (instance.not_after_unix, instance.heard_unix) = (until, NOW - 7);
-        instance.told = told.map(|(digest, unix)| Told { digest: digest.to_owned(), unix });
+        (instance.not_after_unix, instance.last_seen_unix) = (until, NOW - 7);
+        instance.reported = reported.map(|(digest, unix)| ReportedBundle { digest: digest.to_owned(), unix });
         let number = u8::try_from(self.instances.len()).unwrap();
         self.instances.insert(key(number), instance);
         self
     }
 
-    fn decide<T>(&self, assumed: &[&str], decide: impl FnOnce(Seen<'_>) -> T) -> T {
+    fn decide<T>(&self, assumed: &[&str], decide: impl FnOnce(RotationSnapshot<'_>) -> T) -> T {
         let new = ["b".to_owned()].into();
         let (ids, instances) = assumed.iter().partition::<Vec<&str>, _>(|name| name.len() < 16);
         let ids = ids.into_iter().map(id).collect();
         let assumed = Assumed { ids, instances: instances.into_iter().map(str::to_owned).collect() };
-        decide(Seen {
+        decide(RotationSnapshot {
             identities: &self.identities,
             instances: &self.instances,
             new_anchors: &new,
@@ -51,34 +51,34 @@ impl Known {
     }
 }
 
-fn lacks(result: Result<(), Refused>) -> Vec<(SpiffeId, Lack)> {
-    result.unwrap_err().behind.into_iter().map(|behind| (behind.id, behind.lack)).collect()
+fn lacks(result: Result<(), NotReady>) -> Vec<(SpiffeId, BlockReason)> {
+    result.unwrap_err().behind.into_iter().map(|behind| (behind.id, behind.reason)).collect()
 }
 
-fn promote(seen: Seen<'_>) -> Result<(), Refused> {
+fn promote(seen: RotationSnapshot<'_>) -> Result<(), NotReady> {
     may_promote(seen, 300)
 }
 
 #[test]
 fn b_signs_once_everybody_with_a_certificate_has_told_or_is_assumed() {
-    let all = Known::default()
-        .with("told", Some(("ab", NOW - 5)), "a", NOW + 100)
+    let all = Fleet::default()
+        .with("up-to-date", Some(("ab", NOW - 5)), "a", NOW + 100)
         .with("other", Some(("a", NOW - 5)), "a", NOW + 100)
         .with("silent", None, "a", NOW + 100)
         .with("ended", None, "a", NOW - 61);
-    let both = [(id("other"), Lack::OtherBundles), (id("silent"), Lack::Silent)];
+    let both = [(id("other"), BlockReason::OtherBundles), (id("silent"), BlockReason::Silent)];
     assert_eq!(lacks(all.decide(&[], promote)), both);
     assert_eq!(lacks(all.decide(&["silent"], promote)), both[..1]);
     assert_eq!(all.decide(&["silent", "other"], promote), Ok(()));
     // A clock that is a minute behind takes it for valid.
-    let just = Known::default().with("ended", None, "a", NOW - 60);
+    let just = Fleet::default().with("ended", None, "a", NOW - 60);
     assert_eq!(lacks(just.decide(&[], promote)).len(), 1);
 }
 
 /// Two instances of one identity do not speak for each other.
 #[test]
 fn one_instance_that_is_behind_is_not_hidden_by_another_one() {
-    let all = Known::default().with("cart", Some(("a", NOW - 900)), "a", NOW + 100).with(
+    let all = Fleet::default().with("cart", Some(("a", NOW - 900)), "a", NOW + 100).with(
         "cart",
         Some(("ab", NOW - 5)),
         "a",
@@ -86,11 +86,14 @@ fn one_instance_that_is_behind_is_not_hidden_by_another_one() {
     );
     let behind = all.decide(&[], promote).unwrap_err().behind;
     assert_eq!(behind.len(), 1, "{behind:?}");
-    assert_eq!((behind[0].instance, behind[0].until_unix, behind[0].heard_unix), (Some(key(0)), NOW + 100, NOW - 7));
+    assert_eq!(
+        (behind[0].instance, behind[0].until_unix, behind[0].last_seen_unix),
+        (Some(key(0)), NOW + 100, NOW - 7)
+    );
     assert_eq!(lacks(all.decide(&[&Instance::name(&key(1))], promote)).len(), 1, "that is the other one");
     assert_eq!(all.decide(&[&Instance::name(&key(0))], promote), Ok(()));
     assert_eq!(all.decide(&["cart"], promote), Ok(()));
-    let ended = Known::default().with("cart", Some(("a", NOW - 900)), "a", NOW - 61).with(
+    let ended = Fleet::default().with("cart", Some(("a", NOW - 900)), "a", NOW - 61).with(
         "cart",
         Some(("ab", NOW - 5)),
         "a",
@@ -102,43 +105,43 @@ fn one_instance_that_is_behind_is_not_hidden_by_another_one() {
 /// The same root may have been published before, and taken back.
 #[test]
 fn what_was_told_before_b_was_published_does_not_count() {
-    let told = |unix| Known::default().with("cart", Some(("ab", unix)), "a", NOW + 100).decide(&[], promote);
-    assert_eq!(lacks(told(PUBLISHED)), [(id("cart"), Lack::OtherBundles)]);
-    assert_eq!(told(PUBLISHED + 1), Ok(()));
+    let reported = |unix| Fleet::default().with("cart", Some(("ab", unix)), "a", NOW + 100).decide(&[], promote);
+    assert_eq!(lacks(reported(PUBLISHED)), [(id("cart"), BlockReason::OtherBundles)]);
+    assert_eq!(reported(PUBLISHED + 1), Ok(()));
 }
 
 #[test]
 fn b_signs_no_earlier_than_three_refresh_hints_after_it_was_published() {
-    let promote = |hint| move |seen: Seen<'_>| may_promote(seen, hint);
-    let nobody = Known::default();
-    assert_eq!(nobody.decide(&[], promote(334)), Err(Refused { behind: Vec::new(), seconds_left: 2 }));
-    assert_eq!(nobody.decide(&[], promote(333)), Ok(()));
+    let promote = |hint| move |seen: RotationSnapshot<'_>| may_promote(seen, hint);
+    let empty = Fleet::default();
+    assert_eq!(empty.decide(&[], promote(334)), Err(NotReady { behind: Vec::new(), seconds_left: 2 }));
+    assert_eq!(empty.decide(&[], promote(333)), Ok(()));
     // Both reasons at once are both told.
-    let silent = Known::default().with("silent", None, "a", NOW + 100).decide(&[], promote(334)).unwrap_err();
+    let silent = Fleet::default().with("silent", None, "a", NOW + 100).decide(&[], promote(334)).unwrap_err();
     assert_eq!((silent.behind.len(), silent.seconds_left), (1, 2));
 }
 
 #[test]
 fn a_goes_when_the_last_certificate_below_it_has_ended_whatever_is_assumed() {
-    let told = Some(("ab", NOW - 5));
-    assert_eq!(Known::default().with("x", told, "b", NOW + 100).decide(&[], may_finish), Ok(()));
+    let reported = Some(("ab", NOW - 5));
+    assert_eq!(Fleet::default().with("x", reported, "b", NOW + 100).decide(&[], may_finish), Ok(()));
     for root in ["a", ""] {
-        let with = |until| Known::default().with("x", told, "b", NOW + 100).with("x", told, root, until);
+        let with = |until| Fleet::default().with("x", reported, "b", NOW + 100).with("x", reported, root, until);
         let refused = with(NOW + 30).decide(&["x"], may_finish).unwrap_err();
-        assert_eq!((refused.seconds_left, refused.behind[0].heard_unix), (91, NOW - 7), "{root:?}");
+        assert_eq!((refused.seconds_left, refused.behind[0].last_seen_unix), (91, NOW - 7), "{root:?}");
         let refused = with(NOW - 60).decide(&["x"], may_finish);
         assert_eq!(refused.as_ref().unwrap_err().seconds_left, 1);
-        assert_eq!(lacks(refused), [(id("x"), Lack::Certificate)], "{root:?}");
+        assert_eq!(lacks(refused), [(id("x"), BlockReason::Certificate)], "{root:?}");
         assert_eq!(with(NOW - 61).decide(&[], may_finish), Ok(()), "{root:?}");
     }
-    let behind = Known::default().with("x", Some(("a", NOW - 5)), "b", NOW + 100).decide(&[], may_finish).unwrap_err();
-    assert_eq!((behind.behind[0].lack, behind.seconds_left), (Lack::OtherBundles, 0));
+    let behind = Fleet::default().with("x", Some(("a", NOW - 5)), "b", NOW + 100).decide(&[], may_finish).unwrap_err();
+    assert_eq!((behind.behind[0].reason, behind.seconds_left), (BlockReason::OtherBundles, 0));
 }
 
 #[test]
 fn b_goes_again_when_nobody_has_a_certificate_below_it() {
     let with =
-        |until| Known::default().with("old", None, "a", NOW + 100).with("new", Some(("ab", NOW - 5)), "b", until);
-    assert_eq!(lacks(with(NOW + 100).decide(&["new"], may_abort)), [(id("new"), Lack::Certificate)]);
+        |until| Fleet::default().with("old", None, "a", NOW + 100).with("new", Some(("ab", NOW - 5)), "b", until);
+    assert_eq!(lacks(with(NOW + 100).decide(&["new"], may_abort)), [(id("new"), BlockReason::Certificate)]);
     assert_eq!(with(NOW - 61).decide(&[], may_abort), Ok(()));
 }

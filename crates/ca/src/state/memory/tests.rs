@@ -38,10 +38,25 @@ fn what_was_written_before_instances_were_told_apart_speaks_for_none_of_them() {
     }
     let known = |memory: &Memory| -> Vec<_> {
         let all = memory.instances().iter();
-        all.map(|(key, one)| (key.to_string(), one.not_after_unix, one.told.clone(), one.heard_unix)).collect()
+        all.map(|(key, one)| (key.to_string(), one.not_after_unix, one.reported.clone(), one.last_seen_unix)).collect()
     };
     let expected = [(old, 1_800_000_000, None, 0), (new, 1_800_000_600, None, 0)];
     assert_eq!(known(&memory), expected);
     let again = serde_json::from_str(&serde_json::to_string(&memory.image()).unwrap()).unwrap();
     assert_eq!(known(&Memory::from_image(again).unwrap()), expected);
+}
+
+#[test]
+fn the_names_of_journal_records_stay_readable() {
+    let (id, key) = ("spiffe://cluster.local/ns/shop/sa/cart", "01".repeat(32));
+    let lines = [
+        format!(
+            r#"{{"Issued":{{"id":"{id}","key":"{key}","serial":"40","not_after":1800000000,"token":null,"anchor":"a0","instance":"{key}","at":7,"told":"ab"}}}}"#
+        ),
+        format!(r#"{{"Told":{{"id":"{id}","instance":"{key}","until":1800000000,"digest":"ab","at":8}}}}"#),
+    ];
+    for line in lines {
+        let record: Record = serde_json::from_str(&line).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    }
 }

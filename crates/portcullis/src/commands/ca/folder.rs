@@ -76,5 +76,5 @@ pub(super) fn put(dir: &Path, intermediate: &portcullis_ca::Intermediate, roots:
     let cert = intermediate.cert_pem();
     write(&dir.join(ROOT_CERT), roots.as_bytes(), Private::No, true).map_err(not_written)?;
     write(&dir.join(CHAIN), cert.as_bytes(), Private::No, true).map_err(not_written)?;
-    portcullis_ca_server::put_pair(dir, &intermediate.key_pem(), cert).map_err(not_written)
+    portcullis_ca_server::replace_key_and_cert(dir, &intermediate.key_pem(), cert).map_err(not_written)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portcullis_ca::Usual;
+use portcullis_ca::DefaultLifetimes;
 use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_istio::{IstiodVariables, VariableError};
 use portcullis_tls::Clock;
@@ -54,12 +54,14 @@ impl NewRoot {
 }
 
 /// Lifetimes of workloads' certificates, where no file says any.
-pub(super) fn usual() -> Result<Usual, Failure> {
-    usual_of(&environment()).map_err(bad_variable)
+pub(super) fn default_lifetimes() -> Result<DefaultLifetimes, Failure> {
+    default_lifetimes_of(&environment()).map_err(bad_variable)
 }
 
-fn usual_of(variables: &IstiodVariables<impl Fn(&str) -> Option<String>>) -> Result<Usual, VariableError> {
-    Ok(Usual { ttl: variables.workload_lifetime()?, max_ttl: variables.max_workload_lifetime()? })
+fn default_lifetimes_of(
+    variables: &IstiodVariables<impl Fn(&str) -> Option<String>>,
+) -> Result<DefaultLifetimes, VariableError> {
+    Ok(DefaultLifetimes { ttl: variables.workload_lifetime()?, max_ttl: variables.max_workload_lifetime()? })
 }
 
 fn environment() -> IstiodVariables<impl Fn(&str) -> Option<String>> {
@@ -82,14 +84,17 @@ mod tests {
 
     #[test]
     fn lifetimes_are_those_of_istiod() {
-        assert_eq!(usual_of(&of(&[])), Ok(Usual::default()));
-        assert_eq!(usual_of(&of(&[("DEFAULT_WORKLOAD_CERT_TTL", "")])), Ok(Usual::default()));
+        assert_eq!(default_lifetimes_of(&of(&[])), Ok(DefaultLifetimes::default()));
+        assert_eq!(default_lifetimes_of(&of(&[("DEFAULT_WORKLOAD_CERT_TTL", "")])), Ok(DefaultLifetimes::default()));
         let both = of(&[("DEFAULT_WORKLOAD_CERT_TTL", "1h30m"), ("MAX_WORKLOAD_CERT_TTL", "2160h")]);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(usual_of(&both), Ok(Usual { ttl: seconds(5400), max_ttl: seconds(2160 * 3600) }));
-        let wrong = usual_of(&of(&[("MAX_WORKLOAD_CERT_TTL", "90d")])).unwrap_err().to_string();
+        assert_eq!(
+            default_lifetimes_of(&both),
+            Ok(DefaultLifetimes { ttl: seconds(5400), max_ttl: seconds(2160 * 3600) })
+        );
+        let wrong = default_lifetimes_of(&of(&[("MAX_WORKLOAD_CERT_TTL", "90d")])).unwrap_err().to_string();
         assert!(wrong.starts_with("MAX_WORKLOAD_CERT_TTL: \"90d\" is not"), "{wrong}");
-        usual_of(&of(&[("DEFAULT_WORKLOAD_CERT_TTL", "59s")])).unwrap_err();
+        default_lifetimes_of(&of(&[("DEFAULT_WORKLOAD_CERT_TTL", "59s")])).unwrap_err();
     }
 
     #[test]

@@ -221,9 +221,9 @@ fn shown(status: &RotationStatus) -> String {
         text.push_str(&row(["ID", "INSTANCE", "LACK", "CERTIFICATE UNTIL", "HEARD"], "TOLD"));
         for waited in &status.behind {
             let or_none = |text: &'_ Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-            let (instance, heard) = (or_none(&waited.instance), or_none(&waited.heard));
-            let cells = [waited.id.as_str(), &instance, &waited.lack, &waited.until, &heard];
-            text.push_str(&row(cells, &or_none(&waited.told)));
+            let (instance, last_seen) = (or_none(&waited.instance), or_none(&waited.last_seen));
+            let cells = [waited.id.as_str(), &instance, &waited.lack, &waited.until, &last_seen];
+            text.push_str(&row(cells, &or_none(&waited.reported_digest)));
         }
     }
     text
@@ -238,6 +238,6 @@ fn on_old_root(found: &OldRootConnections) -> String {
     format!("{} live connections of {} sidecars{age}{unknown}", found.live, found.sidecars)
 }
 
-fn row([id, instance, lack, until, heard]: [&str; 5], told: &str) -> String {
-    format!("{id:<44}  {instance:<16}  {lack:<13}  {until:<20}  {heard:<20}  {told}\n")
+fn row([id, instance, lack, until, last_seen]: [&str; 5], digest: &str) -> String {
+    format!("{id:<44}  {instance:<16}  {lack:<13}  {until:<20}  {last_seen:<20}  {digest}\n")
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use portcullis_ca::ServerName;
-use portcullis_ca_server::{Authority, Config, StartError};
+use portcullis_ca_server::{CaServer, Config, StartError};
 use portcullis_telemetry::{log, panics};
 use rustix::process::Signal;
 
@@ -93,12 +93,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         names: args.name.clone(),
         bootstrap: args.bootstrap.clone(),
         metrics: args.metrics,
-        usual: istiod::usual()?,
+        default_lifetimes: istiod::default_lifetimes()?,
         clock: portcullis_tls::Clock::system(),
     };
     runtime.block_on(async {
         let mut signals = Signals::listen(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD])?;
-        let authority = Authority::start(config).await.map_err(not_started)?;
+        let authority = CaServer::start(config).await.map_err(not_started)?;
         let (address, reload) = (authority.address()?, authority.reload());
         tracing::info!(listen = %address, metrics = authority.metrics_address().map(tracing::field::display), "serving");
         let end = async {

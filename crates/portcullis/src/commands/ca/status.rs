@@ -22,7 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let status = portcullis_ca_server::ask(&args.dir).map_err(unanswered(&args.dir))?;
+    let status = portcullis_ca_server::status_of(&args.dir).map_err(unanswered(&args.dir))?;
     match args.output {
         Format::Json => output::json(&status)?,
         Format::Text => {

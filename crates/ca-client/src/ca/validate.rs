@@ -5,11 +5,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::bundles::{Bundles, Foreign, ROOTS};
+use super::bundles::{Bundles, Foreign, MAX_ROOTS};
 use crate::error::AnswerError;
 
 /// A chain as it came and its key: what credentials are made of, again when only bundles change.
-pub(super) struct Held {
+pub(super) struct IssuedSvid {
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// The roots that came with it.
     pub(super) offered: Vec<CertificateDer<'static>>,
@@ -19,47 +19,51 @@ pub(super) struct Held {
 /// Which roots are to be trusted.
 pub(super) enum Roots {
     /// Handed out by the authority.
-    Known(Bundles),
+    HandedOut(Bundles),
     /// Those of our own domain, from wherever; the foreign ones are the configuration's.
     Configured(Vec<CertificateDer<'static>>),
 }
 
 /// Judges as peers will.
-pub(super) struct Judge {
+pub(super) struct Validator {
     pub(super) rules: IdentityRules,
     pub(super) clock: Clock,
     /// Bundles of foreign domains that the configuration names.
     pub(super) configured: watch::Receiver<Foreign>,
 }
 
-impl Judge {
-    pub(super) fn judge(&self, held: &Held, roots: &Roots) -> Result<Credentials, AnswerError> {
+impl Validator {
+    pub(super) fn validate(&self, issued: &IssuedSvid, roots: &Roots) -> Result<Credentials, AnswerError> {
         let configured = self.configured.borrow().clone();
         let (own, foreign) = match roots {
-            Roots::Known(bundles) => (bundles.own.clone(), bundles.foreign_with(&configured)),
+            Roots::HandedOut(bundles) => (bundles.own.clone(), bundles.foreign_with(&configured)),
             Roots::Configured(own) => (own.clone(), configured),
         };
-        let mut chain = held.chain.clone();
+        let mut chain = issued.chain.clone();
         // Who trusts a root has it already.
         while chain.len() > 1 && chain.last().is_some_and(|last| own.contains(last)) {
             chain.pop();
         }
-        let private_key = Zeroizing::new(held.key.clone_key());
+        let private_key = Zeroizing::new(issued.key.clone_key());
         let parts = CredentialParts { chain, private_key, trust_bundle: own, federated: foreign };
         Ok(Credentials::validate_parts(parts, &self.rules, &self.clock)?)
     }
 
     /// The roots of the file, those that the authority put at the end of its answer, and the last certificate of a chain if it
     /// is one that could be a root.
-    pub(super) fn configured(&self, file: &[CertificateDer<'static>], held: &Held) -> Vec<CertificateDer<'static>> {
-        let last = held.chain.last().filter(|last| held.chain.len() > 1 && self.could_be_root(last));
-        let beyond = held.offered.iter().chain(last).filter(|root| !file.contains(root));
+    pub(super) fn configured(
+        &self,
+        file: &[CertificateDer<'static>],
+        issued: &IssuedSvid,
+    ) -> Vec<CertificateDer<'static>> {
+        let last = issued.chain.last().filter(|last| issued.chain.len() > 1 && self.could_be_root(last));
+        let beyond = issued.offered.iter().chain(last).filter(|root| !file.contains(root));
         file.iter().chain(beyond).cloned().collect()
     }
 
     /// The last of several texts holds roots, and is no part of the chain then.
     pub(super) fn are_roots(&self, texts: usize, last: &[CertificateDer<'static>]) -> bool {
-        texts > 1 && last.len() <= ROOTS && last.iter().all(|der| self.could_be_root(der))
+        texts > 1 && last.len() <= MAX_ROOTS && last.iter().all(|der| self.could_be_root(der))
     }
 
     fn could_be_root(&self, der: &CertificateDer<'static>) -> bool {

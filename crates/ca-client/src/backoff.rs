@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 /// The first pause is between half of this and all of it.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// No pause is longer; ztunnel's bound.
-pub const LONGEST: Duration = Duration::from_secs(150);
+pub const MAX_DELAY: Duration = Duration::from_secs(150);
 /// No pause is shorter.
-pub const SHORTEST: Duration = Duration::from_millis(500);
+pub const MIN_DELAY: Duration = Duration::from_millis(500);
 /// The longest pause while something of our own is missing, such as a token that is still to be written: looking again costs
 /// nobody anything.
-pub const LOCAL: Duration = Duration::from_secs(5);
+pub const MAX_LOCAL_DELAY: Duration = Duration::from_secs(5);
 
-/// Chance, good enough to spread out: SplitMix64. Not for secrets.
+/// Jitter, good enough to spread out: SplitMix64. Not for secrets.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Jitter(u64);
 
-impl Chance {
+impl Jitter {
     /// From a seed, which should differ between workloads.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
@@ -60,12 +60,12 @@ impl Backoff {
         Self { failures: 0 }
     }
 
-    /// One more failure: how long to wait, between [`SHORTEST`] and [`LONGEST`].
-    pub fn failed(&mut self, chance: &mut Chance) -> Duration {
+    /// One more failure: how long to wait, between [`MIN_DELAY`] and [`MAX_DELAY`].
+    pub fn failed(&mut self, jitter: &mut Jitter) -> Duration {
         let factor = 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        let most = FIRST.saturating_mul(factor).min(LONGEST);
-        chance.between(most / 2, most)
+        let most = FIRST_DELAY.saturating_mul(factor).min(MAX_DELAY);
+        jitter.between(most / 2, most)
     }
 
     /// It went well.
@@ -86,29 +86,29 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew() {
-        let (mut chance, mut backoff) = (Chance::new(7), Backoff::default());
-        let mut most = FIRST;
+        let (mut jitter, mut backoff) = (Jitter::new(7), Backoff::default());
+        let mut most = FIRST_DELAY;
         for failures in 1..100 {
-            let pause = backoff.failed(&mut chance);
+            let pause = backoff.failed(&mut jitter);
             assert!(most / 2 <= pause && pause <= most, "{failures}: {pause:?}");
-            assert!((SHORTEST..=LONGEST).contains(&pause));
+            assert!((MIN_DELAY..=MAX_DELAY).contains(&pause));
             assert_eq!(backoff.failures(), failures);
-            most = (most * 2).min(LONGEST);
+            most = (most * 2).min(MAX_DELAY);
         }
         backoff.succeeded();
-        assert!(backoff.failed(&mut chance) <= FIRST);
+        assert!(backoff.failed(&mut jitter) <= FIRST_DELAY);
     }
 
     #[test]
     fn chance_keeps_to_its_bounds_and_reaches_near_both() {
-        let mut chance = Chance::new(1);
+        let mut jitter = Jitter::new(1);
         let (least, most) = (Duration::from_secs(90), Duration::from_secs(110));
-        let all: Vec<_> = (0..10_000).map(|_| chance.about(Duration::from_secs(100))).collect();
+        let all: Vec<_> = (0..10_000).map(|_| jitter.about(Duration::from_secs(100))).collect();
         assert!(all.iter().all(|duration| (least..=most).contains(duration)));
         assert!(
             all.iter().min() < Some(&Duration::from_secs(91)) && all.iter().max() > Some(&Duration::from_secs(109))
         );
-        assert_eq!(chance.between(most, least), most, "no width, no harm");
-        assert!(chance.between(Duration::ZERO, Duration::MAX) <= Duration::MAX);
+        assert_eq!(jitter.between(most, least), most, "no width, no harm");
+        assert!(jitter.between(Duration::ZERO, Duration::MAX) <= Duration::MAX);
     }
 }

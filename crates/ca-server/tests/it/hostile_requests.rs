@@ -50,30 +50,30 @@ async fn csr_asking_other_id_gets_own_id() {
 
 #[tokio::test]
 async fn csr_with_ca_true() {
-    let wish = |params: &mut CertificateParams| {
+    let change = |params: &mut CertificateParams| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     };
-    assert_eq!(leaf_for(wish).await.id.as_str(), CART);
+    assert_eq!(leaf_for(change).await.id.as_str(), CART);
 }
 
 #[tokio::test]
 async fn csr_with_extra_san() {
     let dns = |name: &str| SanType::DnsName(Ia5String::try_from(name).unwrap());
-    let wish = |params: &mut CertificateParams| {
+    let change = |params: &mut CertificateParams| {
         params.subject_alt_names = vec![uri(CART), uri(WEB), dns("ca.test"), SanType::IpAddress([127, 0, 0, 1].into())];
     };
-    assert_eq!(leaf_for(wish).await.id.as_str(), CART);
+    assert_eq!(leaf_for(change).await.id.as_str(), CART);
 }
 
 #[tokio::test]
 async fn csr_comma_in_name() {
-    let wish = |params: &mut CertificateParams| {
+    let change = |params: &mut CertificateParams| {
         params.distinguished_name.push(DnType::CommonName, format!("cart,URI:{WEB},DNS:ca.test"));
         params.subject_alt_names = vec![uri(&format!("{CART},URI:{WEB}"))];
     };
-    assert_eq!(leaf_for(wish).await.id.as_str(), CART);
+    assert_eq!(leaf_for(change).await.id.as_str(), CART);
 }
 
 #[tokio::test]
@@ -123,8 +123,8 @@ async fn token_for_a_cannot_get_b() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![uri(WEB)];
-    let wish = params.serialize_request(&key).unwrap().pem().unwrap();
-    let answer = stage.connect().await.create(&wish, Some(&stage.token(CART))).await.unwrap();
+    let change = params.serialize_request(&key).unwrap().pem().unwrap();
+    let answer = stage.connect().await.create(&change, Some(&stage.token(CART))).await.unwrap();
     assert_eq!(check(&der(&answer[0])[0], Compat::default(), Role::Client).unwrap().id.as_str(), CART);
     // With a certificate of one and the token of another it gets neither.
     let (chain, key) = stage.svid(CART).await;
@@ -223,8 +223,8 @@ async fn every_other_token_is_refused() {
         assert!(audit[before..].contains(&format!(r#""reason":"{reason}"#)), "{reason} is not in {}", &audit[before..]);
         assert!(!audit.contains(&token) || token.len() == 1, "a token is in the audit");
     }
-    let nobody = client.create(&csr(&KeyPair::generate().unwrap()), None).await.unwrap_err();
-    assert_eq!(nobody.code(), Code::Unauthenticated);
+    let refused = client.create(&csr(&KeyPair::generate().unwrap()), None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(client.bundles(None, "").await.unwrap_err().code(), Code::Unauthenticated);
     // The same claims, as they should be, are served.
     let right = signed(Algorithm::ES256, &own, "aud", "istio-ca".into());
