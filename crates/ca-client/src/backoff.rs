@@ -1,18 +1,18 @@
-//! Pauses: how long to wait before the next attempt, and chance, so that many who failed together do not return together.
+//! Exponential backoff with jitter, so that workloads that failed together do not retry together.
 
 use std::time::Duration;
 
-/// The first pause is between half of this and all of it.
+/// The first delay is between half of this and all of it.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
-/// No pause is longer; ztunnel's bound.
+/// The longest delay, as in ztunnel.
 pub const MAX_DELAY: Duration = Duration::from_secs(150);
-/// No pause is shorter.
+/// The shortest delay.
 pub const MIN_DELAY: Duration = Duration::from_millis(500);
-/// The longest pause while something of our own is missing, such as a token that is still to be written: looking again costs
-/// nobody anything.
+/// The longest pause while something of our own is missing, such as a token that is still to be written: checking again
+/// is cheap.
 pub const MAX_LOCAL_DELAY: Duration = Duration::from_secs(5);
 
-/// Jitter, good enough to spread out: SplitMix64. Not for secrets.
+/// Random jitter (SplitMix64). Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Jitter(u64);
 
@@ -47,7 +47,7 @@ impl Jitter {
     }
 }
 
-/// Pauses that double, each cut by chance to between half of it and all of it.
+/// Delays that double, each with jitter between half of it and all of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     failures: u32,

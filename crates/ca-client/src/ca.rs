@@ -1,6 +1,6 @@
-//! Certificates from an authority that speaks Istio's protocol: a new key and a new certificate at each renewal.
+//! Certificates from a CA over Istio's protocol, with a new key at each renewal.
 //!
-//! The old certificate stays in force until a new one has been judged. The roots of the mesh are at first those of
+//! The old certificate stays in force until a new one is validated. The roots of the mesh are at first those of
 //! `trustBundle`, and afterwards those that the authority hands out; an authority that hands out none (istiod) puts its root
 //! at the end of the chain instead.
 
@@ -31,14 +31,14 @@ use crate::publish::{CredentialSink, Publisher, jitter_seed};
 use crate::schedule::{Action, Now, Schedule};
 use crate::status::RenewalMonitor;
 
-/// Reads a file; what is wrong with it is said in words.
+/// Reads a file, or returns an error text.
 pub type ReadFile<T> = Box<dyn FnMut() -> Result<T, String> + Send>;
 
-/// What is read from files, whenever it is needed.
+/// The inputs that are read at each attempt.
 pub struct Inputs {
     /// The authority's roots in PEM.
     pub roots: ReadFile<Vec<u8>>,
-    /// The token, if there is a place for one.
+    /// The token, if one is configured.
     pub token: Option<ReadFile<Zeroizing<String>>>,
     /// The kind of key for the next request.
     pub key_type: Box<dyn Fn() -> KeyType + Send>,
@@ -59,12 +59,12 @@ pub struct CaAgent {
     /// Handed out by the authority, at least once.
     bundles: Option<Bundles>,
     issued: Option<IssuedSvid>,
-    /// The SVID was not taken as proof the last time; the token may be.
+    /// The last call with the SVID was refused; the next one uses the token.
     svid_refused: bool,
 }
 
 impl CaAgent {
-    /// Nothing is asked before [`run`](Self::run). `changed` is called after each new set of credentials.
+    /// Sends nothing before [`run`](Self::run). `changed` is called after each new set of credentials.
     pub fn new(
         settings: CaClient,
         rules: IdentityRules,
@@ -88,12 +88,12 @@ impl CaAgent {
         (agent, monitor)
     }
 
-    /// Asks, renews and polls; does not return.
+    /// Requests, renews and polls; never returns.
     pub async fn run(mut self) {
         let authority = match CaEndpoint::new(&self.settings, self.validator.clock.clone()) {
             Ok(authority) => authority,
             Err(error) => {
-                // Of the configuration, so no later attempt would go better.
+                // A configuration error: retrying cannot help.
                 self.publisher.failed(self.now().monotonic, &error, None);
                 return std::future::pending().await;
             }
@@ -127,7 +127,7 @@ impl CaAgent {
         match self.fetch(authority).await {
             Ok(()) => self.svid_refused = false,
             Err(error) => {
-                // Was it the SVID that was refused? The next attempt shows the token, the one after it the SVID again.
+                // If the SVID was refused, the next attempt uses the token and the one after it the SVID again.
                 let refused = matches!(error.reason(), "unauthenticated" | "tls" | "connection");
                 self.svid_refused = by_svid && refused && self.inputs.token.is_some();
                 let now = self.now();
@@ -137,7 +137,7 @@ impl CaAgent {
         }
     }
 
-    /// One renewal: certificate, then bundles, then both together are judged and put in force.
+    /// One renewal: certificate, then bundles, then both are validated together and put in force.
     async fn fetch(&mut self, authority: &CaEndpoint) -> Result<(), FetchError> {
         let file = self.file_roots()?;
         let credentials = self.call_credentials()?;
@@ -155,7 +155,7 @@ impl CaAgent {
         let answer = authority.create_certificate(roots.clone(), &credentials, &usage, request).await?;
         let issued = self.parse_answer(&answer, key)?;
 
-        // Judged with what is trusted so far, before it is shown to anybody.
+        // Validate it with the current roots before it is presented to a server.
         let mut trusted = self.validator.configured(&file, &issued);
         trusted.extend(self.bundles.iter().flat_map(|bundles| bundles.own.iter().cloned()));
         let provisional = self.validator.validate(&issued, &Roots::Configured(trusted))?;
@@ -174,7 +174,7 @@ impl CaAgent {
                 self.schedule.polled(now, None);
                 Roots::Configured(self.validator.configured(&file, &issued))
             }
-            // Once handed out, they are not forgotten because nobody hands them out any more.
+            // Bundles that the CA once handed out stay in force if it stops handing them out.
             other => {
                 if let Err(error) = &other {
                     self.publisher.poll_failed(error);
@@ -196,7 +196,7 @@ impl CaAgent {
         Ok(())
     }
 
-    /// What an answer holds: the chain, and in the last text the roots.
+    /// Splits an answer into the chain and, in the last text, the roots.
     fn parse_answer(
         &self,
         answer: &[String],
@@ -263,7 +263,7 @@ impl CaAgent {
             }
             Err(error) => {
                 let now = self.now();
-                // While renewals fail as well, they come in their own time.
+                // While renewals also fail, their backoff decides.
                 if self.schedule.failures() == 0 {
                     self.schedule.retry_now(now);
                 }
@@ -279,7 +279,7 @@ impl CaAgent {
         }
     }
 
-    /// The same certificate and roots of our own, judged again.
+    /// Validates the current certificate again, with new foreign bundles.
     fn revalidate(&mut self) -> Result<(), FetchError> {
         let file = self.file_roots()?;
         let Some(issued) = &self.issued else { return Ok(()) };
@@ -292,7 +292,7 @@ impl CaAgent {
         Ok(())
     }
 
-    /// What the authority's own certificate may rest on: the file, and the roots of the mesh in force, since the file may be
+    /// The roots that the CA's server certificate is verified against: the file, and the mesh roots in force, since the file may be
     /// older than the last change of roots.
     fn authority_roots(&self, file: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
         let mut roots = file.to_vec();
@@ -311,7 +311,7 @@ impl CaAgent {
         })
     }
 
-    /// What the authority is told of our use of its roots.
+    /// The usage report for the CA.
     fn usage(&self) -> Usage {
         Usage { bundle_digest: self.digest(), connections: (self.inputs.connections)() }
     }

@@ -1,4 +1,4 @@
-//! Carries the generated clients: one HTTP/2 connection of hyper over whatever stream.
+//! The transport of the generated clients: one HTTP/2 connection over any stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::error::{FetchError, clean};
 
-/// More headers than this are not read, in bytes.
+/// The limit on received headers, in bytes.
 const MAX_HEADER_LIST_SIZE: u32 = 16 * 1024;
 
 /// A connection to one server. It ends when this is dropped.
@@ -34,7 +34,7 @@ impl Channel {
             .max_header_list_size(MAX_HEADER_LIST_SIZE)
             .handshake(TokioIo::new(stream));
         let (send, connection) = handshake.await.map_err(|error| FetchError::Connection(clean(&error.to_string())))?;
-        // How it ends is told to whoever waits for an answer.
+        // Pending requests receive the error.
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { send, driver })
     }

@@ -1,4 +1,4 @@
-//! Why there are no new credentials: every way has a name, for the log and for metrics.
+//! Errors of a renewal. Each has a stable reason for logs and metrics.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tonic::{Code, Status};
 
 use crate::schedule::FailureKind;
 
-/// As much of a foreign message is repeated.
+/// How much of a remote message is repeated, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Why a source gave nothing that can be used. `Display` says what to do where that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Something of our own is missing or wrong: a file, the key. Nobody was asked.
+    /// A local file or key is missing or invalid. No request was sent.
     #[error("{message}")]
     Local {
         /// Its name.
@@ -23,7 +23,7 @@ pub enum FetchError {
         /// A file is not there, such as one that the authority writes when it starts.
         missing: bool,
     },
-    /// Nobody listens there, or the name cannot be looked up.
+    /// The connection was refused, or the name cannot be resolved.
     #[error("cannot connect: {0}")]
     Connect(String),
     /// The handshake failed: most often the server is not who it should be.
@@ -40,14 +40,14 @@ pub enum FetchError {
     /// The connection ended or broke before there was an answer.
     #[error("the connection ended without an answer: {0}")]
     Connection(String),
-    /// It answered, and said no.
+    /// It refused the request.
     #[error("it refused: {} ({message})", code_name(*.code))]
     Refused {
         /// The code of gRPC.
         code: Code,
         /// What it said, cut and with harmful characters replaced.
         message: String,
-        /// How long it wants to be left alone.
+        /// When it wants the next request.
         retry_after: Option<Duration>,
     },
     /// It answered with something that is not used.
@@ -75,7 +75,7 @@ pub enum AnswerError {
     /// The bundles make no sense.
     #[error("its bundles: {0}")]
     Bundles(String),
-    /// What it says of us would be refused by a peer.
+    /// A peer would refuse these credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
 }
@@ -111,11 +111,11 @@ impl FetchError {
         }
     }
 
-    /// What a call came to that gave no message.
+    /// Converts the status of a failed call.
     pub(crate) fn from_status(status: &Status) -> Self {
         use std::error::Error as _;
         let message = clean(status.message());
-        // The decoder's own verdict on a message that is longer than we read.
+        // The decoder's error for a message above the size limit.
         if status.code() == Code::OutOfRange {
             return AnswerError::TooLarge(message).into();
         }
@@ -160,7 +160,7 @@ const fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// A text of somebody else, made fit for our log: short, and without anything that a terminal would act upon.
+/// Sanitises a remote text for our log: truncated, and without control characters.
 pub(crate) fn clean(text: &str) -> String {
     let cut: String = text.chars().take(MAX_MESSAGE_CHARS).collect();
     cut.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_stranger_says_is_cut_and_cleaned() {
+    fn remote_text_is_truncated_and_sanitised() {
         let status = Status::unauthenticated(format!("no\u{1b}[31m\n{}", "x".repeat(1000)));
         let error = FetchError::from_status(&status);
         let text = error.to_string();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn when_to_come_again_is_taken_from_the_answer() {
+    fn retry_after_is_taken_from_the_answer() {
         let mut status = Status::resource_exhausted("busy");
         status.metadata_mut().insert("retry-after", "7".parse().unwrap());
         let retry_after = Some(Duration::from_secs(7));

@@ -1,4 +1,4 @@
-//! Keys that are made here and never leave this process, and the requests that go with them.
+//! Private keys, which never leave this process, and their certificate signing requests.
 
 use portcullis_identity::{KeyType, SpiffeId};
 use rcgen::string::Ia5String;
@@ -17,7 +17,7 @@ pub(crate) struct KeyAndCsr {
 }
 
 impl KeyAndCsr {
-    /// Makes a key of this kind, and asks with it for nothing but our own ID. With RSA it takes a while.
+    /// Generates a key of this type and a request for our own ID only. RSA takes up to seconds.
     pub(crate) fn new(kind: KeyType, id: &SpiffeId) -> Result<Self, FetchError> {
         make(kind, id).map_err(|error| FetchError::Local {
             reason: "key",

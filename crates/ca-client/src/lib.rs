@@ -1,10 +1,10 @@
 //! Sources of credentials other than files.
 //!
-//! What comes from them is judged by [`Credentials::validate_parts`](portcullis_tls::Credentials::validate_parts), as a peer
-//! would judge it, before anything is in force; what is refused leaves the old ones there. When to ask is decided by a state
-//! machine that is told the time, so that it can be proven without waiting; see [`schedule`].
+//! [`Credentials::validate_parts`](portcullis_tls::Credentials::validate_parts) validates them as a peer would before they are
+//! put in force; if it refuses them, the old ones stay. A state machine with the time as an argument decides when to request
+//! them, so tests need not wait; see [`schedule`].
 //!
-//! It refuses to know files and metrics: whoever starts a source passes in how files are read, and asks for its [`RenewalStatus`].
+//! It knows neither files nor metrics: the caller passes in functions that read files, and queries the [`RenewalStatus`].
 
 pub mod backoff;
 pub mod ca;

@@ -1,13 +1,13 @@
-//! When a failure that goes on deserves another line in the log: at first, and then at growing intervals.
+//! Throttles log lines about a persistent failure: the first at once, then at growing intervals.
 
 use std::time::Duration;
 
-/// The second line comes so long after the first; each interval is twice the one before.
+/// The interval between the first two lines; each later interval is twice as long.
 const FIRST_INTERVAL: Duration = Duration::from_secs(30);
-/// And none is longer.
+/// The longest interval.
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// What was said of a failure that goes on.
+/// The log state of a persistent failure.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Option<Logged>);
 
@@ -19,8 +19,8 @@ struct Logged {
 }
 
 impl LogThrottle {
-    /// A failure at this time of the monotonic clock: whether it is to be told. Another reason than the last one told is
-    /// news, but no sooner than the interval would have been at the beginning.
+    /// Records a failure at this monotonic time, and returns whether to log it. A new reason is logged earlier, but no sooner
+    /// than the first interval after the last line.
     pub fn failed(&mut self, now: Duration, reason: &'static str) -> bool {
         let Some(logged) = &mut self.0 else {
             self.0 = Some(Logged { reason, next: now.saturating_add(FIRST_INTERVAL), interval: FIRST_INTERVAL });
@@ -37,7 +37,7 @@ impl LogThrottle {
         true
     }
 
-    /// It went well: whether that is to be told, since a failure was.
+    /// Records a success, and returns whether to log it: only after a logged failure.
     pub fn succeeded(&mut self) -> bool {
         self.0.take().is_some()
     }

@@ -1,4 +1,4 @@
-//! What every source does with what it has got, or has not: the store, the status, the log.
+//! Publishes the result of each attempt to the store, the status and the log.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::FetchError;
 use crate::log_throttle::LogThrottle;
 use crate::status::RenewalMonitor;
 
-/// So long after our own start a source may still be starting: that it cannot be reached is not an error until then.
+/// For this long after our start the source may still be starting. Until then an unreachable source is not an error.
 const STARTUP: Duration = Duration::from_secs(20);
 
 /// Where an agent publishes its credentials, and a reader of the same store.
@@ -99,7 +99,7 @@ impl Publisher {
         self.poll_problem = None;
     }
 
-    /// No answer about bundles; the old ones stay. Told once for each reason.
+    /// No answer about bundles; the old ones stay. Logged once for each reason.
     pub(crate) fn poll_failed(&mut self, error: &FetchError) {
         self.monitor.poll_failed(error);
         if self.poll_problem.replace(error.reason()) != Some(error.reason()) {

@@ -1,4 +1,4 @@
-//! When to ask an authority: a state machine that is told the time and never looks at a clock.
+//! Decides when to call the CA: a state machine that takes the time as an argument.
 //!
 //! There are two times. Certificates are valid by the wall clock, which people and NTP set; pauses are measured by the
 //! monotonic one. A renewal is due when *either* says so: the monotonic one if the wall clock was set back, and the wall
@@ -29,11 +29,11 @@ const MIN_LIFE_DIVISOR: u32 = 32;
 pub struct Now {
     /// Wall clock, in Unix time.
     pub unix: i64,
-    /// Monotonic clock, since whenever.
+    /// Monotonic clock, from an arbitrary start.
     pub monotonic: Duration,
 }
 
-/// What is to be done.
+/// The next action.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Ask for a certificate.
@@ -47,11 +47,11 @@ pub enum Action {
 /// Why there was no new certificate, as far as it changes when to try again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FailureKind {
-    /// Something of our own is missing or wrong; nobody else is asked.
+    /// A local file or key is missing or invalid; no request is sent.
     Local,
-    /// The authority, or the way to it. It may have said when to come again.
+    /// The CA, or the connection to it. It may have sent a `retry-after`.
     Remote {
-        /// How long it wants to be left alone.
+        /// When it wants the next request.
         retry_after: Option<Duration>,
     },
 }
@@ -95,7 +95,7 @@ impl Schedule {
         }
     }
 
-    /// What is to be done now.
+    /// The action that is due now.
     #[must_use]
     pub fn next(&self, now: Now) -> Action {
         let fetch = self.fetch_in(now);
@@ -123,7 +123,7 @@ impl Schedule {
         wait.max(self.not_before.saturating_sub(now.monotonic))
     }
 
-    /// A certificate was put in force. When it is renewed is what [`Renewal`] says, by chance within its window.
+    /// A certificate was put in force. It is renewed at a random time within the window of [`Renewal`].
     pub fn fetched(&mut self, now: Now, not_before: i64, not_after: i64) {
         let seconds = |from: i64, to: i64| Duration::from_secs(u64::try_from(to.saturating_sub(from)).unwrap_or(0));
         // What is left, since it may be backdated; and never more than its whole life, which a clock that is slow would see.
@@ -164,7 +164,7 @@ impl Schedule {
         wait
     }
 
-    /// What is left of a certificate that has not ended.
+    /// The remaining lifetime of a certificate that has not expired.
     fn left(&self, now: Now) -> Option<Duration> {
         let left = self.current?.not_after.saturating_sub(now.unix);
         u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
@@ -179,13 +179,13 @@ impl Schedule {
         });
     }
 
-    /// The bundles could not be had.
+    /// The poll for bundles failed.
     pub fn poll_failed(&mut self, now: Now) {
         let wait = self.poll_backoff.failed(&mut self.jitter);
         self.poll = Some(now.monotonic.saturating_add(wait));
     }
 
-    /// Somebody wants it now.
+    /// A renewal was requested explicitly: the next attempt is due now.
     pub fn retry_now(&mut self, now: Now) {
         self.retry = Some(now.monotonic);
     }

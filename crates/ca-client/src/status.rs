@@ -1,4 +1,4 @@
-//! How a source fares, for whoever asks while it runs: pages, metrics, readiness.
+//! The renewal status of a source, for admin pages, metrics and readiness.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::error::FetchError;
 
-/// How a source stands.
+/// The renewal status of a source.
 #[derive(Clone, Debug)]
 pub struct RenewalStatus {
     /// What it is, in words: `the certificate authority at ca:15012`.
@@ -34,13 +34,13 @@ pub struct RenewalStatus {
 pub struct LastFailure {
     /// The stable name.
     pub reason: &'static str,
-    /// All that is known.
+    /// The error text.
     pub message: String,
     /// Since when there have been failures.
     pub since: SystemTime,
 }
 
-/// Reads the status, and may hurry the source. Cheap to clone.
+/// Reads the status, and can request a renewal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RenewalMonitor {
     status: Arc<Mutex<RenewalStatus>>,
@@ -62,18 +62,18 @@ impl RenewalMonitor {
         Self { status: Arc::new(Mutex::new(status)), renew_request: Arc::default() }
     }
 
-    /// How the source stands now.
+    /// The current status.
     #[must_use]
     pub fn status(&self) -> RenewalStatus {
         self.lock().clone()
     }
 
-    /// Asks at once, whatever the schedule says.
+    /// Requests a renewal at once, whatever the schedule says.
     pub fn renew_now(&self) {
         self.renew_request.notify_one();
     }
 
-    /// Waits until somebody wants it now.
+    /// Waits until a renewal is requested.
     pub(crate) async fn renewal_requested(&self) {
         self.renew_request.notified().await;
     }

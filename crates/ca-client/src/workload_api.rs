@@ -1,7 +1,7 @@
-//! SVIDs from the SPIFFE Workload API: a stream that brings new ones whenever its server has some.
+//! SVIDs from the SPIFFE Workload API, over a stream on which the server sends each update.
 //!
-//! The server decides when to renew. What it sends is judged like everything else; what is refused leaves the old SVID in
-//! force, and the stream goes on. When the stream ends, it is opened again, after pauses that double.
+//! The server decides when to renew. Each update is validated; if it is refused, the old SVID stays in
+//! force and the stream continues. When the stream ends, it is reopened with exponential backoff.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -154,7 +154,7 @@ impl WorkloadApiAgent {
         Ok((client, answer.into_inner()))
     }
 
-    /// One message: all that we are, from now on.
+    /// Handles one message. It replaces all earlier ones.
     fn take(&mut self, message: X509svidResponse) {
         let validated = self.read(message).and_then(|received| Ok((self.validate(&received)?, received)));
         match validated {

@@ -1,9 +1,8 @@
 //! `audit.jsonl`: a line for each certificate, and for each refusal. Never a token, never a key.
 //!
-//! A line about a certificate or a rotation is on disk (fsync) before that has any effect, so no power cut leaves a certificate
-//! without one. A refusal is handed to the system in one write and gets to the disk when that likes: whoever is refused has
-//! nothing, and could make the disk busy otherwise. The file does not grow for ever, since strangers can make it grow:
-//! [`SizeLimit`].
+//! A line about a certificate or a rotation is on disk (fsync) before it takes effect, so a power cut never leaves a
+//! certificate without its line. A refusal is written in one call and not synced: it grants nothing, and syncing would let
+//! unauthenticated callers keep the disk busy. They also cannot fill the disk: see [`SizeLimit`].
 
 use std::fs::File;
 use std::io;
@@ -16,7 +15,7 @@ use serde::Serialize;
 
 use crate::audit_file::{AuditFile, SizeLimit};
 
-/// So many refusals are written in a second; the others are counted in the next line. Certificates are always written.
+/// The most refusals written per second; the rest are counted in the next line. Certificates are always written.
 const REFUSALS_PER_SECOND: u32 = 20;
 
 /// One line. Fields that do not apply are left out.
@@ -86,7 +85,7 @@ impl Audit {
         Ok(Self { inner: Mutex::new(Inner { file, window: Instant::now(), written: 0, held_back: 0 }) })
     }
 
-    /// Goes on in a new file if the old one was moved away or removed, as `logrotate` does it. Says whether it was.
+    /// Reopens the file if it was moved away or removed, for example by `logrotate`. Returns whether it was.
     pub(crate) fn reopen(&self) -> io::Result<bool> {
         self.lock().file.reopen()
     }

@@ -1,4 +1,4 @@
-//! The file of the audit: appended to in whole lines, on disk when that counts, and never longer than its bound.
+//! The audit file: whole lines are appended, synced where required, and the file is rotated at a size limit.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -9,12 +9,12 @@ use std::sync::Arc;
 /// The name of the file in the CA's folder.
 pub(crate) const AUDIT: &str = "audit.jsonl";
 
-/// How much is kept.
+/// The size limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SizeLimit {
     /// A file that a line would make longer than this becomes `audit.jsonl.1`, that one `.2`, and so on.
     pub(crate) bytes: u64,
-    /// So many older files are kept; the one before them goes.
+    /// How many older files are kept.
     pub(crate) older: u32,
 }
 
@@ -38,7 +38,7 @@ impl AuditFile {
         Ok(Self { path: path.to_owned(), limit, file, length, last_line_torn: false })
     }
 
-    /// Goes on in a new file if the old one was moved away or removed, as `logrotate` does it. Says whether it was.
+    /// Reopens the file if it was moved away or removed, for example by `logrotate`. Returns whether it was.
     pub(crate) fn reopen(&mut self) -> io::Result<bool> {
         let own = self.file.metadata()?;
         let is_same = |there: Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
@@ -67,7 +67,7 @@ impl AuditFile {
         written.map(|()| Arc::clone(&self.file))
     }
 
-    /// The file gets a number, and a new one takes its place. A run that was cut off in between is repeated.
+    /// Rotates the files. A rotation that was interrupted is repeated.
     fn rotate(&mut self) -> io::Result<()> {
         for number in (0..self.limit.older).rev() {
             match fs::rename(numbered(&self.path, number), numbered(&self.path, number.saturating_add(1))) {
@@ -117,7 +117,7 @@ fn open(path: &Path) -> io::Result<(Arc<File>, u64)> {
     Ok((Arc::new(file), length))
 }
 
-/// The audit files of a CA's folder, oldest first: for whoever reads them.
+/// The audit files of a CA's folder, oldest first.
 #[must_use]
 pub fn audit_files(dir: &Path) -> Vec<PathBuf> {
     let path = dir.join(AUDIT);
@@ -180,7 +180,7 @@ mod tests {
 
     /// A full disk is not to be had here; `/dev/full` answers as one does.
     #[test]
-    fn what_cannot_be_written_is_told_and_does_not_spoil_the_next_line() {
+    fn a_failed_write_is_reported_and_does_not_corrupt_the_next_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(AUDIT);
         let mut file = AuditFile::open(&path, SIZE_LIMIT).unwrap();

@@ -1,4 +1,4 @@
-//! Who a caller is: told by a token or by its certificate, judged anew at each request.
+//! Authenticates callers by token or client certificate, at each request.
 
 use std::net::SocketAddr;
 
@@ -14,27 +14,27 @@ use tonic::metadata::MetadataMap;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// Empty if it has shown none. It holds the key of the first; nothing else is known of it.
+    /// Empty without a client certificate. TLS proved possession of the leaf's key; the chain is not verified yet.
     pub(crate) chain: Vec<CertificateDer<'static>>,
 }
 
-/// A caller whose identity is proved.
+/// An authenticated caller.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) id: SpiffeId,
     pub(crate) method: AuthMethod,
-    /// The certificate that it has shown, if any: which of the identity's instances it is.
+    /// Its client certificate, if any, which identifies the instance.
     pub(crate) client_certificate: Option<ClientCertificate>,
 }
 
-/// What is remembered of a certificate that a caller has shown, and that was found good.
+/// A verified client certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientCertificate {
     pub(crate) key: KeyHash,
     pub(crate) not_after_unix: i64,
 }
 
-/// What it was proved with.
+/// How the caller was authenticated.
 #[derive(Debug)]
 pub(crate) enum AuthMethod {
     /// A bootstrap token, which may not have been used before if it is for one certificate.
@@ -52,7 +52,7 @@ impl AuthMethod {
     }
 }
 
-/// Why a caller is nobody.
+/// Why a caller is not authenticated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthError {
     #[error("neither a token nor a certificate was shown")]
@@ -81,7 +81,7 @@ impl AuthError {
         }
     }
 
-    /// Whose token or certificate it is, where that is beyond doubt.
+    /// The identity of the token or certificate, if it was verified.
     pub(crate) const fn id(&self) -> Option<&SpiffeId> {
         match self {
             Self::TokenUsed(id) | Self::Two { certificate: id, .. } => Some(id),
@@ -90,8 +90,7 @@ impl AuthError {
     }
 }
 
-/// Judges what a caller has shown. Whatever it shows must be good: a certificate that is refused is not made up for by a
-/// token.
+/// Authenticates a caller. Every credential it presents must be valid: a token does not make up for a refused certificate.
 pub(crate) fn authenticate(
     peer: &Peer,
     metadata: &MetadataMap,
@@ -115,8 +114,8 @@ pub(crate) fn authenticate(
         (Some(token), Some(certificate)) if token.id != certificate => {
             Err(AuthError::Two { token: token.id, certificate })
         }
-        // Authoritative is the commit; here it saves the work. After a failed write it is not known which tokens were used,
-        // and the commit answers that.
+        // The commit is authoritative; this check saves work. After a failed write the used tokens are unknown, so the
+        // commit decides.
         (Some(token), _)
             if !token.reusable && store.is_used(token.number, token.expires_unix) && store.broken().is_none() =>
         {

@@ -1,7 +1,7 @@
-//! Fresh tokens lying ready: `DIR/NAMESPACE/ACCOUNT/token`, and beside it the roots that the CA is recognised by.
+//! Keeps a fresh token for each identity in `DIR/NAMESPACE/ACCOUNT/token`, and beside it the CA's roots.
 //!
-//! A service mounts its folder and restarts as often as it likes: a token is replaced as soon as it has served, and at half of
-//! its life. Each is good for one certificate and for that identity alone.
+//! A service mounts its folder and may restart at any time: a token is replaced once it was used, and at half of its lifetime.
+//! Each is valid for one certificate of that identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
@@ -18,17 +18,17 @@ use crate::service::Services;
 
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 const HALF_TTL_SECONDS: u64 = 1800;
-/// How often they are looked at when nothing has happened.
+/// How often they are checked when nothing has changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What lies in each folder.
+/// The tokens and roots that were written.
 #[derive(Default)]
 struct TokenFolder {
     tokens: BTreeMap<SpiffeId, Token>,
     /// What they were made with.
     key: Option<Arc<TokenKey>>,
     roots: BTreeMap<SpiffeId, String>,
-    /// Identities that were complained about.
+    /// Identities for which a warning was logged.
     warned: BTreeSet<SpiffeId>,
 }
 
@@ -63,7 +63,7 @@ impl TokenFolder {
         let registrations = services.state.registrations.load_full();
         let key = services.state.tokens.load_full();
         if self.key.as_ref().is_some_and(|known| !Arc::ptr_eq(known, &key)) {
-            // What lies there is worth nothing any more.
+            // The tokens on disk are invalid now.
             self.tokens.clear();
         }
         self.key = Some(Arc::clone(&key));
@@ -72,7 +72,7 @@ impl TokenFolder {
             self.tokens.remove(&id);
             self.roots.remove(&id);
             if let Some(workload_dir) = workload_dir(folder, &id) {
-                // Useless already: who is not registered gets nothing.
+                // The token is invalid already, since the identity is not registered.
                 let _gone = std::fs::remove_file(workload_dir.join("token"));
             }
         }
@@ -118,8 +118,8 @@ impl TokenFolder {
     }
 }
 
-/// Whether a token that ends then may go on lying there. One that has more than its whole life before it was made before the
-/// clock was set back, and would be refused as one from the future until the clock is there again.
+/// Whether a token with this expiry may stay. If more than its whole lifetime is left, the clock was set back since it was
+/// made, and it would be refused as not yet valid.
 fn is_fresh(expires_unix: i64, now_unix: i64) -> bool {
     let left = u64::try_from(expires_unix.saturating_sub(now_unix)).unwrap_or_default();
     (HALF_TTL_SECONDS + 1..=TOKEN_TTL.as_secs()).contains(&left)

@@ -1,5 +1,4 @@
-//! What is in force: the CA that signs, the registrations, the bundles of other domains, the resources. Each is swapped as a
-//! whole.
+//! The state in force: signing CA, registrations, bundles of other domains, resources. Each is swapped atomically.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,9 +18,9 @@ use crate::tls::{self, SERVER_TTL};
 /// A CA with what follows from it.
 pub(crate) struct Ca {
     pub(crate) signer: Arc<Signer>,
-    /// What the server certificate comes from: not the same between two roots.
+    /// Signs the server certificate. Differs from `signer` during a rotation.
     server: Arc<Signer>,
-    /// What callers' certificates are judged by: our own roots and no others.
+    /// Verifies callers' certificates, against our own roots only.
     pub(crate) trust: TrustBundles,
     pub(crate) tls: Arc<ServerConfig>,
     /// When the server certificate is valid.
@@ -35,14 +34,14 @@ pub(crate) struct CaState {
     ca: ArcSwap<Ca>,
     pub(crate) registrations: ArcSwap<Registrations>,
     pub(crate) foreign: ArcSwap<Foreign>,
-    /// What tokens are signed with, and judged by.
+    /// Signs and verifies tokens.
     pub(crate) tokens: ArcSwap<TokenKey>,
     pub(crate) resources: ArcSwap<Resources>,
     names: Vec<ServerName>,
     pub(crate) clock: Clock,
-    /// One at a time makes a new [`Ca`].
+    /// Serialises the creation of a new [`Ca`].
     building: Mutex<()>,
-    /// Read by whoever signs until the state knows of it, written to by whoever changes the phase. Taken before `making`.
+    /// Read-locked while signing, until the certificate is recorded; write-locked to change the phase. Locked before `building`.
     rotation: RwLock<Option<Rotation>>,
 }
 
@@ -129,7 +128,7 @@ impl CaState {
         let current = self.ca();
         let half = i64::try_from(SERVER_TTL.as_secs() / 2).unwrap_or_default();
         let Validity { not_before_unix, not_after_unix } = current.server_validity;
-        // It was made before the clock was set back: to callers it is one from the future.
+        // The clock was set back since it was made, so callers would refuse it as not yet valid.
         let early = not_before_unix > now_unix;
         // One that ends with its CA cannot be made to last longer.
         if !early

@@ -1,4 +1,4 @@
-//! One connection: handshake, HTTP/2, dispatch by service; every wait has an end.
+//! One connection: TLS handshake, HTTP/2, dispatch by service. Every wait has a deadline.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -32,16 +32,16 @@ use crate::service::{Services, Shared};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the head of a request to its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without a request for so long is ended.
+/// An idle connection is closed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// What it has for finishing once it was told to end.
+/// The time limit for a graceful shutdown of the connection.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest message; a request with an RSA key of 4096 bits has under 2 KiB, and the longest that is looked at 16.
+/// The largest message. A request with an RSA key of 4096 bits has under 2 KiB; the longest accepted one has 16.
 const MAX_MESSAGE: usize = 24 * 1024;
-/// Requests under way in one connection; agents have one. With the largest message this is what a caller that nobody knows yet
-/// can have us keep: under 256 KiB in each connection, 128 MiB in all, half of it from one source.
+/// Requests under way in one connection; agents have one. With the largest message this bounds the memory for an unauthenticated
+/// caller: under 256 KiB in each connection, 128 MiB in all, half of it from one source.
 const MAX_STREAMS: u32 = 8;
-/// What may be under way in a request and in a connection before we have read it.
+/// How much a request and a connection may send ahead of our reads.
 const STREAM_WINDOW: u32 = 32 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024;
 
@@ -112,7 +112,7 @@ async fn established(
     let mut idle_at = Instant::now() + IDLE_TIMEOUT;
     loop {
         tokio::select! {
-            // A caller that breaks off is no event.
+            // A caller that disconnects is not an error.
             _ended = connection.as_mut() => return,
             () = sleep_until(idle_at) => {
                 let now = begun.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! `ca.sock`: how commands on this machine ask the running CA. One line with a question, one JSON value as the answer.
+//! `ca.sock`, the control socket for local commands. The request is one line, the answer one JSON value.
 //!
-//! Who may open the socket (mode 0600) may read the CA's key anyway. That is asked of the kernel at each connection, since a
-//! socket has its mode only after it has its name, and with a loose umask somebody else may be waiting there for it.
+//! A process that may open the socket (mode 0600) may also read the CA's key. The peer's user is checked at each connection,
+//! since the mode is set only after the socket exists, and with a loose umask another user could connect before that.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_LEN: u64 = 1024 * 1024;
 const MAX_ANSWER_LEN: u64 = 16 * 1024 * 1024;
 
-/// How a running CA stands.
+/// The status of a running CA.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CaStatus {
@@ -37,7 +37,7 @@ pub struct CaStatus {
     pub ready: bool,
     /// Why not.
     pub pending: Option<String>,
-    /// Whom it may name.
+    /// The trust domain that it issues for.
     pub trust_domain: String,
     /// Until when it can sign, RFC 3339.
     pub signs_until: String,
@@ -61,7 +61,7 @@ pub struct CaStatus {
     pub issued: u64,
 }
 
-/// What others need in order to trust a CA's workloads.
+/// What other domains need to trust a CA's workloads.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Published {
@@ -72,7 +72,7 @@ pub struct Published {
 }
 
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    // Nobody else is here: the lock on the state was taken before.
+    // No other CA uses it: the state is locked.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -102,7 +102,7 @@ pub(crate) async fn serve(listener: UnixListener, services: Arc<Services>) {
         }
         let services = Arc::clone(&services);
         tokio::spawn(async move {
-            // Who asks and goes away is no event.
+            // A client that disconnects is not an error.
             let _answered = tokio::time::timeout(TIMEOUT, one(stream, &services)).await;
         });
     }
@@ -126,7 +126,7 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
         other => match other.strip_prefix("rotate-root ").map(serde_json::from_str::<Request>) {
             Some(Ok(request)) => {
                 let services = Arc::clone(services);
-                // It is done to its end even if whoever asked is gone.
+                // It runs to its end even if the client disconnects.
                 let done = tokio::task::spawn_blocking(move || step(&services, &request)).await;
                 serde_json::to_string(&done.map_err(io::Error::other)?)?
             }
@@ -164,10 +164,10 @@ fn status(services: &Services) -> CaStatus {
     }
 }
 
-/// Asks the CA that runs on a folder how it stands.
+/// Requests the status of the CA that runs on a folder.
 ///
 /// # Errors
-/// If none does, or it does not answer.
+/// If none runs, or it does not answer.
 pub fn status_of(dir: &Path) -> io::Result<CaStatus> {
     exchange(dir, "status")
 }
@@ -180,7 +180,7 @@ pub fn published(dir: &Path) -> io::Result<Published> {
     exchange(dir, "roots")
 }
 
-/// Has the CA that runs on a folder take a step of a rotation, or say where it stands.
+/// Requests a step of a rotation, or its status, from the CA that runs on a folder.
 ///
 /// # Errors
 /// If none runs, or it does not answer.

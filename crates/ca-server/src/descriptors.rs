@@ -1,4 +1,4 @@
-//! How many connections fit into the descriptors that the system grants.
+//! The connection limit that the open-files limit allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -17,8 +17,8 @@ pub(crate) fn connections() -> usize {
     fitting(open_files)
 }
 
-/// A quarter of the descriptors, at least 16, is kept for what strangers must not be in the way of: the state, the audit, the
-/// watched files, `ca.sock`. For want of one the state could not be written, and nothing could be issued.
+/// A quarter of the descriptors, at least 16, is reserved for the state, the audit, the watched files and `ca.sock`. Without it
+/// connections could exhaust the descriptors, and nothing could be issued.
 fn fitting(open_files: Option<u64>) -> usize {
     let files = open_files.unwrap_or(u64::MAX);
     let kept = (files / 4).clamp(16, 256).saturating_add(plain::MAX_CONNECTIONS as u64);

@@ -1,4 +1,4 @@
-//! Finishing a rotation once no connection rests on the old root.
+//! Finishes a rotation once no connection uses the old root.
 
 use std::io;
 use std::path::Path;

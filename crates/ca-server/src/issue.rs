@@ -1,5 +1,4 @@
-//! From a caller that is known to a certificate: one blocking piece of work, which is done to its end even if the caller is
-//! gone by then.
+//! Issues a certificate for an authenticated caller. Blocking; runs to its end even if the caller disconnects.
 
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ pub(crate) enum IssueError {
     Audit(std::io::Error),
 }
 
-/// What is needed for one certificate.
+/// The input for one certificate.
 pub(crate) struct IssueRequest {
     pub(crate) state: Arc<CaState>,
     pub(crate) store: Arc<Store>,
@@ -32,16 +31,16 @@ pub(crate) struct IssueRequest {
     pub(crate) caller: Caller,
     pub(crate) key: CertifiedPublicKey,
     pub(crate) ttl: std::time::Duration,
-    /// The digest of the bundles that the caller says it uses.
+    /// The digest of the bundles that the caller reports.
     pub(crate) bundle_digest: Option<String>,
     pub(crate) entry: Entry,
 }
 
-/// Signs, notes on disk what that uses up, writes the audit, and only then hands out: the leaf, those behind it, and the
-/// roots as one text, as Istio's agents expect them.
+/// Signs, commits to the state, writes the audit, and only then returns the chain: the leaf, its intermediates, and the
+/// roots as one text, as Istio's agents expect it.
 pub(crate) fn issue(work: IssueRequest) -> Result<Vec<String>, IssueError> {
     let IssueRequest { state, store, audit, caller, key, ttl, bundle_digest, mut entry } = work;
-    // Until the state knows of the leaf, nobody may find that there is none below a root and drop it.
+    // Until the leaf is recorded, no rotation may conclude that its root has no certificates and remove it.
     let _signing = state.signing();
     let ca = state.ca();
     let leaf = ca.signer.sign(&caller.id, ttl, &key)?;

@@ -1,11 +1,11 @@
 //! The certificate authority as a server.
 //!
-//! It speaks Istio's `CreateCertificate` and our `GetTrustBundles` over TLS 1.3 and HTTP/2. What it promises:
-//! - A certificate names whom the caller has proved to be, with a bootstrap token or with its current SVID, and nobody else;
-//!   nothing of a request is used but its public key.
-//! - A single-use token gives one certificate, whatever happens in between: it is used up on disk before anything is answered.
-//! - Why a caller is refused is in the log and in `audit.jsonl`, and not in the answer.
-//! - Every wait has a deadline, every queue an end, and no source address or identity can take what the others need.
+//! It serves Istio's `CreateCertificate` and our `GetTrustBundles` over TLS 1.3 and HTTP/2. Guarantees:
+//! - A certificate names only the identity that the caller proved, with a bootstrap token or with its current SVID; only the
+//!   public key of a request is used.
+//! - A single-use token yields one certificate, even across a crash: its use is on disk before the answer is sent.
+//! - The reason for a refusal is in the log and in `audit.jsonl`, not in the answer.
+//! - Every wait has a deadline, every queue a limit, and no source address or identity can exhaust them for the others.
 //! - A CA, roots or registrations that cannot be used never replace those in force.
 //!
 //! The root's key is never read. IstioOperator documents in the folder add roots and lifetimes (`portcullis-istio`).

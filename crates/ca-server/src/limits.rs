@@ -1,4 +1,4 @@
-//! How often a caller may ask. Pure: time is an argument.
+//! Rate limits. Pure: the time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The most keys that are remembered; buckets that are full again are forgotten first.
 const MAX_KEYS: usize = 20_000;
 
-/// So many at once, and so many in a time.
+/// A burst and a rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     pub(crate) burst: u32,
@@ -33,7 +33,7 @@ impl<K: Eq + Hash> Buckets<K> {
         Self { full_at: Mutex::new(HashMap::new()) }
     }
 
-    /// Takes one, or says after how long there is one.
+    /// Takes a token, or returns how long until one is available.
     pub(crate) fn take(&self, key: K, rate: Rate, now: Instant) -> Result<(), Duration> {
         let mut table = self.lock();
         if table.len() >= MAX_KEYS && !table.contains_key(&key) {

@@ -1,4 +1,4 @@
-//! What is done with a CA's folder from outside, whether it runs or not: making a bootstrap token, asking whose CA it is.
+//! Operations on a CA's folder that do not need a running CA: issuing a bootstrap token, reading the trust domain.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use portcullis_tls::Clock;
 
 use crate::reload;
 
-/// The trust domain that the CA of a folder may name workloads of, whether it runs or not.
+/// The trust domain of the CA in a folder, whether it runs or not.
 ///
 /// # Errors
 /// If the folder holds no CA.

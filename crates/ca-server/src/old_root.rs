@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::service::Services;
 
-/// A report that is older than so many refresh hints, and than a minute, says nothing any more.
+/// A report that is older than this many refresh hints, and than a minute, is ignored.
 const STALE_AFTER_HINTS: i64 = 3;
 const STALE_AFTER: i64 = 60;
 
@@ -41,7 +41,7 @@ pub struct InstanceConnections {
     pub reported: Option<String>,
 }
 
-/// What is known now; `None` if the roots cannot be read.
+/// The current reports; `None` if the roots cannot be read.
 pub(crate) fn connections(services: &Services, rotation: &Rotation) -> Option<OldRootConnections> {
     let clock = &services.state.clock;
     let (old, now) = (rotation.old_anchors(clock).ok()?, clock.now_unix());

@@ -53,7 +53,7 @@ fn answer(request: &Request<Incoming>, services: &Services) -> Response<Full<Byt
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
         (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "/metrics or /healthz/ready\n".to_owned()),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET or HEADER_TIMEOUT\n".to_owned()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned()),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
@@ -64,7 +64,7 @@ fn answer(request: &Request<Incoming>, services: &Services) -> Response<Full<Byt
 
 fn metrics(services: &Services) -> String {
     let ca = services.state.ca();
-    // Of several roots the one that ends first is what somebody has to act on.
+    // Of several roots, report the one that expires first.
     let root = ca.signer.roots().roots().map(|root| root.not_after_unix()).min().unwrap_or_default();
     services.metrics.page(
         root,

@@ -1,5 +1,5 @@
-//! Reading the CA's folder, and reading it again when it changes. Four sets, each whole or not at all, each with its own last
-//! good one: the four files of the signer, the key of the tokens, the registrations with the bundles that they name, and Istio's
+//! Reading the CA's folder, and reading it again when it changes. Four sets, each replaced atomically and each with its own last
+//! good version: the four files of the signer, the key of the tokens, the registrations with the bundles that they name, and Istio's
 //! resources.
 
 use std::io;
@@ -29,7 +29,7 @@ const CHAIN: &str = "cert-chain.pem";
 /// The key of a certificate that is being put in place: see [`replace_key_and_cert`].
 const NEXT_KEY: &str = "ca-key-next.pem";
 
-/// What keeps watching until it is dropped.
+/// The watchers. They stop when dropped.
 pub(crate) struct Watchers {
     signer: Watcher,
     registrations: Watcher,
@@ -49,8 +49,8 @@ fn signer_files(dir: &Path) -> FileSet {
     FileSet::SomeOptional { required, optional: vec![dir.join(CHAIN)] }
 }
 
-/// What a CA on this folder reads, wherever links and `trustBundles` lead: for whoever restricts what this process may read.
-/// What cannot be read now is left out.
+/// The files that a CA on this folder reads, including targets of links and `trustBundles`, for a sandbox. Unreadable ones are
+/// left out.
 #[must_use]
 pub fn reads(dir: &Path) -> Vec<FileSet> {
     let bundles = registrations(dir).map(|read| read.trust_bundles.into_values().collect()).unwrap_or_default();
@@ -61,11 +61,11 @@ pub(crate) fn signer(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock
     Ok(read_signer(dir, configured, clock)?.signer)
 }
 
-/// The files, and what they make.
+/// The files of the folder and the signer that they define.
 struct SignerFolder {
     signer: Signer,
     files: Vec<FileContent>,
-    /// A crash has cut off [`replace_key_and_cert`]: the key is the one that waits.
+    /// A crash interrupted [`replace_key_and_cert`], so the pending key is used.
     key_pending: bool,
 }
 
@@ -106,7 +106,7 @@ pub fn replace_key_and_cert(dir: &Path, key: &str, cert: &str) -> Result<(), Wri
     install_pending_key(dir).map_err(|source| WriteError::Io { path, source })
 }
 
-/// What a crash has cut off of [`replace_key_and_cert`]: the key that waits takes its place. Only if it is the certificate's.
+/// Completes a [`replace_key_and_cert`] that a crash interrupted: installs the pending key if it matches the certificate.
 pub(crate) fn finish_key_replacement(
     dir: &Path,
     configured: Option<&TrustDomain>,
@@ -127,7 +127,7 @@ fn install_pending_key(dir: &Path) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// The four files as text, after they were judged.
+/// The four files as text, after validation.
 pub(crate) fn files(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<Files, String> {
     let SignerFolder { files, .. } = read_signer(dir, configured, clock)?;
     let text = |name: &str| {
@@ -141,7 +141,7 @@ fn named<'f>(files: &'f [FileContent], name: &str) -> Option<&'f FileContent> {
     files.iter().find(|file| file.path.file_name().is_some_and(|own| own == name))
 }
 
-/// What is in force: what signs, what the CA's server certificate comes from, and the rotation that says so.
+/// The signer in force, the signer of the server certificate, and the rotation in progress.
 pub(crate) fn in_force(dir: &Path, configured: Option<&TrustDomain>, clock: &Clock) -> Result<InForce, String> {
     let rotation = Rotation::load(dir).map_err(|error| error.to_string())?;
     let (signer, server) = match &rotation {
@@ -180,7 +180,7 @@ fn parse_signer(all: &[FileContent], configured: Option<&TrustDomain>, clock: &C
     Signer::read(files, configured, clock).map_err(|error| error.to_string())
 }
 
-/// A key that anybody can put there is nobody's.
+/// Refuses a world-writable key file.
 fn refuse_writable(key: &FileContent) -> Result<(), String> {
     let name = key.path.file_name().unwrap_or_default().display();
     if key.mode & 0o002 == 0 { Ok(()) } else { Err(format!("{name}: everybody may write it; chmod o-w")) }
@@ -215,7 +215,7 @@ pub(crate) fn registrations(dir: &Path) -> Result<Registrations, String> {
 fn parse_registrations(file: &FileContent, dir: &Path) -> Result<Registrations, String> {
     if let Err(why) = refuse_writable(file) {
         // Not refused: where a folder of another system is mounted, everything looks like that.
-        tracing::warn!("{why}. Whoever writes it decides who gets a certificate");
+        tracing::warn!("{why}. Every user who can write it can obtain certificates for any identity");
     }
     Registrations::read(&file.content, dir).map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", file.path.display())).collect();
@@ -244,7 +244,7 @@ fn parse_foreign<'a>(
         .collect()
 }
 
-/// Checks what only both together can be wrong about.
+/// Checks the registrations against the CA's trust domain.
 pub(crate) fn check_consistency(registrations: &Registrations, trust_domain: &TrustDomain) -> Result<(), String> {
     if let Some(other) = registrations.trust_domain.as_ref().filter(|domain| *domain != trust_domain) {
         return Err(format!("{REGISTRATIONS}: trustDomain: {other} is not that of the CA that signs, {trust_domain}"));
@@ -260,7 +260,7 @@ pub(crate) fn check_consistency(registrations: &Registrations, trust_domain: &Tr
     Ok(())
 }
 
-/// Watches all sets. Whoever is told that registrations or the token key have `changed` may have something to do.
+/// Watches all sets. `changed` is called after the registrations or the token key have changed.
 pub(crate) fn watch(
     dir: &Path,
     state: &Arc<CaState>,
@@ -302,7 +302,7 @@ pub(crate) fn watch(
     Ok(Watchers { signer, registrations, token_key, resources })
 }
 
-/// A new key ends every token that is out: those that lie ready are made anew, others have to be.
+/// A new key invalidates all tokens. Those of `--bootstrap` are replaced automatically.
 fn watch_token_key(dir: &Path, state: &Arc<CaState>, changed: impl Fn() + Send + 'static) -> Result<Watcher, String> {
     let state = Arc::clone(state);
     let loader = move |files: &[FileContent]| {
@@ -321,9 +321,9 @@ fn watch_resources(dir: &Path, state: &Arc<CaState>, environment: DefaultLifetim
     let state = Arc::clone(state);
     let loader = move |files: &[FileContent]| {
         let read = resources::parse(files, state.ca().signer.trust_domain(), environment, state.clock.now_unix())?;
-        let ttl = read.default_lifetimes.ttl.map_or_else(|| "not said".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
+        let ttl = read.default_lifetimes.ttl.map_or_else(|| "unset".to_owned(), |ttl| format!("{}s", ttl.as_secs()));
         state.resources.store(Arc::new(read));
-        Ok::<_, String>(format!("usual lifetime {ttl}"))
+        Ok::<_, String>(format!("default lifetime {ttl}"))
     };
     let source = resources::watched_files(dir, REGISTRATIONS);
     Watcher::start(source, Options::default(), loader).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! What callers report of themselves: which trust bundles they use, and how many connections rest on each root.
+//! The reports of callers: their trust bundles, and their connections by root.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tonic::metadata::MetadataMap;
 use crate::authenticate::Caller;
 use crate::ca_state::CaState;
 
-/// The digest of the bundles that a caller says it uses.
+/// The digest of the bundles that a caller reports.
 pub(crate) fn bundle_digest(metadata: &MetadataMap) -> Option<&str> {
     let digest = metadata.get("x-portcullis-bundle").and_then(|value| value.to_str().ok());
     digest.filter(|text| KeyHash::parse(text).is_some())
@@ -35,7 +35,7 @@ fn connections(metadata: &MetadataMap) -> Option<BTreeMap<String, u64>> {
     (by_root.len() <= MAX_ROOTS).then_some(by_root)
 }
 
-/// Notes it, if the caller has shown which of its identity's instances it is. Nobody waits for the disk.
+/// Records the report of a caller with a client certificate, which identifies its instance. Does not wait for the disk.
 pub(crate) fn note(
     store: &Arc<Store>,
     state: &Arc<CaState>,

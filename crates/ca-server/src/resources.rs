@@ -1,7 +1,7 @@
-//! What IstioOperator documents in the CA's folder add: roots for workloads to trust, and lifetimes.
+//! IstioOperator documents in the CA's folder: extra roots for workloads, and default lifetimes.
 //!
-//! The extra roots are handed out and nothing else. Callers of this CA are judged by its own roots alone, so whoever holds the
-//! key of an extra root cannot get a certificate here in another's name.
+//! The extra roots are only handed out. This CA verifies its callers against its own roots only, so the holder of an
+//! extra root's key cannot obtain a certificate here for another identity.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn parse_roots(pem: &str, now_unix: i64) -> Result<Vec<RootCertificate>, RootErr
 /// In force together.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
-    /// What holds where the registrations say no lifetime.
+    /// Lifetimes where the registrations set none.
     pub(crate) default_lifetimes: DefaultLifetimes,
     roots: Vec<ExtraRoot>,
 }
@@ -86,7 +86,7 @@ pub(crate) fn parse(
         .map(|file| portcullis_policy::Source { file: file.path.display().to_string(), text: file.content.to_vec() })
         .collect();
     let Loaded { set, errors, mut warnings, .. } = PolicySet::load(&sources);
-    // Whoever keeps something else here keeps it from nobody: this is no folder of policies.
+    // Other files in this folder only cause a warning: it is not a policy folder.
     let (other, mut errors): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|error| matches!(error.reason, "unknown-kind" | "unsupported-kind"));
     warnings.extend(other);
@@ -120,7 +120,7 @@ pub(crate) fn parse(
     Ok(Resources { default_lifetimes, roots })
 }
 
-/// A root that says it is another trust domain's, which would then be trusted for ours.
+/// Refuses a root that names another trust domain, since it would be trusted for ours.
 fn foreign(root: &ExtraRoot, domain: &TrustDomain) -> Option<Diagnostic> {
     let named = Root::trust_domain_in(&root.pem).ok().filter(|named| named != domain)?;
     let message =
@@ -128,7 +128,7 @@ fn foreign(root: &ExtraRoot, domain: &TrustDomain) -> Option<Diagnostic> {
     Some(root.location.diagnostic("td-bundle", message))
 }
 
-/// Who asks for no lifetime gets `workloadCertTTL`, or `secretTTL` where that is shorter: the one is what a CA issues, the
+/// A request without a lifetime gets `workloadCertTTL`, or `secretTTL` where that is shorter: the one is what a CA issues, the
 /// other what agents ask for.
 fn default_lifetimes(
     mesh: &MeshConfig,
@@ -147,7 +147,7 @@ fn default_lifetimes(
     DefaultLifetimes { ttl: shortest.map(|ttl| ttl.value).or(environment.ttl), max_ttl: environment.max_ttl }
 }
 
-/// Which roots workloads are told to trust beyond the CA's own, and who signs below them.
+/// Logs the roots that are handed out beyond the CA's own, with their signers.
 fn log_extra_roots(mesh: &MeshConfig, roots: &[ExtraRoot]) {
     for root in roots {
         let entry = mesh.ca_certificates.iter().find(|entry| entry.location == root.location);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_root_of_this_domain_is_refused_at_its_place() {
+    fn an_invalid_or_foreign_root_is_refused_with_its_position() {
         let root = Authority::root("cluster.local");
         let leaf = pem(&root.workload("spiffe://cluster.local/ns/a/sa/b").chain[0]);
         for (pem, what) in [
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_operator_is_in_nobodys_way_and_a_wrong_operator_is_an_error() {
+    fn other_files_are_ignored_and_an_invalid_operator_is_an_error() {
         read("note: this is mine\n").unwrap();
         read("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: b}\n")
             .unwrap();

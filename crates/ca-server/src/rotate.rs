@@ -1,4 +1,4 @@
-//! The steps of a rotation, done by the CA that runs: only it knows what it has signed and what it was told.
+//! The steps of a rotation. The running CA performs them, since it holds the issued certificates and the reports.
 //!
 //! Order of each: decide, with nothing being signed; a line in the audit; the phase on disk, in one step; the phase in
 //! force. A crash leaves the phase that is on disk, which the next start takes up.
@@ -18,7 +18,7 @@ use crate::{old_root, reload};
 /// The folder in which a new CA is handed over.
 const NEXT: &str = "next";
 
-/// At a start: what is in force. What a crash has cut off of the last step is done.
+/// At startup: completes a step that a crash interrupted, and returns what is in force.
 pub(crate) fn resume(dir: &Path, domain: Option<&TrustDomain>, clock: &Clock) -> Result<reload::InForce, String> {
     match Rotation::load(dir).map_err(|error| error.to_string())? {
         None => reload::finish_key_replacement(dir, domain, clock)?,
@@ -36,7 +36,7 @@ fn settle(dir: &Path, rotation: &Rotation) -> Result<(), String> {
     rotation.settle(dir).and_then(|()| Rotation::remove(dir)).map_err(|error| error.to_string())
 }
 
-/// Takes a step, and says where it stands then.
+/// Performs a step and returns the status after it.
 pub(crate) fn step(services: &Services, request: &Request) -> RotationStatus {
     let mut rotation = services.state.rotating();
     let connections = rotation.as_ref().and_then(|rotation| old_root::connections(services, rotation));
@@ -74,7 +74,7 @@ fn domain(services: &Services) -> Option<TrustDomain> {
 
 fn start(services: &Services, rotation: &mut Option<Rotation>) -> Result<(), StepError> {
     if let Some(rotation) = rotation {
-        return Err(format!("a rotation is on already; it is {}", rotation.phase.name()).into());
+        return Err(format!("a rotation is in progress already; it is {}", rotation.phase.name()).into());
     }
     let (dir, domain) = (&services.dir, domain(services));
     let next = dir.join(NEXT);
@@ -110,14 +110,14 @@ fn finish(services: &Services, current: &mut Option<Rotation>, assumed: &Assumed
         }
     };
     settle(&services.dir, &rotation).map_err(|why| {
-        format!("{why}\nthe new root alone is in force; say `finish` again to put its files in place")
+        format!("{why}\nthe new root alone is in force; run `finish` again to put its files in place")
     })?;
     *current = None;
     Ok(())
 }
 
 fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), StepError> {
-    let mut rotation = current.clone().ok_or_else(|| "no rotation is on".to_owned())?;
+    let mut rotation = current.clone().ok_or_else(|| "no rotation is in progress".to_owned())?;
     match rotation.phase {
         Phase::Promoted => {
             rotation.enter(Phase::Started, services.state.clock.now_unix());
@@ -141,7 +141,7 @@ fn abort(services: &Services, current: &mut Option<Rotation>) -> Result<(), Step
             tracing::info!("the rotation of the root is aborted");
             Ok(())
         }
-        Phase::Finished => Err("the old root is gone; say `finish` again".to_owned().into()),
+        Phase::Finished => Err("the old root is gone; run `finish` again".to_owned().into()),
     }
 }
 
@@ -151,7 +151,7 @@ fn in_phase(current: Option<&Rotation>, phase: Phase, step: &str) -> Result<Rota
         Some(rotation) => {
             Err(format!("the rotation is {}, and {step} comes after {}", rotation.phase.name(), phase.name()))
         }
-        None => Err(format!("no rotation is on, and {step} comes after {}", phase.name())),
+        None => Err(format!("no rotation is in progress, and {step} comes after {}", phase.name())),
     }
     .map_err(StepError::from)
 }
@@ -215,7 +215,7 @@ fn check_step(services: &Services, rotation: &Rotation, assumed: &Assumed, step:
     .map_err(StepError::from)
 }
 
-/// What is lacking for the step that follows, if none was refused.
+/// The status, with what blocks the next step unless a step was refused.
 fn status(services: &Services, rotation: Option<&Rotation>, done: Result<(), StepError>) -> RotationStatus {
     let (lacking, refused) = match done {
         Err(not_done) => (Some(not_done), true),

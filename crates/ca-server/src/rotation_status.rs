@@ -1,4 +1,4 @@
-//! Where a rotation stands, as `ca rotate-root` shows it.
+//! The status of a rotation, as `ca rotate-root` shows it.
 
 use portcullis_ca::rotation::{Blocker, NotReady, Phase, Rotation};
 use portcullis_ca::state::Instance;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::old_root::OldRootConnections;
 use crate::step::Step;
 
-/// Where a rotation stands.
+/// The status of a rotation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
@@ -22,12 +22,12 @@ pub struct RotationStatus {
     pub bundle_digest: String,
     /// The step that may follow.
     pub next: Option<Step>,
-    /// For so many seconds it may not, whoever has told what: the new root is published for too short a time, or certificates
-    /// below the old one are valid.
+    /// The step may not follow for this many seconds, whatever is reported: the new root was published too recently, or
+    /// certificates below the old one are valid.
     pub seconds_left: i64,
     /// When these are over, RFC 3339.
     pub not_before: Option<String>,
-    /// Who would be hurt by it; with `refused`, by the step that was asked for.
+    /// Who would be cut off by it; with `refused`, by the requested step.
     pub behind: Vec<BlockerStatus>,
     /// Live connections that rest on the old root; after `finish`, those that it has ended. None without a rotation.
     #[serde(default)]
@@ -48,7 +48,7 @@ pub struct PhaseStart {
     pub since: String,
 }
 
-/// Somebody who is waited for.
+/// An identity or instance that blocks the step.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockerStatus {
@@ -60,10 +60,10 @@ pub struct BlockerStatus {
     pub lack: String,
     /// The end of the certificate that counts, RFC 3339.
     pub until: String,
-    /// When it was last heard, RFC 3339, at most ten minutes too early after a restart of the CA.
+    /// When it was last seen, RFC 3339; up to ten minutes early after a restart of the CA.
     #[serde(rename = "heard")]
     pub last_seen: Option<String>,
-    /// The digest that it last told.
+    /// The bundle digest of its last report.
     #[serde(rename = "told")]
     pub reported_digest: Option<String>,
 }
@@ -87,7 +87,7 @@ impl From<String> for StepError {
 }
 
 impl RotationStatus {
-    /// Of a rotation, or of none. `lacking` is what stands in the way; with `refused`, of the step that was asked for.
+    /// Builds the status. `lacking` is what blocks the next step or, with `refused`, the requested one.
     pub(crate) fn new(
         rotation: Option<&Rotation>,
         digest: String,
@@ -116,7 +116,7 @@ impl RotationStatus {
                 status.not_before = (left > 0).then(|| utc(now.saturating_add(left)));
                 status.behind = behind.iter().map(blocker_status).collect();
                 Some(match behind.len() {
-                    0 => format!("the new root is published for too short a time; come again in {left} s"),
+                    0 => format!("the new root was published too recently; try again in {left} s"),
                     count => format!("{count} would be cut off from others"),
                 })
             }

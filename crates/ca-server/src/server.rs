@@ -1,4 +1,4 @@
-//! Starting, serving, ending.
+//! Startup, the accept loop, and graceful shutdown of the CA.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,14 +23,14 @@ use crate::reload::{self, Watchers};
 use crate::service::Services;
 use crate::{bootstrap, connection, control, descriptors, plain, recovery, rotate};
 
-/// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
+/// Delay after a failed accept, such as for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the server certificate is looked at.
+/// How often the server certificate is checked for renewal.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
-/// What connections have for finishing.
+/// The time limit for open connections at shutdown.
 const DRAIN: Duration = Duration::from_secs(12);
 
-/// What to serve, and where.
+/// The configuration of a CA.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The CA's folder.
@@ -45,14 +45,14 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Lifetimes that hold where neither the registrations nor the resources say any.
     pub default_lifetimes: DefaultLifetimes,
-    /// What certificates and tokens are made and judged by.
+    /// The clock for issuing and verifying certificates and tokens.
     pub clock: Clock,
 }
 
 /// Why a CA does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What is in the folder cannot be used.
+    /// The content of the folder cannot be used.
     #[error("{0}")]
     Folder(String),
     /// The state cannot be used.
@@ -63,7 +63,7 @@ pub enum StartError {
     Io {
         /// Which one.
         what: String,
-        /// What the system said.
+        /// The error.
         error: io::Error,
     },
 }
@@ -87,14 +87,14 @@ impl std::fmt::Debug for CaServer {
 }
 
 impl CaServer {
-    /// Reads the folder, takes its state for this process, and binds. Needs a runtime.
+    /// Reads the folder, locks its state for this process, and binds. Needs a runtime.
     ///
     /// # Errors
     /// Why it cannot.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { dir, listen, names, bootstrap, metrics, default_lifetimes, clock } = config;
         let registrations = reload::registrations(&dir).map_err(StartError::Folder)?;
-        // First, so that nobody else changes the rotation.
+        // First, so that no other process changes the rotation.
         let store = Store::open(&dir.join("state"), Options::default())?;
         let reload::InForce { signer, server, rotation } =
             rotate::resume(&dir, registrations.trust_domain.as_ref(), &clock).map_err(StartError::Folder)?;
@@ -111,8 +111,8 @@ impl CaServer {
         );
         if signer.signs_as_root() {
             tracing::warn!(
-                "the root itself signs, so its key is online: whoever takes it can name anybody until every workload forgets \
-                 the root; `portcullis ca init` makes an intermediate"
+                "the root itself signs, so its key is online: an attacker who takes it can impersonate any workload until the root \
+                 is no longer trusted; `portcullis ca init` makes an intermediate"
             );
         }
         if let Some(rotation) = &rotation {
@@ -138,7 +138,7 @@ impl CaServer {
         Ok(Self { listener, metrics: metrics_listener, control, socket, services, bootstrap, registered, watchers })
     }
 
-    /// For whoever hears of a wish to look at everything again.
+    /// A handle to reload all files.
     #[must_use]
     pub fn reload(&self) -> Reload {
         Reload { monitors: self.watchers.monitors(), audit: Arc::clone(&self.services.audit) }
@@ -158,7 +158,7 @@ impl CaServer {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Serves until `end` is done, and then lets requests that are under way finish.
+    /// Serves until `end` completes, then drains requests in flight.
     pub async fn serve(self, end: impl Future<Output = ()>) {
         let Self { listener, metrics, control, socket, services, bootstrap, registered, watchers: _watchers } = self;
         let (ending, drain) = watch::channel(false);
@@ -189,7 +189,7 @@ impl CaServer {
             }
         }
         drop(listener);
-        // Nobody may be left to hear it.
+        // All receivers may be gone.
         let _sent = ending.send(true);
         let all = async { while connections.join_next().await.is_some() {} };
         let forced = tokio::time::timeout(DRAIN, all).await.is_err();
@@ -198,7 +198,7 @@ impl CaServer {
     }
 }
 
-/// Looks at everything again, when it is told to.
+/// Reloads all files on request.
 #[derive(Clone)]
 pub struct Reload {
     monitors: Vec<Monitor>,

@@ -1,4 +1,4 @@
-//! The two services, and who may use them.
+//! The two gRPC services and their admission, authentication and limits.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::limits::{Buckets, Rate};
 use crate::metrics::Metrics;
 use crate::report;
 
-/// Requests that are answered or wait at once; more are told to come again.
+/// The most requests in flight; further ones are refused with `retry-after`.
 const MAX_IN_FLIGHT: usize = 256;
-/// So many of them sign and wait for the disk at once.
+/// How many of them sign and wait for the disk at once.
 const MAX_WORKERS: usize = 32;
-/// A source that fails to authenticate so often is not listened to for a while: verifying costs more than asking.
+/// The rate of failed authentications of one source. Beyond it requests are refused unverified, since verifying is expensive.
 const FAILURE_RATE: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
 
 /// How often one identity may ask for bundles.
 const BUNDLE_RATE: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
 
-/// What both services share.
+/// The state shared by both services.
 pub(crate) struct Services {
     pub(crate) dir: PathBuf,
     pub(crate) state: Arc<CaState>,
@@ -47,13 +47,13 @@ pub(crate) struct Services {
     all: Buckets<()>,
     failures: Buckets<ClientSource>,
     bundle_requests: Buckets<SpiffeId>,
-    /// Counts single-use tokens that have served: for whoever keeps fresh ones lying about.
+    /// Counts used single-use tokens, for the bootstrap folder.
     used: watch::Sender<u64>,
     /// The state could not be written.
     pub(crate) state_failed: Arc<Notify>,
 }
 
-/// A refusal: what the caller is told, and what is written down.
+/// A refusal: the answer to the caller, and the details for the audit.
 struct Rejection {
     code: Code,
     message: &'static str,
@@ -74,7 +74,7 @@ impl Rejection {
     }
 
     fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
-        let message = "too many requests; come again after `retry-after` seconds";
+        let message = "too many requests; try again after `retry-after` seconds";
         let mut rejection = Self::new(Code::ResourceExhausted, message, class, detail);
         rejection.wait = Some(wait);
         rejection
@@ -111,7 +111,7 @@ impl Services {
         }
     }
 
-    /// Tells when a single-use token has served.
+    /// Notifies when a single-use token was used.
     pub(crate) fn used(&self) -> watch::Receiver<u64> {
         self.used.subscribe()
     }
@@ -128,7 +128,7 @@ impl Services {
         authenticate::authenticate(peer, metadata, &ca.trust, &self.state.tokens.load(), &self.store, &self.state.clock)
             .map_err(|unknown| {
                 self.metrics.authentication_failure.inc();
-                // Full or not, this one has failed.
+                // Count the failure even if the bucket is full.
                 let _counted = self.failures.take(from, FAILURE_RATE, now);
                 let mut rejection = Rejection::unauthenticated(unknown.class(), unknown.to_string());
                 rejection.id = unknown.id().cloned();
@@ -136,7 +136,7 @@ impl Services {
             })
     }
 
-    /// What is registered for a caller. One that only has a token is not told that it is known and not registered.
+    /// The registration of a caller. A caller with only a token does not learn that its ID is not registered.
     fn registered<'a>(&self, caller: &Caller, all: &'a Registrations) -> Result<&'a Registration, Box<Rejection>> {
         all.get(&caller.id).ok_or_else(|| {
             self.metrics.id_extraction.inc();
@@ -255,7 +255,7 @@ impl Services {
         rejection
     }
 
-    /// Writes a refusal down, and makes the answer of it.
+    /// Audits a refusal and builds the answer.
     fn refuse(&self, call: &'static str, peer: &Peer, rejection: &Rejection) -> Status {
         let mut entry = Entry::new("refused", call, peer.address, self.state.clock.now_unix());
         entry.id = rejection.id.as_ref().map(ToString::to_string);
@@ -284,7 +284,7 @@ fn unavailable(class: &'static str, detail: String) -> Box<Rejection> {
     Rejection::new(Code::Unavailable, "the CA cannot sign now; its log says why", class, detail)
 }
 
-/// What `connection` put beside the request.
+/// The peer, which `connection` attached to the request.
 fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| Status::internal("no connection"))
 }

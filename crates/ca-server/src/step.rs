@@ -1,13 +1,13 @@
-//! What `ca rotate-root` asks a running CA for.
+//! The request of `ca rotate-root` to a running CA.
 
 use portcullis_ca::rotation::Phase;
 use serde::{Deserialize, Serialize};
 
-/// What to do.
+/// The requested step.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// Nothing; say where it stands.
+    /// Change nothing; return the status.
     Status,
     /// Publish the root of the CA in `next/` too.
     Start,
@@ -29,11 +29,11 @@ impl Step {
     }
 }
 
-/// A step, and whose word is not waited for.
+/// A step, and whose reports are not required.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Request {
     /// Which.
     pub step: Step,
-    /// SPIFFE IDs of callers that cannot say which bundles they use, or instances by their sixteen digits.
+    /// SPIFFE IDs of callers that cannot report their bundles, or instances by their sixteen digits.
     pub assume: Vec<String>,
 }

@@ -1,7 +1,7 @@
-//! A certificate signing request, reduced to the one thing that is believed of it: the public key.
+//! Reads a certificate signing request and keeps only its public key.
 //!
-//! Names, extensions and attributes of a request are wishes of somebody who is not authenticated by it, and CAs that copied
-//! them have signed for other people's names. Here they are not even kept: [`CertifiedPublicKey`] has no place for them.
+//! A request does not authenticate its sender. CAs that copied requested names, extensions and attributes have signed
+//! certificates for other identities, so [`CertifiedPublicKey`] has no field for them.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use crate::key;
 
-/// The longest request that is looked at, in bytes of PEM or DER. One with an RSA key of 4096 bits has 1,800.
+/// The longest accepted request, in bytes of PEM or DER. One with an RSA key of 4096 bits has 1,800.
 pub const MAX_CSR_LEN: usize = 16 * 1024;
 
 /// Why a request is refused.
@@ -33,7 +33,7 @@ pub enum CsrError {
     /// Not one PEM block with the label of a request.
     #[error("the request is not exactly one PEM block CERTIFICATE REQUEST")]
     Pem,
-    /// Not PKCS#10, or something stands behind it.
+    /// Not PKCS#10, or it has trailing data.
     #[error("the request is not PKCS#10 in DER")]
     Der,
     /// RSA with too few bits.
@@ -42,15 +42,15 @@ pub enum CsrError {
         /// The size of the modulus.
         bits: usize,
     },
-    /// A kind of key that is not certified.
+    /// A key type that this CA does not certify.
     #[error("the kind of key is not accepted; use ECDSA P-256 or P-384, RSA with 2048, 3072 or 4096 bits, or Ed25519")]
     KeyKind,
-    /// The signature is of another algorithm than the key, or of a weak one.
+    /// The signature algorithm does not match the key, or is weak.
     #[error(
         "the request is signed with an algorithm that is not accepted for its key; use SHA-256, SHA-384 or SHA-512"
     )]
     SignatureAlgorithm,
-    /// Whoever made the request does not hold the key.
+    /// The proof of possession failed.
     #[error("the signature of the request is wrong: it was not made with the key in it")]
     Signature,
 }
@@ -70,7 +70,7 @@ impl CsrError {
     }
 }
 
-/// A public key whose private half signed a request: proof of possession. There is no other way to make one.
+/// A public key with proof of possession: its private key signed the request. It can only be built from a verified request.
 #[derive(Clone, Eq, PartialEq)]
 pub struct CertifiedPublicKey {
     kind: KeyType,
@@ -141,7 +141,7 @@ impl fmt::Debug for CertifiedPublicKey {
     }
 }
 
-/// SHA-256 of a SubjectPublicKeyInfo: what the CA remembers of a key.
+/// SHA-256 of a SubjectPublicKeyInfo. The CA stores keys in this form.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyHash([u8; 32]);
 
@@ -178,7 +178,7 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// The kind of a key, if it may be certified. Points are accepted uncompressed only, so that one key has one form.
+/// The type of a key, if it may be certified. Only uncompressed points are accepted, so that each key has one encoding.
 pub(crate) fn kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyType, CsrError> {
     let algorithm = &key.algorithm.algorithm;
     let bytes = &key.subject_public_key.data;

@@ -1,8 +1,8 @@
-//! Why a CA cannot do what it is asked.
+//! Errors of the issuing core.
 
 use portcullis_identity::{SpiffeId, TrustDomain};
 
-/// Why the CA cannot do what it is asked.
+/// Why a CA operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// The certificate file is not one certificate in PEM.
@@ -17,7 +17,7 @@ pub enum CaError {
     /// The key file is not a private key.
     #[error("the CA key cannot be read: {0}")]
     Key(rcgen::Error),
-    /// The key is of a kind that nobody here signs with.
+    /// The key type is not supported for signing.
     #[error("the CA key is of a kind that is not accepted; use ECDSA P-256 or P-384, RSA, or Ed25519")]
     KeyKind,
     /// A root is needed, and this is a CA below one.
@@ -26,15 +26,15 @@ pub enum CaError {
     /// Key and certificate do not belong together.
     #[error("the CA key is not the key of the CA certificate")]
     KeyMismatch,
-    /// The CA's time is over.
+    /// The CA certificate has expired.
     #[error("the CA certificate has expired; make a new one")]
     Expired,
     /// The ID is of another trust domain.
     #[error("{id} does not belong to this CA's trust domain {trust_domain}")]
     ForeignId {
-        /// Whom to issue for.
+        /// The requested ID.
         id: SpiffeId,
-        /// Whom this CA may name.
+        /// The CA's trust domain.
         trust_domain: TrustDomain,
     },
     /// A workload's ID has a path.
@@ -50,7 +50,7 @@ pub enum CaError {
     #[error("a certificate must live for a minute or more")]
     TooShort,
     /// The lifetime ends after the last date that there is.
-    #[error("the lifetime is longer than a date can say")]
+    #[error("the lifetime ends after the last representable date")]
     TooLong,
     /// The library cannot make it.
     #[error("the certificate cannot be made: {0}")]

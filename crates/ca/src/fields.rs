@@ -48,8 +48,8 @@ pub(crate) fn serial() -> Result<[u8; 16], CaError> {
     Ok(bytes)
 }
 
-/// A name of its own for each CA: of two with one name, a verifier that trusts the first calls the second's certificates
-/// forged instead of unknown.
+/// A unique name for each CA. If two CAs had the same name, a verifier that trusts one would report a bad signature instead
+/// of an unknown issuer for certificates of the other.
 pub(crate) fn name(trust_domain: &TrustDomain, what: &str, serial: &[u8; 16]) -> rcgen::DistinguishedName {
     let mut name = rcgen::DistinguishedName::new();
     name.push(rcgen::DnType::OrganizationName, trust_domain.as_str());
@@ -58,7 +58,7 @@ pub(crate) fn name(trust_domain: &TrustDomain, what: &str, serial: &[u8; 16]) ->
     name
 }
 
-/// The name of a root in what is written down.
+/// The name of a root in files and reports: the SHA-256 of its certificate.
 pub(crate) fn anchor_of(der: &[u8]) -> String {
     crate::hex::text(digest::digest(&digest::SHA256, der).as_ref())
 }

@@ -1,11 +1,11 @@
-//! Writing certificates and keys: atomically, with the right mode from the first byte.
+//! Writes certificates and keys atomically. The mode is set before the first byte.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Whether anybody but the owner may read a file.
+/// Whether only the owner may read a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Private {
     /// Mode 0600.
@@ -17,21 +17,21 @@ pub enum Private {
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// It is there already, and nobody said that it may be replaced.
-    #[error("{} exists already; choose another folder, or say --force to replace it", .0.display())]
+    /// It exists, and `replace` was not set.
+    #[error("{} exists already; choose another folder, or replace it with --force", .0.display())]
     Exists(PathBuf),
-    /// The system said no.
+    /// A system call failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// Writes a file whole or not at all: a draft beside it, on disk before it takes the name. Readers see the old content or
-/// the new one.
+/// Replaces a file atomically: writes a temporary file beside it, syncs it, and renames it. Readers see either the old or
+/// the new content.
 ///
 /// # Errors
 /// If it exists and `replace` is false, or the system refuses.
@@ -47,14 +47,14 @@ pub fn write(path: &Path, content: &[u8], private: Private, replace: bool) -> Re
         .and_then(|()| fs::rename(&draft, path))
         .and_then(|()| fs::File::open(folder)?.sync_all());
     if result.is_err() {
-        // The draft is of no use to anybody, and may hold a key.
+        // The temporary file may hold a key, so it is removed.
         let _gone = fs::remove_file(&draft);
     }
     result.map_err(failed)
 }
 
-/// A name that nobody else takes. The process id would not do: in every container it is 1, and a draft that one left
-/// behind when it was killed would be in the way of the next.
+/// A unique name. The process ID is not enough: it is 1 in every container, so a temporary file that a killed process left
+/// behind would block the next one.
 fn distinct() -> io::Result<String> {
     let mut bytes = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut bytes)

@@ -1,4 +1,4 @@
-//! The intermediate: the CA that is online, below a root that is not.
+//! The intermediate: the online CA below an offline root.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! IssuerKey by hand: a key and an X.509-SVID for it, from a CA in a folder.
+//! Issues a key and its X.509-SVID by hand, from a CA in a folder.
 
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ impl std::fmt::Debug for Issued {
 }
 
 impl Root {
-    /// Issues an X.509-SVID with a new key. It ends with the CA at the latest.
+    /// Issues an X.509-SVID with a new key. It never outlives the CA.
     ///
     /// # Errors
-    /// If the ID is not this CA's to give, the lifetime is under a minute, or the certificate cannot be made.
+    /// If the ID does not belong to this CA's trust domain, the lifetime is under a minute, or the certificate cannot be made.
     pub fn issue(&self, id: &SpiffeId, ttl: Duration, kind: KeyType) -> Result<Issued, CaError> {
         if id.trust_domain() != self.trust_domain {
             return Err(CaError::ForeignId { id: id.clone(), trust_domain: self.trust_domain.clone() });

@@ -1,10 +1,10 @@
-//! Kinds of keys: how they are made, and how they are written in a certificate.
+//! Key types: generation, and their encoding in a certificate.
 
 use portcullis_der::{self as der, NULL, oid};
 use portcullis_identity::KeyType;
 use rcgen::{KeyPair, RsaKeySize};
 
-/// A new key of this kind. With RSA it takes a while.
+/// Generates a key of this type. RSA takes up to seconds.
 pub(crate) fn generate(kind: KeyType) -> Result<KeyPair, rcgen::Error> {
     let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
     match kind {
@@ -17,7 +17,7 @@ pub(crate) fn generate(kind: KeyType) -> Result<KeyPair, rcgen::Error> {
     }
 }
 
-/// A SubjectPublicKeyInfo with this kind's algorithm, in the one form that RFC 3279, 5480 and 8410 give it.
+/// Encodes a SubjectPublicKeyInfo with this type's algorithm as RFC 3279, 5480 and 8410 define it.
 pub(crate) fn spki(kind: KeyType, key: &[u8]) -> Vec<u8> {
     let algorithm: &[&[u8]] = match kind {
         KeyType::EcdsaP256 => &[oid::EC_PUBLIC_KEY, oid::P256],

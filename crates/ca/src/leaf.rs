@@ -1,7 +1,7 @@
 //! The leaf profiles: an X.509-SVID for a workload, and the server certificate of the CA itself.
 //!
-//! Both say CA:FALSE in a constant and have no parameter that could say otherwise. What they name is an ID that the caller
-//! has authenticated; the names of a request never get here.
+//! Both are CA:FALSE by a constant; no parameter can change that. Their name is an ID that the caller
+//! has authenticated, never a name from a request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::fields::{BACKDATE, after, now, serial};
 /// Shortest lifetime of a leaf.
 pub const MIN_TTL: Duration = Duration::from_secs(60);
 
-/// What signs leaves: a CA's key, and what a leaf says of the CA.
+/// A CA's signing key, with the issuer fields of its leaves.
 pub(crate) struct IssuerKey {
     key: KeyPair,
     /// The Name, byte for byte as it stands in the CA's own certificate.
@@ -123,7 +123,7 @@ impl IssuerKey {
         })
     }
 
-    /// The time that certificates are made and judged at.
+    /// The current time.
     pub(crate) fn now(&self) -> Result<OffsetDateTime, CaError> {
         now(&self.clock)
     }

@@ -1,8 +1,8 @@
-//! The issuing core: makes roots and intermediates, reads requests, signs workload SVIDs. No sockets, nothing asynchronous.
+//! The issuing core: generates roots and intermediates, reads requests, signs workload SVIDs. Synchronous, without sockets.
 //!
 //! Profiles are separate types with separate functions, so that a leaf can never come out as a CA: a [`Root`] makes an
-//! [`Intermediate`], a [`Signer`] makes a [`Leaf`]. What a certificate names comes from the caller's registration alone; of
-//! a request nothing survives but its public key ([`CertifiedPublicKey`]). A leaf never outlives its issuer.
+//! [`Intermediate`], a [`Signer`] makes a [`Leaf`]. The names in a certificate come only from the caller's registration; of
+//! a request only the public key is used ([`CertifiedPublicKey`]). A leaf never outlives its issuer.
 
 mod csr;
 mod error;

@@ -1,4 +1,4 @@
-//! Adding identities to `identities.yaml` as its owner wrote it: comments, order and form stay.
+//! Adds identities to `identities.yaml` and keeps its comments, order and formatting.
 
 use std::path::Path;
 
@@ -43,7 +43,7 @@ pub fn register(text: &str, folder: &Path, ids: &[SpiffeId]) -> Result<Option<Re
     if lacking.is_empty() {
         return Ok(None);
     }
-    // What counts is how it is read: all that was there, unchanged, and those that were asked for.
+    // Parse the result: it must hold the old entries unchanged and the new ones.
     let is_right = |new: &String| {
         Registrations::read(new.as_bytes(), folder)
             .is_ok_and(|new| lacking.iter().all(|id| new.get(id).is_some()) && new.without(&lacking) == old)
@@ -54,7 +54,7 @@ pub fn register(text: &str, folder: &Path, ids: &[SpiffeId]) -> Result<Option<Re
     Ok(Some(Registered { text, added: lacking.into_iter().cloned().collect() }))
 }
 
-/// New items behind the last line of the list.
+/// Appends items to the end of the list.
 fn added(text: &str, ids: &[&SpiffeId]) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let head = lines.iter().position(|line| line.starts_with("identities:"))?;
@@ -108,10 +108,10 @@ mod tests {
     fn a_form_that_is_not_understood_is_left_alone() {
         let flow = "identities: [{id: spiffe://a.test/x}]\n";
         assert_eq!(with(flow, &["x"]).unwrap(), None);
-        let told = with(flow, &["y"]).unwrap_err().to_string();
-        assert!(told.contains("by hand: `- id: spiffe://a.test/y`"), "{told}");
+        let error = with(flow, &["y"]).unwrap_err().to_string();
+        assert!(error.contains("by hand: `- id: spiffe://a.test/y`"), "{error}");
         assert!(matches!(with("{identities: []}\n", &["y"]), Err(RegisterError::Form(_))));
-        let told = with("identities:\n- idd: spiffe://a.test/x\n", &["y"]).unwrap_err().to_string();
-        assert!(told.contains("idd"), "{told}");
+        let error = with("identities:\n- idd: spiffe://a.test/x\n", &["y"]).unwrap_err().to_string();
+        assert!(error.contains("idd"), "{error}");
     }
 }

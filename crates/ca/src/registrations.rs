@@ -1,4 +1,4 @@
-//! `identities.yaml`: who may have a certificate, for how long, and whose bundles are handed out.
+//! `identities.yaml`: the registered identities, their lifetimes, and the trust bundles to distribute.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::leaf::MIN_TTL;
 const INVALID: &str = "invalid-value";
 const DAY: u64 = 24 * 3600;
 
-/// The lifetime of a certificate if nobody says another.
+/// The default lifetime of a certificate.
 const TTL: Duration = Duration::from_secs(DAY);
 /// The most identities that one CA serves.
 const MAX_IDENTITIES: usize = 100_000;
@@ -21,19 +21,19 @@ const MAX_IDENTITIES: usize = 100_000;
 /// One workload that may have certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Registration {
-    /// Lifetime of its certificates if it does not ask for another, as far as the file says: its own or that of `defaults`.
+    /// Lifetime of its certificates if it requests none: its own `ttl`, or that of `defaults`, if set.
     pub ttl: Option<Duration>,
-    /// The longest that it may ask for, if `defaults` says so.
+    /// The maximum lifetime that it may request, if `defaults` sets one.
     pub max_ttl: Option<Duration>,
-    /// What it may ask for in any case while nobody says a longest one: a day, or `defaults.ttl`.
+    /// The maximum lifetime while no `max_ttl` is set: a day, or `defaults.ttl`.
     pub allowed: Duration,
     /// The kinds of keys that it may have; every kind if this is empty.
     pub key_types: Vec<KeyType>,
 }
 
 impl Registration {
-    /// The lifetime of a certificate: what is asked for (in seconds; zero or less is nothing), within [1 m, max]. Where this
-    /// file says nothing, `usual` holds.
+    /// The lifetime of a certificate: the requested one (in seconds; zero or less means none), within [1 m, max]. Where this
+    /// file sets none, `default_lifetimes` apply.
     #[must_use]
     pub fn lifetime(&self, asked_seconds: i64, default_lifetimes: DefaultLifetimes) -> Duration {
         let asked = u64::try_from(asked_seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
@@ -49,12 +49,12 @@ impl Registration {
     }
 }
 
-/// Lifetimes that hold where the file says none: from resources or the environment.
+/// Lifetimes from resources or the environment, where the registrations set none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DefaultLifetimes {
-    /// For who asks for none.
+    /// The lifetime if a request asks for none.
     pub ttl: Option<Duration>,
-    /// The longest that may be asked for.
+    /// The longest lifetime that may be requested.
     pub max_ttl: Option<Duration>,
 }
 
@@ -70,11 +70,11 @@ pub struct Limits {
 /// The whole file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Registrations {
-    /// For a CA whose certificate names none.
+    /// The trust domain of a CA whose certificate names none.
     pub trust_domain: Option<TrustDomain>,
     /// Bundles of other trust domains, to be handed out with our own.
     pub trust_bundles: BTreeMap<TrustDomain, PathBuf>,
-    /// After how long callers are to ask for bundles again.
+    /// How often callers should poll for bundles.
     pub refresh_hint: Duration,
     /// How much is issued at most.
     pub limits: Limits,
@@ -134,7 +134,7 @@ struct Defaults {
 }
 
 impl Defaults {
-    /// While nobody says a longest lifetime.
+    /// The maximum lifetime while no `maxTtl` is set.
     fn allowed(self) -> Duration {
         self.ttl.unwrap_or(TTL).max(TTL)
     }
@@ -372,7 +372,7 @@ mod tests {
         let (ttl, max_ttl) = (Some(Duration::from_secs(3600)), Some(Duration::from_secs(7200)));
         let registration = Registration { ttl, max_ttl, allowed: TTL, key_types: Vec::new() };
         let (one, other) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(90_000)));
-        // What others say does not count beside the file.
+        // The file takes precedence over other sources.
         for default_lifetimes in [
             DefaultLifetimes::default(),
             DefaultLifetimes { ttl: one, max_ttl: one },
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_file_says_nothing_the_usual_lifetimes_hold() {
+    fn default_lifetimes_apply_where_the_file_sets_none() {
         let silent = Registration { ttl: None, max_ttl: None, allowed: TTL, key_types: Vec::new() };
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for (ttl, max_ttl, asked, given) in [
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once_with_its_place() {
+    fn all_mistakes_are_reported_at_once_with_their_position() {
         let problems = read(
             "limits: {perIdentityPerMinute: 0}\nidentities:\n- id: spiffe://Cluster.local/x\n- ttl: 24\n\
              - id: spiffe://a.test/x\n  ttl: 48h\n  keyTypes: [rsa]\n- id: spiffe://a.test\n- id: spiffe://a.test/y\n\

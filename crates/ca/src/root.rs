@@ -1,4 +1,4 @@
-//! A root: made once, read back from its files.
+//! The root CA: generated once, then read from its files.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{csr, key};
 pub struct Root {
     pub(crate) issuer_key: IssuerKey,
     pub(crate) trust_domain: TrustDomain,
-    /// What an intermediate below it gets as well.
+    /// Its intermediates use the same key type.
     pub(crate) key_type: KeyType,
-    /// What goes behind a leaf: this certificate if another one vouches for it, nothing if it is a root.
+    /// The chain that follows a leaf: this certificate if it is an intermediate, empty if it is a root.
     pub(crate) issuer_chain: String,
     cert_pem: String,
 }
@@ -95,13 +95,13 @@ impl Root {
         let trust_domain = trust_domain_of(&parsed)?;
         let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
         let issuer_chain = if is_root { String::new() } else { cert_pem.to_owned() };
-        // A foreign root may have a key that no workload may have; what is made below it is ours.
+        // An external root may have a key type that we do not issue for; its intermediates use the default.
         let key_type = csr::kind(parsed.public_key()).unwrap_or_default();
         let issuer_key = IssuerKey::new(&parsed, key, not_after, clock.clone())?;
         Ok(Self { issuer_key, trust_domain, key_type, issuer_chain, cert_pem: cert_pem.to_owned() })
     }
 
-    /// The trust domain that a certificate in PEM names, which need not be ours.
+    /// The trust domain in a PEM certificate. It may differ from this CA's.
     ///
     /// # Errors
     /// If it is no certificate, or names none.
@@ -133,7 +133,7 @@ impl Root {
         self.issuer_key.key().serialize_pem()
     }
 
-    /// Whom this CA may name.
+    /// The trust domain that this CA issues for.
     #[must_use]
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain

@@ -1,4 +1,4 @@
-//! Changing the root: which certificates sign and which roots are published in each phase, and whether the next may begin.
+//! Root rotation: the signing CA and the published roots of each phase, and the checks before the next phase.
 //!
 //! | phase | signs | published | may follow |
 //! |---|---|---|---|
@@ -29,7 +29,7 @@ pub use decide::{Assumed, BlockReason, Blocker, NotReady, RotationSnapshot, may_
 pub const FILE: &str = "rotation.json";
 const VERSION: u32 = 1;
 
-/// Where a rotation stands.
+/// The phase of a rotation.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -85,16 +85,16 @@ impl Files {
     }
 }
 
-/// A rotation that is on.
+/// A rotation in progress.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
     version: u32,
-    /// Where it stands.
+    /// The current phase.
     pub phase: Phase,
-    /// Since when B is published, in Unix time.
+    /// When B was published, in Unix time.
     pub published_unix: i64,
-    /// The phases so far with their beginnings, in Unix time. Not in what was written before they were noted.
+    /// The phases so far with their beginnings, in Unix time. Absent in old files.
     #[serde(default)]
     history: Vec<(Phase, i64)>,
     old: Files,
@@ -104,7 +104,7 @@ pub struct Rotation {
 /// Why a rotation cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
-    /// The file is not ours.
+    /// The file is damaged.
     #[error("{}: damaged: {why}; restore it from a backup", path.display())]
     Damaged {
         /// Which file.
@@ -112,12 +112,12 @@ pub enum RotationError {
         /// What is wrong.
         why: String,
     },
-    /// The system said no.
+    /// A system call failed.
     #[error("{}: {error}", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The error.
         error: std::io::Error,
     },
     /// It was not written.
@@ -127,9 +127,9 @@ pub enum RotationError {
     #[error("{0}")]
     Signer(#[from] SignerError),
     /// B is no new root.
-    #[error("the new CA's root is published already; a rotation is to another root")]
+    #[error("the new CA's root is published already; a rotation needs a different root")]
     SameRoot,
-    /// B is of somewhere else.
+    /// B belongs to another trust domain.
     #[error("the new CA is of trust domain {new}, and this one serves {old}")]
     TrustDomain {
         /// B's.
@@ -139,7 +139,7 @@ pub enum RotationError {
     },
 }
 
-/// What is in force in a phase.
+/// The signers in force in a phase.
 #[derive(Debug)]
 pub struct InForce {
     /// What signs workloads' certificates, with the roots that are published.
@@ -179,10 +179,10 @@ impl Rotation {
         &self.history
     }
 
-    /// The rotation that is on in a folder, if any.
+    /// The rotation in progress in a folder, if any.
     ///
     /// # Errors
-    /// If the file cannot be read. Nobody knows the phase then.
+    /// If the file cannot be read. The phase is unknown then.
     pub fn load(dir: &Path) -> Result<Option<Self>, RotationError> {
         let path = dir.join(FILE);
         let content = match std::fs::read(&path) {

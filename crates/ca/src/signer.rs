@@ -1,4 +1,4 @@
-//! The CA that signs: read from a folder with Istio's four files, whoever made them.
+//! The signing CA, read from a folder with Istio's four files. They may come from any CA.
 
 use std::time::Duration;
 
@@ -59,15 +59,15 @@ pub enum SignerError {
     /// The key cannot be used.
     #[error("ca-key.pem: the key cannot be used: {0}")]
     Key(rcgen::Error),
-    /// The key is another one's.
+    /// The key does not match the certificate.
     #[error("ca-key.pem: it is not the key of the certificate in ca-cert.pem")]
     KeyMismatch,
-    /// Nobody says which trust domain this is.
+    /// No trust domain is configured.
     #[error(
         "neither ca-cert.pem nor identities.yaml names a trust domain; write `trustDomain: NAME` into identities.yaml"
     )]
     NoTrustDomain,
-    /// Two that say it differently.
+    /// Certificate and configuration disagree on the trust domain.
     #[error(
         "ca-cert.pem is of trust domain {found}, and identities.yaml says `trustDomain: {configured}`; one is wrong"
     )]
@@ -88,7 +88,7 @@ pub enum SignerError {
     Trust(#[from] TrustError),
 }
 
-/// A CA that signs leaves. What it signs is accepted by workloads that trust its roots: that was tried when it was read.
+/// A CA that signs leaves. Reading it verified that workloads which trust its roots accept its certificates.
 pub struct Signer {
     issuer_key: IssuerKey,
     trust_domain: TrustDomain,
@@ -132,7 +132,7 @@ impl std::fmt::Debug for ServerCertificate {
 }
 
 impl Signer {
-    /// Reads a CA, and has it sign a probe that is then judged as a workload would judge it: chain, key, purpose, time.
+    /// Reads a CA, signs a probe with it, and verifies the probe as a workload would: chain, key, purpose, time.
     /// `configured` is the trust domain for a CA whose certificate names none.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Signer {
         Ok(signer)
     }
 
-    /// Signs for a key that nobody keeps, and judges it. Says until when the whole path is valid, and which root it leads to.
+    /// Signs a throwaway key and verifies the result. Returns when the whole path expires, and the root that it leads to.
     fn probe(&self, clock: &Clock) -> Result<(OffsetDateTime, String), SignerError> {
         let key = key::generate(KeyType::EcdsaP256).map_err(CaError::Make)?;
         let leaf = self.issuer_key.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
@@ -213,7 +213,7 @@ impl Signer {
     /// Signs an X.509-SVID for a key. The lifetime is at least a minute, and ends with this CA at the latest.
     ///
     /// # Errors
-    /// If the ID is not this CA's to give, or the CA has expired.
+    /// If the ID does not belong to this CA's trust domain, or the CA has expired.
     pub fn sign(&self, id: &SpiffeId, ttl: Duration, key: &CertifiedPublicKey) -> Result<Leaf, CaError> {
         if id.domain_str() != self.trust_domain.as_str() {
             return Err(CaError::ForeignId { id: id.clone(), trust_domain: self.trust_domain.clone() });
@@ -242,19 +242,19 @@ impl Signer {
         })
     }
 
-    /// Whom this CA may name.
+    /// The trust domain that this CA issues for.
     #[must_use]
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    /// The CA's own identity, which no workload gets.
+    /// The CA's own identity. No workload can have it.
     #[must_use]
     pub const fn own_id(&self) -> &SpiffeId {
         &self.own_id
     }
 
-    /// What goes behind a leaf, each in PEM: this CA's certificate and those above it, without the root.
+    /// The certificates that follow a leaf, each in PEM: this CA's certificate and those above it, without the root.
     #[must_use]
     pub fn issuer_chain_pem(&self) -> &[String] {
         &self.issuer_chain_pem
@@ -284,7 +284,7 @@ impl Signer {
         self.issuer_key.not_after.unix_timestamp()
     }
 
-    /// Whether a root's key is online here: then whoever takes this machine can name anybody for as long as it is trusted.
+    /// Whether the root's key is online. An attacker who takes it can impersonate any workload for as long as the root is trusted.
     #[must_use]
     pub fn signs_as_root(&self) -> bool {
         self.issuer_chain.is_empty()

@@ -1,7 +1,7 @@
-//! Bootstrap tokens: what a workload without a certificate proves its identity with.
+//! Bootstrap tokens, with which a workload proves its identity before it has a certificate.
 //!
-//! A JWT for one ID, signed by the CA's own key with ES256. Short-lived, and good for one certificate unless whoever made it
-//! said otherwise. There is one algorithm and one key, so a header has nothing to choose from.
+//! A JWT for one ID, signed by the CA's own key with ES256. Short-lived, and valid for one certificate unless it
+//! is reusable. Algorithm and key are fixed, so the header of a token selects neither.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// For whom tokens are: what Istio's projected service account tokens say.
+/// The audience, as in Istio's projected service account tokens.
 const AUDIENCE: &str = "istio-ca";
 
-/// The longest token that is looked at, in bytes.
+/// The longest accepted token, in bytes.
 const MAX_LEN: usize = 8 * 1024;
 
-/// How far the clock of whoever made a token may be ahead, in seconds.
+/// How far the issuer's clock may be ahead, in seconds.
 const SKEW: i64 = 60;
 
-/// Why a token is refused. The caller is told none of it.
+/// Why a token is refused. The caller does not see the reason.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
     /// No JWT, or claims are missing or of the wrong type.
@@ -39,10 +39,10 @@ pub enum TokenError {
     /// Made for another service.
     #[error("it is for another audience than {AUDIENCE}")]
     Audience,
-    /// Its time is over.
+    /// It has expired.
     #[error("it has expired")]
     Expired,
-    /// It is from the future.
+    /// It was issued in the future.
     #[error("it is not valid yet; check the clocks")]
     NotYetValid,
     /// Its subject is not a SPIFFE ID.
@@ -81,12 +81,12 @@ pub enum TokenKeyError {
     Make(String),
 }
 
-/// What a token says, once it is verified.
+/// The claims of a verified token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Token {
-    /// For whom it is.
+    /// The identity.
     pub id: SpiffeId,
-    /// Which one it is.
+    /// Its number.
     pub number: TokenNumber,
     /// The second at which it ends, in Unix time.
     pub expires_unix: i64,
@@ -150,7 +150,7 @@ pub struct TokenKey {
 }
 
 impl PartialEq for TokenKey {
-    /// Whether both judge tokens alike.
+    /// Whether both verify tokens alike.
     fn eq(&self, other: &Self) -> bool {
         self.public == other.public && self.issuer == other.issuer
     }
@@ -217,7 +217,7 @@ impl TokenKey {
         Ok((text, Token { id: id.clone(), number, expires_unix, reusable }))
     }
 
-    /// Verifies a token at a time. Whether it was used before is not asked here.
+    /// Verifies a token at a time. Does not check whether it was used before.
     ///
     /// # Errors
     /// The first thing that is wrong with it.

@@ -1,4 +1,4 @@
-//! The roots of the mesh, by whom they come from.
+//! Trust bundles from the CA.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use rustls_pki_types::CertificateDer;
 
 use crate::error::{AnswerError, clean};
 
-/// Roots of one domain and no more.
+/// The most roots of one domain.
 pub(super) const MAX_ROOTS: usize = 64;
-/// Domains and no more.
+/// The most domains in an answer.
 const MAX_DOMAINS: usize = 256;
 
 /// Roots of foreign trust domains.
 pub type Foreign = Vec<(TrustDomain, Vec<CertificateDer<'static>>)>;
 
-/// What an authority has handed out.
+/// The bundles of an answer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Bundles {
     pub(super) own: Vec<CertificateDer<'static>>,
@@ -25,7 +25,7 @@ pub(super) struct Bundles {
 }
 
 impl Bundles {
-    /// Reads an answer. Whether the roots are any is judged later, with everything else.
+    /// Parses an answer. The roots themselves are validated later, with the certificate.
     pub(super) fn read(answer: GetTrustBundlesResponse, rules: &IdentityRules) -> Result<Self, AnswerError> {
         let wrong = |what: String| AnswerError::Bundles(what);
         if answer.bundles.len() > MAX_DOMAINS {
@@ -46,7 +46,7 @@ impl Bundles {
             if domain == rules.trust_domain {
                 bundles.own = roots;
             } else if !rules.aliases.contains(&domain) {
-                // An alias shares our own bundle, whatever anybody says.
+                // An alias always uses our own bundle.
                 bundles.foreign.push((domain, roots));
             }
         }

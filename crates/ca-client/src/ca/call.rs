@@ -1,4 +1,4 @@
-//! The two calls to an authority, each on a connection of its own: they are hours apart.
+//! The two calls to the CA. Each uses its own connection, since they are hours apart.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ use crate::error::{AnswerError, FetchError, clean};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The handshake of TLS, and HTTP/2's.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the request to the whole answer: an authority may sign with a slow key, or ask another.
+/// From the request to the whole answer. A CA may sign with a slow key or forward the request.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A longer answer is not read, in bytes: ten certificates of 64 KiB in all are less in PEM.
 const MAX_CHAIN_LEN: usize = 128 * 1024;
@@ -38,10 +38,10 @@ const BUNDLE_DIGEST_HEADER: &str = "x-portcullis-bundle";
 
 /// Live connections by the root that the peer's chain ends at: `none`, or `SHA-256=COUNT` with commas between.
 const CONNECTIONS_HEADER: &str = "x-portcullis-connections";
-/// As many roots are reported at most; those with the most connections.
+/// The most roots in a report. Those with the most connections are kept.
 const MAX_REPORTED_ROOTS: usize = 16;
 
-/// What `CreateCertificate` asks for.
+/// The parameters of `CreateCertificate`.
 pub(super) struct CertificateRequest {
     /// PKCS#10 in PEM.
     pub(super) csr: String,
@@ -49,7 +49,7 @@ pub(super) struct CertificateRequest {
     pub(super) ttl: Option<Duration>,
 }
 
-/// What we report of our use of the authority's roots.
+/// The usage report: bundles in force and live connections by root.
 pub(super) struct Usage {
     /// SHA-256 of the bundles in force.
     pub(super) bundle_digest: Option<String>,
@@ -67,7 +67,7 @@ fn connections_text(connections: &BTreeMap<Arc<String>, u64>) -> String {
     all.iter().map(|(root, count)| format!("{root}={count}")).collect::<Vec<_>>().join(",")
 }
 
-/// What proves who we are.
+/// The credentials of a call.
 pub(super) enum CallCredentials {
     /// A bearer token.
     Token(Zeroizing<String>),
@@ -75,7 +75,7 @@ pub(super) enum CallCredentials {
     Svid(Arc<Credentials>),
 }
 
-/// Whom to call.
+/// The address, server name and clock for calls to the CA.
 pub(super) struct CaEndpoint {
     address: HostPort,
     name: ServerName<'static>,
@@ -89,14 +89,14 @@ impl CaEndpoint {
         let name = match ca.server_name.parse::<IpAddr>() {
             Ok(ip) => ServerName::IpAddress(ip.into()),
             Err(_) => ServerName::try_from(ca.server_name.trim_end_matches('.').to_owned())
-                .map_err(|_| local(format!("serverName: {} is no name that TLS can carry", ca.server_name)))?,
+                .map_err(|_| local(format!("serverName: {} is not a valid TLS server name", ca.server_name)))?,
         };
         let origin = format!("https://{}", ca.address);
         let origin = origin.parse().map_err(|error| local(format!("address: {}: {error}", ca.address)))?;
         Ok(Self { address: ca.address.clone(), name, origin, clock })
     }
 
-    /// Has a key certified; the certificates of the answer, as they came.
+    /// Calls `CreateCertificate` and returns the certificates of the response unchanged.
     pub(super) async fn create_certificate(
         &self,
         roots: Vec<CertificateDer<'static>>,
@@ -117,7 +117,7 @@ impl CaEndpoint {
         Ok(answer.await?.into_inner().cert_chain)
     }
 
-    /// Asks for the bundles; `None` if this authority does not hand them out.
+    /// Calls `GetTrustBundles`; `None` if this CA does not implement it.
     pub(super) async fn trust_bundles(
         &self,
         roots: Vec<CertificateDer<'static>>,

@@ -1,4 +1,4 @@
-//! From an answer to credentials: nothing an authority says is in force before it has passed here.
+//! Validates an answer and builds credentials from it. No answer is used before it passes.
 
 use portcullis_tls::{Clock, CredentialParts, Credentials, IdentityRules, TrustBundle};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::bundles::{Bundles, Foreign, MAX_ROOTS};
 use crate::error::AnswerError;
 
-/// A chain as it came and its key: what credentials are made of, again when only bundles change.
+/// A received chain and its key. Credentials are rebuilt from them when only bundles change.
 pub(super) struct IssuedSvid {
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// The roots that came with it.
@@ -16,15 +16,15 @@ pub(super) struct IssuedSvid {
     pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
 }
 
-/// Which roots are to be trusted.
+/// The source of the trusted roots.
 pub(super) enum Roots {
     /// Handed out by the authority.
     HandedOut(Bundles),
-    /// Those of our own domain, from wherever; the foreign ones are the configuration's.
+    /// Roots of our own domain; those of foreign domains come from the configuration.
     Configured(Vec<CertificateDer<'static>>),
 }
 
-/// Judges as peers will.
+/// Validates credentials as peers will.
 pub(super) struct Validator {
     pub(super) rules: IdentityRules,
     pub(super) clock: Clock,
@@ -40,7 +40,7 @@ impl Validator {
             Roots::Configured(own) => (own.clone(), configured),
         };
         let mut chain = issued.chain.clone();
-        // Who trusts a root has it already.
+        // Peers already have the roots that they trust.
         while chain.len() > 1 && chain.last().is_some_and(|last| own.contains(last)) {
             chain.pop();
         }

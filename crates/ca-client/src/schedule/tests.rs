@@ -80,7 +80,7 @@ fn the_first_is_due_at_once_and_renewals_at_half_life() {
 }
 
 #[test]
-fn an_authority_that_is_down_is_asked_ever_less_often_and_once_more_before_the_end() {
+fn a_ca_that_is_down_is_retried_with_backoff_and_once_more_before_expiry() {
     let mut world = World::new(2);
     world.run(1, Some(DAY), 0);
     world.run(2 * 86_400, None, 0);
@@ -96,7 +96,7 @@ fn an_authority_that_is_down_is_asked_ever_less_often_and_once_more_before_the_e
 }
 
 #[test]
-fn who_is_told_when_to_come_again_comes_then_and_no_token_is_looked_for_often() {
+fn retry_after_is_honoured_and_a_missing_token_is_checked_often() {
     let mut world = World::new(3);
     let remote = |seconds| FailureKind::Remote { retry_after: Some(Duration::from_secs(seconds)) };
     assert_eq!(world.schedule.failed(world.now, remote(60)).as_secs(), 60);
@@ -226,7 +226,7 @@ fn a_certificate_is_renewed_within_the_window_that_is_asked_for() {
         assert!(world.renewals.len() >= 4, "{:?}", world.renewals);
         for pair in world.renewals.windows(2) {
             let share = (pair[1] - pair[0]).as_secs_f64() / 86_400.0;
-            // What is left is looked at every half minute.
+            // The remaining wait is checked every half minute.
             assert!((0.739..=0.761).contains(&share), "seed {seed}: {share}");
         }
     }

@@ -1,4 +1,4 @@
-//! The agent against an authority on real sockets, one that tells the truth and one that lies in every way.
+//! The agent against an authority on real sockets, with valid and with invalid answers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +128,7 @@ fn each_kind_of_key_is_certified_and_another_one_is_for_the_next_request() {
 
 /// Whatever the authority answers, the old SVID stays until a good one is there.
 #[test]
-fn a_lying_authority_changes_nothing() {
+fn invalid_answers_change_nothing() {
     let scene = started();
     let before = scene.agent().reader.current().unwrap();
     let lies = [
@@ -166,7 +166,7 @@ fn a_lying_authority_changes_nothing() {
 }
 
 #[test]
-fn the_first_answer_is_judged_as_well() {
+fn the_first_answer_is_validated_too() {
     let mut scene = Scene::new();
     scene.ca.lie(Some(Lie::OtherId));
     scene.start();
@@ -176,7 +176,7 @@ fn the_first_answer_is_judged_as_well() {
 }
 
 #[test]
-fn an_authority_that_never_answers_is_given_up() {
+fn a_ca_that_never_answers_times_out() {
     let scene = started();
     scene.ca.lie(Some(Lie::NeverAnswers));
     scene.agent().fails("deadline");
@@ -184,7 +184,7 @@ fn an_authority_that_never_answers_is_given_up() {
 }
 
 #[test]
-fn an_authority_that_is_not_the_one_gets_nothing() {
+fn a_server_with_another_identity_gets_no_request() {
     let mut scene = Scene::new();
     scene.start_with(Some(Authority::root("cluster.local").bundle_pem()));
     scene.agent().fails("tls");
@@ -279,7 +279,7 @@ fn bundles_come_from_the_authority_and_change_without_a_new_certificate() {
     assert_eq!(second.trust().bundle("cluster.local").unwrap().roots().count(), 2);
     assert_eq!(first.svid().leaf.serial, second.svid().leaf.serial);
     let digest = second.trust().digest();
-    scene.agent().eventually("the new digest is told", |_| {
+    scene.agent().eventually("the new digest is reported", |_| {
         scene.ca.seen().iter().any(|seen| seen.digest.as_ref() == Some(&digest))
     });
     // Bundles that our own certificate does not rest on are not taken, whatever the authority says.
@@ -343,7 +343,7 @@ fn a_file_holds_for_the_domain_that_it_is_for() {
     scene.reaches(2);
     let now = scene.agent().reader.current().unwrap();
     assert!(now.trust().bundle("partner.test").is_some());
-    // The authority knows nothing of it, so it is not told of it.
+    // The CA does not know this bundle, so it is not reported.
     scene.agent().monitor.renew_now();
     scene.reaches(3);
     let own = bundle_digest([(&TrustDomain::parse("cluster.local").unwrap(), [scene.root.root_der()])]);

@@ -34,7 +34,7 @@ impl Scene {
         let socket = folder.join("api.sock");
         let api = WorkloadApi::start(&socket);
         let (store, reader) = CredentialStore::new();
-        // Nobody has files of foreign domains: the sender is gone.
+        // No foreign bundles are configured: the sender is dropped.
         let foreign = watch::channel(Vec::new()).1;
         let (agent, monitor) = WorkloadApiAgent::new(
             socket,

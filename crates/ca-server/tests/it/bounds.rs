@@ -1,4 +1,4 @@
-//! How much memory callers can take that nobody knows yet.
+//! The memory that unauthenticated callers can use.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ async fn settings(stage: &Stage) -> Vec<(u16, u32)> {
 
 /// A message is kept until its end has come, for ten seconds at most; each request that is under way can have one.
 #[tokio::test]
-async fn a_connection_of_a_stranger_keeps_little_of_what_it_sends() {
+async fn an_unauthenticated_connection_uses_little_memory() {
     let stage = Stage::start(&registered(&[CART])).await;
     let settings = settings(&stage).await;
     let said = |which: u16| settings.iter().find(|(name, _)| *name == which).map(|(_, value)| *value).unwrap();

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::support::{CART, Stage, WEB, csr, der, now, private, registered};
 
-/// Sends a request that wishes for something, and gives back the leaf that comes of it.
+/// Sends a request with extra requested attributes, and returns the issued leaf.
 async fn leaf_for(change: impl FnOnce(&mut CertificateParams)) -> portcullis_identity::leaf::Leaf {
     let stage = Stage::start(&registered(&[CART, WEB])).await;
     let key = KeyPair::generate().unwrap();
@@ -123,8 +123,8 @@ async fn token_for_a_cannot_get_b() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![uri(WEB)];
-    let change = params.serialize_request(&key).unwrap().pem().unwrap();
-    let answer = stage.connect().await.create(&change, Some(&stage.token(CART))).await.unwrap();
+    let requested = params.serialize_request(&key).unwrap().pem().unwrap();
+    let answer = stage.connect().await.create(&requested, Some(&stage.token(CART))).await.unwrap();
     assert_eq!(check(&der(&answer[0])[0], Compat::default(), Role::Client).unwrap().id.as_str(), CART);
     // With a certificate of one and the token of another it gets neither.
     let (chain, key) = stage.svid(CART).await;
@@ -142,7 +142,7 @@ async fn token_replay_refused() {
     stage.connect().await.create(&fresh(), Some(&token)).await.unwrap();
     let refused = stage.connect().await.create(&fresh(), Some(&token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert!(!refused.message().contains("used"), "the reason is not told: {}", refused.message());
+    assert!(!refused.message().contains("used"), "the reason is not revealed: {}", refused.message());
     stage.restart().await;
     let refused = stage.connect().await.create(&fresh(), Some(&token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "not after a restart either");

@@ -80,7 +80,7 @@ async fn another_token_key_ends_the_tokens_of_the_old_one_and_new_ones_lie_ready
     let (old, lying) = (stage.token(CART), read(&place).unwrap());
     let client = stage.connect().await;
 
-    // One that is no key, or that anybody could have put there, changes nothing.
+    // An invalid or world-writable key file changes nothing.
     fs::write(stage.path("token-key.pem"), "half a k").unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     client.create(&fresh(), Some(&old)).await.unwrap();

@@ -37,7 +37,7 @@ async fn extra_roots(stage: &Stage, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn extra_roots_are_handed_out_and_nobody_is_known_by_them() {
+async fn extra_roots_are_handed_out_and_authenticate_no_caller() {
     let (stage, external) = (Stage::start(&registered(&[CART])).await, external());
     let before = status_of(stage.folder.path()).unwrap().bundle_digest;
     put(&stage, &roots(&external.bundle_pem()), 1).await;
@@ -95,7 +95,7 @@ async fn lifetimes_hold_from_the_next_certificate_on_where_the_registrations_say
 
 /// A CA that starts with a set that cannot be used has no last good one.
 #[tokio::test]
-async fn a_mistake_at_the_start_is_told_with_its_place() {
+async fn a_mistake_at_startup_is_reported_with_its_position() {
     let mut stage = Stage::start(&registered(&[CART])).await;
     stage.stop().await;
     std::fs::write(stage.path("mesh.yaml"), operator("    certificates: {secretTTL: 1d}\n")).unwrap();

@@ -1,4 +1,4 @@
-//! From one root to another: nobody who is in step with the rules is refused by another one who is.
+//! Root rotation: workloads that follow the phases never refuse each other.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ impl Workload {
         self.roots.clone_from(&answer.bundles[0].roots);
     }
 
-    /// Polls until the CA has noted that this one uses what is published; what it told in the second in which that began does
+    /// Polls until the CA has noted that this one uses what is published; a report in the second in which that began does
     /// not count.
     async fn follow(&mut self, stage: &Stage, id: &str) {
         let start = Instant::now();
@@ -129,7 +129,7 @@ impl Workload {
     }
 }
 
-/// Everybody accepts everybody.
+/// Every workload accepts every other one.
 fn at_peace(stage: &Stage, when: &str, all: &[&Workload]) {
     for (a, one) in all.iter().enumerate() {
         for (b, other) in all.iter().enumerate() {
@@ -143,7 +143,7 @@ fn lacking(status: &RotationStatus) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn from_one_root_to_another_nobody_refuses_anybody() {
+async fn no_workload_refuses_another_during_a_rotation() {
     let stage = Stage::start(&identities()).await;
     // Both end after a minute, so that the old root can go within the time of a test.
     let (mut cart, mut web) = (Workload::enrolled(&stage, CART, 60).await, Workload::enrolled(&stage, WEB, 60).await);
@@ -165,7 +165,7 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     // It tells, but what it used before: it is still behind.
     web.poll(&stage).await;
     let behind = async || lacking(&step(&stage, Step::Status, &[]).await) == [(WEB, "other-bundles")];
-    crate::support::eventually("it has told of other bundles", behind).await;
+    crate::support::eventually("it has reported other bundles", behind).await;
     assert!(step(&stage, Step::Promote, &[]).await.refused.is_some());
     assert!(step(&stage, Step::Finish, &[]).await.refused.unwrap().contains("comes after promoted"));
     web.follow(&stage, WEB).await;
@@ -178,7 +178,7 @@ async fn from_one_root_to_another_nobody_refuses_anybody() {
     at_peace(&stage, "promoted, one renewed", &[&cart, &web, &old_leaf]);
     // This is what the promotion was refused for.
     assert!(!a_only.accepts(&web, &stage.clock()));
-    // Whoever has a copy of the old root reaches the CA.
+    // A caller with a copy of the old root reaches the CA.
     a_only_reaches(&stage).await;
     let refused = step(&stage, Step::Finish, &["spiffe://cluster.local/ns/shop/sa/cart"]).await;
     assert_eq!(lacking(&refused), [(CART, "certificate"), (WEB, "certificate")]);
@@ -232,7 +232,7 @@ fn instances(status: &RotationStatus) -> Vec<(String, &str)> {
 }
 
 #[tokio::test]
-async fn one_instance_of_an_identity_does_not_hide_that_another_one_is_behind() {
+async fn one_instance_of_an_identity_does_not_hide_another_that_is_behind() {
     let mut stage = Stage::start(&identities()).await;
     let mut first = Workload::enrolled(&stage, CART, 0).await;
     let mut second = Workload::enrolled(&stage, CART, 0).await;
@@ -283,7 +283,7 @@ async fn a_rotation_is_taken_back_from_each_phase() {
     next(stage.folder.path());
     done(&stage, Step::Start, &[]).await;
     let again = step(&stage, Step::Start, &[]).await;
-    assert!(again.refused.unwrap().contains("is on already"));
+    assert!(again.refused.unwrap().contains("is in progress already"));
     assert_eq!(done(&stage, Step::Abort, &[]).await.phase, "none");
     assert_eq!(step(&stage, Step::Status, &[]).await.bundle_digest, before);
 
@@ -327,7 +327,7 @@ async fn a_rotation_to_a_root_that_is_published_or_foreign_is_refused() {
 }
 
 #[tokio::test]
-async fn a_phase_that_does_not_get_to_the_disk_is_not_entered_and_the_audit_says_so() {
+async fn a_phase_that_cannot_be_written_is_not_entered_and_the_audit_records_it() {
     let stage = Stage::start(&identities()).await;
     next(stage.folder.path());
     // A folder with something in it, where the file is to be.

@@ -201,7 +201,7 @@ async fn csr_flood_does_not_starve_others() {
 }
 
 #[tokio::test]
-async fn metrics_have_the_names_of_istios_ca_and_readiness_is_told() {
+async fn metrics_have_the_names_of_istios_ca_and_readiness_is_served() {
     let stage = Stage::start(&registered(&[CART])).await;
     let client = stage.connect().await;
     client.create(&fresh(), Some(&stage.token(CART))).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_key_that_everybody_may_write_is_not_used() {
 }
 
 #[tokio::test]
-async fn one_source_that_fails_and_fails_is_not_listened_to_and_others_are() {
+async fn a_source_that_keeps_failing_is_refused_and_others_are_served() {
     let stage = Stage::start(&registered(&[CART])).await;
     let (roots, request) = (stage.root.bundle_pem(), fresh());
     let wrong = Client::connect_from([127, 0, 0, 2], stage.address, &roots).await.unwrap();
@@ -326,7 +326,7 @@ async fn one_source_that_fails_and_fails_is_not_listened_to_and_others_are() {
 }
 
 #[tokio::test]
-async fn silent_and_strange_connections_are_no_harm() {
+async fn silent_and_invalid_connections_do_no_harm() {
     let stage = Stage::start(&registered(&[CART])).await;
     let mut silent = Vec::new();
     for _ in 0..300 {

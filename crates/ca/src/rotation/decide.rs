@@ -1,4 +1,4 @@
-//! Whether the next phase may begin: a decision about what the state knows, without clock or files.
+//! Decides from the recorded state whether the next phase may start. Pure: no clock, no files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,24 +7,24 @@ use portcullis_identity::SpiffeId;
 use crate::csr::KeyHash;
 use crate::state::{Identity, Instance};
 
-/// A certificate counts as valid so long after its end, in seconds: the clock of a peer may be behind.
+/// A certificate counts as valid for so many seconds after it expires, since a peer's clock may be behind.
 const SKEW: i64 = 60;
-/// B is published for so many refresh hints before it signs (SPIFFE Federation 4.1).
+/// B must be published for this many refresh hints before it signs (SPIFFE Federation 4.1).
 const HINTS: i64 = 3;
 
-/// What is lacking.
+/// Why an identity or instance blocks the next phase.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BlockReason {
-    /// It never said which bundles it uses; Istio's agents never do.
+    /// It never reported its bundles. Istio's agents never do.
     Silent,
-    /// It last said that it uses others, or said it before they were published.
+    /// Its last report has other bundles, or predates the published ones.
     OtherBundles,
-    /// It has a certificate below the root that would be dropped.
+    /// It has a valid certificate below the root that would be removed.
     Certificate,
 }
 
 impl BlockReason {
-    /// In a table.
+    /// The name in tables and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,34 +35,34 @@ impl BlockReason {
     }
 }
 
-/// Who would be hurt.
+/// An identity or instance that the next phase would cut off.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Blocker {
     /// The identity.
     pub id: SpiffeId,
-    /// Which of its instances; `None` for what is known of all of them together.
+    /// The instance; `None` if the reason applies to the identity as a whole.
     pub instance: Option<KeyHash>,
     /// Why.
     pub reason: BlockReason,
-    /// Last second of the certificate that counts, in Unix time.
+    /// Last second of the relevant certificate, in Unix time.
     pub until_unix: i64,
-    /// The digest that it last told.
+    /// The bundle digest of its last report.
     pub reported_digest: Option<String>,
-    /// When it was last heard, in Unix time; 0 if that is not known.
+    /// When it was last seen, in Unix time; 0 if unknown.
     pub last_seen_unix: i64,
 }
 
-/// Why the next phase may not begin: at least one of the two.
+/// Why the next phase may not start. At least one field is set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct NotReady {
-    /// These would be hurt.
+    /// These would be cut off.
     pub behind: Vec<Blocker>,
-    /// For so many seconds it may not, whoever says what: B is published for too short a time, or certificates below the root
-    /// that is to go are valid.
+    /// The phase may not start for this many seconds, whatever is reported: B was published too recently, or certificates
+    /// below the root that would be removed are still valid.
     pub seconds_left: i64,
 }
 
-/// Whose word is not waited for. It does not help against a certificate that is valid.
+/// Identities and instances whose reports are not required. A valid certificate below the old root still blocks.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Assumed {
     /// All instances of these identities.
@@ -77,27 +77,27 @@ impl Assumed {
     }
 }
 
-/// What is known, and since when.
+/// The recorded state on which the decisions are based.
 #[derive(Clone, Copy, Debug)]
 pub struct RotationSnapshot<'a> {
-    /// What the state knows of each identity,
+    /// The recorded identities.
     pub identities: &'a BTreeMap<SpiffeId, Identity>,
-    /// and of each instance.
+    /// The recorded instances.
     pub instances: &'a BTreeMap<KeyHash, Instance>,
     /// The roots of B.
     pub new_anchors: &'a BTreeSet<String>,
-    /// The digest of what is published now.
+    /// The digest of the published bundles.
     pub digest: &'a str,
-    /// Since when B is published, in Unix time. What was said up to then says nothing of it.
+    /// When B was published, in Unix time. Earlier reports do not count.
     pub published_unix: i64,
-    /// Whose word is not waited for.
+    /// Whose reports are not required.
     pub assumed: &'a Assumed,
-    /// In Unix time.
+    /// The current time, in Unix time.
     pub now_unix: i64,
 }
 
 impl RotationSnapshot<'_> {
-    /// Every instance with a valid certificate that has not said that it uses what is published.
+    /// Instances with a valid certificate that have not reported the published bundles.
     fn not_reported(&self) -> impl Iterator<Item = Blocker> + '_ {
         self.instances.iter().filter_map(|(key, known)| {
             let reason = match &known.reported {
@@ -117,7 +117,7 @@ impl RotationSnapshot<'_> {
         })
     }
 
-    /// Everybody with a valid certificate below B, or below anything else.
+    /// Identities with a valid certificate below B, or below any other root.
     fn holders(&self, below_new: bool) -> impl Iterator<Item = Blocker> + '_ {
         self.identities.iter().filter_map(move |(id, known)| {
             let below = known.below.iter().filter(|(root, _)| self.new_anchors.contains(*root) == below_new);
@@ -139,7 +139,7 @@ impl RotationSnapshot<'_> {
         until.saturating_add(SKEW) >= self.now_unix
     }
 
-    /// Until none of these certificates counts any more.
+    /// Seconds until all of these certificates have expired.
     fn seconds_left(&self, holders: &[Blocker]) -> i64 {
         let ends = holders.iter().map(|behind| behind.until_unix.saturating_add(SKEW).saturating_add(1));
         ends.max().map_or(0, |end| end.saturating_sub(self.now_unix).max(0))
@@ -150,7 +150,7 @@ fn refused(behind: Vec<Blocker>, seconds_left: i64) -> Result<(), NotReady> {
     if behind.is_empty() && seconds_left == 0 { Ok(()) } else { Err(NotReady { behind, seconds_left }) }
 }
 
-/// Whether B may sign: it is published long enough, and everybody trusts it.
+/// Checks whether B may sign: it was published long enough ago, and every instance trusts it.
 ///
 /// # Errors
 /// Why not.
@@ -159,7 +159,7 @@ pub fn may_promote(seen: RotationSnapshot<'_>, refresh_hint: i64) -> Result<(), 
     refused(seen.not_reported().collect(), from.saturating_sub(seen.now_unix).max(0))
 }
 
-/// Whether A may go: nobody has a certificate below it, and everybody trusts B.
+/// Checks whether A may be removed: no certificate below it is valid, and every instance trusts B.
 ///
 /// # Errors
 /// Why not.
@@ -170,7 +170,7 @@ pub fn may_finish(seen: RotationSnapshot<'_>) -> Result<(), NotReady> {
     refused(behind, left)
 }
 
-/// Whether B may go again: nobody has a certificate below it. Whoever trusts A and B trusts A.
+/// Checks whether B may be withdrawn: no certificate below it is valid. Instances that trust both also trust A.
 ///
 /// # Errors
 /// Why not.

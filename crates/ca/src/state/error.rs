@@ -1,4 +1,4 @@
-//! Why a state cannot be used, or something is not committed.
+//! Errors of the state.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use super::facts::Refusal;
 /// Why a folder of state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Somebody else has it.
+    /// Another process has locked it.
     #[error("{}: another CA runs on this folder; stop it first", .0.display())]
     Locked(PathBuf),
-    /// What is written makes no sense.
+    /// A line cannot be read.
     #[error(
         "{}:{line}: damaged; restore it from a backup, or move the folder away to begin anew (then tokens that were used may be used again until they expire)",
         path.display()
@@ -28,9 +28,9 @@ pub enum StateError {
         .0.display()
     )]
     Incomplete(PathBuf),
-    /// The files hold less than was committed: somebody has replaced or removed them.
+    /// The files hold less than was committed, since files were replaced or removed.
     #[error(
-        "{}: it holds less than this CA has committed; somebody has replaced or removed files of the folder. Put them back, or restart the CA to go on with what is there (then tokens that were used may be used again until they expire)",
+        "{}: it holds less than this CA has committed; files of the folder were replaced or removed. Put them back, or restart the CA to go on with what is there (then tokens that were used may be used again until they expire)",
         .0.display()
     )]
     Lost(PathBuf),
@@ -47,7 +47,7 @@ pub enum StateError {
 /// Why something is not committed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CommitError {
-    /// It must not be.
+    /// A check failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// It cannot be written. What is on the disk is not known then, so nothing is committed until [`Store::recover`] has read

@@ -1,4 +1,4 @@
-//! What the state is told, and what it says.
+//! The inputs and outputs of the state.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::token::TokenNumber;
 /// A certificate that is about to be handed out.
 #[derive(Clone, Debug)]
 pub struct Issuance {
-    /// For whom.
+    /// The identity.
     pub id: SpiffeId,
-    /// With which key.
+    /// The certified key.
     pub key: KeyHash,
-    /// The key of the certificate that it was asked for with: whoever has it goes on as the same instance.
+    /// The key of the client certificate of the request. The new certificate belongs to the same instance.
     pub previous: Option<KeyHash>,
-    /// The digest of the trust bundles that the caller says it uses.
+    /// The digest of the trust bundles that the caller reports.
     pub bundle_digest: Option<String>,
     /// Its serial number in hexadecimal.
     pub serial: String,
@@ -40,18 +40,18 @@ pub struct UsedToken {
 /// Why a certificate is not handed out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    /// The token has served already.
+    /// The token was used.
     #[error("the token was used before")]
     TokenUsed,
-    /// One key, one identity.
+    /// Another identity holds the key.
     #[error("the key is held by {0}")]
     KeyHeld(SpiffeId),
 }
 
-/// A caller that has said which trust bundles it uses.
+/// An instance's report of the trust bundles that it uses.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Who.
+    /// The identity.
     pub id: SpiffeId,
     /// The key of the certificate that it showed,
     pub key: KeyHash,
@@ -59,13 +59,13 @@ pub struct Report {
     pub not_after_unix: i64,
     /// The digest.
     pub digest: String,
-    /// Since when what is handed out is handed out; what was said before does not count.
+    /// When the current bundles were published; earlier reports do not count.
     pub since_unix: i64,
     /// Its live connections by the root that the peer's chain ends at; `None` from a caller that does not report them.
     pub connections: Option<BTreeMap<String, u64>>,
 }
 
-/// What is known of one identity.
+/// The recorded state of one identity.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// Last second of the certificate that lasts longest, in Unix time; 0 if it never had one.

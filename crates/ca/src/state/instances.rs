@@ -1,8 +1,7 @@
-//! Workloads as they run. One identity may have several instances, and each of them has roots of its own.
+//! Running instances of workloads. An identity may have several instances, each with its own set of trusted roots.
 //!
-//! An instance is a line of certificates: the first was asked for with a token, and each further one with one of the line
-//! before it. It is named after the key of its first certificate. Only who shares a private key with another one is counted
-//! as one with it.
+//! An instance is a sequence of certificates: the first was requested with a token, each later one with its predecessor. It is
+//! named after the key of its first certificate. Workloads that share a private key count as one instance.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::csr::KeyHash;
 
-/// That an instance is still there is written down so often, in seconds; what is news, at once.
+/// How often an unchanged report is persisted, in seconds. A change is persisted at once.
 const NOTE_EVERY: i64 = 600;
 
-/// What an instance has said that it uses.
+/// The trust bundles that an instance last reported.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ReportedBundle {
     /// The digest of its trust bundles.
     pub digest: String,
-    /// When it last said so, in Unix time.
+    /// When it last reported them, in Unix time.
     pub unix: i64,
 }
 
@@ -32,25 +31,25 @@ pub struct Connections {
     pub unix: i64,
 }
 
-/// What is known of one instance.
+/// The recorded state of one instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Instance {
-    /// Whose it is.
+    /// Its identity.
     pub id: SpiffeId,
     /// Last second of the certificate that lasts longest, in Unix time.
     pub not_after_unix: i64,
-    /// What it last said; nothing from before instances were reported apart.
+    /// Its last report; `None` in records from before instances were distinguished.
     pub reported: Option<ReportedBundle>,
-    /// When it last asked for anything, in Unix time, at most ten minutes too early after a restart; 0 if that is not known.
+    /// When it last sent a request, in Unix time; up to ten minutes early after a restart; 0 if unknown.
     pub last_seen_unix: i64,
     /// Its live connections as it last reported them. Not on disk, so unknown after a restart of the CA.
     pub connections: Option<Connections>,
-    /// Until when the rest of this is on disk.
+    /// When this was last persisted, in Unix time.
     persisted_unix: i64,
 }
 
 impl Instance {
-    /// Sixteen hexadecimal digits, which tell the instances of a CA apart.
+    /// Sixteen hexadecimal digits, which identify an instance of this CA.
     #[must_use]
     pub fn name(key: &KeyHash) -> String {
         key.to_string().chars().take(16).collect()
@@ -70,7 +69,7 @@ impl Instance {
     }
 }
 
-/// A line of a snapshot: key, ID, end, heard, reported.
+/// A line of a snapshot: key, ID, expiry, last seen, report. A tuple, since the format on disk is an array.
 pub(super) type Line = (String, String, i64, i64, Option<ReportedBundle>);
 
 /// All of them, by the key of their first certificate.
@@ -82,7 +81,7 @@ impl Instances {
         &self.0
     }
 
-    /// One has, or gets, a certificate. Whatever else had this name has ended.
+    /// Records a certificate. An earlier instance with this name has ended.
     pub(super) fn certified(&mut self, name: KeyHash, id: &SpiffeId, until: i64, unix: i64, digest: Option<&str>) {
         let instance = self.0.entry(name).or_insert_with(|| Instance::new(id.clone()));
         if instance.id != *id {
@@ -93,7 +92,7 @@ impl Instances {
         instance.persisted_unix = instance.persisted_unix.max(unix);
     }
 
-    /// One was heard: whether that is to be written down. What it said no later than `since` does not count any more.
+    /// Records a report, and returns whether to persist it. Reports up to `since` no longer count.
     pub(super) fn seen(&mut self, name: KeyHash, unix: i64, digest: &str, since: i64) -> bool {
         let Some(instance) = self.0.get_mut(&name) else { return false };
         let known =
@@ -106,7 +105,7 @@ impl Instances {
         news
     }
 
-    /// One has reported its connections.
+    /// Records the reported connections.
     pub(super) fn connected(&mut self, name: KeyHash, unix: i64, by_root: &BTreeMap<String, u64>) {
         if let Some(instance) = self.0.get_mut(&name) {
             instance.connections = Some(Connections { by_root: by_root.clone(), unix });

@@ -2,7 +2,7 @@
 //!
 //! A new snapshot is on disk under its name before the journal of its generation is begun, and the old journal is removed
 //! last. Whichever step a crash cuts off, the snapshot in place and the journal of its generation are the whole state. Files
-//! that do not go together so were copied or restored one by one; they are refused, since part of them would be forgotten.
+//! that do not match were copied or restored one by one. They are refused, since some committed records would be lost.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -29,7 +29,7 @@ struct Snapshot {
     image: Image,
 }
 
-/// The open files of a folder that is ours alone.
+/// The open files of a folder that this process has locked.
 #[derive(Debug)]
 pub(super) struct Journal {
     folder: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Takes the folder, and reads what is in it.
+    /// Locks the folder and reads its content.
     pub(super) fn open(folder: &Path) -> Result<(Self, Memory), StateError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -168,8 +168,8 @@ fn read_snapshot(file: &[u8]) -> Option<(u64, Memory)> {
     Some((generation, Memory::from_image(image)?))
 }
 
-/// Repeats every whole line; says how long the whole lines are in all, or which line is damaged. Only the last line may be:
-/// nobody was told of what it says.
+/// Replays every complete line. Returns their total length, or the number of the damaged line. Only the last line may be
+/// damaged, since its batch was never acknowledged.
 fn replay(content: &[u8], memory: &mut Memory) -> Result<u64, u64> {
     let mut length: u64 = 0;
     let mut lines = content.split_inclusive(|byte| *byte == b'\n').peekable();

@@ -1,4 +1,4 @@
-//! The state itself, without files: what a record changes, and what it may not change.
+//! The state in memory: the effect of each record, and the checks before it.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::instances::{Instance, Instances, Line};
 use crate::csr::KeyHash;
 use crate::token::TokenNumber;
 
-/// Things are forgotten so long after their end, in seconds, since a clock may be set back.
+/// Records are kept for so many seconds after they expire, since a clock may be set back.
 const FORGET_AFTER: i64 = 3600;
-/// So many days are remembered as such on which tokens ended that are forgotten; some three years.
+/// How many days with forgotten tokens are remembered; about three years.
 const MAX_FORGOTTEN_DAYS: usize = 1000;
 
-/// Says that the token is not to be kept.
+/// Records the expiry of a forgotten token. Returns false, for `retain`.
 fn note_forgotten(forgotten: &mut BTreeMap<i64, i64>, until: i64) -> bool {
     let last = forgotten.entry(day(until)).or_insert(until);
     *last = until.max(*last);
@@ -29,7 +29,7 @@ const fn day(unix: i64) -> i64 {
     unix.div_euclid(24 * 3600)
 }
 
-/// What is written down.
+/// A record of the journal. The names are the format on disk.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) enum Record {
@@ -39,10 +39,10 @@ pub(super) enum Record {
         serial: String,
         not_after: i64,
         token: Option<(String, i64)>,
-        /// Empty in what was written before roots were noted.
+        /// Empty in records from before roots were stored.
         #[serde(default)]
         anchor: String,
-        /// Not in what was written before instances were told apart, nor are the next two.
+        /// Absent, like the next two, in records from before instances were distinguished.
         #[serde(default)]
         instance: Option<String>,
         #[serde(default)]
@@ -50,7 +50,7 @@ pub(super) enum Record {
         #[serde(default, rename = "told")]
         bundle_digest: Option<String>,
     },
-    /// What an identity used; nobody knows any more which of its instances.
+    /// An old record of an identity's bundles. It does not name the instance.
     Bundle { id: String, digest: String },
     #[serde(rename = "Told")]
     BundleReported { id: String, instance: String, until: i64, digest: String, at: i64 },
@@ -62,18 +62,18 @@ pub(super) enum Record {
 pub(super) struct Image {
     tokens: Vec<(String, i64)>,
     keys: Vec<(String, String, i64)>,
-    /// The last is of the time before instances were told apart.
+    /// The third field is from before instances were distinguished.
     identities: Vec<(String, i64, Option<String>)>,
-    /// ID, root, end. Not in what was written before roots were noted.
+    /// ID, root, end. Absent in old files.
     #[serde(default)]
     below: Option<Vec<(String, String, i64)>>,
-    /// Not in what was written before they were told apart,
+    /// Absent in old files.
     #[serde(default)]
     instances: Option<Vec<Line>>,
-    /// nor this: the instance of each key that none is named after.
+    /// Absent in old files: the instance of each key that no instance is named after.
     #[serde(default)]
     renewed: Vec<(String, String)>,
-    /// Nor this; see [`Memory::forgotten`].
+    /// Absent in old files; see [`Memory::forgotten`].
     #[serde(default)]
     forgotten: Vec<i64>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Memory {
     tokens: BTreeMap<TokenNumber, i64>,
     /// For each day in which tokens ended that were forgotten, the last of these ends. What ends on that day by then may have been
     /// used, and would be good again after a clock that was ahead. By day, so that one which was ahead by a year, and in
-    /// use, does not keep out everybody until then.
+    /// use, does not block all tokens until then.
     forgotten: BTreeMap<i64, i64>,
     keys: BTreeMap<KeyHash, Holder>,
     identities: BTreeMap<SpiffeId, Identity>,
@@ -156,11 +156,11 @@ impl Memory {
         }
     }
 
-    /// `None` if that is known already. A certificate that is not remembered is one of an instance all the same.
+    /// Records a report. `None` if there is nothing to persist. An unknown certificate also belongs to an instance.
     pub(super) fn report(&mut self, report: &Report, now_unix: i64) -> Option<Record> {
         let Report { id, key, not_after_unix: until, digest, since_unix, connections } = report;
         if self.keys.get(key).is_some_and(|holder| holder.id != *id) {
-            // We never certified it for this one, and it takes no other one's place.
+            // This key was certified for another identity, so the report is ignored.
             return None;
         }
         let instance = self.instance(key, id).unwrap_or_else(|| {
@@ -188,7 +188,7 @@ impl Memory {
         &self.identities
     }
 
-    /// Repeats what was written down. Doing so twice does no harm. `None` if it makes no sense.
+    /// Replays a record. Idempotent. `None` if the record is invalid.
     pub(super) fn replay(&mut self, record: Record) -> Option<()> {
         match record {
             Record::Issued { id, key, serial, not_after, token, anchor, instance, at, bundle_digest } => {
@@ -199,7 +199,7 @@ impl Memory {
                     None => None,
                 };
                 let (id, key) = (SpiffeId::parse(&id).ok()?, KeyHash::parse(&key)?);
-                // Each certificate of the time before counts as an instance that has not said anything.
+                // A certificate in an old record counts as an instance without a report.
                 let instance = instance.map_or(Some(key), |name| KeyHash::parse(&name))?;
                 let issuance = Issuance {
                     id,

@@ -1,9 +1,9 @@
-//! What a CA remembers: which tokens were used, who holds which key, until when each identity's certificate lasts,
-//! and which roots each of its instances has said that it uses.
+//! The persistent state of a CA: used tokens, holders of keys, expiry of each identity's certificates, and the roots that
+//! each instance reports.
 //!
-//! The promise: what [`Store::commit`] has said yes to is still known after a crash at any point, and a crash leaves files
-//! that can be read. Each batch of records is one line of a journal, on disk before anybody is told; a snapshot replaces the
-//! journal now and then. One process has the folder at a time.
+//! What [`Store::commit`] acknowledged survives a crash at any point, and a crash leaves readable files. Each batch of records
+//! is one line of a journal, synced before it is acknowledged; a snapshot replaces a journal that has grown too long. One
+//! process locks the folder at a time.
 
 mod error;
 mod facts;

@@ -1,4 +1,4 @@
-//! Committing: many callers, one file, and no more waiting for the disk than there must be.
+//! Group commit: concurrent callers share one journal and one sync.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ impl Default for Options {
     }
 }
 
-/// The state of a CA in its folder. Callers may come from any thread; a call returns when the disk has it.
+/// The state of a CA in its folder. Safe to call from any thread; a call returns once its record is on disk.
 #[derive(Debug)]
 pub struct Store {
     inner: Mutex<Inner>,
@@ -52,10 +52,10 @@ struct Inner {
 }
 
 impl Store {
-    /// Takes the folder for this process, and reads what is in it.
+    /// Locks the folder for this process and reads its content.
     ///
     /// # Errors
-    /// If somebody else has it, or it cannot be read.
+    /// If another process has locked it, or it cannot be read.
     pub fn open(folder: &Path, options: Options) -> Result<Self, StateError> {
         let (journal, memory) = Journal::open(folder)?;
         let inner = Inner {
@@ -71,19 +71,19 @@ impl Store {
         Ok(Self { inner: Mutex::new(inner), written: Condvar::new(), options })
     }
 
-    /// Whether a token has served already, or may have: of those that ended long ago only the last end of each day is remembered.
+    /// Whether a token was used, or may have been: of tokens that expired long ago only the last expiry of each day is kept.
     #[must_use]
     pub fn is_used(&self, number: TokenNumber, expires_unix: i64) -> bool {
         self.lock().memory.is_used(number, expires_unix)
     }
 
-    /// What is known of each identity.
+    /// The recorded identities.
     #[must_use]
     pub fn identities(&self) -> BTreeMap<SpiffeId, Identity> {
         self.lock().memory.identities().clone()
     }
 
-    /// What is known of each instance, by the key of its first certificate.
+    /// The recorded instances, by the key of their first certificate.
     #[must_use]
     pub fn instances(&self) -> BTreeMap<KeyHash, Instance> {
         self.lock().memory.instances().clone()
@@ -105,7 +105,7 @@ impl Store {
         Ok(inner.memory.check(issuance, now_unix)?)
     }
 
-    /// Uses up the token and notes who holds the key, in one step that happens wholly or not at all. It waits for the disk.
+    /// Marks the token as used and records the holder of the key, atomically. Waits for the disk.
     ///
     /// # Errors
     /// If the token was used, another ID holds the key, or it cannot be written. Then nothing may be handed out.
@@ -117,7 +117,7 @@ impl Store {
         self.write(inner, record, now_unix)
     }
 
-    /// Notes which bundles an instance uses. It waits for the disk if that is news.
+    /// Records the bundles that an instance reports. Waits for the disk if that changes anything.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -163,7 +163,7 @@ impl Store {
         }
     }
 
-    /// Puts a record behind those that wait. Whoever finds the journal free writes them all; the others wait for that.
+    /// Queues a record. The caller that finds the journal free writes the whole queue; the others wait for it.
     fn write<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, record: Record, now_unix: i64) -> Result<(), CommitError> {
         inner.pending.push(record);
         inner.begun = inner.begun.saturating_add(1);

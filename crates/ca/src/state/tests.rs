@@ -63,7 +63,7 @@ fn report(who: &str, key: u32, digest: &str, since_unix: i64) -> Report {
     Report { id, key, not_after_unix, digest: digest.to_owned(), since_unix, connections: None }
 }
 
-/// The key of the first certificate, what was told and when, and when it was last heard.
+/// The key of the first certificate, the last report with its time, and when it was last seen.
 type InstanceRow = (KeyHash, Option<(String, i64)>, i64);
 
 fn instances(store: &Store) -> Vec<InstanceRow> {
@@ -77,7 +77,7 @@ fn instances(store: &Store) -> Vec<InstanceRow> {
 }
 
 #[test]
-fn instances_of_one_identity_are_told_apart_and_keep_their_names_when_they_renew() {
+fn instances_of_one_identity_are_distinct_and_keep_their_names_when_they_renew() {
     let folder = tempfile::tempdir().unwrap();
     let name = |key| issuance("cart", key, None).key;
     let renewal = |key, previous| Issuance { previous: Some(name(previous)), ..issuance("cart", key, None) };
@@ -105,13 +105,13 @@ fn instances_of_one_identity_are_told_apart_and_keep_their_names_when_they_renew
     assert_eq!(instances(&store)[..2], expected, "from the snapshot");
     store.report(&report("cart", 3, "ef", 0), NOW + 7).unwrap();
     assert_eq!(instances(&store)[2], (name(1), reported("ef", NOW + 7), NOW + 7), "keys are known by their instances");
-    // Another identity that shows a key of this one is nobody of it.
+    // Another identity that presents this instance's key is not this instance.
     store.report(&report("web", 4, "ab", 0), NOW + 8).unwrap();
     assert_eq!(store.instances()[&name(1)].reported.as_ref().unwrap().digest, "ef");
 }
 
 #[test]
-fn what_is_no_news_is_not_written_and_what_must_be_known_after_a_crash_is() {
+fn an_unchanged_report_is_not_written_and_a_change_survives_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let length = || fs::metadata(folder.path().join("journal.0")).unwrap().len();
     let store = open(folder.path());
@@ -121,7 +121,7 @@ fn what_is_no_news_is_not_written_and_what_must_be_known_after_a_crash_is() {
         (NOW + 1, "ab", 0, true),
         (NOW + 2, "ab", 0, false),
         (NOW + 300, "ab", 0, false),
-        // Published anew after it was last told.
+        // Published again after its last report.
         (NOW + 301, "ab", NOW + 300, true),
         (NOW + 302, "ab", NOW + 300, false),
         (NOW + 303, "cd", NOW + 300, true),
@@ -153,7 +153,7 @@ fn a_certificate_that_is_not_remembered_is_of_an_instance_too() {
 }
 
 #[test]
-fn of_many_who_bring_one_token_exactly_one_is_served() {
+fn of_many_requests_with_one_token_exactly_one_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open(folder.path()));
     let number = TokenNumber::random().unwrap();
@@ -183,7 +183,7 @@ fn one_process_has_the_folder_and_its_files_are_private() {
 }
 
 #[test]
-fn a_torn_last_line_is_dropped_and_any_other_damage_is_told() {
+fn a_torn_last_line_is_dropped_and_any_other_damage_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let numbers: Vec<_> = (0..3).map(|_| TokenNumber::random().unwrap()).collect();
@@ -241,7 +241,7 @@ fn a_snapshot_replaces_the_journal_and_forgets_what_has_ended() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_and_in_use_keeps_nobody_out_afterwards() {
+fn a_clock_that_was_ahead_locks_no_caller_out_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
     let [before, ahead, fresh] = [(); 3].map(|()| TokenNumber::random().unwrap());
@@ -276,7 +276,7 @@ fn what_a_crash_between_the_steps_of_a_snapshot_leaves_is_read() {
 }
 
 #[test]
-fn files_that_do_not_go_together_are_refused_and_none_is_removed() {
+fn files_that_do_not_match_are_refused_and_none_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Options { compact_above: 0 }).unwrap();
     let number = TokenNumber::random().unwrap();
@@ -375,7 +375,7 @@ fn after_a_full_disk_exactly_what_was_acknowledged_is_known_and_more_can_be_comm
 }
 
 #[test]
-fn files_that_hold_less_than_was_committed_are_not_gone_on_with() {
+fn files_that_hold_less_than_was_committed_are_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let number = TokenNumber::random().unwrap();

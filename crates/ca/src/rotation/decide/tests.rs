@@ -12,7 +12,7 @@ fn key(number: u8) -> KeyHash {
     KeyHash::parse(&format!("{number:02x}").repeat(32)).unwrap()
 }
 
-/// What a state knows of some instances.
+/// The recorded state of some instances.
 #[derive(Default)]
 struct Fleet {
     identities: BTreeMap<SpiffeId, Identity>,
@@ -20,7 +20,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// One that told a digest when B was published or later; its certificate is below a root, and ends.
+    /// Adds an instance with an optional report, and a certificate below a root with an expiry.
     fn with(mut self, name: &str, reported: Option<(&str, i64)>, root: &str, until: i64) -> Self {
         let known = self.identities.entry(id(name)).or_default();
         known.not_after_unix = known.not_after_unix.max(until);
@@ -60,7 +60,7 @@ fn promote(seen: RotationSnapshot<'_>) -> Result<(), NotReady> {
 }
 
 #[test]
-fn b_signs_once_everybody_with_a_certificate_has_told_or_is_assumed() {
+fn b_signs_once_every_instance_has_reported_or_is_assumed() {
     let all = Fleet::default()
         .with("up-to-date", Some(("ab", NOW - 5)), "a", NOW + 100)
         .with("other", Some(("a", NOW - 5)), "a", NOW + 100)
@@ -104,7 +104,7 @@ fn one_instance_that_is_behind_is_not_hidden_by_another_one() {
 
 /// The same root may have been published before, and taken back.
 #[test]
-fn what_was_told_before_b_was_published_does_not_count() {
+fn a_report_from_before_b_was_published_does_not_count() {
     let reported = |unix| Fleet::default().with("cart", Some(("ab", unix)), "a", NOW + 100).decide(&[], promote);
     assert_eq!(lacks(reported(PUBLISHED)), [(id("cart"), BlockReason::OtherBundles)]);
     assert_eq!(reported(PUBLISHED + 1), Ok(()));
@@ -116,13 +116,13 @@ fn b_signs_no_earlier_than_three_refresh_hints_after_it_was_published() {
     let empty = Fleet::default();
     assert_eq!(empty.decide(&[], promote(334)), Err(NotReady { behind: Vec::new(), seconds_left: 2 }));
     assert_eq!(empty.decide(&[], promote(333)), Ok(()));
-    // Both reasons at once are both told.
+    // Both reasons are reported together.
     let silent = Fleet::default().with("silent", None, "a", NOW + 100).decide(&[], promote(334)).unwrap_err();
     assert_eq!((silent.behind.len(), silent.seconds_left), (1, 2));
 }
 
 #[test]
-fn a_goes_when_the_last_certificate_below_it_has_ended_whatever_is_assumed() {
+fn a_is_removed_when_the_last_certificate_below_it_has_expired_whatever_is_assumed() {
     let reported = Some(("ab", NOW - 5));
     assert_eq!(Fleet::default().with("x", reported, "b", NOW + 100).decide(&[], may_finish), Ok(()));
     for root in ["a", ""] {
@@ -139,7 +139,7 @@ fn a_goes_when_the_last_certificate_below_it_has_ended_whatever_is_assumed() {
 }
 
 #[test]
-fn b_goes_again_when_nobody_has_a_certificate_below_it() {
+fn b_is_withdrawn_when_no_certificate_below_it_is_valid() {
     let with =
         |until| Fleet::default().with("old", None, "a", NOW + 100).with("new", Some(("ab", NOW - 5)), "b", until);
     assert_eq!(lacks(with(NOW + 100).decide(&["new"], may_abort)), [(id("new"), BlockReason::Certificate)]);

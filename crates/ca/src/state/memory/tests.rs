@@ -19,7 +19,7 @@ fn what_was_written_before_roots_were_noted_is_below_the_unknown_one() {
     assert_eq!(memory.identities[&id].below, BTreeMap::from([(String::new(), 1_800_000_000)]));
 }
 
-/// Nobody knows which instance has said what was noted of its identity, so that each certificate is one that was silent.
+/// Old records do not name the instance of a report, so each certificate counts as an instance without a report.
 #[test]
 fn what_was_written_before_instances_were_told_apart_speaks_for_none_of_them() {
     let id = "spiffe://cluster.local/ns/shop/sa/cart";

@@ -1,4 +1,4 @@
-//! The folder of a CA: its files, and what a command does first with it.
+//! The folder of a CA: its files, and the checks that commands make first.
 //!
 //! There are two kinds: `ca init` creates one for a CA that runs, `certs init` one for certificates issued by hand. They have
 //! files of the same names, so each command reports which kind it was given.

@@ -1,4 +1,4 @@
-//! `portcullis ca init`: a folder that a CA can run on.
+//! `portcullis ca init`: creates the folder of a CA.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -22,8 +22,8 @@ use crate::output;
 
 /// Make a root, an intermediate below it, a key for tokens, and a file for identities
 ///
-/// What signs is the intermediate. The root is in DIR/root and is never read again but by `ca renew`: move that folder to a
-/// safe place. A CA that is there is never replaced.
+/// The intermediate signs. The root is in DIR/root; only `ca renew` reads it again, so move that folder to a safe place. An
+/// existing CA is never replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca init --dir ca
@@ -42,7 +42,7 @@ pub(super) struct Args {
     id: Vec<String>,
     #[command(flatten)]
     new_root: NewRoot,
-    /// If a CA is there, say `unchanged` instead of failing, and register those of --id that it does not know
+    /// If a CA exists, print `unchanged` instead of failing, and register the IDs of --id that are missing
     #[arg(long)]
     keep_existing: bool,
 }
@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Leaves the CA that is there alone, and registers those that it does not know. One that runs takes them up.
+/// Keeps the existing CA, and registers the new identities. A running CA reloads the file.
 fn keep(args: &Args) -> Outcome {
     let dir = &args.dir;
     let path = dir.join(REGISTRATIONS);
@@ -142,7 +142,7 @@ fn ids(args: &Args) -> Result<Vec<SpiffeId>, Failure> {
     args.id.iter().map(one).collect()
 }
 
-/// The file of registrations, judged by the code that will read it.
+/// The registrations file, validated by the parser that the CA uses.
 fn registrations(args: &Args) -> Result<String, Failure> {
     let domain = &args.trust_domain;
     let mut text = format!(

@@ -1,5 +1,4 @@
-//! What istiod reads from its environment about lifetimes and its own root, under the same names. A flag or a file that says
-//! the same goes before.
+//! istiod's environment variables for lifetimes and its root, under the same names. Flags and files take precedence.
 
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub(super) struct NewRoot {
 }
 
 impl NewRoot {
-    /// Makes it; what is worth a word about its key is said.
+    /// Generates the root, and prints the warning about its key type, if any.
     pub(super) fn make(&self, trust_domain: &TrustDomain) -> Result<portcullis_ca::Root, Failure> {
         let (ttl, kind) = self.resolve(&environment()).map_err(bad_variable)?;
         if let Some(warning) = kind.warning() {
@@ -53,7 +52,7 @@ impl NewRoot {
     }
 }
 
-/// Lifetimes of workloads' certificates, where no file says any.
+/// Default lifetimes of workload certificates, where no file sets any.
 pub(super) fn default_lifetimes() -> Result<DefaultLifetimes, Failure> {
     default_lifetimes_of(&environment()).map_err(bad_variable)
 }

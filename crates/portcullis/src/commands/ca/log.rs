@@ -1,4 +1,4 @@
-//! `portcullis ca log`: who got a certificate, and who did not.
+//! `portcullis ca log`: shows issued certificates and refused requests.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,7 @@ use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
 
-/// How often a followed file is looked at.
+/// How often a followed file is checked.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Show certificates that were issued and requests that were refused, from audit.jsonl and those before it
@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// Wait for further lines, until interrupted
     #[arg(long)]
     follow: bool,
-    /// Form of the answer; json is one object a line
+    /// Output format; json is one object per line
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

@@ -1,4 +1,4 @@
-//! `portcullis ca`: a certificate authority that runs, and what there is to do about it.
+//! `portcullis ca`: runs and manages a certificate authority.
 
 pub(super) mod folder;
 mod init;

@@ -1,4 +1,4 @@
-//! `portcullis ca roots`: what others need in order to trust a CA's workloads.
+//! `portcullis ca roots`: the roots that other domains need to trust a CA's workloads.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::commands::Outcome;
 use crate::exit::Exit;
 use crate::output::{self, Format};
 
-/// Print the roots that the CA on a folder hands out now, in PEM: for whoever is to trust its workloads
+/// Print the roots that the CA on a folder hands out now, in PEM, for other domains that trust its workloads
 ///
 /// While the root is being changed, these are the old and the new one, or the new one alone: what a trust domain that federates
 /// with this one, or a proxy that reads files, needs after each step.
@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Folder of the CA
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

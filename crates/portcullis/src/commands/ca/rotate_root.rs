@@ -18,13 +18,13 @@ use crate::exit::{Exit, Failure};
 use crate::files::not_written;
 use crate::output::{self, Format};
 
-/// Where the running CA takes the new one over.
+/// The folder from which the running CA takes the new CA.
 const NEXT: &str = "next";
 
 /// Change the root in three phases: start publishes old and new, promote signs with the new, finish drops the old
 ///
-/// The CA must run. A step that would cut an identity off from others is refused, and changes nothing; the answer says who is
-/// waited for, and why.
+/// The CA must run. A step that would cut off an identity from others is refused and changes nothing; the answer lists
+/// the identities and instances that block it, with the reason.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca rotate-root start --dir ca
@@ -44,7 +44,7 @@ enum Command {
   portcullis ca rotate-root start --dir ca --key-type ecdsa-p384
   portcullis ca rotate-root start --dir ca --ca /media/new-ca")]
     Start(Start),
-    /// Sign below the new root; refused until everybody trusts it
+    /// Sign below the new root; refused until every workload trusts it
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root promote --dir ca
   portcullis ca rotate-root promote --dir ca --assume spiffe://cluster.local/ns/shop/sa/envoy
@@ -62,7 +62,7 @@ enum Command {
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root abort --dir ca")]
     Abort(Common),
-    /// Say where the rotation stands, and who is waited for
+    /// Show the status of the rotation, and what blocks the next step
     #[command(after_long_help = "Examples:
   portcullis ca rotate-root status --dir ca
   portcullis ca rotate-root status --dir ca -o json")]
@@ -74,7 +74,7 @@ struct Common {
     /// Folder of the CA
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -95,8 +95,8 @@ struct Start {
 struct Waiting {
     #[command(flatten)]
     common: Common,
-    /// SPIFFE ID of a workload that cannot say which roots it trusts, and that you know to trust both; or an instance, as
-    /// `status` names it, that you know to be gone. May be repeated. It is written into the audit
+    /// SPIFFE ID of a workload that cannot report its roots and that you know to trust both, or an instance, as `status` names
+    /// it, that you know to be gone. May be repeated. Recorded in the audit
     #[arg(long, value_name = "SPIFFE_ID|INSTANCE")]
     assume: Vec<String>,
 }
@@ -114,7 +114,7 @@ struct Finish {
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::Start(start) => {
-            // Before a root is made that nobody would use.
+            // Check first, so that no unused root is created.
             let status = ask(&start.common, Step::Status, &[])?;
             if status.phase != "none" {
                 return step(&start.common, Step::Start, &[]);
@@ -122,7 +122,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             let done = hand_over(&start.common.dir, start);
             let done = done.and_then(|()| step(&start.common, Step::Start, &[]));
             if done.is_err() {
-                // No copy of a key stays behind that nobody uses.
+                // Leave no unused copy of a key behind.
                 let _gone = std::fs::remove_dir_all(start.common.dir.join(NEXT));
             }
             done
@@ -152,7 +152,7 @@ fn hand_over(dir: &Path, start: &Start) -> Result<(), Failure> {
     }
     let failed = |error| Failure::new(Exit::Failure, error);
     let own = Root::trust_domain_in(&read(&dir.join(ROOT_CERT))?)
-        .with_context(|| format!("{}: a new root for it cannot be made; say --ca", dir.join(ROOT_CERT).display()))?;
+        .with_context(|| format!("{}: a new root for it cannot be made; use --ca", dir.join(ROOT_CERT).display()))?;
     let root = start.new_root.make(&own)?;
     let intermediate = root.intermediate(INTERMEDIATE_TTL).map_err(failed)?;
     // A name of its own: a root that lies there may be the one in use.

@@ -21,10 +21,10 @@ use crate::signals::{Signals, reap};
 ///
 /// Registrations, the CA's certificates and key, the roots, the token key and IstioOperator documents in the folder are read again
 /// when they change, and on SIGHUP; on SIGHUP the audit goes on in a new file if the old one was moved away. The root's key is
-/// never read. $DEFAULT_WORKLOAD_CERT_TTL and $MAX_WORKLOAD_CERT_TTL hold where no file says a lifetime.
+/// never read. $DEFAULT_WORKLOAD_CERT_TTL and $MAX_WORKLOAD_CERT_TTL apply where no file sets a lifetime.
 ///
-/// Once it runs it can reach its folder, that of --bootstrap, the files that links in it and trustBundles lead to, and its
-/// ports, and nothing else; whatever else that needs takes a restart.
+/// A sandbox restricts it to its folder, the --bootstrap folder, the targets of links and trustBundles, and its ports.
+/// Changing these needs a restart.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca run --dir ca --listen 127.0.0.1:15012
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// addresses and the address of --listen are always in it
     #[arg(long, value_name = "NAME", value_parser = ServerName::parse)]
     name: Vec<ServerName>,
-    /// Folder in which a fresh token and the roots lie ready for each identity: DIR/NAMESPACE/ACCOUNT/token and root-cert.pem
+    /// Folder that keeps a fresh token and the roots for each identity: DIR/NAMESPACE/ACCOUNT/token and root-cert.pem
     #[arg(long, value_name = "DIR")]
     bootstrap: Option<PathBuf>,
     /// Address for /metrics and /healthz/ready over HTTP
@@ -50,10 +50,10 @@ pub(super) struct Args {
     /// Do not restrict files and ports to what the CA needs (Landlock)
     #[arg(long)]
     no_landlock: bool,
-    /// Do not refuse the system calls that the CA does not need (seccomp)
+    /// Do not block the system calls that the CA never needs (seccomp)
     #[arg(long)]
     no_seccomp: bool,
-    /// Form of the log lines on standard output
+    /// Format of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level,...`; otherwise $PORTCULLIS_LOG, or `info`
@@ -66,7 +66,7 @@ enum LogFormat {
     /// `key=value`
     #[default]
     Text,
-    /// One object a line
+    /// One object per line
     Json,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         LogFormat::Text => log::Format::Text,
         LogFormat::Json => log::Format::Json,
     };
-    // Before the sandbox, in which it could not be seen how many there are for us.
+    // Before the sandbox, which hides the number of CPUs.
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let access = sandbox::access(&args.dir, args.bootstrap.as_deref(), [Some(args.listen), args.metrics])?;
     let sandbox = crate::sandbox::enter((!args.no_landlock).then_some(&access), !args.no_seccomp);

@@ -1,4 +1,4 @@
-//! What `ca run` keeps: its folder and that of the tokens to write in, its ports to bind, and what it reads elsewhere.
+//! The sandbox of `ca run`: write access to its folder and the token folder, its ports, and read access to linked files.
 
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
@@ -27,7 +27,7 @@ pub(super) fn access(dir: &Path, bootstrap: Option<&Path>, listen: [Option<Socke
         read,
         write: [Some(dir), bootstrap].into_iter().flatten().map(Path::to_owned).collect(),
         bind: listen.into_iter().flatten().map(|address| address.port()).collect(),
-        // It answers, and calls nobody.
+        // It never opens connections.
         connect: Some(BTreeSet::new()),
     })
 }

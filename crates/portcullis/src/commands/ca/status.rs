@@ -1,4 +1,4 @@
-//! `portcullis ca status`: how a running CA stands.
+//! `portcullis ca status`: the status of a running CA.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::commands::Outcome;
 use crate::exit::Exit;
 use crate::output::{self, Format};
 
-/// Ask the CA that runs on a folder how it stands: 0 it can issue, 1 it cannot, 69 none runs
+/// Show the status of the CA that runs on a folder; exits with 0 if it can issue, 1 if it cannot, 69 if none runs
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca status --dir ca
@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// Folder of the CA
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

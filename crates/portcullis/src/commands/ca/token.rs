@@ -1,4 +1,4 @@
-//! `portcullis ca token`: what a workload gets its first certificate with.
+//! `portcullis ca token`: issues the token for a workload's first certificate.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::output;
 
 /// Make a bootstrap token for a registered identity, and print it
 ///
-/// It is a secret until it has served or ended. It is good for one certificate, unless --reusable.
+/// It is a secret until it was used or has expired. It is valid for one certificate, unless --reusable is set.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart > cart/token
@@ -25,10 +25,10 @@ pub(super) struct Args {
     /// SPIFFE ID of the workload
     #[arg(long, value_name = "SPIFFE_ID")]
     id: String,
-    /// How long the token is good, such as 10m, 1h or 7d
+    /// How long the token is valid, such as 10m, 1h or 7d
     #[arg(long, value_parser = ttl, default_value = "1h")]
     ttl: Duration,
-    /// Good for any number of certificates until it ends
+    /// Valid for any number of certificates until it expires
     #[arg(long)]
     reusable: bool,
     /// Print no newline behind the token: some clients send the whole file, and a newline makes it invalid
