@@ -47,11 +47,12 @@ fn whole_file(reason: &'static str, message: String) -> Problem {
     Problem { position: Position::START, field: String::new(), reason, message }
 }
 
-/// The position right behind a text.
+/// The position right behind a text. A line ends with LF, CR LF, or CR alone (YAML 1.2.2, section 5.4).
 fn end_of(text: &str) -> Position {
-    let line = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Position { line: count(line), column: count(column) }
+    const ENDS: [char; 2] = ['\n', '\r'];
+    let text = text.replace("\r\n", "\n");
+    let column = text.rsplit(ENDS).next().unwrap_or_default().chars().count() + 1;
+    Position { line: count(text.matches(ENDS).count() + 1), column: count(column) }
 }
 
 /// Characters that end a line for readers of YAML 1.1 and mean nothing to those of 1.2: what is a comment for one is policy

@@ -372,8 +372,6 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
         workload.connect(&stage).await.bundles_reporting(&digest, text).await.unwrap();
     };
     assert_eq!(on_old_root(&step(&stage, Step::Status, &[]).await), (0, 0, 3, None), "unknown, and not zero");
-    report(&cart, &format!("{a}=20,{b}=3")).await;
-    report(&web, &format!("{b}=7,{a}=1")).await;
     // Real time passes beside the time that the test moves, so an age is at least what was moved.
     let known = async |(live, sidecars, unknown, age): (_, _, _, Option<i64>)| {
         let (found_live, found_sidecars, found_unknown, found_age) =
@@ -384,7 +382,22 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
         };
         (found_live, found_sidecars, found_unknown) == (live, sidecars, unknown) && same_age
     };
-    crate::support::eventually("both have reported", async || known((21, 2, 1, Some(1))).await).await;
+    // A report is recorded after its answer, and none is recorded before the state knows the certificate that it came with.
+    let reported = async |(cart, text_of_cart): (&Workload, &str), (web, text_of_web): (&Workload, &str), expected| {
+        crate::support::eventually("both have reported", async || {
+            report(cart, text_of_cart).await;
+            report(web, text_of_web).await;
+            for _ in 0..50 {
+                if known(expected).await {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            false
+        })
+        .await;
+    };
+    reported((&cart, &format!("{a}=20,{b}=3")), (&web, &format!("{b}=7,{a}=1")), (21, 2, 1, Some(1))).await;
     stage.advance(9);
     assert!(known((21, 2, 1, Some(10))).await);
     // What is no report changes nothing.
@@ -405,8 +418,7 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     for workload in [&mut cart, &mut web] {
         workload.poll(&stage).await;
     }
-    report(&cart, "none").await;
-    report(&web, "none").await;
+    reported((&cart, "none"), (&web, "none"), (0, 0, 0, Some(0))).await;
     stage.advance(61);
     assert_eq!(
         on_old_root(&step(&stage, Step::Status, &[]).await),
@@ -416,9 +428,7 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     done(&stage, Step::Promote, &[CART, WEB]).await;
     cart.renew(&stage).await;
     web.renew(&stage).await;
-    report(&cart, &format!("{a}=20")).await;
-    report(&web, "none").await;
-    crate::support::eventually("both have reported", async || known((20, 1, 0, Some(1))).await).await;
+    reported((&cart, &format!("{a}=20")), (&web, "none"), (20, 1, 0, Some(1))).await;
     // Certificates below the old root are still valid. Nothing is changed when the time is over.
     let wait = async |wait: Duration| {
         let (dir, assume) = (stage.folder.path().to_owned(), [CART.to_owned(), WEB.to_owned()]);
@@ -429,9 +439,7 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     assert!(refused.seconds_left > 0);
     stage.advance(400);
     assert_eq!(step(&stage, Step::Status, &[]).await.seconds_left, 0);
-    report(&cart, &format!("{a}=20")).await;
-    report(&web, "none").await;
-    crate::support::eventually("both have reported", async || known((20, 1, 0, Some(1))).await).await;
+    reported((&cart, &format!("{a}=20")), (&web, "none"), (20, 1, 0, Some(1))).await;
     let refused = wait(Duration::from_millis(1)).await;
     assert!(refused.refused.as_ref().unwrap().contains("20 live connections of 1 sidecars"), "{refused:?}");
     let waiting = wait(crate::support::PATIENCE);

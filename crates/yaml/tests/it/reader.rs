@@ -398,3 +398,11 @@ fn a_document_behind_an_end_mark_needs_a_mark_of_its_own() {
     assert_eq!(problems("a: 1\n...\n---\nb: 2\n"), Vec::<String>::new());
     assert_eq!(problems("a: 1\n---\nb: 2\n...\n"), Vec::<String>::new());
 }
+
+#[test]
+fn a_byte_that_is_not_utf8_is_located_whatever_ends_the_lines() {
+    for text in [b"a: 1\nb: \xff".as_slice(), b"a: 1\r\nb: \xff", b"a: 1\rb: \xff"] {
+        let found: Vec<_> = parse(text).problems.iter().map(|problem| problem.position).collect();
+        assert_eq!(found, [at(2, 4)], "{}", String::from_utf8_lossy(text));
+    }
+}
