@@ -248,7 +248,7 @@ def _verified(topology):
     code, text = _command(topology, side, "verify", wrapper=(
         "setpriv", "--reuid", SIDECAR_UID, "--clear-groups", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"))
     report.add(GROUP, "verify, as the sidecar's user", "exit code 1: not captured, so no proof",
-               None if code == 1 and text.count("as another one") == 2 else f"{code}: {text}")
+               None if code == 1 and text.count("as another user") == 2 else f"{code}: {text}")
     with side:
         listeners = [socket.create_server((host, OUTBOUND), family=kind)
                      for host, kind in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))]
