@@ -443,15 +443,19 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     let refused = wait(Duration::from_millis(1)).await;
     assert!(refused.refused.as_ref().unwrap().contains("20 live connections of 1 sidecars"), "{refused:?}");
     let waiting = wait(crate::support::PATIENCE);
-    let ends = async {
-        // Of before it was waited for: that web has none says nothing of now.
-        report(&cart, "none").await;
-        report(&web, "none").await;
-    };
-    let (finished, ()) = tokio::join!(waiting, async {
+    // Only a report that comes after the wait has begun says something of now, so they go on reporting, as sidecars do.
+    let reports = async {
         assert_eq!(step(&stage, Step::Status, &[]).await.phase, "promoted");
-        ends.await;
-    });
+        loop {
+            report(&cart, "none").await;
+            report(&web, "none").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let finished = tokio::select! {
+        finished = waiting => finished,
+        () = reports => unreachable!("they never end"),
+    };
     assert_eq!((finished.phase.as_str(), finished.refused.as_deref()), ("none", None));
     assert_eq!(finished.old_root_connections.unwrap().live, 0);
 }
