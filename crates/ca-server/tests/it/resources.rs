@@ -108,6 +108,6 @@ async fn a_mistake_at_startup_is_reported_with_its_position() {
         default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
         clock: portcullis_tls::Clock::system(),
     };
-    let why = portcullis_ca_server::CaServer::start(config).await.unwrap_err().to_string();
+    let why = crate::support::start(config).await.unwrap_err().to_string();
     assert!(why.contains("mesh.yaml:5:31: spec.meshConfig.certificates.secretTTL: \"1d\" is not a lifetime"), "{why}");
 }

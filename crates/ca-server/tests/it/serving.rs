@@ -85,7 +85,7 @@ async fn ca_runs_without_root_key() {
         default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
         clock: portcullis_tls::Clock::system(),
     };
-    let authority = CaServer::start(config).await.unwrap();
+    let authority = crate::support::start(config).await.unwrap();
     let address = authority.address().unwrap();
     let served = tokio::spawn(authority.serve(std::future::pending()));
     let tokens = TokenKey::read(&std::fs::read(folder.path().join("token-key.pem")).unwrap(), &domain).unwrap();
@@ -304,7 +304,7 @@ async fn a_key_that_everybody_may_write_is_not_used() {
             default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
             clock: portcullis_tls::Clock::system(),
         };
-        let error = CaServer::start(config).await.unwrap_err().to_string();
+        let error = crate::support::start(config).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");
         mode(0o600);
     }

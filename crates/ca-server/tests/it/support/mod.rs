@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis_ca::TokenKey;
-use portcullis_ca_server::{CaServer, Config};
+use portcullis_ca_server::{CaServer, Config, StartError};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_rpc::bundles::GetTrustBundlesResponse;
 use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
@@ -108,7 +108,7 @@ impl Stage {
             default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
             clock: self.clock(),
         };
-        let authority = CaServer::start(config).await.unwrap();
+        let authority = start(config).await.unwrap();
         (self.address, self.metrics) = (authority.address().unwrap(), authority.metrics_address());
         let (end, ended) = oneshot::channel::<()>();
         self.end = Some(end);
@@ -329,4 +329,18 @@ fn authorized<T>(mut request: Request<T>, token: Option<&str>) -> Request<T> {
 
 pub(crate) fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
+}
+
+/// Starts a CA on a folder that another one of this process may have left a moment ago. Its lock is inherited by a child that
+/// another test has forked, until that child executes its program.
+pub(crate) async fn start(config: Config) -> Result<CaServer, StartError> {
+    let began = std::time::Instant::now();
+    loop {
+        match CaServer::start(config.clone()).await {
+            Err(error) if error.to_string().contains("another CA runs") && began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            started => return started,
+        }
+    }
 }
