@@ -7,7 +7,7 @@
 //! - A change takes a POST. On loopback the request must name this address and must not come from a foreign web page; on any
 //!   other address it must have the token (`guard`). Without a token no change is possible there.
 //! - A web page that reached loopback by DNS rebinding can read only health and metrics.
-//! - At the limit of connections the oldest is evicted and a newcomer is never refused ([`Places`]); a slow client is closed
+//! - At the limit of connections the oldest is evicted and a newcomer is never refused; a slow client is closed
 //!   after seconds.
 
 mod answer;
