@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_buffers::{Account, Budget};
 use portcullis_identity::SpiffeId;
+use portcullis_net::admission::ClientSource;
 use portcullis_telemetry::{ConnRecord, Direction};
 
 /// The other end of a connection, on the mesh's side: who may send and not read.
@@ -12,8 +13,8 @@ use portcullis_telemetry::{ConnRecord, Direction};
 pub enum Peer {
     /// Proven by its certificate. All addresses that show it are one peer.
     Identity(SpiffeId),
-    /// Without a certificate.
-    Address(IpAddr),
+    /// Without a certificate. Whoever has an IPv6 network may choose any address of it, so the network is the peer.
+    Source(ClientSource),
 }
 
 /// The budget of all connections of the data plane, `limits.buffers`.
@@ -28,7 +29,7 @@ impl Peer {
             Direction::Inbound => Some(record.src_addr),
             Direction::Outbound => record.dst_addr,
         };
-        Self::Address(address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical()))
+        Self::Source(ClientSource::of(address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())))
     }
 }
 
@@ -39,22 +40,35 @@ pub(crate) fn account(buffers: &Arc<Buffers>, record: &ConnRecord) -> Account<Pe
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
-    fn a_peer_is_its_identity_or_else_the_far_address() {
+    fn a_peer_is_its_identity_or_else_the_far_source() {
         let metrics = crate::state::tests::metrics();
-        let [client, server] = ["192.0.2.1:4000", "192.0.2.2:80"].map(|address| address.parse().unwrap());
+        let [client, server] = ["192.0.2.1:4000", "192.0.2.2:80"].map(|text| text.parse::<SocketAddr>().unwrap());
+        let source = |address: SocketAddr| Peer::Source(ClientSource::of(address.ip()));
         let mut inbound = ConnRecord::open(&metrics, Direction::Inbound, client);
         inbound.dst_addr = Some(server);
-        assert_eq!(Peer::of(&inbound), Peer::Address(client.ip()));
+        assert_eq!(Peer::of(&inbound), source(client));
         let mut outbound = ConnRecord::open(&metrics, Direction::Outbound, client);
         outbound.dst_addr = Some(server);
-        assert_eq!(Peer::of(&outbound), Peer::Address(server.ip()));
+        assert_eq!(Peer::of(&outbound), source(server));
         let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
         outbound.peer = Some(id.clone());
         assert_eq!(Peer::of(&outbound), Peer::Identity(id));
         let mapped = ConnRecord::open(&metrics, Direction::Inbound, "[::ffff:192.0.2.1]:4000".parse().unwrap());
-        assert_eq!(Peer::of(&mapped), Peer::Address(client.ip()), "one host is one peer on every kind of listener");
+        assert_eq!(Peer::of(&mapped), source(client), "one host is one peer on every kind of listener");
+    }
+
+    #[test]
+    fn without_an_identity_the_addresses_of_one_ipv6_network_are_one_peer() {
+        let metrics = crate::state::tests::metrics();
+        let peer = |address: &str| {
+            Peer::of(&ConnRecord::open(&metrics, Direction::Inbound, format!("[{address}]:4000").parse().unwrap()))
+        };
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:0:0:1"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
     }
 }
