@@ -152,6 +152,14 @@ impl<'a> Charge<'a> {
         Self { usage, bytes: 0, limited: false }
     }
 
+    /// So many bytes.
+    #[must_use]
+    pub fn of(usage: &'a Usage, bytes: usize) -> Self {
+        let mut charge = Self::new(usage);
+        charge.set(bytes);
+        charge
+    }
+
     /// What it is charged to.
     #[must_use]
     pub const fn usage(&self) -> &'a Usage {

@@ -213,8 +213,13 @@ pub async fn bidirectional<D: Duplex, U: Duplex>(
     match copied.end {
         CopyEnd::Clean => {}
         CopyEnd::IdleTimeout | CopyEnd::HalfCloseTimeout => reset_both(downstream, upstream),
-        CopyEnd::Truncated { by: Side::Downstream } => deliver_and_reset(upstream, limits).await,
-        CopyEnd::Truncated { by: Side::Upstream } => deliver_and_reset(downstream, limits).await,
+        CopyEnd::Truncated { by } => {
+            let charge = Charge::of(usage, downstream.held() + upstream.held());
+            match by {
+                Side::Downstream => deliver_and_reset(upstream, limits, charge).await,
+                Side::Upstream => deliver_and_reset(downstream, limits, charge).await,
+            }
+        }
         CopyEnd::Reset { by: side } | CopyEnd::Error { side, .. } => {
             // It fails only for a side that is closed already, and that side has nothing left to learn.
             let _ = match side {
@@ -227,8 +232,8 @@ pub async fn bidirectional<D: Duplex, U: Duplex>(
 }
 
 /// Sends what is still in hand, then makes the close a reset. A reset discards what the kernel has not sent, so it waits
-/// for that.
-async fn deliver_and_reset<IO: Duplex>(receiver: &mut IO, limits: &CopyLimits) {
+/// for that. What the streams hold stays charged meanwhile.
+async fn deliver_and_reset<IO: Duplex>(receiver: &mut IO, limits: &CopyLimits, _charge: Charge<'_>) {
     let deadline = Instant::now() + limits.half_close;
     let flushed = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut *receiver).poll_flush(cx))).await;
     if matches!(flushed, Ok(Ok(()))) {

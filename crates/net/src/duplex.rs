@@ -43,8 +43,9 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
         self.poll_sent(cx)
     }
 
-    /// How much memory is kept for what was written and could not be sent.
-    fn unsent(&self) -> usize {
+    /// How much memory it holds until it is used again: for what was written and could not be sent, and for what was received and
+    /// could not be given out.
+    fn held(&self) -> usize {
         0
     }
 
@@ -96,8 +97,8 @@ impl<IO: Duplex> Duplex for Replay<IO> {
         self.get_mut().poll_takes(cx)
     }
 
-    fn unsent(&self) -> usize {
-        self.get_ref().unsent()
+    fn held(&self) -> usize {
+        self.unread_capacity() + self.get_ref().held()
     }
 
     fn reset_on_close(&self) -> io::Result<()> {

@@ -32,6 +32,11 @@ impl<IO> Replay<IO> {
         &mut self.io
     }
 
+    /// How much memory the prefix takes.
+    pub(crate) const fn unread_capacity(&self) -> usize {
+        self.prefix.capacity()
+    }
+
     /// The part of the prefix that has not been read.
     #[must_use]
     pub fn unread(&self) -> &[u8] {

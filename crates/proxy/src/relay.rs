@@ -82,10 +82,10 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         }
     }
 
-    fn unsent(&self) -> usize {
+    fn held(&self) -> usize {
         match self {
-            Self::Raw(io) => io.unsent(),
-            Self::Secured(stream) => stream.unsent(),
+            Self::Raw(io) => io.held(),
+            Self::Secured(stream) => stream.held(),
         }
     }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use portcullis_record::SendBuffer;
+use portcullis_buffers::PIECE;
+use portcullis_record::{SendBuffer, record_len};
 use portcullis_wire::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 use rustls::{AlertDescription, CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,7 +18,11 @@ use crate::session::{Output, Session, copy_into};
 use crate::unsent::Unsent;
 
 /// The longest record there may be, its header included.
-const MAX_RECORD: usize = 5 + 16 * 1024 + 256;
+const MAX_RECORD: usize = HEADER_LEN + 16 * 1024 + 256;
+const HEADER_LEN: usize = 5;
+/// A reader with no more room than this copies in small pieces, because memory is short: the content of one record, and the byte
+/// for its type.
+const SMALL_READ: usize = PIECE + 1;
 /// What a batch of records is longer than its plaintext.
 const OVERHEAD: usize = BATCH_LEN - BATCH_PLAINTEXT_LEN;
 /// A message of the handshake has to be there as a whole, so this bounds its length: four records of the largest size.
@@ -169,10 +174,12 @@ impl<IO> Stream<IO> {
         self.0.failed.as_ref().map(StreamFault::of_tls)
     }
 
-    /// How much memory it holds for what was written and not sent.
+    /// How much memory it holds: for what was written and not sent, for what was received and not read, and for the part of a
+    /// record that has come.
     #[must_use]
-    pub fn unsent(&self) -> usize {
-        self.0.to_send.held()
+    pub fn held(&self) -> usize {
+        let Inner { to_send, incoming, received, .. } = &*self.0;
+        to_send.held() + incoming.capacity() + received.bytes.capacity()
     }
 
     /// The connection underneath, for addresses and socket options.
@@ -263,10 +270,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         let most = if self.session.is_handshaking() {
             MAX_HANDSHAKE
         } else {
-            // The plaintext of so many bytes fits into the reader's buffer. A remainder would have to be kept, and would become a
-            // small write of its own.
-            let wanted = into.as_ref().map_or(BATCH_LEN, |into| into.remaining() + OVERHEAD);
-            wanted.clamp(MAX_RECORD, BATCH_LEN)
+            match into.as_ref().map(|into| into.remaining()) {
+                Some(room) if room <= SMALL_READ => self.next_record(),
+                // The plaintext of so many bytes fits into the reader's buffer. A remainder would have to be kept, and would become
+                // a small write of its own.
+                Some(room) => (room + OVERHEAD).clamp(MAX_RECORD, BATCH_LEN),
+                None => BATCH_LEN,
+            }
         };
         let mut space = ReadBuf::new(scratch.incoming.get_mut(held..most).unwrap_or_default());
         if space.remaining() == 0 {
@@ -296,6 +306,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         // be sent at all, that shows there.
         let _tried = self.poll_send(cx);
         Poll::Ready(Ok(()))
+    }
+
+    /// How much is to be received until the next record is whole: its header, then exactly the rest. So the beginning of the record
+    /// after it stays in the connection, and takes no memory here.
+    fn next_record(&self) -> usize {
+        let held = self.incoming.len();
+        match record_len(&self.incoming) {
+            Some(end) if end > held => end.min(MAX_RECORD),
+            // Of TLS 1.2 rustls may leave a whole record.
+            Some(_) => MAX_RECORD,
+            None => HEADER_LEN,
+        }
     }
 
     /// Processes received bytes, and keeps those of an incomplete record or message.

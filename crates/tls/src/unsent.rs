@@ -60,15 +60,24 @@ impl Unsent {
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
+        // Each read comes here, mostly with nothing.
+        if bytes.is_empty() {
+            return;
+        }
         if self.is_empty() && bytes.len() > PIECE {
-            let mut buffer = Buffer::take();
-            if let Some(front) = buffer.get_mut(..bytes.len()) {
-                front.copy_from_slice(bytes);
-                *self = Self { memory: Memory::Large { buffer, end: bytes.len() }, sent: 0 };
+            *self = Self { memory: Memory::Large { buffer: Buffer::take(), end: 0 }, sent: 0 };
+        }
+        if let Memory::Large { buffer, end } = &mut self.memory {
+            let rest = *end - self.sent;
+            if rest + bytes.len() <= buffer.len() {
+                buffer.copy_within(self.sent..*end, 0);
+                if let Some(space) = buffer.get_mut(rest..rest + bytes.len()) {
+                    space.copy_from_slice(bytes);
+                }
+                (self.sent, *end) = (0, rest + bytes.len());
                 return;
             }
-        }
-        if let Memory::Large { .. } = &self.memory {
+            // More than a batch: only a message of TLS behind a whole one.
             *self = Self { memory: Memory::Small(self.rest().to_vec()), sent: 0 };
         }
         if let Memory::Small(small) = &mut self.memory {
@@ -102,6 +111,19 @@ mod tests {
         assert_eq!(unsent.rest(), [1; 1000]);
         unsent.advance(1000);
         assert_eq!((unsent.held(), unsent.is_empty()), (0, true));
+    }
+
+    /// A stream adds what a read has left to be sent, mostly nothing, whether or not a large write waits.
+    #[test]
+    fn a_large_rest_stays_in_its_buffer_when_little_or_nothing_is_added() {
+        let mut unsent = Unsent::default();
+        unsent.add(&vec![1; BATCH_LEN]);
+        unsent.add(&[]);
+        assert_eq!((unsent.held(), buffers_in_use()), (BATCH_LEN, 1));
+        unsent.advance(100);
+        unsent.add(&[2; 24]);
+        assert_eq!((unsent.held(), buffers_in_use()), (BATCH_LEN, 1));
+        assert_eq!(unsent.rest(), [vec![1; BATCH_LEN - 100], vec![2; 24]].concat());
     }
 
     proptest! {

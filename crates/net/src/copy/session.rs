@@ -74,7 +74,7 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     /// Charges what is kept until the next turn.
     fn charge(&mut self) {
         let unwritten = self.from_downstream.unwritten() + self.from_upstream.unwritten();
-        self.charge.set(unwritten + self.downstream.unsent() + self.upstream.unsent());
+        self.charge.set(unwritten + self.downstream.held() + self.upstream.held());
         self.charge.set_limited(self.from_downstream.is_limited() || self.from_upstream.is_limited());
     }
 

@@ -74,6 +74,33 @@ async fn a_slow_peer_makes_a_stream_keep_one_write_and_no_more() {
     assert_eq!(held(&client), [0; 3]);
 }
 
+/// A peer can send the beginning of a record and stop.
+#[tokio::test]
+async fn what_came_of_a_record_counts_as_held() {
+    let (mut client, mut server) = pair(100_000).await;
+    let part = [&[0x17, 3, 3, 0x40, 0x11][..], &[0; 10_000]].concat();
+    client.get_mut().write_all(&part).await.unwrap();
+    let mut got = vec![0; BATCH_PLAINTEXT_LEN];
+    let read = tokio::time::timeout(std::time::Duration::from_millis(20), server.read(&mut got)).await;
+    assert!(read.is_err(), "there is no whole record");
+    assert!((part.len()..=2 * part.len()).contains(&server.held()), "{}", server.held());
+}
+
+/// Otherwise each stalled connection would hold the beginning of the next record.
+#[tokio::test]
+async fn a_reader_with_room_for_one_record_gets_one_and_leaves_the_next_in_the_connection() {
+    let (mut client, mut server) = pair(100_000).await;
+    for number in 0..3 {
+        client.write_all(&[number; 9000]).await.unwrap();
+    }
+    let mut got = vec![0; 16 * 1024 + 1];
+    for number in 0..3 {
+        assert_eq!(server.read(&mut got).await.unwrap(), 9000);
+        assert!(got[..9000].iter().all(|byte| *byte == number));
+        assert_eq!(server.held(), 0);
+    }
+}
+
 /// Counts the writes that reach the connection below.
 struct Counted(DuplexStream, usize);
 

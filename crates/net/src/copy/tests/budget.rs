@@ -105,6 +105,25 @@ async fn what_a_dropped_copy_held_is_released() {
     assert_eq!((budget.used(), budget.limited(), buffers_in_use()), (0, 0, 0));
 }
 
+/// A peer can cut its bytes off in the middle of a record, while the receiver of what came before does not read.
+#[tokio::test]
+async fn what_is_held_while_the_last_bytes_are_delivered_is_charged() {
+    let budget = Budget::new(LIMIT);
+    let (client, mut downstream, _) = pipe(1000);
+    let (_app, mut upstream, _) = pipe(1000);
+    (downstream.end, downstream.held) = (Some(ErrorKind::UnexpectedEof), 16_000);
+    upstream.stuck = true;
+    let limits = CopyLimits { half_close: Duration::from_millis(200), ..CopyLimits::default() };
+    let (account, counts) = (budget.open(&1), ByteCounts::default());
+    drop(client);
+    let copy = bidirectional(&mut downstream, &mut upstream, &limits, &counts, &account);
+    let mut copy = std::pin::pin!(copy);
+    assert!(timeout(Duration::from_millis(50), copy.as_mut()).await.is_err(), "the receiver still has bytes to get");
+    assert_eq!(budget.used(), 16_000);
+    assert_eq!(copy.await.end, CopyEnd::Truncated { by: Side::Downstream });
+    assert_eq!(budget.used(), 0);
+}
+
 /// The receivers of one peer stall, and another one still gets a whole buffer.
 #[tokio::test]
 async fn a_peer_that_has_its_share_does_not_limit_another() {

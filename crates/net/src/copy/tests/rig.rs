@@ -38,13 +38,17 @@ pub(super) struct Fake<IO> {
     pub(super) end: Option<ErrorKind>,
     /// Writes fail with this.
     pub(super) write: Option<ErrorKind>,
+    /// How much memory it holds.
+    pub(super) held: usize,
+    /// What was written never gets onto the wire.
+    pub(super) stuck: bool,
     seen: Seen,
 }
 
 impl<IO> Fake<IO> {
     pub(super) fn new(io: IO) -> (Self, Seen) {
         let seen = Seen::default();
-        (Self { io, end: None, write: None, seen: seen.clone() }, seen)
+        (Self { io, end: None, write: None, held: 0, stuck: false, seen: seen.clone() }, seen)
     }
 }
 
@@ -85,13 +89,17 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Fake<IO> {
 }
 
 impl Duplex for Fake<DuplexStream> {
+    fn held(&self) -> usize {
+        self.held
+    }
+
     fn reset_on_close(&self) -> io::Result<()> {
         self.seen.reset.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn all_sent(&self) -> bool {
-        true
+        !self.stuck
     }
 }
 
