@@ -27,6 +27,14 @@ spec: {{mtls: {{mode: {mode}}}}}
 """
 
 
+def development_build(program):
+    """A program of the workspace as `cargo test` builds it. `--examples` makes cargo select features for development
+    dependencies too, as for tests; otherwise it would compile every dependency once more."""
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--workspace", "--examples", "--bin", program], check=True,
+                   timeout=3600)
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "debug" / program
+
+
 class Result:
     """The figures of one scenario; a claim is a figure with a required value."""
 
