@@ -118,3 +118,59 @@ pub(crate) fn jitter_seed() -> u64 {
     }
     u64::from_le_bytes(seed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The levels of the lines that a publisher without credentials writes for these failures, at seconds after our start.
+    fn levels(failures: &[(u64, &FetchError)]) -> Vec<String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let (store, reader) = CredentialStore::new();
+        let monitor = RenewalMonitor::new("localhost:15012".to_owned());
+        let mut publisher = Publisher::new(CredentialSink { store, reader }, monitor, Box::new(|| ()));
+        tracing::subscriber::with_default(subscriber, || {
+            for (seconds, error) in failures {
+                publisher.failed(Duration::from_secs(*seconds), error, None);
+            }
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn an_unreachable_source_is_an_error_only_after_its_time_to_start() {
+        let missing = FetchError::Local { reason: "token-file", message: String::new(), missing: true };
+        let refused = FetchError::Connect("connection refused".to_owned());
+        assert_eq!(levels(&[(0, &missing), (1, &missing), (2, &refused), (10, &refused), (19, &refused)]), ["INFO"; 2]);
+        assert_eq!(levels(&[(0, &refused), (19, &refused), (20, &refused), (21, &refused)]), ["INFO", "ERROR"]);
+    }
+
+    #[test]
+    fn a_source_that_answers_and_gives_nothing_is_an_error_at_once() {
+        let tls = FetchError::Tls("unknown issuer".to_owned());
+        let unreadable = FetchError::Local { reason: "token-file", message: String::new(), missing: false };
+        for error in [&tls, &unreadable] {
+            assert_eq!(levels(&[(0, error)]), ["ERROR"], "{error}");
+        }
+    }
+}

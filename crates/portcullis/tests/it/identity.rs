@@ -257,6 +257,13 @@ fn a_sidecar_starts_before_its_authority_and_its_token() {
     cart.ready();
     web.ready();
     assert!(passed(issuer.scene.outbound, b"hello"), "{}", cart.read_log());
+    // Each reason is logged once, as progress.
+    for reason in ["reason=\"token-file\"", "reason=\"connect\""] {
+        cart.logged(&["INFO", "waiting for the source of certificates", reason]);
+    }
+    for log in [cart.read_log(), web.read_log()] {
+        assert!(!log.contains("ERROR"), "a start before the authority is no error:\n{log}");
+    }
 }
 
 #[test]
