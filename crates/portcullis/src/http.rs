@@ -155,7 +155,7 @@ fn not_answered(error: hyper::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
     use std::time::Instant;
@@ -186,18 +186,23 @@ mod tests {
         }
     }
 
+    fn read_request(stream: &mut impl io::Read) -> io::Result<()> {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            request.extend(byte);
+        }
+        Ok(())
+    }
+
     /// A server for one request: it answers with these bytes and closes.
     fn answering(answer: &'static [u8]) -> Url {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::at(listener.local_addr().unwrap(), "/");
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                request.extend(byte);
-            }
+            read_request(&mut stream).unwrap();
             stream.write_all(answer).unwrap();
         });
         url
@@ -230,17 +235,25 @@ mod tests {
 
     #[test]
     fn an_answer_that_trickles_does_not_move_the_deadline() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = Url::at(listener.local_addr().unwrap(), "/");
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-            // One byte at a time for ever: ends when the client has gone.
-            while stream.write_all(b"x").is_ok() {
-                thread::yield_now();
-            }
+        // On a busy machine the server may begin after the deadline, and that would prove nothing.
+        let trickled = [100, 1_000, 10_000].into_iter().any(|deadline| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = Url::at(listener.local_addr().unwrap(), "/");
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                // An answer before the request would be an error of its own.
+                let begin = read_request(&mut stream).and_then(|()| stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n"));
+                let mut written = 0;
+                // One byte at a time for ever: ends when the client has gone.
+                while begin.is_ok() && stream.write_all(b"x").is_ok() {
+                    written += 1;
+                    thread::yield_now();
+                }
+                written
+            });
+            assert_eq!(url.get(Duration::from_millis(deadline)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+            server.join().unwrap() > 100
         });
-        assert_eq!(url.get(Duration::from_millis(100)).unwrap_err().kind(), io::ErrorKind::TimedOut);
-        server.join().unwrap();
+        assert!(trickled, "the server never answered in time");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{IN_TIME, Watched, rename_into_place, watch, watch_folder, write};
+use crate::common::{IN_TIME, PATIENCE, Watched, rename_into_place, watch, watch_folder, write};
 use portcullis_reload::{FileSet, MAX_FILE_BYTES, REMOVAL_DELAY, StartError};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -30,7 +30,7 @@ fn kept_and_mended(reason: &str, spoil: impl FnOnce(&Path), mend: impl FnOnce(&P
     assert_eq!(watched.status().problems, 1, "counted once, not at every read");
     let begin = Instant::now();
     mend(&file);
-    watched.expect("mended", begin, IN_TIME);
+    watched.expect("mended", begin, PATIENCE);
     watched.expect_no_problem();
 }
 
