@@ -16,6 +16,8 @@ pub(crate) struct SidecarNames {
     pub(crate) interceptor: String,
     /// The service that runs the proxy.
     pub(crate) proxy: String,
+    /// The service that exits once the proxy is ready, and for which the app waits.
+    pub(crate) ready: String,
     /// The volume with the token and the roots.
     pub(crate) identity_volume: String,
 }
@@ -27,13 +29,14 @@ impl SidecarNames {
             holder: format!("{service}-net"),
             interceptor: format!("{service}-intercept"),
             proxy: format!("{service}-proxy"),
+            ready: format!("{service}-ready"),
             identity_volume: format!("{service}-identity"),
         }
     }
 
     /// The names of the services.
-    pub(crate) fn services(&self) -> [&str; 3] {
-        [&self.holder, &self.interceptor, &self.proxy]
+    pub(crate) fn services(&self) -> [&str; 4] {
+        [&self.holder, &self.interceptor, &self.proxy, &self.ready]
     }
 }
 

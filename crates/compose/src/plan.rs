@@ -113,7 +113,7 @@ impl Plan {
             sidecar_of = Some(joined.to_owned());
         }
         if let Some(owner) = &sidecar_of {
-            added.push((SidecarNames::of(owner).proxy, "service_healthy"));
+            added.push((SidecarNames::of(owner).ready, "service_completed_successfully"));
         }
         if added.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The three services that make up a sidecar.
+//! The four services that make up a sidecar.
 
 use serde_yaml::{Mapping, Value};
 
@@ -24,8 +24,13 @@ pub(crate) struct SidecarSpec<'a> {
 impl SidecarSpec<'_> {
     /// The services in the order in which they start.
     pub(crate) fn services(&self, request: &Request) -> Vec<NamedService> {
-        let SidecarNames { holder, interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
-        let services = [(holder, self.holder()), (interceptor, self.interceptor()), (proxy, self.proxy(request))];
+        let SidecarNames { holder, interceptor, proxy, ready, .. } = SidecarNames::of(&self.service.name);
+        let services = [
+            (holder, self.holder()),
+            (interceptor, self.interceptor()),
+            (proxy, self.proxy(request)),
+            (ready, self.ready()),
+        ];
         let finish = |(name, mut service): (String, Mapping)| {
             // A later run recognises the sidecar by this label, and gives it no sidecar of its own.
             set(&mut service, "labels", map([(SIDECAR_OF, Value::from(self.service.name.as_str()))]));
@@ -97,6 +102,19 @@ impl SidecarSpec<'_> {
             ("depends_on", map([(&names.interceptor, spec::condition("service_completed_successfully"))])),
             ("healthcheck", spec::healthcheck(&["healthcheck"])),
             ("stop_grace_period", Value::from("30s")),
+        ])
+    }
+
+    /// Exits once the proxy is ready. The engine runs the first health check only after an interval, so an app that waited for
+    /// a healthy proxy would need a short interval, and a process for each check as long as the proxy runs.
+    fn ready(&self) -> Mapping {
+        let names = SidecarNames::of(&self.service.name);
+        keys([
+            ("command", list(["wait"])),
+            ("network_mode", self.service.network_mode()),
+            ("user", Value::from(spec::USER)),
+            ("healthcheck", spec::no_healthcheck()),
+            ("depends_on", map([(&names.proxy, spec::condition("service_started"))])),
         ])
     }
 }

@@ -86,8 +86,12 @@ class Engine:
     def state(self, container):
         return self.inspect(container)["State"]
 
-    def healthy(self, container, seconds=30):
-        """Whether it becomes so in time."""
+    def ready(self, proxy, seconds=30):
+        """Whether this proxy becomes ready in time. The engine's health checks are too rare to wait for."""
+        return until(lambda: self.attempt("exec", proxy, "/portcullis", "healthcheck")[0] == 0, seconds)
+
+    def healthy(self, container, seconds):
+        """Whether the engine's health check succeeds in time."""
         return until(lambda: self.state(container).get("Health", {}).get("Status") == "healthy", seconds)
 
     def access(self, container):

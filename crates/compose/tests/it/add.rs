@@ -88,15 +88,21 @@ fn an_app_starts_after_its_sidecar() {
     let waits = |service: &str| at(&file, &format!("services/{service}/depends_on")).clone();
     assert_eq!(waits("api-intercept"), yaml("{api-net: {condition: service_started}}"));
     assert_eq!(waits("api-proxy"), yaml("{api-intercept: {condition: service_completed_successfully}}"));
+    assert_eq!(waits("api-ready"), yaml("{api-proxy: {condition: service_started}}"));
+    assert_eq!(at(&file, "services/api-ready/command"), &yaml("[wait]"));
     assert_eq!(waits("ca"), yaml("{ca-init: {condition: service_completed_successfully}}"));
     assert_eq!(
         waits("api"),
         yaml(
-            "{db: {condition: service_started}, cache: {condition: service_started}, api-proxy: {condition: service_healthy}}"
+            "{db: {condition: service_started}, cache: {condition: service_started}, \
+             api-ready: {condition: service_completed_successfully}}"
         )
     );
-    assert_eq!(waits("tool"), yaml("{db: {condition: service_started}, db-proxy: {condition: service_healthy}}"));
-    for part in ["api-net", "api-intercept", "ca-init"] {
+    assert_eq!(
+        waits("tool"),
+        yaml("{db: {condition: service_started}, db-ready: {condition: service_completed_successfully}}")
+    );
+    for part in ["api-net", "api-intercept", "api-ready", "ca-init"] {
         let restart = at(&file, &format!("services/{part}/restart"));
         assert!(restart.is_null() || restart == "no", "{part} must not come back without the rules");
     }
@@ -108,13 +114,13 @@ fn only_the_interceptor_has_a_capability() {
     let services = at(&file, "services").as_mapping().unwrap();
     let may = services.iter().filter(|(_, service)| service.get("cap_add").is_some());
     assert_eq!(may.map(|(name, _)| name.as_str().unwrap()).collect::<Vec<_>>(), ["api-intercept", "db-intercept"]);
-    for part in ["api-net", "api-intercept", "api-proxy", "ca-init", "ca"] {
+    for part in ["api-net", "api-intercept", "api-proxy", "api-ready", "ca-init", "ca"] {
         let part = services.get(part).unwrap();
         assert_eq!(at(part, "cap_drop"), &yaml("[ALL]"));
         assert_eq!(at(part, "read_only"), &Value::from(true));
         assert_eq!(at(part, "security_opt"), &yaml("['no-new-privileges:true']"));
     }
-    for part in ["ca-init", "ca", "api-proxy"] {
+    for part in ["ca-init", "ca", "api-proxy", "api-ready"] {
         assert_eq!(at(services.get(part).unwrap(), "user"), "1337:1337");
     }
     // Only the CA mounts its key, and only one sidecar each token.

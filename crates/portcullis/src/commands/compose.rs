@@ -29,9 +29,9 @@ enum Command {
 
 /// Give services of a compose file a sidecar: writes the whole file to standard output
 ///
-/// The original is not touched. Each SERVICE keeps its name, image and volumes; three more are added: NAME-net holds
-/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and ends, NAME-proxy is
-/// the sidecar, which the app waits for. One certificate authority, ca with ca-init, serves all sidecars. The named services
+/// The original is not touched. Each SERVICE keeps its name, image and volumes; four more are added: NAME-net holds
+/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and exits, NAME-proxy is
+/// the sidecar, and NAME-ready exits when the sidecar is ready, which the app waits for. One certificate authority, ca with ca-init, serves all sidecars. The named services
 /// reach each other over mTLS. Keep the output in the folder of the original, since paths in it are relative.
 ///
 /// To add a service later, run it on the original with all of them, or on its own output: the CA in the file is kept and

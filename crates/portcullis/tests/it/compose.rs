@@ -46,12 +46,12 @@ fn docker_compose_takes_what_is_written() {
     assert!(output.status.success(), "{errors}\n{out}");
     let config: serde_yaml::Value = serde_yaml::from_str(&config).unwrap();
     let services = config.get("services").unwrap();
-    assert_eq!(services.as_mapping().unwrap().len(), 10);
+    assert_eq!(services.as_mapping().unwrap().len(), 12);
     assert_eq!(services.get("api").unwrap().get("network_mode").unwrap(), "service:api-net");
 }
 
 #[test]
-fn wrong_input_is_told_with_the_file_and_nothing_is_written() {
+fn wrong_input_is_reported_with_the_file_and_nothing_is_written() {
     let (code, out, err) = add(&["absent"], FILE);
     assert_eq!((code, out.as_str()), (Some(65), ""));
     assert!(err.contains("standard input: ") && err.contains("absent") && err.contains("api, db"), "{err}");
