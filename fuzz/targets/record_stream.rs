@@ -12,13 +12,17 @@
 mod constant_handshake;
 #[path = "record_stream/peer.rs"]
 mod peer;
+/// Shared with the unit tests of the crate, some of which use more of it.
+#[allow(dead_code)]
+#[path = "../../crates/record/src/tests/rustls_ends.rs"]
+mod rustls_ends;
 
 use libfuzzer_sys::fuzz_target;
 use portcullis_record::{PlaintextSink, RecordLayer, SendBuffer};
 use rustls::{Error, InvalidMessage, PeerMisbehaved};
 
-use constant_handshake::{Rustls, Side};
 use peer::{Keys, Peer, Stream};
+use rustls_ends::{Rustls, Side};
 
 const STILL_HERE: &[u8] = b"still here";
 /// A fatal alert.
@@ -89,7 +93,7 @@ fn read_rustls(rustls: &mut Rustls, wire: &[u8]) -> Outcome {
     // One record after the other: it does not hand out what came before a failure.
     while result.is_ok() && !rest.is_empty() {
         let (record, after) = rest.split_at(record_len(rest).min(rest.len()));
-        result = rustls.read(record, &mut received);
+        result = rustls.read_into(record, &mut received);
         rest = after;
     }
     let sent = rustls.flush();

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use portcullis_ca::{DefaultLifetimes, MIN_TTL, Root, pem};
 use portcullis_identity::TrustDomain;
-use portcullis_istio::{ExtraRoots, Location, MeshConfig, RootCertificate, RootError};
+use portcullis_istio::{Location, MeshConfig, RootCertificate};
 use portcullis_policy::{Diagnostic, Loaded, PolicySet};
 use portcullis_reload::FileContent;
-use portcullis_tls::{BundleError, TrustBundle, utc};
+use portcullis_tls::{TrustBundle, check_extra_roots, utc};
 use rustls_pki_types::CertificateDer;
 
 /// An extra root in the forms in which it is handed out.
@@ -30,18 +30,7 @@ impl From<portcullis_istio::ExtraRoot> for ExtraRoot {
     }
 }
 
-/// Parses the roots of an IstioOperator as every trust bundle is parsed.
-fn parse_roots(pem: &str, now_unix: i64) -> Result<Vec<RootCertificate>, RootError> {
-    let bundle = TrustBundle::from_pem(pem.as_bytes(), now_unix).map_err(|error| RootError {
-        reason: error.class(),
-        expired: matches!(error, BundleError::Expired { .. }),
-        message: error.to_string(),
-    })?;
-    let roots = bundle.roots();
-    Ok(roots.map(|root| RootCertificate { der: root.der().to_vec(), not_after_unix: root.not_after_unix() }).collect())
-}
-
-/// In force together.
+/// The settings of all documents, which are in force together.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     /// Lifetimes where the registrations set none.
@@ -90,7 +79,7 @@ pub(crate) fn parse(
     let (other, mut errors): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|error| matches!(error.reason, "unknown-kind" | "unsupported-kind"));
     warnings.extend(other);
-    let mut checked = ExtraRoots::check(set.mesh(), |pem| parse_roots(pem, now_unix));
+    let mut checked = check_extra_roots(set.mesh(), now_unix);
     errors.append(&mut checked.errors);
     warnings.append(&mut checked.warnings);
     let extra: Vec<_> = checked.roots.into_iter().map(ExtraRoot::from).collect();

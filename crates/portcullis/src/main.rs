@@ -9,7 +9,6 @@ mod config_source;
 mod daemon;
 mod demo;
 mod exit;
-mod extra_roots;
 mod files;
 mod http;
 mod output;

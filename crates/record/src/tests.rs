@@ -3,20 +3,16 @@
 mod differential;
 mod interop;
 mod limits;
+mod rustls_ends;
 
 use std::sync::Arc;
 
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::certs::Authority;
-use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{
-    AlertDescription, ClientConnection, ContentType, Error, InvalidMessage, ServerConnection, SupportedCipherSuite,
-};
-use rustls_pki_types::ServerName;
+use rustls::{AlertDescription, ContentType, Error, InvalidMessage, SupportedCipherSuite};
 
+use self::rustls_ends::{Configs, Handshake, Rustls, Side};
 use crate::frame::HEADER_LEN;
 use crate::post_handshake::{KEY_UPDATE, PostHandshake};
 use crate::{PlaintextSink, RecordLayer, SendBuffer, TrafficSecretLog, record_len};
@@ -26,58 +22,6 @@ const SUITES: [SupportedCipherSuite; 3] = [
     aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
     aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
 ];
-
-/// Which end of the connection is ours.
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Client,
-    Server,
-}
-
-/// rustls at the other end.
-enum Rustls {
-    Client(ClientConnection),
-    Server(ServerConnection),
-}
-
-/// Our end during the handshake.
-enum Handshake {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
-impl Handshake {
-    /// Processes what the peer sent and returns the answer.
-    fn advance(&mut self, incoming: &mut Vec<u8>) -> Vec<u8> {
-        let mut to_send = Vec::new();
-        loop {
-            let (discard, is_done) = match self {
-                Self::Client(session) => step(session.process_tls_records(incoming), &mut to_send),
-                Self::Server(session) => step(session.process_tls_records(incoming), &mut to_send),
-            };
-            incoming.drain(..discard);
-            if is_done {
-                return to_send;
-            }
-        }
-    }
-}
-
-fn step<Data>(
-    UnbufferedStatus { discard, state, .. }: UnbufferedStatus<'_, '_, Data>,
-    to_send: &mut Vec<u8>,
-) -> (usize, bool) {
-    match state.unwrap() {
-        ConnectionState::EncodeTlsData(mut message) => {
-            let mut record = vec![0; 20_000];
-            let len = message.encode(&mut record).unwrap();
-            to_send.extend(&record[..len]);
-        }
-        ConnectionState::TransmitTlsData(message) => message.done(),
-        _ => return (discard, true),
-    }
-    (discard, false)
-}
 
 /// A real handshake of rustls, up to the point where our record layer takes over at one end.
 fn handshake(ours: Side, suite: SupportedCipherSuite) -> (RecordLayer, Rustls) {
@@ -89,28 +33,10 @@ fn handshake_with_tickets(ours: Side, suite: SupportedCipherSuite, tickets: usiz
     let peer = RawPeer::presenting(&Authority::root("example.org").workload("spiffe://example.org/w"));
     let secrets = Arc::new(TrafficSecretLog::default());
     let provider = Arc::new(CryptoProvider { cipher_suites: vec![suite], ..aws_lc_rs::default_provider() });
-    let name = ServerName::try_from("anything.test").unwrap();
     // The suite is the server's choice; a client's configuration cannot be given another provider once it is made.
-    let (mut client, mut server) = (peer.client(), with_provider(&peer.server(), provider));
+    let (client, mut server) = (peer.client(), with_provider(&peer.server(), provider));
     server.send_tls13_tickets = tickets;
-    let (mut session, mut rustls) = match ours {
-        Side::Client => {
-            (client.key_log, client.enable_secret_extraction) = (secrets.clone(), true);
-            let session = UnbufferedClientConnection::new(Arc::new(client), name).unwrap();
-            (Handshake::Client(session), Rustls::Server(ServerConnection::new(Arc::new(server)).unwrap()))
-        }
-        Side::Server => {
-            (server.key_log, server.enable_secret_extraction) = (secrets.clone(), true);
-            let session = UnbufferedServerConnection::new(Arc::new(server)).unwrap();
-            (Handshake::Server(session), Rustls::Client(ClientConnection::new(Arc::new(client), name).unwrap()))
-        }
-    };
-    let mut to_us = Vec::new();
-    for _ in 0..10 {
-        rustls.read(&session.advance(&mut to_us)).unwrap();
-        to_us.extend(rustls.flush());
-    }
-    assert!(to_us.is_empty() && !rustls.is_handshaking());
+    let (session, rustls) = Handshake::complete(ours, Configs { client, server }, secrets.clone());
     let records = match session {
         Handshake::Client(session) => secrets.client_record_layer(session),
         Handshake::Server(session) => secrets.server_record_layer(session),
@@ -143,85 +69,6 @@ fn with_provider(config: &rustls::ServerConfig, provider: Arc<CryptoProvider>) -
         .with_cert_resolver(Arc::clone(&config.cert_resolver));
     other.send_tls13_tickets = config.send_tls13_tickets;
     other
-}
-
-impl Rustls {
-    fn is_handshaking(&self) -> bool {
-        match self {
-            Self::Client(it) => it.is_handshaking(),
-            Self::Server(it) => it.is_handshaking(),
-        }
-    }
-
-    /// Passes it records and returns the plaintext.
-    fn read(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        use std::io::Read as _;
-        let mut got = Vec::new();
-        while !bytes.is_empty() {
-            let (count, state) = match self {
-                Self::Client(it) => (it.read_tls(&mut bytes).unwrap(), it.process_new_packets()),
-                Self::Server(it) => (it.read_tls(&mut bytes).unwrap(), it.process_new_packets()),
-            };
-            if count == 0 {
-                // Behind close_notify it takes nothing any more.
-                break;
-            }
-            let mut buffer = vec![0; state?.plaintext_bytes_to_read()];
-            match self {
-                Self::Client(it) => it.reader().read_exact(&mut buffer).unwrap(),
-                Self::Server(it) => it.reader().read_exact(&mut buffer).unwrap(),
-            }
-            got.extend(buffer);
-        }
-        Ok(got)
-    }
-
-    /// The records that it has to send.
-    fn flush(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match self {
-            Self::Client(it) => {
-                while it.wants_write() {
-                    it.write_tls(&mut out).unwrap();
-                }
-            }
-            Self::Server(it) => {
-                while it.wants_write() {
-                    it.write_tls(&mut out).unwrap();
-                }
-            }
-        }
-        out
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Vec<u8> {
-        use std::io::Write as _;
-        let (mut rest, mut out) = (bytes, Vec::new());
-        while !rest.is_empty() {
-            let count = match self {
-                Self::Client(it) => it.writer().write(rest).unwrap(),
-                Self::Server(it) => it.writer().write(rest).unwrap(),
-            };
-            rest = &rest[count..];
-            out.extend(self.flush());
-        }
-        out
-    }
-
-    fn refresh(&mut self) {
-        match self {
-            Self::Client(it) => it.refresh_traffic_keys().unwrap(),
-            Self::Server(it) => it.refresh_traffic_keys().unwrap(),
-        }
-    }
-
-    fn close(&mut self) -> Vec<u8> {
-        match self {
-            Self::Client(it) => it.send_close_notify(),
-            Self::Server(it) => it.send_close_notify(),
-        }
-        self.flush()
-    }
 }
 
 /// The result of reading some bytes.

@@ -3,7 +3,8 @@
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
 
-use crate::constant_handshake::{Secrets, Side};
+use crate::constant_handshake::Secrets;
+use crate::rustls_ends::Side;
 
 const APPLICATION_DATA: u8 = 23;
 const ALERT: u8 = 21;

@@ -6,7 +6,7 @@ use portcullis_testkit::certs::{Authority, Profile};
 use rcgen::KeyPair;
 use tonic::Code;
 
-use crate::support::{CART, Stage, WEB, csr, der, eventually, private, registered};
+use crate::support::{CART, Stage, WEB, csr, der, eventually, local_config, private, registered};
 
 fn operator(mesh: &str) -> String {
     format!("apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  meshConfig:\n{mesh}")
@@ -99,15 +99,7 @@ async fn a_mistake_at_startup_is_reported_with_its_position() {
     let mut stage = Stage::start(&registered(&[CART])).await;
     stage.stop().await;
     std::fs::write(stage.path("mesh.yaml"), operator("    certificates: {secretTTL: 1d}\n")).unwrap();
-    let config = portcullis_ca_server::Config {
-        dir: stage.folder.path().to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        names: Vec::new(),
-        bootstrap: None,
-        metrics: None,
-        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
-        clock: portcullis_tls::Clock::system(),
-    };
+    let config = local_config(stage.folder.path());
     let why = crate::support::start(config).await.unwrap_err().to_string();
     assert!(why.contains("mesh.yaml:5:31: spec.meshConfig.certificates.secretTTL: \"1d\" is not a lifetime"), "{why}");
 }

@@ -1,10 +1,10 @@
-//! What a CA does besides refusing: the answer's form, who it is, reload, limits, metrics, bootstrap, the end.
+//! A serving CA: the form of its answers, its server identity, reload, limits, metrics, bootstrap tokens, shutdown.
 
 use std::path::Path;
 use std::time::Duration;
 
 use portcullis_ca::{Root, TokenKey};
-use portcullis_ca_server::{CaServer, Config, status_of};
+use portcullis_ca_server::{CaServer, status_of};
 use portcullis_identity::leaf::{Compat, Role, check};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_testkit::certs::{self, Profile};
@@ -12,7 +12,7 @@ use portcullis_testkit::openssl;
 use rcgen::KeyPair;
 use tonic::Code;
 
-use crate::support::{CART, Client, Stage, WEB, csr, der, eventually, now, private, read, registered};
+use crate::support::{CART, Client, Stage, WEB, csr, der, eventually, local_config, now, private, read, registered};
 
 /// `openssl verify` for both purposes.
 fn openssl_accepts(answer: &[String], folder: &Path, how: &[&str]) {
@@ -76,15 +76,7 @@ async fn ca_runs_without_root_key() {
         }
         root.cert_pem().to_owned()
     };
-    let config = Config {
-        dir: folder.path().to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        names: Vec::new(),
-        bootstrap: None,
-        metrics: None,
-        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
-        clock: portcullis_tls::Clock::system(),
-    };
+    let config = local_config(folder.path());
     let authority = crate::support::start(config).await.unwrap();
     let address = authority.address().unwrap();
     let served = tokio::spawn(authority.serve(std::future::pending()));
@@ -269,15 +261,7 @@ async fn fresh_tokens_lie_ready_and_are_replaced_when_they_have_served() {
 #[tokio::test]
 async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
     let mut stage = Stage::start(&registered(&[CART])).await;
-    let config = Config {
-        dir: stage.folder.path().to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        names: Vec::new(),
-        bootstrap: None,
-        metrics: None,
-        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
-        clock: portcullis_tls::Clock::system(),
-    };
+    let config = local_config(stage.folder.path());
     let error = CaServer::start(config).await.unwrap_err().to_string();
     assert!(error.contains("another CA runs on this folder"), "{error}");
     let client = stage.connect().await;
@@ -288,22 +272,14 @@ async fn two_cas_on_one_folder_are_one_too_many_and_the_end_is_clean() {
 }
 
 #[tokio::test]
-async fn a_key_that_everybody_may_write_is_not_used() {
+async fn a_world_writable_key_is_not_used() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut stage = Stage::start(&registered(&[CART])).await;
     stage.stop().await;
     for name in ["token-key.pem", "ca-key.pem"] {
         let mode = |mode| std::fs::set_permissions(stage.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
         mode(0o602);
-        let config = Config {
-            dir: stage.folder.path().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            names: Vec::new(),
-            bootstrap: None,
-            metrics: None,
-            default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
-            clock: portcullis_tls::Clock::system(),
-        };
+        let config = local_config(stage.folder.path());
         let error = crate::support::start(config).await.unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: everybody may write it")), "{error}");
         mode(0o600);

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use portcullis_policy::{Diagnostic, PolicySet};
+use portcullis_tls::{Clock, check_extra_roots};
 use serde::Serialize;
 
 use crate::exit::{Exit, Outcome};
-use crate::extra_roots;
 use crate::files::Policies;
 use crate::output::{self, Format};
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Files, or folders with every .yaml, .yml and .json below them; together they are one set. `-` is standard input
     #[arg(short, long = "file", value_name = "PATH", num_args = 1.., required = true)]
     file: Vec<PathBuf>,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -38,7 +38,7 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> Outcome {
     let Policies { sources, mut errors } = Policies::read(&args.file);
     let loaded = PolicySet::load(&sources);
-    let roots = extra_roots::check(loaded.set.mesh());
+    let roots = check_extra_roots(loaded.set.mesh(), Clock::system().now_unix());
     errors.extend(loaded.errors.into_iter().chain(roots.errors));
     let warnings = loaded.warnings.into_iter().chain(roots.warnings).collect();
     let answer = Answer { valid: errors.is_empty(), documents: loaded.documents, errors, warnings };

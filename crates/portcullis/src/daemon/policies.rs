@@ -11,8 +11,7 @@ use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource,
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
-
-use crate::extra_roots;
+use portcullis_tls::{Clock, check_extra_roots};
 
 use super::identity_files::not_started;
 use crate::exit::{Exit, Failure};
@@ -88,7 +87,7 @@ impl Parsed {
 
 fn load(settings: &Settings, mut loaded: Loaded, files: usize) -> Result<(EffectivePolicy, PolicySet, String), String> {
     let workload = &settings.workload;
-    loaded.errors.extend(extra_roots::check(loaded.set.mesh()).errors);
+    loaded.errors.extend(check_extra_roots(loaded.set.mesh(), Clock::system().now_unix()).errors);
     if !loaded.errors.is_empty() {
         let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
         return Err(lines.join("\n"));

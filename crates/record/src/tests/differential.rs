@@ -129,11 +129,7 @@ fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<
     let our_alert = alert_in(&mut our_peer, &outcome.to_send);
 
     // rustls in our place, and the same peer.
-    let theirs = match ours {
-        Side::Client => Side::Server,
-        Side::Server => Side::Client,
-    };
-    let (mut peer, mut rustls) = handshake(theirs, suite);
+    let (mut peer, mut rustls) = handshake(ours.other(), suite);
     let mut received = Vec::new();
     let mut failed = None;
     // One record after the other, since it does not hand out what came before a failure.

@@ -1,5 +1,9 @@
 //! Both directions of connections with rustls.
 
+use rustls::ClientConnection;
+use rustls::server::UnbufferedServerConnection;
+
+use super::rustls_ends::server_name;
 use super::*;
 
 const LENGTHS: [usize; 10] = [0, 1, 15, 16, 17, 16_383, 16_384, 16_385, 32_768, 100_000];
@@ -92,7 +96,7 @@ fn either_side_may_end_first() {
 
 /// A rustls server sends tickets after the handshake; our client skips them.
 #[test]
-fn tickets_are_passed_over() {
+fn session_tickets_are_ignored() {
     let (mut ours, mut peer) = both(SUITES[0]);
     let ticket = [&[4, 0, 1, 0][..], &noise(256)].concat();
     for pieces in [300, 100, 7, 3, 1] {
@@ -143,8 +147,7 @@ fn a_key_that_rustls_has_updated_is_refused() {
     (config.key_log, config.enable_secret_extraction) = (secrets.clone(), true);
     config.send_tls13_tickets = 0;
     let mut server = Handshake::Server(UnbufferedServerConnection::new(Arc::new(config)).unwrap());
-    let name = ServerName::try_from("anything.test").unwrap();
-    let mut client = Rustls::Client(ClientConnection::new(Arc::new(peer.client()), name).unwrap());
+    let mut client = Rustls::Client(ClientConnection::new(Arc::new(peer.client()), server_name()).unwrap());
     let flight = server.advance(&mut client.flush());
     client.read(&flight).unwrap();
     client.refresh();

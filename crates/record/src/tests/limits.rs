@@ -6,7 +6,7 @@ use super::*;
 use crate::traffic_key::Suite;
 
 #[test]
-fn a_worn_key_is_changed_before_it_seals_more() {
+fn a_key_is_updated_at_its_limit_before_it_seals_more() {
     let (mut ours, mut peer) = both(SUITES[0]);
     ours.message_encrypter.set_confidentiality_limit(3);
     for round in 0..20_u8 {
@@ -52,7 +52,7 @@ fn a_nonce_is_the_number_over_the_iv() {
 
 /// Accepted up to the limit, refused beyond it.
 #[test]
-fn what_costs_us_and_carries_nothing_is_bounded() {
+fn records_without_content_are_bounded() {
     let update = |peer: &mut RecordLayer| {
         let wire = sealed(peer, 22, &KEY_UPDATE);
         peer.message_encrypter.update().unwrap();

@@ -44,6 +44,19 @@ pub(crate) fn registered(ids: &[&str]) -> String {
     format!("identities:\n{items}")
 }
 
+/// A CA for this folder that listens on a free port of loopback.
+pub(crate) fn local_config(dir: &Path) -> Config {
+    Config {
+        dir: dir.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        names: Vec::new(),
+        bootstrap: None,
+        metrics: None,
+        default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
+        clock: Clock::system(),
+    }
+}
+
 /// A CA in a folder, plugged in from elsewhere, so that a test can sign what the CA would not.
 pub(crate) struct Stage {
     pub(crate) folder: tempfile::TempDir,
@@ -100,13 +113,11 @@ impl Stage {
 
     async fn run(&mut self, bootstrap: Option<PathBuf>) {
         let config = Config {
-            dir: self.folder.path().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
             names: vec![portcullis_ca::ServerName::parse("ca.test").unwrap()],
             bootstrap,
             metrics: Some(([127, 0, 0, 1], 0).into()),
-            default_lifetimes: portcullis_ca::DefaultLifetimes::default(),
             clock: self.clock(),
+            ..local_config(self.folder.path())
         };
         let authority = start(config).await.unwrap();
         (self.address, self.metrics) = (authority.address().unwrap(), authority.metrics_address());

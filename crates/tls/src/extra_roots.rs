@@ -1,12 +1,13 @@
-//! Checks the extra roots of IstioOperator documents as every trust bundle is checked.
+//! The extra roots of Istio's mesh configuration, checked as every trust bundle is checked.
 
 use portcullis_istio::{ExtraRoots, MeshConfig, RootCertificate, RootError};
-use portcullis_tls::{BundleError, Clock, TrustBundle};
 
-/// The extra roots, with their current problems.
-pub(crate) fn check(mesh: &MeshConfig) -> ExtraRoots {
-    let now = Clock::system().now_unix();
-    ExtraRoots::check(mesh, |pem| parse(pem, now))
+use crate::bundle::{BundleError, TrustBundle};
+
+/// The extra roots of a mesh configuration (`caCertificates`), with their problems at this time.
+#[must_use]
+pub fn check_extra_roots(mesh: &MeshConfig, now_unix: i64) -> ExtraRoots {
+    ExtraRoots::check(mesh, |pem| parse(pem, now_unix))
 }
 
 fn parse(pem: &str, now_unix: i64) -> Result<Vec<RootCertificate>, RootError> {
