@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::guard::{Guard, Refused};
-use crate::paths::What;
+use crate::paths::Endpoint;
 use crate::{Change, Serves, State, html, query};
 
 /// No request needs a body; what a client sends all the same is read up to here and not looked at.
@@ -22,63 +22,63 @@ const MAX_BODY: usize = 16 * 1024;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// What does not change from request to request.
+/// The part of a request's context that is the same for all requests of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {
     pub(crate) serves: Serves,
     pub(crate) guard: Guard,
     pub(crate) client: SocketAddr,
     /// How long a body may take.
-    pub(crate) patience: Duration,
+    pub(crate) body_timeout: Duration,
 }
 
 /// Answers one request.
 pub(crate) async fn answer(request: Request<Incoming>, context: Context, state: &dyn State) -> Answer {
     let Context { serves, guard, .. } = context;
-    let Some(what) = serves.find(request.uri().path()) else {
+    let Some(endpoint) = serves.find(request.uri().path()) else {
         let body = format!("no such path; there are:\n{}", serves.help());
         return text(StatusCode::NOT_FOUND, body);
     };
-    if !what.allows(request.method()) {
-        return not_allowed(what.allow());
+    if !endpoint.allows(request.method()) {
+        return not_allowed(endpoint.allow());
     }
     if request.method() == Method::POST {
-        return change(request, what, context, state).await;
+        return change(request, endpoint, context, state).await;
     }
-    if !what.is_public()
+    if !endpoint.is_public()
         && let Err(Refused { status, words }) = guard.may_see(&request)
     {
         return line(status, words);
     }
-    show(&request, what, context, state)
+    show(&request, endpoint, context, state)
 }
 
-fn show(request: &Request<Incoming>, what: What, context: Context, state: &dyn State) -> Answer {
+fn show(request: &Request<Incoming>, endpoint: Endpoint, context: Context, state: &dyn State) -> Answer {
     let query = request.uri().query();
-    match what {
-        What::Ready => match state.ready() {
+    match endpoint {
+        Endpoint::Ready => match state.ready() {
             Ok(()) => line(StatusCode::OK, "ready"),
             Err(pending) => line(StatusCode::SERVICE_UNAVAILABLE, format_args!("not ready, pending: {pending}")),
         },
-        What::Live => line(StatusCode::OK, "live"),
-        What::Metrics => with_type(StatusCode::OK, state.metrics(), "text/plain; version=0.0.4; charset=utf-8"),
-        What::Help => text(StatusCode::OK, context.serves.help()),
-        What::Index => index(context, state),
-        What::Page(page) => json(state.page(page)),
-        What::Explain => match port(query) {
+        Endpoint::Live => line(StatusCode::OK, "live"),
+        Endpoint::Metrics => with_type(StatusCode::OK, state.metrics(), "text/plain; version=0.0.4; charset=utf-8"),
+        Endpoint::Help => text(StatusCode::OK, context.serves.help()),
+        Endpoint::Index => index(context, state),
+        Endpoint::Page(page) => json(state.page(page)),
+        Endpoint::Explain => match port(query) {
             Ok(port) => json(state.explain(port)),
             Err(words) => line(StatusCode::BAD_REQUEST, words),
         },
-        What::Logging => match query::single(query, "level") {
+        Endpoint::Logging => match query::single(query, "level") {
             Ok(None) => line(StatusCode::OK, state.log_filter()),
             // The path changes state, which a followed link must not do.
             Ok(Some(_)) | Err(_) => not_allowed("POST"),
         },
-        What::Change(_) => not_allowed(what.allow()),
+        Endpoint::Change(_) => not_allowed(endpoint.allow()),
     }
 }
 
-async fn change(request: Request<Incoming>, what: What, context: Context, state: &dyn State) -> Answer {
+async fn change(request: Request<Incoming>, endpoint: Endpoint, context: Context, state: &dyn State) -> Answer {
     let path = request.uri().path().to_owned();
     let allowed = context.guard.may_change(&request, &state.token());
     if let Err(Refused { status, words }) = allowed {
@@ -90,11 +90,11 @@ async fn change(request: Request<Incoming>, what: What, context: Context, state:
         return answer;
     }
     let level = query::single(request.uri().query(), "level");
-    if !read_body(request.into_body(), context.patience).await {
+    if !read_body(request.into_body(), context.body_timeout).await {
         return line(StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body");
     }
-    match what {
-        What::Logging => {
+    match endpoint {
+        Endpoint::Logging => {
             let words = match level {
                 Ok(Some(words)) => words,
                 Ok(None) => return line(StatusCode::BAD_REQUEST, "say which level: POST /logging?level=debug"),
@@ -108,7 +108,7 @@ async fn change(request: Request<Incoming>, what: What, context: Context, state:
                 Err(words) => line(StatusCode::BAD_REQUEST, words),
             }
         }
-        What::Change(change) => {
+        Endpoint::Change(change) => {
             tracing::info!(client = %context.client, %path, "admin change");
             state.change(change);
             line(
@@ -119,16 +119,16 @@ async fn change(request: Request<Incoming>, what: What, context: Context, state:
                 },
             )
         }
-        _ => not_allowed(what.allow()),
+        _ => not_allowed(endpoint.allow()),
     }
 }
 
 /// Reads a body to its end, since a connection that is closed with something unread may take the answer with it.
-async fn read_body(body: Incoming, patience: Duration) -> bool {
+async fn read_body(body: Incoming, body_timeout: Duration) -> bool {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return false;
     }
-    matches!(tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(body_timeout, Limited::new(body, MAX_BODY).collect()).await, Ok(Ok(_)))
 }
 
 fn index(context: Context, state: &dyn State) -> Answer {

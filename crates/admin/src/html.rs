@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::paths::{Row, What};
+use crate::paths::{Endpoint, Row};
 use crate::{Serves, State};
 
-/// No script, no foreign content, no frame around it: a button that is clicked has been seen as what it is.
+/// No script, no foreign content, no frame around it: a visitor sees the button that is clicked.
 pub(crate) const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -21,24 +21,24 @@ pub(crate) fn index(state: &dyn State, buttons: bool) -> String {
         row(&mut page, &escape(name), &escape(&value));
     }
     page.push_str("</table>\n<h2>Pages</h2>\n<table>\n");
-    for Row { path, what, says } in Serves::All.rows() {
-        let target = match what {
-            What::Change(_) => continue,
+    for Row { path, endpoint, summary } in Serves::All.rows() {
+        let target = match endpoint {
+            Endpoint::Change(_) => continue,
             // Without a port it only answers that the port is missing.
-            What::Explain => format!(
+            Endpoint::Explain => format!(
                 "<form action=\"{path}\"><label>{path} <input name=\"port\" size=\"5\" value=\"8080\"></label> <button>show</button></form>"
             ),
             _ => format!("<a href=\"{path}\">{path}</a>"),
         };
-        row(&mut page, &target, &escape(says));
+        row(&mut page, &target, &escape(summary));
     }
     page.push_str("</table>\n<h2>Changes</h2>\n<table>\n");
     if buttons {
         let levels = LEVELS.map(|level| button(&format!("/logging?level={level}"), level)).join(" ");
         row(&mut page, &levels, &format!("the log level, now <code>{}</code>", escape(&state.log_filter())));
-        for Row { path, what, says } in Serves::All.rows() {
-            if matches!(what, What::Change(_)) {
-                row(&mut page, &button(path, path), &escape(says));
+        for Row { path, endpoint, summary } in Serves::All.rows() {
+            if matches!(endpoint, Endpoint::Change(_)) {
+                row(&mut page, &button(path, path), &escape(summary));
             }
         }
     } else {

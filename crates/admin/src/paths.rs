@@ -4,9 +4,9 @@ use hyper::Method;
 
 use crate::state::{Change, Page};
 
-/// What a path is for.
+/// The content or action behind a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum What {
+pub(crate) enum Endpoint {
     Ready,
     Live,
     Metrics,
@@ -21,40 +21,40 @@ pub(crate) enum What {
 /// One path.
 pub(crate) struct Row {
     pub(crate) path: &'static str,
-    pub(crate) what: What,
+    pub(crate) endpoint: Endpoint,
     /// A short description.
-    pub(crate) says: &'static str,
+    pub(crate) summary: &'static str,
 }
 
-const fn row(path: &'static str, what: What, says: &'static str) -> Row {
-    Row { path, what, says }
+const fn row(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Row {
+    Row { path, endpoint, summary }
 }
 
 pub(crate) const ROWS: [Row; 17] = [
-    row("/", What::Index, "this page, with links and buttons"),
-    row("/help", What::Help, "every path, as text"),
-    row("/config_dump", What::Page(Page::ConfigDump), "everything in force but secrets"),
-    row("/certs", What::Page(Page::Certs), "own certificate and the roots that peers are verified against"),
-    row("/listeners", What::Page(Page::Listeners), "addresses that are listened on"),
-    row("/policies", What::Page(Page::Policies), "policies in force, and what is wrong with newer files"),
-    row("/connections", What::Page(Page::Connections), "connections that are open now"),
-    row("/explain", What::Explain, "?port=N: which policy holds for a port, and why not the others"),
-    row("/server_info", What::Page(Page::ServerInfo), "version, state and age of the process"),
-    row("/logging", What::Logging, "the log level; POST ?level=debug or ?level=access=off changes it"),
-    row("/healthz/ready", What::Ready, "200 when ready, otherwise what is pending"),
-    row("/ready", What::Ready, "the same"),
-    row("/healthz/live", What::Live, "200 while the process lives"),
-    row("/stats/prometheus", What::Metrics, "metrics"),
-    row("/metrics", What::Metrics, "the same"),
+    row("/", Endpoint::Index, "this page, with links and buttons"),
+    row("/help", Endpoint::Help, "every path, as text"),
+    row("/config_dump", Endpoint::Page(Page::ConfigDump), "everything in force but secrets"),
+    row("/certs", Endpoint::Page(Page::Certs), "own certificate and the roots that peers are verified against"),
+    row("/listeners", Endpoint::Page(Page::Listeners), "addresses that are listened on"),
+    row("/policies", Endpoint::Page(Page::Policies), "policies in force, and what is wrong with newer files"),
+    row("/connections", Endpoint::Page(Page::Connections), "connections that are open now"),
+    row("/explain", Endpoint::Explain, "?port=N: which policy holds for a port, and why not the others"),
+    row("/server_info", Endpoint::Page(Page::ServerInfo), "version, state and age of the process"),
+    row("/logging", Endpoint::Logging, "the log level; POST ?level=debug or ?level=access=off changes it"),
+    row("/healthz/ready", Endpoint::Ready, "200 when ready, otherwise what is pending"),
+    row("/ready", Endpoint::Ready, "the same"),
+    row("/healthz/live", Endpoint::Live, "200 while the process lives"),
+    row("/stats/prometheus", Endpoint::Metrics, "metrics"),
+    row("/metrics", Endpoint::Metrics, "the same"),
     row(
         "/drain_listeners",
-        What::Change(Change::DrainListeners),
+        Endpoint::Change(Change::DrainListeners),
         "stop accepting inbound connections; the process stays",
     ),
-    row("/quitquitquit", What::Change(Change::Quit), "drain and end, as SIGTERM does"),
+    row("/quitquitquit", Endpoint::Change(Change::Quit), "drain and end, as SIGTERM does"),
 ];
 
-impl What {
+impl Endpoint {
     /// Health and metrics, which probes and scrapers request under any host name.
     pub(crate) const fn is_public(self) -> bool {
         matches!(self, Self::Ready | Self::Live | Self::Metrics)
@@ -86,26 +86,28 @@ pub enum Serves {
 }
 
 impl Serves {
-    const fn has(self, what: What) -> bool {
+    const fn has(self, endpoint: Endpoint) -> bool {
         match self {
             Self::All => true,
-            Self::Health => matches!(what, What::Ready | What::Live),
-            Self::Metrics => matches!(what, What::Metrics),
+            Self::Health => matches!(endpoint, Endpoint::Ready | Endpoint::Live),
+            Self::Metrics => matches!(endpoint, Endpoint::Metrics),
         }
     }
 
-    /// What a path is on an address of this kind.
-    pub(crate) fn find(self, path: &str) -> Option<What> {
-        self.rows().find(|row| row.path == path).map(|row| row.what)
+    /// Endpoint a path is on an address of this kind.
+    pub(crate) fn find(self, path: &str) -> Option<Endpoint> {
+        self.rows().find(|row| row.path == path).map(|row| row.endpoint)
     }
 
     pub(crate) fn rows(self) -> impl Iterator<Item = &'static Row> {
-        ROWS.iter().filter(move |row| self.has(row.what))
+        ROWS.iter().filter(move |row| self.has(row.endpoint))
     }
 
     /// Every path with its methods, one a line.
     pub(crate) fn help(self) -> String {
-        self.rows().map(|Row { path, what, says }| format!("{:<16} {path:<18} {says}\n", what.allow())).collect()
+        self.rows()
+            .map(|Row { path, endpoint, summary }| format!("{:<16} {path:<18} {summary}\n", endpoint.allow()))
+            .collect()
     }
 }
 
@@ -124,17 +126,17 @@ mod tests {
     #[test]
     fn a_change_takes_a_post_and_nothing_else_does() {
         for row in &ROWS {
-            let changes = matches!(row.what, What::Change(_) | What::Logging);
-            assert_eq!(row.what.allows(&Method::POST), changes, "{}", row.path);
-            assert_eq!(row.what.allows(&Method::GET), !matches!(row.what, What::Change(_)), "{}", row.path);
-            assert!(!row.what.allows(&Method::PUT) && !row.what.allows(&Method::OPTIONS));
+            let changes = matches!(row.endpoint, Endpoint::Change(_) | Endpoint::Logging);
+            assert_eq!(row.endpoint.allows(&Method::POST), changes, "{}", row.path);
+            assert_eq!(row.endpoint.allows(&Method::GET), !matches!(row.endpoint, Endpoint::Change(_)), "{}", row.path);
+            assert!(!row.endpoint.allows(&Method::PUT) && !row.endpoint.allows(&Method::OPTIONS));
         }
     }
 
     #[test]
     fn other_addresses_serve_health_or_metrics_and_change_nothing() {
         for serves in [Serves::Health, Serves::Metrics] {
-            assert!(serves.rows().all(|row| row.what.is_public()), "{serves:?}");
+            assert!(serves.rows().all(|row| row.endpoint.is_public()), "{serves:?}");
             assert_eq!(serves.find("/"), None);
         }
     }

@@ -16,17 +16,17 @@ use crate::paths::Serves;
 use crate::state::State;
 
 /// Connections served at once on one address.
-const CONNECTIONS: usize = 64;
-/// A request's head must be complete within this, and so must its body.
-const HEAD: Duration = Duration::from_secs(5);
-/// A connection may live this long in all.
-const LIFETIME: Duration = Duration::from_secs(120);
+const MAX_CONNECTIONS: usize = 64;
+/// The deadline of a request's head, and again of its body.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest lifetime of a connection.
+const MAX_LIFETIME: Duration = Duration::from_secs(120);
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>) {
-    let slots = EvictingSlots::new(CONNECTIONS);
+    let slots = EvictingSlots::new(MAX_CONNECTIONS);
     // An address that is not known is treated as one that is not loopback.
     let listen = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let guard = Guard::new(listen);
@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>)
             }
         };
         let slot = slots.acquire(client.ip());
-        let context = Context { serves, guard, client, patience: HEAD };
+        let context = Context { serves, guard, client, body_timeout: HEAD_TIMEOUT };
         tokio::spawn(connection(stream, slot, context, Arc::clone(&state)));
     }
 }
@@ -51,11 +51,11 @@ async fn connection(stream: TcpStream, slot: Slot, context: Context, state: Arc<
         async move { Ok::<_, Infallible>(answer(request, context, state.as_ref()).await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 * 1024);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(16 * 1024);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // Neither a timeout nor a client that breaks off is an event worth a line.
-        _ended = tokio::time::timeout(LIFETIME, connection) => {}
+        // Neither a timeout nor a client that disconnects early is logged.
+        _ended = tokio::time::timeout(MAX_LIFETIME, connection) => {}
         () = slot.evicted() => {}
     }
 }

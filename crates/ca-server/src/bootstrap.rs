@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct TokenFolder {
     tokens: BTreeMap<SpiffeId, Token>,
-    /// What they were made with.
+    /// The key that signed them.
     key: Option<Arc<TokenKey>>,
     roots: BTreeMap<SpiffeId, String>,
     /// Identities for which a warning was logged.

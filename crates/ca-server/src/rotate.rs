@@ -167,7 +167,7 @@ fn enter(
         rotation.in_force(domain(services).as_ref(), &services.state.clock).map_err(|error| error.to_string())?;
     line(services, rotation.phase.name(), detail)?;
     if let Err(error) = rotation.save(&services.dir) {
-        // What the audit has said already did not come true.
+        // The audit line was written first, and the step did not happen.
         let _written = line(services, rotation.phase.name(), &format!("not entered: {error}"));
         return Err(error.to_string().into());
     }

@@ -81,7 +81,7 @@ impl CertifiedPublicKey {
     /// Reads a request in PEM and verifies its signature.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If it is too long, malformed, or its signature or key is not accepted.
     pub fn from_csr(pem: &[u8]) -> Result<Self, CsrError> {
         if pem.len() > MAX_CSR_LEN {
             return Err(CsrError::TooLong(pem.len()));
@@ -97,7 +97,7 @@ impl CertifiedPublicKey {
     /// Reads a request in DER and verifies its signature.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If it is too long, malformed, or its signature or key is not accepted.
     pub fn from_csr_der(der: &[u8]) -> Result<Self, CsrError> {
         if der.len() > MAX_CSR_LEN {
             return Err(CsrError::TooLong(der.len()));

@@ -74,7 +74,7 @@ impl ServerName {
     /// Reads a DNS name (RFC 1123) or an IP address.
     ///
     /// # Errors
-    /// What it must look like.
+    /// The expected form, if it is neither.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Ok(ip) = text.parse() {
             return Ok(Self::Ip(ip));

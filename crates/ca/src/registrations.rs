@@ -109,7 +109,7 @@ impl Registrations {
         }
     }
 
-    /// What is registered for an ID.
+    /// The registration of an ID.
     #[must_use]
     pub fn get(&self, id: &SpiffeId) -> Option<&Registration> {
         self.identities.get(id)

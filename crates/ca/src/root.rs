@@ -70,7 +70,7 @@ impl Root {
     /// Reads a CA back: certificate and key in PEM.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// If certificate or key cannot be read, do not match, or the certificate is not a CA of a trust domain.
     pub fn from_pem(cert_pem: &str, key_pem: &str, clock: &Clock) -> Result<Self, CaError> {
         let key = KeyPair::from_pem(key_pem).map_err(CaError::Key)?;
         let (rest, block) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| CaError::Certificate)?;

@@ -109,7 +109,7 @@ pub enum RotationError {
     Damaged {
         /// Which file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
     /// A system call failed.
@@ -142,9 +142,9 @@ pub enum RotationError {
 /// The signers in force in a phase.
 #[derive(Debug)]
 pub struct InForce {
-    /// What signs workloads' certificates, with the roots that are published.
+    /// Signs workloads' certificates; has the roots that are published.
     pub signer: Signer,
-    /// What the CA's own server certificate comes from: A for as long as A is published, so that callers with a copy of A's root
+    /// Signs the CA's own server certificate: A for as long as A is published, so that callers with a copy of A's root
     /// reach it to the end.
     pub server: Signer,
 }
@@ -236,7 +236,7 @@ impl Rotation {
         Ok(())
     }
 
-    /// What is in force in this phase.
+    /// The signers and roots in force in this phase.
     ///
     /// # Errors
     /// If a certificate cannot be used (any more).

@@ -44,7 +44,7 @@ pub enum SignerError {
     Pem {
         /// Which file.
         file: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         error: PemError,
     },
     /// More than the certificate that signs.
@@ -72,9 +72,9 @@ pub enum SignerError {
         "ca-cert.pem is of trust domain {found}, and identities.yaml says `trustDomain: {configured}`; one is wrong"
     )]
     TrustDomain {
-        /// What the certificate says.
+        /// The trust domain of the certificate.
         found: TrustDomain,
-        /// What the configuration says.
+        /// The trust domain of the configuration.
         configured: TrustDomain,
     },
     /// A workload would not accept what it signs.

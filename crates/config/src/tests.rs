@@ -166,7 +166,7 @@ fn everything_but_the_workload_has_a_default() {
 }
 
 #[test]
-fn a_number_without_a_unit_is_told_what_to_write() {
+fn a_number_without_a_unit_is_refused_with_the_correction() {
     let text = format!("{ISSUE}timeouts: {{handshake: 10}}\nrescanInterval: 5\n");
     let problems = read(text.as_bytes(), Path::new("/")).unwrap_err();
     let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
@@ -229,7 +229,7 @@ fn limits_are_none_unless_they_are_written() {
 }
 
 #[test]
-fn who_is_told_of_its_client_is_named_and_does_not_speak_first() {
+fn an_app_that_gets_a_proxy_header_is_configured_and_not_server_first() {
     let inbound = |text: &str| read(text.as_bytes(), Path::new("/")).unwrap().inbound;
     assert!(!inbound(ISSUE).ports[0].proxy_protocol && inbound(ISSUE).proxy_protocol_ports.is_empty());
     assert!(inbound(&with("port: 8080", "port: 8080, proxyProtocol: v2")).ports[0].proxy_protocol);

@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_cut_without_loss_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn any_input_is_split_without_loss_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             if let Ok(all) = certificates(&bytes) {
                 prop_assert_eq!(all.concat(), bytes);
             }

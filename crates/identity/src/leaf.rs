@@ -1,4 +1,4 @@
-//! What a workload's certificate must be: the leaf profile of X.509-SVID.
+//! The profile of a workload's certificate: the leaf of X.509-SVID.
 //!
 //! Time, issuer and signature are not checked here; [`check`] is a function of the bytes alone, so that identity,
 //! verification and authorisation can all rest on one reading of the same bytes.
@@ -49,7 +49,7 @@ pub struct Leaf {
     pub relaxed: Relaxed,
 }
 
-/// Checks that the bytes are a workload's SVID in form, and takes its identity out of them.
+/// Checks that the bytes have the profile of a workload's SVID, and returns its identity and validity.
 ///
 /// # Errors
 /// The first rule that is broken; see [`SvidError::class`].
@@ -83,7 +83,7 @@ fn identity(strict: &Strict<'_>) -> Result<SpiffeId, SvidError> {
     }
 }
 
-/// Says whether a relaxation was needed.
+/// Returns whether a relaxation was needed.
 fn check_key_usage(strict: &Strict<'_>, compat: Compat) -> Result<bool, SvidError> {
     let Some((usage, critical)) = strict.key_usage()? else {
         return Err(UsageError::NoDigitalSignature.into());
@@ -103,7 +103,7 @@ fn check_key_usage(strict: &Strict<'_>, compat: Compat) -> Result<bool, SvidErro
     Ok(!critical)
 }
 
-/// Says whether a relaxation was needed. An absent extension allows everything, `any` counts for nothing.
+/// Returns whether a relaxation was needed. An absent extension allows everything, `any` counts for nothing.
 fn check_eku(strict: &Strict<'_>, compat: Compat, role: Role) -> Result<bool, SvidError> {
     let Some(usage) = strict.extended_key_usage()? else {
         return Ok(false);

@@ -13,7 +13,7 @@ use crate::table::{Chain, Hook, Match, Rule, Table, Verdict};
 /// The name of our table: the only thing in the kernel that we make, change or remove.
 pub(crate) const TABLE: &str = "portcullis";
 
-/// Which connections the sidecar gets.
+/// Which connections are redirected to the sidecar.
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// The sidecar's user: what it sends is not captured. Istio: `--proxy-uid`.
@@ -88,14 +88,14 @@ impl Capture {
     /// own metrics.
     pub const OPEN_PORTS: [u16; 3] = [15020, 15021, 15090];
 
-    /// What a sidecar of Istio captures: everything in both directions except health checks and metrics.
+    /// The capture of an Istio sidecar: everything in both directions except health checks and metrics.
     #[must_use]
     pub fn istio() -> Self {
         Self::new(Some(Self::INBOUND_PORT), Some(Self::OUTBOUND_PORT), &Self::OPEN_PORTS)
     }
 
-    /// What a sidecar with these settings can serve: the directions for which it has a transparent listener. Its own
-    /// ports that others are to reach are excluded; those on loopback cannot be reached from outside anyway.
+    /// The capture for these settings: the directions that have a transparent listener. The sidecar's own ports that other
+    /// hosts connect to are excluded; those on loopback cannot be reached from outside anyway.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let open: Vec<u16> = [settings.health, settings.metrics]

@@ -152,7 +152,7 @@ async fn destination(
         return Ok(Destination { route: Arc::clone(&upstream.route), host });
     }
     let address = captured::destination(stream, record)?;
-    if state.is_self(address) {
+    if state.would_loop_back(address) {
         return Err(Ending::new(Reason::Loop, None));
     }
     let route = match state.routes.find(address).await {

@@ -137,7 +137,7 @@ impl ProxyState {
 
     /// Whether a captured connection would loop back to this proxy: one of its own ports, on an address of this host. The local
     /// address of the captured connection does not help, since a redirect replaces the original one.
-    pub(crate) fn is_self(&self, destination: SocketAddr) -> bool {
+    pub(crate) fn would_loop_back(&self, destination: SocketAddr) -> bool {
         self.is_own_port(destination.port()) && is_own_address(destination).unwrap_or(true)
     }
 

@@ -100,7 +100,7 @@ impl Engine {
         let wake = if !all_events && wake == Wake::Announced { Wake::Suspected } else { wake };
         let being_written = self.inbox.observe(|observed| observed.being_written(now));
         let held = reading.hold_back(&being_written.paths, self.reconciler.in_force());
-        self.reconciler.held_back(being_written.until.filter(|_| held));
+        self.reconciler.set_writer_deadline(being_written.until.filter(|_| held));
         let interval = rescan_after(&reading, self.rescan_interval);
         let reason = reading.errors.first().map_or("unreadable", |error| error.reason());
         let origins = std::mem::take(&mut reading.origins);

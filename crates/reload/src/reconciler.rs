@@ -1,4 +1,4 @@
-//! When a set that was read is handed to the loader, and when a failure becomes an alarm. Pure: the clock is an argument.
+//! Decides when a set of files is passed to the loader, and when a failure becomes an alarm. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ pub(crate) const CONFIRM_RESCAN_AFTER: Duration = Duration::from_millis(350);
 /// A set that is different whenever it is read is accepted after this time.
 const MAX_CONFIRMATION: Duration = Duration::from_millis(700);
 
-/// What is known of the sets so far.
+/// The set in force, the set that was offered to the loader last, and changes that are not confirmed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciler {
     /// `None` for a list of files, of which none may be missing.
     removal_delay: Option<RemovalDelay>,
     accepted: Vec<FileContent>,
-    /// What the loader saw last, and what came of it.
+    /// The set that was offered to the loader last, with the result.
     offered: Option<Offered>,
     candidate: Option<Candidate>,
     failures: u32,
@@ -58,9 +58,9 @@ struct Candidate {
 /// What to do with a set that was read.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Step {
-    /// Hand these files to the loader.
+    /// Pass these files to the loader.
     Load(Vec<FileContent>),
-    /// Nothing: it is what is in force.
+    /// Nothing: the set is in force already.
     InForce,
     /// Nothing: the loader refused exactly this, for this reason.
     StillRefused(String),
@@ -87,8 +87,8 @@ impl Reconciler {
         &self.accepted
     }
 
-    /// The next set has the former content of files that are being written, until this time at most.
-    pub(crate) fn held_back(&mut self, until: Option<Instant>) {
+    /// Until this time at most, the next set has the former content of files that are being written.
+    pub(crate) fn set_writer_deadline(&mut self, until: Option<Instant>) {
         self.writer_until = until;
     }
 
@@ -245,10 +245,10 @@ mod tests {
         let now = Instant::now();
         let mut reconciler = with(&[("a", "1")], now);
         reconciler.refused(set(&[("a", "bad")]), "bad", now);
-        reconciler.held_back(Some(now + QUIET));
+        reconciler.set_writer_deadline(Some(now + QUIET));
         assert_eq!(reconciler.read(set(&[("a", "1")]), Wake::Announced, now), Step::Wait);
         assert_eq!(reconciler.read_again_at(), Some(now + QUIET));
-        reconciler.held_back(None);
+        reconciler.set_writer_deadline(None);
         assert_eq!(reconciler.read(set(&[("a", "1")]), Wake::Announced, now), Step::Load(set(&[("a", "1")])));
     }
 

@@ -1,7 +1,7 @@
 //! Where log lines go: standard output for the daemon, text unless JSON is asked for.
 //!
-//! `docker compose logs` is no terminal, so a format chosen by "is it a terminal" would hand JSON to exactly the people
-//! who read with their eyes. Colour is never written: escape sequences in a log file hurt more than they help.
+//! The format does not depend on whether the output is a terminal: `docker compose logs` is none, and its readers would get JSON.
+//! Colour is never written: escape sequences in a log file hurt more than they help.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ pub use crate::output::Output;
 
 use crate::output::Flush;
 
-/// Form of a log line.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Format {
     /// `key=value` text.
@@ -60,7 +60,7 @@ impl Control {
     }
 }
 
-/// The log of this process. Dropped, it writes what still waits, for a second at most.
+/// The log of this process. When it is dropped, it writes the lines that still wait, for a second at most.
 pub struct Log {
     /// Shows and changes which lines are written.
     pub control: Control,

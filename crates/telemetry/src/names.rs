@@ -271,7 +271,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_client_that_nobody_knows_is_unknown_and_so_is_our_principal() {
+    fn a_client_without_identity_is_unknown_and_so_is_our_principal() {
         let key = EdgeKey { direction: Direction::Inbound, peer: Principal::Unknown, service: None, mutual_tls: false };
         let values = values(&own(), &key);
         assert_eq!(get(&values, "source_workload"), UNKNOWN);

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_a_label_only_when_somebody_listens_there() {
+    fn a_port_is_a_label_only_if_an_app_listens_on_it() {
         let metrics = Metrics::new("0.0.0", own()).unwrap();
         let refused = |port: u16| {
             let mut one = record(&metrics, Direction::Inbound);

@@ -28,7 +28,7 @@ use crate::grpc;
 /// What it may do wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(missing_docs, reason = "each is named by what it does")]
-pub enum Lie {
+pub enum CaFault {
     OtherId,
     OtherDomain,
     CaCertificate,
@@ -63,7 +63,7 @@ pub struct Seen {
 struct State {
     tokens: BTreeMap<String, String>,
     issued: BTreeMap<Vec<u8>, String>,
-    lie: Option<Lie>,
+    fault: Option<CaFault>,
     signer: Option<Authority>,
     bundles: Option<Vec<(String, Vec<Vec<u8>>)>>,
     hint: u32,
@@ -99,8 +99,8 @@ impl IstioCa {
     }
 
     /// Misbehaves like this from now on; `None` ends it.
-    pub fn lie(&self, lie: Option<Lie>) {
-        self.state().lie = lie;
+    pub fn set_fault(&self, fault: Option<CaFault>) {
+        self.state().fault = fault;
     }
 
     /// Signs with another authority from now on; its own certificate stays as it is.
@@ -184,7 +184,7 @@ async fn accept(listener: TcpListener, config: Arc<rustls::ServerConfig>, author
         let Ok((stream, _)) = listener.accept().await else { return };
         let (acceptor, authority, state) = (acceptor.clone(), authority.clone(), Arc::clone(&state));
         tokio::spawn(async move {
-            if state.lock().unwrap().lie == Some(Lie::ClosesEarly) {
+            if state.lock().unwrap().fault == Some(CaFault::ClosesEarly) {
                 // After the handshake, in the middle of the first request.
                 let _stream = acceptor.accept(stream).await;
                 return;
@@ -228,7 +228,7 @@ impl Caller {
         let token = text("authorization").and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned));
         let mut state = self.state.lock().unwrap();
         state.seen.push(Seen { call, by_token: token.is_some(), digest: text("x-portcullis-bundle"), spki });
-        if state.lie == Some(Lie::Unauthenticated) {
+        if state.fault == Some(CaFault::Unauthenticated) {
             return Err(Status::unauthenticated("not today"));
         }
         let known = match (&self.peer, token) {
@@ -256,15 +256,15 @@ impl IstioCertificateService for Caller {
             csr.certification_request_info.subject_pki.raw.to_vec()
         };
         let id = self.who("CreateCertificate", request.metadata(), spki.clone())?;
-        let lie = self.state.lock().unwrap().lie;
-        if lie == Some(Lie::NeverAnswers) {
+        let fault = self.state.lock().unwrap().fault;
+        if fault == Some(CaFault::NeverAnswers) {
             std::future::pending::<()>().await;
         }
         let mut profile = Profile::leaf(&id).valid(now() - 60, now() + asked.validity_duration);
         let signer = self.state.lock().unwrap().signer.clone();
-        let cert_chain = answer(signer.as_ref().unwrap_or(&self.authority), lie, &mut profile, spki);
+        let cert_chain = answer(signer.as_ref().unwrap_or(&self.authority), fault, &mut profile, spki);
         if let (None, Some(Ok(leaf))) =
-            (lie, cert_chain.first().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes())))
+            (fault, cert_chain.first().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes())))
         {
             self.state.lock().unwrap().issued.insert(leaf.to_vec(), id);
         }
@@ -273,30 +273,30 @@ impl IstioCertificateService for Caller {
 }
 
 /// The chain, true or not: each certificate in a string of its own, the root last.
-fn answer(authority: &Authority, lie: Option<Lie>, profile: &mut Profile, mut spki: Vec<u8>) -> Vec<String> {
+fn answer(authority: &Authority, fault: Option<CaFault>, profile: &mut Profile, mut spki: Vec<u8>) -> Vec<String> {
     let mut signer = authority.clone();
-    match lie {
-        Some(Lie::OtherId) => profile.sans = Some(vec![San::uri("spiffe://cluster.local/ns/shop/sa/other")]),
-        Some(Lie::OtherDomain) => profile.sans = Some(vec![San::uri("spiffe://other.test/ns/shop/sa/cart")]),
-        Some(Lie::CaCertificate) => {
+    match fault {
+        Some(CaFault::OtherId) => profile.sans = Some(vec![San::uri("spiffe://cluster.local/ns/shop/sa/other")]),
+        Some(CaFault::OtherDomain) => profile.sans = Some(vec![San::uri("spiffe://other.test/ns/shop/sa/cart")]),
+        Some(CaFault::CaCertificate) => {
             profile.basic = Some(Basic { ca: true, path_len: None });
             profile.key_usage = Some(vec![Profile::DIGITAL_SIGNATURE, Profile::KEY_CERT_SIGN]);
         }
-        Some(Lie::KeyMismatch) => spki = Key::new(KeyKind::P256).spki(),
-        Some(Lie::Expired) => *profile = profile.clone().valid(now() - 7200, now() - 60),
-        Some(Lie::NoSan) => profile.sans = None,
-        Some(Lie::TwoSans) => {
+        Some(CaFault::KeyMismatch) => spki = Key::new(KeyKind::P256).spki(),
+        Some(CaFault::Expired) => *profile = profile.clone().valid(now() - 7200, now() - 60),
+        Some(CaFault::NoSan) => profile.sans = None,
+        Some(CaFault::TwoSans) => {
             let own = profile.sans.clone().unwrap();
             profile.sans = Some([own, vec![San::uri("spiffe://cluster.local/ns/shop/sa/other")]].concat());
         }
-        Some(Lie::ForeignSigner) => signer = Authority::root("cluster.local"),
-        Some(Lie::Empty) => return Vec::new(),
-        Some(Lie::GarbagePem) => return vec!["-----BEGIN CERTIFICATE-----\nnonsense".to_owned()],
-        Some(Lie::Huge) => return vec!["x".repeat(4 * 1024 * 1024)],
+        Some(CaFault::ForeignSigner) => signer = Authority::root("cluster.local"),
+        Some(CaFault::Empty) => return Vec::new(),
+        Some(CaFault::GarbagePem) => return vec!["-----BEGIN CERTIFICATE-----\nnonsense".to_owned()],
+        Some(CaFault::Huge) => return vec!["x".repeat(4 * 1024 * 1024)],
         _ => {}
     }
     let mut chain = signer.certify(profile, spki);
-    if lie == Some(Lie::ChainTooLong) {
+    if fault == Some(CaFault::ChainTooLong) {
         chain.extend((0..12).map(|_| Authority::root("cluster.local").root_der().clone()));
     }
     chain.push(authority.root_der().clone());

@@ -48,7 +48,7 @@ struct Inner<IO> {
     to_send: Unsent,
     /// `to_send` holds a client's last flight of the handshake, of which nothing was written yet: it may go out with the first
     /// application data.
-    fresh: bool,
+    holds_last_flight: bool,
     /// The peer's close_notify was received.
     peer_closed: bool,
     /// The peer's FIN was received, with or without close_notify.
@@ -154,7 +154,7 @@ impl<IO> Stream<IO> {
             incoming: Vec::new(),
             received: Pending::default(),
             to_send: Unsent::default(),
-            fresh: false,
+            holds_last_flight: false,
             peer_closed: false,
             ended: false,
             closed: false,
@@ -206,7 +206,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
     /// # Errors
     /// As a write.
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.fresh { Poll::Ready(Ok(())) } else { self.0.poll_send(cx) }
+        if self.0.holds_last_flight { Poll::Ready(Ok(())) } else { self.0.poll_send(cx) }
     }
 
     /// Runs the handshake to its end. A client's last flight is kept, to be sent together with the first data; the first read or
@@ -238,7 +238,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.check()?;
-            if self.fresh && !self.session.is_handshaking() {
+            if self.holds_last_flight && !self.session.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
             let sent = self.poll_send(cx)?;
@@ -298,8 +298,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
         self.process(bytes, into);
         // A client's last flight of the handshake. Usually the app's first data can go with it.
         let done = handshaking && !self.session.is_handshaking() && self.failed.is_none();
-        self.fresh = empty && done && self.session.is_client() && !self.to_send.is_empty();
-        if self.fresh {
+        self.holds_last_flight = empty && done && self.session.is_client() && !self.to_send.is_empty();
+        if self.holds_last_flight {
             return Poll::Ready(Ok(()));
         }
         // An alert or an answer to a key update. If it cannot be sent now, it goes with what is written next; if it cannot
@@ -340,21 +340,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Inner<IO> {
     }
 
     /// After a write: removes the `done` bytes of `incoming` that it consumed, and stores its failure.
-    fn note(&mut self, done: usize, result: Result<(), Error>) -> io::Result<()> {
+    fn after_write(&mut self, done: usize, result: Result<(), Error>) -> io::Result<()> {
         self.incoming.drain(..done.min(self.incoming.len()));
         self.failed = result.err();
         self.check()
     }
 
     /// After a failure: sends the alert, if it is still queued.
-    fn try_last_words(&mut self, cx: &mut Context<'_>) {
+    fn try_send_alert(&mut self, cx: &mut Context<'_>) {
         if self.failed.is_some() {
             let _tried = self.poll_send(cx);
         }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.fresh = false;
+        self.holds_last_flight = false;
         while !self.to_send.is_empty() {
             let sent = match Pin::new(&mut self.io).poll_write(cx, self.to_send.rest())? {
                 Poll::Ready(sent) => sent,
@@ -397,12 +397,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
             if buf.filled().len() > before || buf.remaining() == 0 || inner.peer_closed {
                 return Poll::Ready(Ok(()));
             }
-            inner.try_last_words(cx);
+            inner.try_send_alert(cx);
             inner.check()?;
             if inner.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            if inner.fresh {
+            if inner.holds_last_flight {
                 // The peer may wait for it. If it cannot be sent, the peer's alert is to be read first.
                 let _tried = inner.poll_send(cx);
             }
@@ -414,7 +414,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let inner = &mut *self.0;
-        if !inner.fresh {
+        if !inner.holds_last_flight {
             ready!(inner.poll_send(cx))?;
         }
         inner.check()?;
@@ -426,7 +426,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
             return Poll::Ready(Ok(0));
         }
         let mut scratch = Scratch::lend();
-        if std::mem::take(&mut inner.fresh) {
+        if std::mem::take(&mut inner.holds_last_flight) {
             scratch.outgoing.append(inner.to_send.rest());
             inner.to_send = Unsent::default();
         }
@@ -434,7 +434,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         let (done, result) = inner.session.write(&mut inner.incoming, data, &mut output);
         scratch.outgoing = inner.absorb(output);
         let sent = inner.send_now(cx, scratch.outgoing.as_slice());
-        inner.note(done, result)?;
+        inner.after_write(done, result)?;
         sent?;
         Poll::Ready(Ok(data.len()))
     }
@@ -449,13 +449,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         let inner = &mut *self.0;
         if !inner.closed {
             inner.closed = true;
-            inner.try_last_words(cx);
+            inner.try_send_alert(cx);
             inner.check()?;
             let mut output = Output::new(SendBuffer::default(), None);
             let (done, result) = inner.session.close(&mut inner.incoming, &mut output);
             let to_send = inner.absorb(output);
             inner.to_send.add(to_send.as_slice());
-            inner.note(done, result)?;
+            inner.after_write(done, result)?;
         }
         ready!(inner.poll_send(cx))?;
         match ready!(Pin::new(&mut inner.io).poll_shutdown(cx)) {

@@ -43,7 +43,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Svid(#[from] SvidError),
     /// There is no bundle for the leaf's trust domain.
-    #[error("trust domain {0} is not trusted here; `mesh.trustDomainAliases` or `mesh.trustBundles` would name it")]
+    #[error("trust domain {0} is not trusted here; add it to `mesh.trustDomainAliases` or `mesh.trustBundles`")]
     Domain(TrustDomain),
     /// A CA of one trust domain has signed for an identity of another.
     #[error("an identity of {domain} is signed by a CA of {signer}; only a CA of {domain} may do that")]

@@ -46,7 +46,7 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn slips_are_recognised_and_other_words_are_not() {
+    fn misspelled_names_are_recognised_and_other_words_are_not() {
         let known = ["selector", "mtls", "portLevelMtls"];
         assert_eq!(nearest("portLevelMTLS", &known), Some("portLevelMtls"));
         assert_eq!(nearest("port_level_mtls", &known), Some("portLevelMtls"));

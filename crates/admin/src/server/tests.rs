@@ -102,7 +102,7 @@ async fn an_address_serves_only_its_own_paths() {
 }
 
 #[tokio::test]
-async fn probes_and_scrapers_may_call_us_what_they_like_and_nobody_else() {
+async fn health_and_metrics_accept_any_host_header_and_the_admin_server_does_not() {
     let address = start("127.0.0.1", Serves::All, &Arc::default()).await;
     for path in ["/healthz/ready", "/ready", "/healthz/live", "/stats/prometheus", "/metrics"] {
         assert_eq!(status(&ask(address, &format!("GET {path}\nhost: evil.test")).await), "200", "{path}");
@@ -198,7 +198,7 @@ async fn the_index_has_buttons_and_no_script() {
     let page = ask(start("127.0.0.1", Serves::All, &state).await, "GET /").await;
     assert!(!page.contains("method=\"post\""), "{page}");
     let help = ask(address, "GET /help").await;
-    assert!(Serves::All.rows().all(|row| help.contains(row.says)), "{help}");
+    assert!(Serves::All.rows().all(|row| help.contains(row.summary)), "{help}");
 }
 
 #[tokio::test]
@@ -216,10 +216,10 @@ async fn a_body_is_ignored_up_to_a_limit() {
 }
 
 #[tokio::test]
-async fn slow_clients_lose_their_places_to_a_probe() {
+async fn slow_clients_lose_their_slots_to_a_probe() {
     let address = start("127.0.0.1", Serves::All, &Arc::default()).await;
     let mut slow = Vec::new();
-    for _ in 0..3 * CONNECTIONS {
+    for _ in 0..3 * MAX_CONNECTIONS {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: ").await.unwrap();
         slow.push(stream);

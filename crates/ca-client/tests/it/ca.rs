@@ -11,7 +11,7 @@ use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs};
 use portcullis_config::{CaClient, HostPort};
 use portcullis_identity::{KeyType, TrustDomain};
 use portcullis_testkit::certs::Authority;
-use portcullis_testkit::istio_ca::{IstioCa, Lie};
+use portcullis_testkit::istio_ca::{CaFault, IstioCa};
 use portcullis_tls::{Clock, CredentialStore, bundle_digest};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -131,31 +131,31 @@ fn each_kind_of_key_is_certified_and_another_one_is_for_the_next_request() {
 fn invalid_answers_change_nothing() {
     let scene = started();
     let before = scene.agent().reader.current().unwrap();
-    let lies = [
-        (Lie::OtherId, "own-id"),
-        (Lie::OtherDomain, "td-bundle"),
-        (Lie::CaCertificate, "leaf-ca"),
-        (Lie::KeyMismatch, "own-key"),
-        (Lie::Expired, "expired"),
-        (Lie::ChainTooLong, "chain-length"),
-        (Lie::NoSan, "no-uri-san"),
-        (Lie::TwoSans, "multi-uri-san"),
-        (Lie::GarbagePem, "pem"),
-        (Lie::ForeignSigner, "bad-signature"),
-        (Lie::Empty, "answer-empty"),
-        (Lie::Huge, "answer-too-large"),
-        (Lie::ClosesEarly, "connection"),
-        (Lie::Unauthenticated, "unauthenticated"),
+    let faults = [
+        (CaFault::OtherId, "own-id"),
+        (CaFault::OtherDomain, "td-bundle"),
+        (CaFault::CaCertificate, "leaf-ca"),
+        (CaFault::KeyMismatch, "own-key"),
+        (CaFault::Expired, "expired"),
+        (CaFault::ChainTooLong, "chain-length"),
+        (CaFault::NoSan, "no-uri-san"),
+        (CaFault::TwoSans, "multi-uri-san"),
+        (CaFault::GarbagePem, "pem"),
+        (CaFault::ForeignSigner, "bad-signature"),
+        (CaFault::Empty, "answer-empty"),
+        (CaFault::Huge, "answer-too-large"),
+        (CaFault::ClosesEarly, "connection"),
+        (CaFault::Unauthenticated, "unauthenticated"),
     ];
-    for (lie, reason) in lies {
-        scene.ca.lie(Some(lie));
+    for (fault, reason) in faults {
+        scene.ca.set_fault(Some(fault));
         scene.agent().fails(reason);
         let now = scene.agent().reader.current().unwrap();
-        assert!(Arc::ptr_eq(&before, &now), "{lie:?}");
+        assert!(Arc::ptr_eq(&before, &now), "{fault:?}");
     }
     let status = scene.agent().monitor.status();
     assert!(status.consecutive_failures >= 14 && status.problem.is_some(), "{status:?}");
-    scene.ca.lie(None);
+    scene.ca.set_fault(None);
     scene.agent().monitor.renew_now();
     scene.agent().eventually("it is taken back", |agent| {
         agent.monitor.renew_now();
@@ -168,7 +168,7 @@ fn invalid_answers_change_nothing() {
 #[test]
 fn the_first_answer_is_validated_too() {
     let mut scene = Scene::new();
-    scene.ca.lie(Some(Lie::OtherId));
+    scene.ca.set_fault(Some(CaFault::OtherId));
     scene.start();
     scene.agent().fails("own-id");
     assert_eq!(scene.agent().generation(), 0);
@@ -178,7 +178,7 @@ fn the_first_answer_is_validated_too() {
 #[test]
 fn a_ca_that_never_answers_times_out() {
     let scene = started();
-    scene.ca.lie(Some(Lie::NeverAnswers));
+    scene.ca.set_fault(Some(CaFault::NeverAnswers));
     scene.agent().fails("deadline");
     assert_eq!(scene.agent().generation(), 1);
 }

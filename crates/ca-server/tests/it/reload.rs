@@ -1,4 +1,4 @@
-//! What is put into the folder of a CA that runs: a chain, another CA, another key for tokens.
+//! Files that change in the folder of a running CA: a chain, another CA, another key for tokens.
 
 use std::fs;
 use std::time::Duration;

@@ -89,9 +89,9 @@ impl Workload {
         crate::support::Client::connect_in(stage, &self.roots_pem(), own).await.unwrap()
     }
 
-    /// Takes over what is published, and tells it at the next poll.
+    /// Takes the published roots, and reports them at the next poll.
     async fn poll(&mut self, stage: &Stage) {
-        // What is said in the second in which a phase begins does not count.
+        // A report in the second in which a phase begins does not count.
         stage.advance(1);
         let answer = self.connect(stage).await.bundles(None, &self.digest()).await.unwrap();
         self.roots.clone_from(&answer.bundles[0].roots);
@@ -342,7 +342,7 @@ async fn a_phase_that_cannot_be_written_is_not_entered_and_the_audit_records_it(
     assert_eq!(done(&stage, Step::Start, &[]).await.phase, "started");
 }
 
-/// What is known of connections on the old root: live, sidecars, unknown, age of the oldest report.
+/// Reported connections on the old root: live, sidecars, unknown, age of the oldest report.
 fn on_old_root(status: &RotationStatus) -> (u64, usize, usize, Option<i64>) {
     let found = status.old_root_connections.as_ref().unwrap();
     (found.live, found.sidecars, found.unknown, found.oldest_report_seconds)
@@ -400,7 +400,7 @@ async fn connections_on_the_old_root_are_counted_and_can_be_waited_for() {
     reported((&cart, &format!("{a}=20,{b}=3")), (&web, &format!("{b}=7,{a}=1")), (21, 2, 1, Some(1))).await;
     stage.advance(9);
     assert!(known((21, 2, 1, Some(10))).await);
-    // What is no report changes nothing.
+    // A malformed report changes nothing.
     for wrong in ["", "x", "20", &format!("{a}=-1"), &format!("{a}=99999999999"), &format!("{a}=1").repeat(9)] {
         report(&cart, wrong).await;
     }

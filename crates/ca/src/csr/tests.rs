@@ -25,7 +25,7 @@ fn every_kind_of_key_is_taken_over_byte_for_byte() {
 }
 
 #[test]
-fn what_a_request_wishes_for_is_not_kept() {
+fn extensions_of_a_request_are_not_copied() {
     let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let plain = CertifiedPublicKey::from_csr(request(&pair, |_| ()).as_bytes()).unwrap();
     let greedy = request(&pair, |params| {
@@ -79,7 +79,7 @@ fn csr_bad_signature() {
 }
 
 #[test]
-fn whatever_is_not_one_request_is_refused() {
+fn anything_but_one_request_is_refused() {
     let pair = key::generate(KeyType::EcdsaP256).unwrap();
     let pem = request(&pair, |_| ());
     assert_eq!(refused(""), "csr-syntax");

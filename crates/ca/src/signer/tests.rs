@@ -165,7 +165,7 @@ fn only_a_root_makes_an_intermediate_and_no_certificate_of_its_own() {
 }
 
 #[test]
-fn the_cas_own_id_and_foreign_ones_are_nobodys() {
+fn the_cas_own_id_and_foreign_ids_cannot_be_registered() {
     let signer = Folder::own(HOUR, HOUR).read(None).unwrap();
     let sign = |id: &str| signer.sign(&SpiffeId::parse(id).unwrap(), HOUR, &key()).unwrap_err();
     assert!(matches!(sign("spiffe://example.org/ns/portcullis-system/sa/ca"), CaError::OwnId(_)));
@@ -188,7 +188,7 @@ fn the_server_certificate_has_names_and_an_identity() {
 }
 
 #[test]
-fn a_constraint_on_the_path_is_heeded() {
+fn a_path_length_constraint_is_enforced() {
     let root = Authority::root("example.org");
     let upper = root.below(&Profile {
         basic: Some(Basic { ca: true, path_len: Some(0) }),

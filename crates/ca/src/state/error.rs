@@ -39,7 +39,7 @@ pub enum StateError {
     Io {
         /// Which file or folder.
         path: PathBuf,
-        /// What the file system answered.
+        /// The error of the file system.
         error: io::Error,
     },
 }
@@ -50,7 +50,7 @@ pub enum CommitError {
     /// A check failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// It cannot be written. What is on the disk is not known then, so nothing is committed until [`Store::recover`] has read
+    /// It cannot be written. The content of the disk is unknown then, so nothing is committed until [`Store::recover`] has read
     /// it again.
     ///
     /// [`Store::recover`]: super::Store::recover

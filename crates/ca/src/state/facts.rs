@@ -70,7 +70,7 @@ pub struct Report {
 pub struct Identity {
     /// Last second of the certificate that lasts longest, in Unix time; 0 if it never had one.
     pub not_after_unix: i64,
-    /// Last second of the certificate that lasts longest, for each root that any leads to. What was issued before that was
-    /// noted is below the root with the empty name.
+    /// Last second of the certificate that lasts longest, for each root that any leads to. Certificates from before
+    /// roots were recorded count below the root with the empty name.
     pub below: BTreeMap<String, i64>,
 }

@@ -62,7 +62,7 @@ impl Journal {
     /// Reads the folder again after a failed write, and goes on with another generation of both files.
     pub(super) fn recover(&mut self) -> Result<Memory, StateError> {
         let Loaded { generation, file, length, memory } = load(&self.folder)?;
-        // What was committed is in the journal that was appended to, or in a snapshot that was made of it.
+        // Committed records are in the journal that was appended to, or in a snapshot that was made of it.
         if generation < self.generation || (generation == self.generation && length < self.length) {
             return Err(StateError::Lost(journal_path(&self.folder, self.generation)));
         }
@@ -109,7 +109,7 @@ impl Journal {
     }
 }
 
-/// What is in a folder, with the journal open behind its whole lines.
+/// The content of a folder, with the journal open behind its last complete line.
 struct Loaded {
     generation: u64,
     file: File,
@@ -196,10 +196,10 @@ fn begin(folder: &Path, path: &Path, length: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// What is in a folder besides a snapshot and its journal.
+/// The files of a folder besides a snapshot and its journal.
 #[derive(Default)]
-struct Others {
-    /// What a crash left behind: journals of generations before, and drafts.
+struct OtherFiles {
+    /// Left behind by a crash: journals of earlier generations, and drafts.
     leftover: Vec<PathBuf>,
     /// Whether the journal of the generation before is there.
     before: bool,
@@ -207,8 +207,8 @@ struct Others {
     later: Option<u64>,
 }
 
-fn others(folder: &Path, own: u64) -> io::Result<Others> {
-    let mut others = Others::default();
+fn others(folder: &Path, own: u64) -> io::Result<OtherFiles> {
+    let mut others = OtherFiles::default();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -199,7 +199,7 @@ fn a_torn_last_line_is_dropped_and_any_other_damage_is_reported() {
         let store = open(folder.path());
         let used: Vec<_> = numbers.iter().map(|number| store.is_used(*number, END)).collect();
         assert_eq!(used, [true, true, false], "cut at {cut}");
-        // What comes next stands on a line of its own.
+        // The next record has a line of its own.
         store.commit(&issuance("cart", 9, Some(numbers[2])), NOW).unwrap();
         drop(store);
         assert!(open(folder.path()).is_used(numbers[2], END));
@@ -233,7 +233,7 @@ fn a_snapshot_replaces_the_journal_and_forgets_what_has_ended() {
     store.commit(&late, NOW + 50_000).unwrap();
     assert_eq!(store.identities().len(), 1);
     drop(store);
-    // The clock was ahead. What has been forgotten is not good again, nor is anything else that ended by then.
+    // The clock was ahead. A forgotten token does not become valid again, nor does any other that had expired by then.
     let store = open(folder.path());
     assert!(numbers.iter().all(|number| store.is_used(*number, END) && !store.is_used(*number, END + 1)));
     let replayed = store.commit(&issuance("cart", 7, Some(numbers[0])), NOW + 1);

@@ -1,4 +1,4 @@
-//! What comes out of the CA, by the judgement of others: our own verifier, and openssl.
+//! Issued certificates, as our own verifier and openssl read them.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -147,7 +147,7 @@ fn only_the_exact_istio_shape_is_istio() {
 }
 
 #[test]
-fn parts_of_a_workload_cannot_smuggle_segments() {
+fn parts_of_a_workload_cannot_add_path_segments() {
     let domain = TrustDomain::parse("example.org").unwrap();
     for (namespace, account) in [("a/sa/b", "c"), ("a", "b/c"), ("a/sa/b/ns/c", "d")] {
         assert_eq!(SpiffeId::for_workload(&domain, namespace, account).unwrap_err().class(), "path-char");

@@ -47,7 +47,7 @@ struct Init {
     /// Folder to write into; created if it is missing
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: PathBuf,
-    /// Trust domain that the CA may name workloads of
+    /// Trust domain of the CA
     #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
     trust_domain: TrustDomain,
 }
@@ -70,7 +70,7 @@ struct Issue {
     /// How long the certificate is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key
+    /// Key type
     #[arg(long, value_parser = key_type(), default_value = "ecdsa-p256")]
     key: KeyType,
     /// Replace existing files

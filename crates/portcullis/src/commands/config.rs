@@ -43,7 +43,7 @@ struct Check {
     /// The file; `-` is standard input [default: the text in $PORTCULLIS_CONFIG, or else /etc/portcullis/config.yaml]
     #[arg(short, long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// The same without -c
+    /// The file, as with -c
     #[arg(value_hint = ValueHint::FilePath, conflicts_with = "config")]
     file: Option<PathBuf>,
     /// Do not check that the files and folders that it names exist

@@ -40,7 +40,7 @@ enum Command {
     Get(Get),
 }
 
-/// An app that knows nothing of TLS, for the compose quick start
+/// A plaintext HTTP app, for the compose quick start
 ///
 /// Answers GET / with its name and, with --calls, with the answer of another app; GET /slow?seconds=N waits first. Ends on
 /// SIGTERM, once it has answered open requests.

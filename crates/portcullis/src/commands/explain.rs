@@ -39,14 +39,14 @@ pub(crate) struct Args {
     /// Port that the workload listens on (the container's, not a Service's)
     #[arg(short, long, value_parser = port)]
     port: u16,
-    /// Namespace whose policies without a selector hold for the mesh [default: `mesh.rootNamespace` of the configuration, or
+    /// Root namespace: its policies without a selector apply to the whole mesh [default: `mesh.rootNamespace` of the configuration, or
     /// istio-system]
     #[arg(long, value_name = "NS", value_parser = values::namespace)]
     root_namespace: Option<String>,
     /// Mode where no policy applies [default: `mesh.defaultMode` of the configuration, or PERMISSIVE]
     #[arg(long, value_name = "MODE", value_parser = values::mode())]
     default_mode: Option<Mode>,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

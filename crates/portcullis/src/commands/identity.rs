@@ -36,7 +36,7 @@ struct Check {
     /// The ID; `-` is the first line of standard input
     #[arg(allow_hyphen_values = true)]
     id: OsString,
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

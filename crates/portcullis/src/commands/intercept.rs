@@ -48,7 +48,7 @@ enum Command {
   portcullis intercept plan --include-outbound-ip-ranges 10.0.0.0/8 --include-outbound-ports 443 | nft --check --file -")]
 struct Plan {
     #[command(flatten)]
-    wanted: Wanted,
+    capture_args: CaptureArgs,
 }
 
 /// Install the rules; needs CAP_NET_ADMIN
@@ -62,7 +62,7 @@ struct Plan {
   portcullis intercept install --drop-outbound-udp-ports 443      # no QUIC around the sidecar")]
 struct Install {
     #[command(flatten)]
-    wanted: Wanted,
+    capture_args: CaptureArgs,
 }
 
 /// Verify that the rules are in force; needs CAP_NET_ADMIN: 0 as planned, 1 not
@@ -73,7 +73,7 @@ struct Install {
 #[command(after_long_help = "Examples:\n  portcullis intercept verify -c cart.yaml")]
 struct Verify {
     #[command(flatten)]
-    wanted: Wanted,
+    capture_args: CaptureArgs,
 }
 
 /// Remove the rules, if there are any; needs CAP_NET_ADMIN
@@ -81,11 +81,11 @@ struct Verify {
 #[command(after_long_help = "Examples:\n  portcullis intercept remove")]
 struct Remove {}
 
-/// What to capture. Lists have commas; `*` is all, an empty list nothing.
+/// What is captured. Lists have commas; `*` is everything, an empty list nothing.
 #[derive(Debug, clap::Args)]
-struct Wanted {
-    /// The proxy's own file: captures what it has transparent listeners for, and leaves its health, metrics and explicit ports
-    /// [default: the text in $PORTCULLIS_CONFIG, /etc/portcullis/config.yaml, or Istio's ports]
+struct CaptureArgs {
+    /// The proxy's configuration: captures the directions that have a transparent listener, and excludes its health, metrics
+    /// and explicit ports [default: the text in $PORTCULLIS_CONFIG, /etc/portcullis/config.yaml, or Istio's ports]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// Port of the transparent inbound listener [default: 15006, or that of the file]
@@ -146,9 +146,11 @@ impl<T: FromStr> FromStr for List<T> {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::Plan(Plan { wanted }) => Ok(output::text(&wanted.capture()?.table().to_string()).map(|()| Exit::Ok)?),
-        Command::Install(Install { wanted }) => install_rules(&wanted.capture()?),
-        Command::Verify(Verify { wanted }) => verify(&wanted.capture()?),
+        Command::Plan(Plan { capture_args }) => {
+            Ok(output::text(&capture_args.capture()?.table().to_string()).map(|()| Exit::Ok)?)
+        }
+        Command::Install(Install { capture_args }) => install_rules(&capture_args.capture()?),
+        Command::Verify(Verify { capture_args }) => verify(&capture_args.capture()?),
         Command::Remove(Remove {}) => {
             remove().map_err(not_installed)?;
             output::text("removed: no rule of portcullis is left\n")?;
@@ -157,7 +159,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-impl Wanted {
+impl CaptureArgs {
     fn capture(&self) -> Result<Capture, Failure> {
         let mut capture = match ConfigSource::find(self.config.as_deref()) {
             Some(source) => captured_by(&source)?,

@@ -20,13 +20,13 @@ pub(crate) struct Args {
     /// working directory, or else /etc/portcullis/config.yaml]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Form of the log lines on standard output
+    /// Format of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level,...`; otherwise $PORTCULLIS_LOG, or `info`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Form of the line that is written for each connection
+    /// Format of the access log, one line for each connection
     #[arg(long, value_enum, default_value_t)]
     access_log: AccessLogFormat,
 }

@@ -10,7 +10,7 @@ use crate::output::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  portcullis version\n  portcullis version -o json")]
 pub(crate) struct Args {
-    /// Form of the answer
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }

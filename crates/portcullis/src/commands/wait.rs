@@ -12,7 +12,7 @@ use crate::signals::Signals;
 
 /// Wait until a running proxy is ready: 0 ready, 1 not ready in time, 69 no answer
 ///
-/// Whenever that changes, what is pending is printed on standard error.
+/// What is pending is printed to standard error, at first and whenever it changes.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis wait

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_write_is_refused_and_who_may_read_only_if_so_required() {
+    fn files_that_others_can_write_are_refused_and_readable_ones_only_if_required() {
         let file = |mode| FileContent { path: "token".into(), content: b"x".to_vec().into(), mode };
         for (mode, lenient, strict) in [
             (0o600, true, true),

@@ -119,7 +119,7 @@ fn an_outbound_sidecar_shows_whom_it_expects() {
 }
 
 #[test]
-fn policies_tell_that_an_older_set_is_in_force() {
+fn policies_show_that_an_older_set_is_in_force() {
     let mesh = Mesh::new("STRICT");
     let (cart, _) = mesh.cart(echo(), |_| ());
     mesh.set_mode("STRIKT");

@@ -206,7 +206,7 @@ fn a_renewal_that_is_killed_at_any_moment_leaves_a_folder_that_a_ca_starts_on() 
 }
 
 #[test]
-fn silent_strangers_do_not_take_the_descriptors_that_the_ca_needs_itself() {
+fn silent_clients_do_not_take_the_descriptors_that_the_ca_needs_itself() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, bootstrap) = (folder.path().join("ca"), folder.path().join("bootstrap"));
     init(&dir);
@@ -233,7 +233,7 @@ fn silent_strangers_do_not_take_the_descriptors_that_the_ca_needs_itself() {
 
 /// Needs root, since it uses a second user.
 #[test]
-fn nobody_else_may_ask_at_the_socket_even_if_its_mode_lets_them() {
+fn other_users_are_refused_at_the_socket_even_if_its_mode_allows_them() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -268,7 +268,7 @@ fn nobody_else_may_ask_at_the_socket_even_if_its_mode_lets_them() {
 }
 
 #[test]
-fn a_token_is_printed_for_who_is_registered_and_for_nobody_else() {
+fn a_token_is_printed_for_registered_identities_only() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("ca");
     init(&dir);

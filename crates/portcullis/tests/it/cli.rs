@@ -446,7 +446,7 @@ mod certs {
     }
 
     #[test]
-    fn wrong_ids_lifetimes_and_cas_are_told_apart() {
+    fn wrong_ids_lifetimes_and_cas_have_different_errors() {
         let folder = tempfile::tempdir().unwrap();
         let ca = ca(folder.path());
         let out = path(&folder.path().join("out")).to_owned();
@@ -637,7 +637,7 @@ mod healthcheck {
     }
 
     #[test]
-    fn ready_not_ready_and_nobody_have_codes_of_their_own() {
+    fn ready_not_ready_and_unreachable_have_their_own_exit_codes() {
         let (url, server) = answering("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nready\n");
         let ran = run(&["healthcheck", "--url", &url]);
         assert_eq!((ran.code, ran.out.as_str()), (Some(0), "ready\n"), "{}", ran.err);

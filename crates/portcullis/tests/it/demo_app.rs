@@ -69,7 +69,7 @@ fn an_app_says_who_it_is_and_what_another_one_says() {
 }
 
 #[test]
-fn what_is_under_way_is_finished_and_who_has_not_asked_is_not_waited_for() {
+fn open_requests_are_finished_and_idle_connections_are_not_awaited() {
     let app = App::start(&[]);
     let begun = Instant::now();
     let asking = get(&format!("{}/slow?seconds=2", app.url)).spawn().unwrap();

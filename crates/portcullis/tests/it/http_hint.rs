@@ -63,7 +63,7 @@ fn is_refused(scene: &Scene, client: SocketAddr) {
 }
 
 #[test]
-fn a_request_is_told_that_mutual_tls_is_required() {
+fn a_request_gets_the_hint_that_mutual_tls_is_required() {
     let scene = scene(ON, "");
     let mut client = dial(scene.listen);
     // Its direction stays open, as with curl.
@@ -109,7 +109,7 @@ fn a_line_that_comes_in_pieces_is_waited_for() {
 
 /// What is no HTTP/1 is closed as it always was, and so is everything without the setting.
 #[test]
-fn nobody_else_is_told_anything() {
+fn only_http_1_requests_get_the_hint() {
     for (hint, payload) in [
         (ON, &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]),
         (ON, b"EHLO client.example\r\n"),

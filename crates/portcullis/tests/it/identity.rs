@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{App, CART, POLICY, Sidecar, WEB, ask, eventually, free_address, passed, portcullis};
 use portcullis_testkit::certs::Authority;
-use portcullis_testkit::istio_ca::{IstioCa, Lie};
+use portcullis_testkit::istio_ca::{CaFault, IstioCa};
 use portcullis_testkit::workload_api::WorkloadApi;
 
 /// Two sidecars and where to reach the app through both.
@@ -204,8 +204,8 @@ fn ca_back_recovers() {
     cart.logged(&["certificates are renewed again"]);
     assert_eq!(metric(&cart, IN_A_ROW), 0.0);
     assert!(passed(issuer.scene.outbound, b"hello"), "{}", web.read_log());
-    // A lie is named, and changes nothing.
-    issuer.ca.lie(Some(Lie::OtherId));
+    // A faulty answer is named, and changes nothing.
+    issuer.ca.set_fault(Some(CaFault::OtherId));
     cart.signal("HUP");
     cart.logged(&["no new certificate", "reason=\"own-id\""]);
     assert!(passed(issuer.scene.outbound, b"hello"));

@@ -285,7 +285,7 @@ fn a_variable_that_cannot_be_used_stops_the_start_and_says_so() {
 }
 
 #[test]
-fn a_new_ca_has_the_key_and_the_life_that_it_is_told() {
+fn a_new_ca_has_the_requested_key_type_and_lifetime() {
     let folder = tempfile::tempdir().unwrap();
     let text = |dir: &Path, name: &str| {
         String::from_utf8(openssl(["x509", "-noout", "-text"], &fs::read(dir.join(name)).unwrap())).unwrap()

@@ -37,7 +37,7 @@ fn ended(sidecar: &mut Sidecar, since: Instant) -> (Option<i32>, Duration) {
 
 /// In detection, in a handshake, in a dial: all are reset when the grace is over, and none delays the end.
 #[test]
-fn a_forced_drain_resets_what_is_still_being_judged() {
+fn a_forced_drain_resets_connections_that_are_still_undecided() {
     let mesh = Mesh::new("STRICT");
     let (_listener, stuck, _waiting) = unresponsive();
     let more = "drain: {grace: 2s}\ntimeouts: {connect: 60s, handshake: 60s}\n";
@@ -135,7 +135,7 @@ fn an_own_certificate_that_ends_is_announced_and_told() {
 }
 
 #[test]
-fn a_changed_configuration_is_told_and_not_taken() {
+fn a_changed_configuration_is_reported_and_not_loaded() {
     let mesh = Mesh::new("STRICT");
     let (cart, _listen) = mesh.cart(echo(), |_| ());
     let needed = |state: &str| cart.get("/server_info").unwrap().contains(&format!("\"restartNeeded\": {state}"));

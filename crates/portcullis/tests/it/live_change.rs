@@ -122,7 +122,7 @@ fn a_change_of_trust_closes_what_the_client_side_opened() {
 
 /// Connections that are opened while the policy changes under them: none survives STRICT without an identity.
 #[test]
-fn swap_race_no_survivor() {
+fn no_connection_survives_a_policy_swap() {
     let mesh = Mesh::new("PERMISSIVE");
     let (cart, listen) = mesh.cart(echo(), |_| ());
     let survivors = Mutex::new(Vec::new());
@@ -269,7 +269,7 @@ fn silent_clients_do_not_fill_a_cap() {
 
 /// Silent clients do not keep others out.
 #[test]
-fn silent_clients_lose_their_places_to_honest_ones() {
+fn silent_clients_lose_their_slots_to_honest_ones() {
     let mesh = Mesh::new("STRICT");
     let (cart, listen) = mesh.cart_with(echo(), "limits: {handshakes: 8}\n", |_| ());
     let silent: Vec<TcpStream> = (0..50).map(|_| dial(listen)).collect();

@@ -114,7 +114,7 @@ mod wait {
     }
 
     #[test]
-    fn not_ready_and_not_there_are_told_apart() {
+    fn not_ready_and_unreachable_have_different_exit_codes() {
         let stub = Stub::start(&[("503 Service Unavailable", "pending: listeners\n")]);
         let late = portcullis(&["wait", "--timeout", "300ms", "--url", &stub.url()]);
         assert_eq!(late.status.code(), Some(1));
@@ -243,7 +243,7 @@ mod run {
     }
 
     #[test]
-    fn a_job_ends_its_proxy_whatever_it_came_to() {
+    fn a_job_stops_its_proxy_whatever_its_exit_code() {
         for (script, code) in [("exit 0", 0), ("exit 5", 5)] {
             let (stub, admin) = (Stub::ready(), Stub::start(&[("200 OK", "OK\n")]));
             let quit = format!("--quit-proxy=http://{}", admin.address);

@@ -171,7 +171,7 @@ fn silent(mesh: &Mesh, port: u16, app: SocketAddr, more: &str) -> serde_json::Va
 }
 
 #[test]
-fn a_silent_client_under_strict_is_not_told_to_configure_server_first() {
+fn a_silent_client_under_strict_gets_no_server_first_hint() {
     let app = TcpListener::bind("127.0.0.1:0").unwrap();
     let line = silent(&Mesh::new("STRICT"), 3306, app.local_addr().unwrap(), "");
     let hint = line["hint"].as_str().unwrap();
@@ -179,7 +179,7 @@ fn a_silent_client_under_strict_is_not_told_to_configure_server_first() {
 }
 
 #[test]
-fn a_silent_client_under_permissive_is_told_so_only_where_it_would_help() {
+fn a_silent_client_under_permissive_gets_the_hint_only_where_it_applies() {
     let app = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mesh, app) = (Mesh::new("PERMISSIVE"), app.local_addr().unwrap());
     let hint = silent(&mesh, 8080, app, "")["hint"].to_string();

@@ -74,14 +74,16 @@ fn the_wrong_peer_is_refused_on_both_sides() {
 #[test]
 fn a_large_transfer_arrives_whole_both_ways() {
     let scene = Scene::new("STRICT");
-    let (_web, listen) = scene.web();
+    let (web, listen) = scene.web();
     let payload: Vec<u8> = (0..8_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut writer = TcpStream::connect(listen).unwrap();
     writer.set_read_timeout(Some(PATIENCE)).unwrap();
     writer.write_all(&payload).unwrap();
     writer.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = Vec::new();
-    writer.read_to_end(&mut answer).unwrap();
+    writer.read_to_end(&mut answer).unwrap_or_else(|error| {
+        panic!("{error} after {} bytes\n{}\n{}", answer.len(), web.read_log(), scene.cart.read_log())
+    });
     assert_eq!(answer.len(), payload.len() + 4);
     assert!(answer[4..] == payload[..], "bytes differ");
 }

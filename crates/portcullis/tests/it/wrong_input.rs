@@ -22,7 +22,7 @@ fn goes_on(scene: &Scene, listen: std::net::SocketAddr, after: &str) {
 }
 
 #[test]
-fn a_mistake_in_a_running_policy_folder_is_told_and_changes_nothing() {
+fn a_mistake_in_a_running_policy_folder_is_reported_and_changes_nothing() {
     let scene = Scene::new("STRICT");
     let (_web, listen) = scene.web();
     let file = scene.path().join("policies/shop.yaml");
@@ -56,7 +56,7 @@ fn a_mistake_in_a_running_policy_folder_is_told_and_changes_nothing() {
 }
 
 #[test]
-fn a_mistake_in_running_credentials_is_told_and_changes_nothing() {
+fn a_mistake_in_running_credentials_is_reported_and_changes_nothing() {
     let scene = Scene::new("STRICT");
     let (_web, listen) = scene.web();
     let cart = scene.path().join("cart");
@@ -100,7 +100,7 @@ fn ends_well(log: &str) -> bool {
 }
 
 #[test]
-fn a_key_that_anybody_may_write_is_refused_until_it_is_mended() {
+fn a_world_writable_key_is_refused_until_its_mode_is_fixed() {
     let scene = Scene::new("STRICT");
     let (_web, listen) = scene.web();
     let key = scene.path().join("cart/key.pem");

@@ -108,7 +108,7 @@ fn echoes(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn poisoned_conn_does_not_kill() {
+fn a_panicking_connection_does_not_stop_the_listener() {
     let rig = Rig::new(|settings| settings.timeouts.handshake = Duration::MAX);
     let mut before = connect(rig.outbound);
     assert!(echoes(&mut before));

@@ -20,7 +20,7 @@ fn good() -> (tempfile::TempDir, Watched) {
 }
 
 /// `spoil` breaks the folder so that the watcher says `reason`; a good file afterwards mends it.
-fn kept_and_mended(reason: &str, spoil: impl FnOnce(&Path), mend: impl FnOnce(&Path)) {
+fn kept_and_repaired(reason: &str, spoil: impl FnOnce(&Path), repair: impl FnOnce(&Path)) {
     let (dir, watched) = good();
     let file = dir.path().join("a.yaml");
     spoil(&file);
@@ -29,7 +29,7 @@ fn kept_and_mended(reason: &str, spoil: impl FnOnce(&Path), mend: impl FnOnce(&P
     assert_eq!(watched.history(), ["good"]);
     assert_eq!(watched.status().problems, 1, "counted once, not at every read");
     let begin = Instant::now();
-    mend(&file);
+    repair(&file);
     watched.expect("mended", begin, PATIENCE);
     watched.expect_no_problem();
 }
@@ -40,23 +40,23 @@ fn rewrite(file: &Path) {
 
 #[test]
 fn an_empty_file() {
-    kept_and_mended("empty-file", |file| write(file, ""), rewrite);
+    kept_and_repaired("empty-file", |file| write(file, ""), rewrite);
 }
 
 #[test]
 fn garbage() {
-    kept_and_mended("refused", |file| write(file, "BAD"), |file| write(file, "mended"));
+    kept_and_repaired("refused", |file| write(file, "BAD"), |file| write(file, "mended"));
 }
 
 #[test]
 fn a_panicking_loader() {
-    kept_and_mended("refused", |file| write(file, "PANIC"), rewrite);
+    kept_and_repaired("refused", |file| write(file, "PANIC"), rewrite);
 }
 
 #[test]
 fn a_huge_file() {
     let spoil = |file: &Path| write(file, &" ".repeat(usize::try_from(MAX_FILE_BYTES).unwrap() + 1));
-    kept_and_mended("file-too-large", spoil, rewrite);
+    kept_and_repaired("file-too-large", spoil, rewrite);
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn a_folder_in_place_of_the_file() {
         fs::remove_file(file).unwrap();
         fs::create_dir(file).unwrap();
     };
-    let mend = |file: &Path| {
+    let repair = |file: &Path| {
         fs::remove_dir(file).unwrap();
         write(file, "mended");
     };
-    kept_and_mended("not-regular-file", spoil, mend);
+    kept_and_repaired("not-regular-file", spoil, repair);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_fifo_in_place_of_the_file() {
         fs::remove_file(file).unwrap();
         mknodat(CWD, file, FileType::Fifo, Mode::RUSR, 0).unwrap();
     };
-    kept_and_mended("not-regular-file", spoil, rewrite);
+    kept_and_repaired("not-regular-file", spoil, rewrite);
 }
 
 #[test]
@@ -87,17 +87,17 @@ fn a_link_that_leaves_the_folder() {
         fs::remove_file(file).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", file).unwrap();
     };
-    kept_and_mended("link-leaves-folder", spoil, rewrite);
+    kept_and_repaired("link-leaves-folder", spoil, rewrite);
 }
 
 #[test]
 fn the_folder_is_gone() {
     let spoil = |file: &Path| fs::remove_dir_all(file.parent().unwrap()).unwrap();
-    let mend = |file: &Path| {
+    let repair = |file: &Path| {
         fs::create_dir(file.parent().unwrap()).unwrap();
         write(file, "mended");
     };
-    kept_and_mended("unreadable", spoil, mend);
+    kept_and_repaired("unreadable", spoil, repair);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn back_to_what_is_in_force_ends_the_problem() {
 }
 
 #[test]
-fn a_different_problem_is_told_and_keeps_its_beginning() {
+fn a_different_problem_is_reported_and_keeps_its_start_time() {
     let (dir, watched) = good();
     let file = dir.path().join("a.yaml");
     write(&file, "BAD 1");

@@ -33,7 +33,7 @@ fn openssl_reads_and_verifies_what_is_without_fault() {
 }
 
 #[test]
-fn weak_certificates_are_weak_in_truth() {
+fn the_weak_certificates_of_the_tests_are_really_weak() {
     let root = Authority::root("example.org");
     let profile = Profile { sha1: true, key: KeyKind::Rsa1024, ..Profile::leaf("spiffe://example.org/w") };
     let text = openssl(["x509", "-noout", "-text"], root.issue(&profile).cert_pem().as_bytes());

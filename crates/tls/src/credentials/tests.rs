@@ -56,7 +56,7 @@ fn the_server_stores_nothing_and_requires_a_certificate() {
 }
 
 #[test]
-fn the_client_sends_nothing_early_and_no_name_unless_told() {
+fn the_client_sends_no_early_data_and_no_name_unless_configured() {
     let credentials = credentials(MinVersion::Tls13);
     for send_sni in [false, true] {
         let config = credentials.client_config(verifier(&credentials), Arc::default(), send_sni);

@@ -115,7 +115,7 @@ fn svid_own_id_mismatch() {
 }
 
 #[test]
-fn our_own_certificate_is_judged_as_a_peers() {
+fn our_own_certificate_is_verified_like_a_peers() {
     let ca = ca();
     let class = |issued: &Issued| validate(files(issued, &ca.bundle_pem()), &rules(ME)).unwrap_err().class();
     let leaf = || Profile::leaf(ME);
@@ -272,7 +272,7 @@ fn a_store_gives_the_newest_and_nothing_that_has_expired() {
 }
 
 #[test]
-fn a_ca_that_ends_before_our_certificate_is_worth_a_word() {
+fn a_ca_that_expires_before_our_certificate_is_warned_about() {
     let root = Authority::self_signed(&Profile::authority(DOMAIN, "CN=short").valid(now() - 10, now() + 60));
     let credentials = validate(files(&root.workload(ME), &root.bundle_pem()), &rules(ME)).unwrap();
     assert!(credentials.not_after_unix() <= now() + 60);

@@ -79,7 +79,7 @@ async fn tls_without_cert_refused_in_every_version() {
 }
 
 #[tokio::test]
-async fn the_peer_is_told_by_a_fitting_alert() {
+async fn the_peer_gets_the_alert_for_the_failure() {
     let ca = ca();
     let ours = credentials(&ca, ME);
     let leaf = || Profile::leaf(WEB);
@@ -156,7 +156,7 @@ async fn a_refused_client_learns_it_at_its_first_read() {
 }
 
 #[tokio::test]
-async fn an_alias_shares_the_mesh_bundle_and_a_stranger_does_not() {
+async fn an_alias_shares_the_mesh_bundle_and_a_foreign_domain_does_not() {
     let ca = ca();
     let alias = ca.workload("spiffe://old.local/ns/default/sa/web");
     let ours = credentials_with(&ca, ME, |rules| rules.aliases = vec![td("old.local")]);

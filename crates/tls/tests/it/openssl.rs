@@ -121,7 +121,7 @@ async fn x25519_only_client_ok() {
 }
 
 #[tokio::test]
-async fn old_versions_and_weak_suites_find_nobody() {
+async fn old_versions_and_weak_suites_are_refused() {
     let (ca, lenient, folder) = scene("versions");
     let strict = serve(crate::common::credentials(&ca, ME)).await;
     let lenient = serve(lenient).await;

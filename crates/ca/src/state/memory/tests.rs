@@ -21,7 +21,7 @@ fn what_was_written_before_roots_were_noted_is_below_the_unknown_one() {
 
 /// Old records do not name the instance of a report, so each certificate counts as an instance without a report.
 #[test]
-fn what_was_written_before_instances_were_told_apart_speaks_for_none_of_them() {
+fn records_from_before_instances_were_distinguished_count_for_none() {
     let id = "spiffe://cluster.local/ns/shop/sa/cart";
     let [old, new] = ["0a", "0b"].map(|digits| digits.repeat(32));
     let image = format!(

@@ -20,9 +20,9 @@ use crate::exit::{Exit, Failure};
 use crate::files::not_written;
 use crate::output;
 
-/// Make a root, an intermediate below it, a key for tokens, and a file for identities
+/// Create a root, an intermediate below it, a key for bootstrap tokens, and a file for registrations
 ///
-/// The intermediate signs. The root is in DIR/root; only `ca renew` reads it again, so move that folder to a safe place. An
+/// The intermediate signs certificates of workloads. The root is in DIR/root; only `ca renew` reads it again, so move that folder to a safe place. An
 /// existing CA is never replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -31,10 +31,10 @@ use crate::output;
   portcullis ca init --dir ca --key-type rsa-4096 --root-ttl 3650d
   portcullis ca init --dir /var/lib/portcullis-ca --keep-existing --id spiffe://cluster.local/ns/shop/sa/web")]
 pub(super) struct Args {
-    /// Folder to write into; made, readable by its owner only, if it is not there
+    /// Folder of the CA; created, with access for its owner only, if it is missing
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Trust domain that the CA may name workloads of
+    /// Trust domain of the CA
     #[arg(long, value_name = "TD", value_parser = trust_domain, default_value = "cluster.local")]
     trust_domain: TrustDomain,
     /// SPIFFE ID to register; may be repeated

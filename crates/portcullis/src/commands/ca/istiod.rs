@@ -19,7 +19,7 @@ pub(super) struct NewRoot {
     /// How long a new root is valid, such as 3650d [default: $CITADEL_SELF_SIGNED_CA_CERT_TTL, or ten years]
     #[arg(long, value_name = "TTL", value_parser = ttl)]
     root_ttl: Option<Duration>,
-    /// Kind of key of a new root and of what signs below it
+    /// Key type of a new root and its intermediate
     /// [default: RSA with $CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE bits, or ecdsa-p256]
     #[arg(long, value_name = "KIND", value_parser = key_type())]
     key_type: Option<KeyType>,

@@ -17,7 +17,7 @@ use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::signals::{Signals, reap};
 
-/// Serve certificates until SIGTERM
+/// Run a certificate authority until SIGTERM
 ///
 /// Registrations, the CA's certificates and key, the roots, the token key and IstioOperator documents in the folder are read again
 /// when they change, and on SIGHUP; on SIGHUP the audit goes on in a new file if the old one was moved away. The root's key is

@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// How long a certificate that is issued is valid, such as 90m, 24h or 7d; never longer than its CA
     #[arg(long, value_parser = values::ttl, default_value = "24h")]
     ttl: Duration,
-    /// Kind of key of a certificate that is issued
+    /// Key type of an issued certificate
     #[arg(long, value_parser = values::key_type(), default_value = "ecdsa-p256")]
     key: KeyType,
 }
