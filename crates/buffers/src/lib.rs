@@ -9,7 +9,7 @@ mod budget;
 mod pool;
 
 pub use budget::{Account, Budget, Charge, Usage};
-pub use pool::{Buffer, buffers_in_use};
+pub use pool::{Buffer, buffers_in_use, release_unused};
 
 /// What is read at once by a connection that may not keep a whole buffer: what fits into one TLS record.
 pub const PIECE: usize = 16 * 1024;

@@ -13,12 +13,20 @@ use std::ops::{Deref, DerefMut};
 use memmap2::MmapMut;
 use portcullis_wire::BATCH_LEN;
 
-/// How many free buffers a thread keeps; the rest is returned to the system. Bounds what a burst leaves behind to 1 MiB a
-/// thread.
-const MAX_FREE: usize = 4;
+/// How many free buffers a thread keeps while they are used again: connections that stall for moments, of which a thread may
+/// have dozens, would otherwise pay for a map and its page faults each time.
+const MAX_FREE: usize = 32;
+/// How many it keeps when they are not. Bounds what a burst leaves behind to 1 MiB a thread.
+const MAX_UNUSED: usize = 4;
+
+struct Free {
+    maps: Vec<MmapMut>,
+    /// The fewest that were free since [`release_unused`] was called: so many were not needed.
+    fewest: usize,
+}
 
 thread_local! {
-    static FREE: RefCell<Vec<MmapMut>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Free> = const { RefCell::new(Free { maps: Vec::new(), fewest: 0 }) };
     static IN_USE: Cell<isize> = const { Cell::new(0) };
 }
 
@@ -27,6 +35,16 @@ thread_local! {
 #[must_use]
 pub fn buffers_in_use() -> isize {
     IN_USE.try_with(Cell::get).unwrap_or_default()
+}
+
+/// Returns free buffers of this thread to the system that were not needed since the last call. To be called now and then.
+pub fn release_unused() {
+    let _ = FREE.try_with(|free| {
+        let Free { maps, fewest } = &mut *free.borrow_mut();
+        let kept = maps.len().saturating_sub(*fewest).max(MAX_UNUSED);
+        maps.truncate(kept);
+        *fewest = maps.len();
+    });
 }
 
 /// Memory for bytes on their way, with arbitrary content.
@@ -46,7 +64,13 @@ impl Buffer {
     #[must_use]
     pub fn take() -> Self {
         // `try_with` fails while the thread is being torn down; a new map serves as well then.
-        let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
+        let free = FREE.try_with(|free| {
+            let Free { maps, fewest } = &mut *free.borrow_mut();
+            let map = maps.pop();
+            *fewest = maps.len().min(*fewest);
+            map
+        });
+        let free = free.ok().flatten();
         let map = free.map_or_else(|| MmapMut::map_anon(BATCH_LEN), Ok);
         // A system without room for one more map may still have memory.
         map.map_or_else(
@@ -74,9 +98,9 @@ impl Drop for Buffer {
         let Memory::Lent(map) = std::mem::replace(&mut self.0, Memory::Own(Box::default())) else { return };
         count(-1);
         let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < MAX_FREE {
-                free.push(map);
+            let maps = &mut free.borrow_mut().maps;
+            if maps.len() < MAX_FREE {
+                maps.push(map);
             }
         });
     }
@@ -107,7 +131,7 @@ mod tests {
     use super::*;
 
     fn free() -> usize {
-        FREE.with(|free| free.borrow().len())
+        FREE.with(|free| free.borrow().maps.len())
     }
 
     #[test]
@@ -120,6 +144,20 @@ mod tests {
         drop(first);
         assert_eq!(buffers_in_use(), before);
         assert_eq!(Buffer::take().as_ptr(), address);
+    }
+
+    #[test]
+    fn buffers_that_are_used_again_stay_and_the_others_go() {
+        const USED: usize = 10;
+        let lend = |count| drop((0..count).map(|_| Buffer::take()).collect::<Vec<_>>());
+        lend(MAX_FREE + 5);
+        for _ in 0..3 {
+            lend(USED);
+            release_unused();
+        }
+        assert_eq!(free(), USED);
+        release_unused();
+        assert_eq!(free(), MAX_UNUSED);
     }
 
     #[test]
@@ -163,8 +201,12 @@ mod tests {
         assert!(resident() - before > BURST * BATCH_LEN * 9 / 10, "the buffers are used");
         let pins: Vec<Box<[u8]>> = burst.into_iter().map(|(_, pin)| pin).collect();
         assert_eq!(free(), MAX_FREE);
+        // Until here they were needed.
+        release_unused();
+        release_unused();
+        assert_eq!(free(), MAX_UNUSED);
         let left = resident().saturating_sub(before);
-        assert!(left < 8 << 20, "{left} bytes are left of {}", BURST * BATCH_LEN);
+        assert!(left < 4 << 20, "{left} bytes are left of {}", BURST * BATCH_LEN);
         drop(pins);
     }
 }

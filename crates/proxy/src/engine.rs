@@ -24,6 +24,8 @@ use crate::{inbound, outbound};
 
 /// After a forced drain, connections get this long to reset their endpoints and to write their access-log line.
 const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a worker returns the buffers that it did not need since the last time.
+const RELEASE_BUFFERS: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
 enum Role {
@@ -158,6 +160,12 @@ async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListene
         tokio::spawn(async move { routes.routes.refresh_hosts().await });
         tokio::spawn(async move { expiries.watch_trust_expiries().await });
     }
+    drop(tokio::spawn(async {
+        loop {
+            sleep(RELEASE_BUFFERS).await;
+            portcullis_buffers::release_unused();
+        }
+    }));
     for (spec, listener) in listeners {
         if matches!(spec.role, Role::Outbound(_)) {
             // Its clients are apps of this host, whatever address it listens on.
