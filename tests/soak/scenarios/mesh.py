@@ -245,11 +245,59 @@ def metric(sidecar, name):
     return sum(map(float, values))
 
 
+class MemoryLimit:
+    """A control group for one process. Needs root, and a memory controller that this host lets us use."""
+
+    ROOT = pathlib.Path("/sys/fs/cgroup")
+
+    def __init__(self, size):
+        first = (self.ROOT / "memory" / "memory.limit_in_bytes").exists()
+        self.folder = (self.ROOT / "memory" if first else self.ROOT) / f"portcullis-soak-{os.getpid()}"
+        self.limit, self.usage, self.events = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control") if first
+            else ("memory.max", "memory.current", "memory.events"))
+        self.size = size
+
+    def __enter__(self):
+        """None, or why there is none."""
+        try:
+            self.folder.mkdir()
+            (self.folder / self.limit).write_text(str(self.size))
+        except OSError as error:
+            self.__exit__()
+            return f"no memory limit: {error}"
+        return None
+
+    def __exit__(self, *_):
+        # Empty once the kernel has cleared up after its processes.
+        until(self._removed, 5)
+
+    def _removed(self):
+        try:
+            self.folder.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def wrapper(self):
+        """Runs the command behind it in the group."""
+        return ("sh", "-c", f'echo $$ >"{self.folder}/cgroup.procs" && exec "$@"', "sh")
+
+    def used(self):
+        return int((self.folder / self.usage).read_text())
+
+    def kills(self):
+        found = re.search(r"^oom_kill (\d+)$", (self.folder / self.events).read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+
 CLONE_NEWNET = 0x40000000
 
 
 @contextlib.contextmanager
-def small_buffers():
+def small_buffers(default=65536, most=131072):
     """A network namespace whose sockets hold 128 KiB at most each way: what a kernel holds by default, several MiB for
     each socket, would have to fill before backpressure shows."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -259,7 +307,7 @@ def small_buffers():
             raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
         for name in ("tcp_rmem", "tcp_wmem"):
-            pathlib.Path(f"/proc/sys/net/ipv4/{name}").write_text("4096 65536 131072")
+            pathlib.Path(f"/proc/sys/net/ipv4/{name}").write_text(f"4096 {default} {most}")
         yield
     finally:
         libc.setns(outside, CLONE_NEWNET)

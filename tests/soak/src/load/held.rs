@@ -35,9 +35,10 @@ pub(super) fn once(shared: &Arc<Shared>, options: &Options, tasks: &mut JoinSet<
     }
 }
 
-/// `count` connections; the client does not read from one half of them, the app not from the other.
+/// `count` connections, one every `pace` microseconds; the client does not read from one half of them, the app not from the other.
 pub(super) fn slow(shared: &Arc<Shared>, options: &Options, tasks: &mut JoinSet<()>) {
     let (target, tag, size) = (options.target(), options.tag(), options.number("size", 4 << 20));
+    let pace = options.number("pace", 4000);
     for number in 0..options.number("count", 100) {
         let header = match number % 2 {
             0 => shared.header(Kind::Flood, tag, 0, size),
@@ -45,7 +46,7 @@ pub(super) fn slow(shared: &Arc<Shared>, options: &Options, tasks: &mut JoinSet<
         };
         let shared = Arc::clone(shared);
         tasks.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(number * 4)).await;
+            tokio::time::sleep(Duration::from_micros(number * pace)).await;
             run(&shared, target, header).await;
         });
     }
