@@ -9,7 +9,7 @@ use portcullis_buffers::{Buffer, PIECE, Usage};
 use portcullis_wire::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 use tokio::io::{AsyncWrite, ReadBuf};
 
-use super::{FlowEnd, IoOperation};
+use super::outcome::{FlowEnd, IoOperation};
 use crate::duplex::Duplex;
 
 /// How much one direction may move before others get a turn: half a megabyte, some hundred microseconds.
@@ -21,6 +21,15 @@ pub(super) struct Memory<'a> {
     /// then.
     pub(super) spare: Option<Buffer>,
     pub(super) usage: &'a Usage,
+}
+
+/// The streams of one direction, and what the rest of the connection says about it.
+pub(super) struct FlowContext<'a, R, W> {
+    pub(super) reader: &'a mut R,
+    pub(super) writer: &'a mut W,
+    /// Bytes that the writer has taken.
+    pub(super) count: &'a AtomicU64,
+    pub(super) end_propagation: EndPropagation,
 }
 
 #[derive(Debug)]
@@ -145,11 +154,10 @@ impl Flow {
     pub(super) fn poll<R: Duplex, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
-        (reader, writer): (&mut R, &mut W),
-        (count, end_propagation): (&AtomicU64, EndPropagation),
+        flow: &mut FlowContext<'_, R, W>,
         memory: &mut Memory<'_>,
     ) -> Poll<Result<(), FlowFault>> {
-        let result = self.advance(cx, (reader, writer), (count, end_propagation), memory);
+        let result = self.advance(cx, flow, memory);
         if let Poll::Ready(Err(_)) = result {
             self.state = State::Failed;
             self.unwritten = None;
@@ -166,13 +174,13 @@ impl Flow {
     fn advance<R: Duplex, W: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
-        (reader, writer): (&mut R, &mut W),
-        (count, end_propagation): (&AtomicU64, EndPropagation),
+        flow: &mut FlowContext<'_, R, W>,
         memory: &mut Memory<'_>,
     ) -> Poll<Result<(), FlowFault>> {
+        let FlowContext { reader, writer, count, end_propagation } = flow;
         let mut turn = TURN;
         while turn > 0 {
-            ready!(self.write(cx, (writer, count), memory)).map_err(FlowFault::new(IoOperation::Write))?;
+            ready!(self.write(cx, *writer, count, memory)).map_err(FlowFault::new(IoOperation::Write))?;
             match self.state {
                 State::Copying => {
                     self.limited = !memory.usage.has_room();
@@ -180,17 +188,17 @@ impl Flow {
                     let ready = if self.limited { writer.poll_takes(cx) } else { writer.poll_sent(cx) };
                     ready!(ready).map_err(FlowFault::new(IoOperation::Write))?;
                     turn = turn.saturating_sub(self.most());
-                    if self.read(cx, reader, memory).map_err(FlowFault::new(IoOperation::Read))?.is_pending() {
+                    if self.read(cx, *reader, memory).map_err(FlowFault::new(IoOperation::Read))?.is_pending() {
                         self.limited = false;
                         // Nothing to add, so what the writer holds back goes out now.
-                        ready!(self.flush(cx, writer)).map_err(FlowFault::new(IoOperation::Write))?;
+                        ready!(self.flush(cx, *writer)).map_err(FlowFault::new(IoOperation::Write))?;
                         return Poll::Pending;
                     }
                 }
-                State::Ending(_) if end_propagation == EndPropagation::No => self.state = State::Failed,
+                State::Ending(_) if *end_propagation == EndPropagation::No => self.state = State::Failed,
                 State::Ending(end) => {
                     writer.before_shutdown();
-                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(FlowFault::new(IoOperation::Shutdown))?;
+                    ready!(Pin::new(&mut **writer).poll_shutdown(cx)).map_err(FlowFault::new(IoOperation::Shutdown))?;
                     self.moved = true;
                     self.state = State::Ended(end);
                 }
@@ -198,7 +206,7 @@ impl Flow {
             }
         }
         // A flow that waits for its turn holds no buffer, if the writer accepts the bytes.
-        ready!(self.write(cx, (writer, count), memory)).map_err(FlowFault::new(IoOperation::Write))?;
+        ready!(self.write(cx, *writer, count, memory)).map_err(FlowFault::new(IoOperation::Write))?;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -233,7 +241,8 @@ impl Flow {
     fn write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        (writer, count): (&mut W, &AtomicU64),
+        writer: &mut W,
+        count: &AtomicU64,
         memory: &mut Memory<'_>,
     ) -> Poll<io::Result<()>> {
         while let Some(unwritten) = &mut self.unwritten {

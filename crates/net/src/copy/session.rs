@@ -9,8 +9,9 @@ use std::time::Duration;
 use portcullis_buffers::Charge;
 use tokio::time::{Instant, Sleep};
 
-use super::flow::{EndPropagation, Flow, FlowFault, Memory};
-use super::{ByteCounts, Copied, CopyEnd, CopyLimits, IoOperation, Side};
+use super::flow::{EndPropagation, Flow, FlowContext, FlowFault, Memory};
+use super::limits::{ByteCounts, CopyLimits};
+use super::outcome::{Copied, CopyEnd, IoOperation, Side};
 use crate::duplex::Duplex;
 
 /// How long a side that failed while we wrote to it may stay silent before what it sent earlier counts as read to its
@@ -79,15 +80,17 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     }
 
     fn poll_from_downstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
-        let how = (&*self.counts.from_downstream, self.end_propagation());
-        let ends = (&mut *self.downstream, &mut *self.upstream);
-        fault(self.from_downstream.poll(cx, ends, how, memory))
+        let end_propagation = self.end_propagation();
+        let (reader, writer) = (&mut *self.downstream, &mut *self.upstream);
+        let mut flow = FlowContext { reader, writer, count: &self.counts.from_downstream, end_propagation };
+        fault(self.from_downstream.poll(cx, &mut flow, memory))
     }
 
     fn poll_from_upstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
-        let how = (&*self.counts.from_upstream, self.end_propagation());
-        let ends = (&mut *self.upstream, &mut *self.downstream);
-        fault(self.from_upstream.poll(cx, ends, how, memory))
+        let end_propagation = self.end_propagation();
+        let (reader, writer) = (&mut *self.upstream, &mut *self.downstream);
+        let mut flow = FlowContext { reader, writer, count: &self.counts.from_upstream, end_propagation };
+        fault(self.from_upstream.poll(cx, &mut flow, memory))
     }
 
     /// After a failure the other side is going to be reset; a clean end before that would be a lie.

@@ -1,5 +1,6 @@
-use std::io::ErrorKind;
-use std::sync::atomic::AtomicBool;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 
 use portcullis_buffers::buffers_in_use;
