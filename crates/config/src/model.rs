@@ -97,7 +97,7 @@ pub struct Mesh {
     pub aliases: Vec<TrustDomain>,
     /// `trustBundles`: foreign trust domains, each with the file of its own roots.
     pub trust_bundles: Vec<(TrustDomain, PathBuf)>,
-    /// `rootNamespace` and `defaultMode`.
+    /// `rootNamespace`, `defaultMode`, and the names of the mesh that policies may use.
     pub policy: MeshSettings,
 }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 use portcullis_identity::ExpectedIds;
+use portcullis_policy::Cidr;
 use portcullis_yaml::{Cursor, Fields, Problems};
 
 use crate::value;
@@ -88,91 +88,6 @@ impl fmt::Display for HostPort {
             return write!(f, "[{}]:{}", self.host, self.port);
         }
         write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// An address range such as `10.0.0.0/8`; a bare address is a range of one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
-
-impl Cidr {
-    /// Parses `10.0.0.0/8`, `2001:db8::/32` or a bare address. Bits behind the prefix must be zero, so that a typo in
-    /// either part is noticed.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let network: IpAddr = address.parse().ok()?;
-        let width = if network.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => width,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
-            Some(_) => return None,
-        };
-        let cidr = Self { network, prefix };
-        (prefix <= width && bits(network) == cidr.mask(network)).then_some(cidr)
-    }
-
-    /// Its first address.
-    #[must_use]
-    pub const fn network(&self) -> IpAddr {
-        self.network
-    }
-
-    /// How many bits from the left all its addresses share.
-    #[must_use]
-    pub const fn prefix(&self) -> u8 {
-        self.prefix
-    }
-
-    /// Whether the range holds the address. An IPv4-mapped IPv6 address counts as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.network.is_ipv4() && self.mask(address) == bits(self.network)
-    }
-
-    fn mask(&self, address: IpAddr) -> u128 {
-        let width: u32 = if address.is_ipv4() { 32 } else { 128 };
-        let host_bits = width.saturating_sub(u32::from(self.prefix));
-        bits(address).checked_shr(host_bits).and_then(|kept| kept.checked_shl(host_bits)).unwrap_or(0)
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = CidrError;
-
-    fn from_str(text: &str) -> Result<Self, CidrError> {
-        Self::parse(text).ok_or_else(|| CidrError(text.to_owned()))
-    }
-}
-
-/// A text that is no address range.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CidrError(String);
-
-impl fmt::Display for CidrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is not an address range such as 10.0.0.0/8 (with no bits behind the prefix) or an address",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for CidrError {}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 

@@ -125,6 +125,8 @@ impl SectionReader<'_> {
         if let Some(at) = fields.get("trustDomainAliases") {
             mesh.aliases = at.items(problems)?.iter().filter_map(|item| value::trust_domain(item, problems)).collect();
         }
+        mesh.policy.trust_domains =
+            [&mesh.trust_domain].into_iter().chain(&mesh.aliases).map(ToString::to_string).collect();
         if let Some(at) = fields.get("trustBundles") {
             for (key, file) in at.entries(problems)? {
                 let domain = match TrustDomain::parse(key.text()) {
@@ -249,7 +251,11 @@ fn default_mesh() -> Option<Mesh> {
         trust_domain: TrustDomain::parse(defaults::TRUST_DOMAIN).ok()?,
         aliases: Vec::new(),
         trust_bundles: Vec::new(),
-        policy: MeshSettings { root_namespace: defaults::ROOT_NAMESPACE.to_owned(), default_mode: Mode::Permissive },
+        policy: MeshSettings {
+            root_namespace: defaults::ROOT_NAMESPACE.to_owned(),
+            default_mode: Mode::Permissive,
+            trust_domains: vec![defaults::TRUST_DOMAIN.to_owned()],
+        },
     })
 }
 

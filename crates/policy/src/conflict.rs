@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use portcullis_yaml::{Diagnostic, Position};
 
+use crate::evaluation::Evaluation;
 use crate::resolve::{ROOT_SELECTOR, candidate, choose};
 use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
@@ -14,18 +15,26 @@ use crate::workload::MeshSettings;
 
 const CONFLICT: &str = "policy-conflict";
 
+/// Policies of which one applies: those of one namespace with equal selectors. A dry run does not compete with what is in
+/// force.
+type Group<'p> = (&'p str, &'p BTreeMap<String, String>, bool);
+
+fn group(policy: &PeerAuthentication) -> Group<'_> {
+    (&policy.namespace, &policy.selector, policy.dry_run)
+}
+
 /// Conflicts that hold for every workload: policies of one namespace with equal selectors. One of them applies and
 /// the others never do. One pass, with a look-up of the group for each.
 pub(crate) fn in_set(policies: &[PeerAuthentication]) -> Vec<Diagnostic> {
-    let mut winners: HashMap<(&str, &BTreeMap<String, String>), &PeerAuthentication> = HashMap::new();
+    let mut winners: HashMap<Group<'_>, &PeerAuthentication> = HashMap::new();
     for policy in policies {
-        let held = winners.entry((&policy.namespace, &policy.selector)).or_insert(policy);
+        let held = winners.entry(group(policy)).or_insert(policy);
         if policy.precedes(held) {
             *held = policy;
         }
     }
     let loser = |policy: &PeerAuthentication| {
-        let winner = winners.get(&(policy.namespace.as_str(), &policy.selector))?;
+        let winner = winners.get(&group(policy))?;
         (!std::ptr::eq(*winner, policy)).then(|| shadowed(policy, winner))
     };
     policies.iter().filter_map(loser).collect()
@@ -44,10 +53,10 @@ impl PolicySet {
         namespace: &str,
         labels: &BTreeMap<String, String>,
     ) -> Vec<Diagnostic> {
-        let chosen = choose(self, mesh, namespace, labels);
+        let chosen = choose(self, mesh, namespace, labels, Evaluation::Enforced);
         let mut warnings = Vec::new();
         for policy in self.policies() {
-            match candidate(policy, mesh, namespace, labels) {
+            match candidate(policy, mesh, namespace, labels, Evaluation::Enforced) {
                 Ok(scope) => warnings.extend(
                     chosen
                         .get(scope)

@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::evaluation::Evaluation;
 use crate::mode::Mode;
+use crate::resolve::{DRY_RUN, OTHER_NAMESPACE, ROOT_SELECTOR, SELECTOR_MISMATCH, candidate, choose};
 use crate::resolve::{DecidedBy, EffectivePolicy, Scope};
-use crate::resolve::{OTHER_NAMESPACE, ROOT_SELECTOR, SELECTOR_MISMATCH, candidate, choose};
 use crate::set::PolicySet;
 use crate::spec::UNSET;
 use crate::workload::MeshSettings;
@@ -49,7 +50,7 @@ pub struct IgnoredPolicy {
     /// The policy.
     #[serde(flatten)]
     pub by: DecidedBy,
-    /// Why: `other-namespace`, `root-selector`, `selector-mismatch` or `shadowed` by an older one of its scope.
+    /// Why: `other-namespace`, `root-selector`, `selector-mismatch`, `dry-run`, or `shadowed` by an older one of its scope.
     pub reason: &'static str,
 }
 
@@ -62,7 +63,7 @@ pub fn explain(
     labels: &BTreeMap<String, String>,
     port: u16,
 ) -> Explanation {
-    let chosen = choose(set, mesh, namespace, labels);
+    let chosen = choose(set, mesh, namespace, labels, Evaluation::Enforced);
     let effective = EffectivePolicy::resolve(set, mesh, namespace, labels);
     let decided = effective.mode(port);
     let mode_name = |mode: Option<Mode>| mode.map_or(UNSET, Mode::as_str);
@@ -79,7 +80,7 @@ pub fn explain(
     let ignored =
         set.policies().iter().filter(|policy| !winners.iter().flatten().any(|won| std::ptr::eq(*won, *policy)));
     let ignored = ignored.map(|policy| {
-        let (scope, reason) = match candidate(policy, mesh, namespace, labels) {
+        let (scope, reason) = match candidate(policy, mesh, namespace, labels, Evaluation::Enforced) {
             Ok(scope) => (scope, SHADOWED),
             Err(reason) if policy.selector.is_empty() => (Scope::Namespace, reason),
             Err(reason) => (Scope::Workload, reason),
@@ -136,6 +137,7 @@ fn explanation(reason: &str) -> &'static str {
     match reason {
         SHADOWED => "another policy of its scope is older, or comes first by name",
         ROOT_SELECTOR => "a policy with a selector has no effect in the root namespace",
+        DRY_RUN => "it is a dry run (annotation istio.io/dry-run)",
         SELECTOR_MISMATCH => "its selector does not match these labels",
         _ => "it is of another namespace",
     }

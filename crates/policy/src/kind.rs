@@ -11,6 +11,8 @@ use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
 pub(crate) enum Kind {
     /// Read it.
     PeerAuthentication,
+    /// Read it.
+    AuthorizationPolicy,
     /// Read its settings of certificates.
     IstioOperator,
     /// Open it and read its items as documents.
@@ -23,17 +25,20 @@ pub(crate) enum Kind {
     Reported,
 }
 
-/// The group of PeerAuthentication.
+/// The group of PeerAuthentication and AuthorizationPolicy.
 const GROUP: &str = "security.istio.io";
 
 /// Its versions. They mean the same.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 /// Kinds that decide who is admitted or called, and that this version does not read.
-const UNSUPPORTED: [&str; 6] =
-    ["AuthorizationPolicy", "RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
+const UNSUPPORTED: [&str; 5] = ["RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
 
-const WANTED: &str = "write apiVersion: security.istio.io/v1 and kind: PeerAuthentication";
+/// Kinds that are read, with the lists of them.
+const READ: [&str; 5] =
+    ["PeerAuthentication", "PeerAuthenticationList", "AuthorizationPolicy", "AuthorizationPolicyList", "List"];
+
+const WANTED: &str = "write apiVersion: security.istio.io/v1 and kind: PeerAuthentication or AuthorizationPolicy";
 
 const UNKNOWN: &str = "unknown-kind";
 
@@ -58,8 +63,9 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
     let (shown_kind, shown_version) = (printable(kind), printable(version));
     match kind {
         "List" => return Kind::List,
-        "PeerAuthenticationList" if ours => return Kind::List,
+        "PeerAuthenticationList" | "AuthorizationPolicyList" if ours => return Kind::List,
         "PeerAuthentication" if ours => return Kind::PeerAuthentication,
+        "AuthorizationPolicy" if ours => return Kind::AuthorizationPolicy,
         "IstioOperator" if version == API_VERSION => return Kind::IstioOperator,
         _ => {}
     }
@@ -68,7 +74,7 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
         let wanted = format!("write apiVersion: {API_VERSION} and kind: IstioOperator");
         return refused("unsupported-version", format!("kind {shown_kind} of {shown_version} is not known; {wanted}"));
     }
-    if is("PeerAuthentication") || is("PeerAuthenticationList") || is("List") {
+    if READ.into_iter().any(is) {
         return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {WANTED}"));
     }
     let listed =

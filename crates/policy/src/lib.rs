@@ -1,12 +1,16 @@
-//! Istio's PeerAuthentication as pure functions: documents in, the mode of each port out, and why. IstioOperator
+//! Istio's PeerAuthentication and AuthorizationPolicy as pure functions: documents in, the mode of each port and who is
+//! authorized out, and why. IstioOperator
 //! documents of the same files are read by `portcullis-istio` ([`PolicySet::mesh`]).
 //!
 //! No IO, clock, lock or log in here. Documents are read strictly: an unknown field, a misspelt mode or a port map
 //! without a selector rejects the whole set, because a misspelt `selector` would turn an exception for one workload into
 //! one for a namespace. Everything that is wrong is reported in one run, with file, line and column.
 
+pub mod authorization;
+mod cidr;
 mod conflict;
 mod decide;
+mod evaluation;
 mod explain;
 mod kind;
 mod load;
@@ -15,11 +19,14 @@ mod mode;
 mod resolve;
 mod resource;
 mod set;
+mod shadow;
 mod source;
 mod spec;
 mod workload;
 
+pub use cidr::{Cidr, CidrError};
 pub use decide::{Action, PassThroughReason, Refusal, admit, decide};
+pub use evaluation::Evaluation;
 pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
 pub use load::Loaded;
 pub use mode::Mode;
@@ -27,5 +34,6 @@ pub use portcullis_yaml::Diagnostic;
 pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
 pub use resource::PeerAuthentication;
 pub use set::PolicySet;
+pub use shadow::{Answer, Shadow};
 pub use source::{ParsedSource, Source};
 pub use workload::{MeshSettings, Workload};

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use portcullis_yaml::Diagnostic;
 
 use crate::conflict;
 use crate::set::PolicySet;
-use crate::source::{ParsedSource, Resource, Source};
+use crate::source::{ParsedSource, Policy, Resource, Source};
 
 /// The result of loading. With any error the set is not to be used.
 #[derive(Clone, Debug, Default)]
@@ -42,11 +43,15 @@ impl PolicySet {
             let start = loaded.errors.len();
             loaded.errors.extend_from_slice(&source.errors);
             for resource in &source.resources {
-                match seen.entry((&resource.namespace, &resource.name)) {
+                match seen.entry((resource.kind, &resource.namespace, &resource.name)) {
                     Entry::Occupied(first) => loaded.errors.push(duplicate(source, resource, first.get())),
                     Entry::Vacant(free) => {
                         free.insert(format!("{}:{}", source.file, resource.position.line));
-                        loaded.set.policies.extend(resource.policy.clone());
+                        match resource.policy.clone() {
+                            Some(Policy::PeerAuthentication(policy)) => loaded.set.policies.push(policy),
+                            Some(Policy::Authorization(policy)) => loaded.set.authorization.push(Arc::new(policy)),
+                            None => {}
+                        }
                     }
                 }
             }
@@ -65,7 +70,8 @@ impl PolicySet {
 
 fn duplicate(source: &ParsedSource, resource: &Resource, first: &str) -> Diagnostic {
     let message = format!(
-        "PeerAuthentication {}/{} is at {first} already; remove one of them, or give it another name",
+        "{} {}/{} is at {first} already; remove one of them, or give it another name",
+        resource.kind,
         portcullis_yaml::printable(&resource.namespace),
         portcullis_yaml::printable(&resource.name)
     );

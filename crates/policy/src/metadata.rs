@@ -10,7 +10,12 @@ pub(crate) struct Metadata {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) created: Option<OffsetDateTime>,
+    /// The annotation `istio.io/dry-run`.
+    pub(crate) dry_run: bool,
 }
+
+/// The annotation with which a policy is evaluated and not enforced.
+const DRY_RUN: &str = "istio.io/dry-run";
 
 /// Fields of Kubernetes' ObjectMeta.
 const OBJECT_META: &[&str] = &[
@@ -36,7 +41,7 @@ const OBJECT_META: &[&str] = &[
 pub(crate) fn read(document: &Fields<'_>, problems: &mut Problems) -> Option<Metadata> {
     let Some(at) = document.get("metadata") else {
         for (field, reason) in [("name", "missing-name"), ("namespace", "missing-namespace")] {
-            let message = format!("metadata.{field} must be set; a PeerAuthentication is named by both of its fields");
+            let message = format!("metadata.{field} must be set; a policy is named by its namespace and its name");
             let position = document.cursor().position();
             problems.push(Problem { position, field: format!("metadata.{field}"), reason, message });
         }
@@ -69,7 +74,23 @@ pub(crate) fn read(document: &Fields<'_>, problems: &mut Problems) -> Option<Met
     });
     // `kubectl create --dry-run -o yaml` writes null.
     let created = fields.get("creationTimestamp").filter(|at| !at.is_null()).and_then(|at| timestamp(&at, problems));
-    Some(Metadata { namespace: namespace?, name: name?, created })
+    let dry_run = fields.get("annotations").filter(|at| !at.is_null()).and_then(|at| dry_run(&at, problems));
+    Some(Metadata { namespace: namespace?, name: name?, created, dry_run: dry_run.unwrap_or(false) })
+}
+
+/// The value of the annotation, in the spellings of Go's `strconv.ParseBool`.
+fn dry_run(annotations: &Cursor<'_>, problems: &mut Problems) -> Option<bool> {
+    let entries = annotations.entries(problems)?;
+    let (_, at) = entries.into_iter().find(|(key, _)| key.text() == DRY_RUN)?;
+    match at.string(problems)? {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        other => {
+            let message = format!("\"{}\" is neither true nor false; write \"true\" or \"false\"", printable(other));
+            at.report("bad-dry-run", message, problems);
+            None
+        }
+    }
 }
 
 fn timestamp(at: &Cursor<'_>, problems: &mut Problems) -> Option<OffsetDateTime> {

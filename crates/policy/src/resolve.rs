@@ -9,15 +9,20 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::authorization::{AuthorizationPolicy, Authorizer};
+use crate::evaluation::Evaluation;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
+use crate::shadow::Shadow;
 use crate::workload::MeshSettings;
 
 /// Why a policy does not apply: its namespace is neither the workload's nor the root namespace.
 pub(crate) const OTHER_NAMESPACE: &str = "other-namespace";
 /// Why a policy does not apply: it has a selector and is in the root namespace.
 pub(crate) const ROOT_SELECTOR: &str = "root-selector";
+/// Why a policy does not apply: it has the annotation `istio.io/dry-run`.
+pub(crate) const DRY_RUN: &str = "dry-run";
 /// Why a policy does not apply: its selector does not match the workload's labels.
 pub(crate) const SELECTOR_MISMATCH: &str = "selector-mismatch";
 
@@ -107,11 +112,14 @@ impl Decided {
     }
 }
 
-/// The mode of every port of one workload: a table look-up, whatever the number of policies.
+/// What holds for one workload: the mode of every port, a table look-up, and who is authorized. Neither depends on the number
+/// of policies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EffectivePolicy {
     workload: Decided,
     ports: HashMap<u16, Decided>,
+    authorizer: Authorizer,
+    shadows: Vec<Shadow>,
 }
 
 /// The chosen policy of each scope.
@@ -140,7 +148,11 @@ pub(crate) fn candidate(
     mesh: &MeshSettings,
     namespace: &str,
     labels: &BTreeMap<String, String>,
+    evaluation: Evaluation,
 ) -> Result<Scope, &'static str> {
+    if !evaluation.includes(policy.dry_run) {
+        return Err(DRY_RUN);
+    }
     let root = policy.namespace == mesh.root_namespace;
     if !root && policy.namespace != namespace {
         return Err(OTHER_NAMESPACE);
@@ -161,10 +173,11 @@ pub(crate) fn choose<'p>(
     mesh: &MeshSettings,
     namespace: &str,
     labels: &BTreeMap<String, String>,
+    evaluation: Evaluation,
 ) -> Chosen<'p> {
     let mut chosen = Chosen::default();
     for policy in set.policies() {
-        let slot = match candidate(policy, mesh, namespace, labels) {
+        let slot = match candidate(policy, mesh, namespace, labels, evaluation) {
             Ok(Scope::Mesh) => &mut chosen.mesh,
             Ok(Scope::Namespace) => &mut chosen.namespace,
             Ok(Scope::Workload) => &mut chosen.workload,
@@ -178,10 +191,34 @@ pub(crate) fn choose<'p>(
 }
 
 impl EffectivePolicy {
-    /// Resolves all policies for one workload.
+    /// Resolves all policies for one workload. Where the set has policies with `istio.io/dry-run` for it, a shadow shows what
+    /// they would do.
     #[must_use]
     pub fn resolve(set: &PolicySet, mesh: &MeshSettings, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
-        let chosen = choose(set, mesh, namespace, labels);
+        let mut policy = Self::evaluate(set, mesh, namespace, labels, Evaluation::Enforced);
+        let concerned = |policy: &PeerAuthentication| {
+            policy.dry_run && candidate(policy, mesh, namespace, labels, Evaluation::DryRun).is_ok()
+        };
+        let authorized = |policy: &Arc<AuthorizationPolicy>| {
+            policy.dry_run && policy.applies_to(&mesh.root_namespace, namespace, labels)
+        };
+        if set.policies().iter().any(concerned) || set.authorization_policies().iter().any(authorized) {
+            let shadow = Self::evaluate(set, mesh, namespace, labels, Evaluation::DryRun);
+            policy.shadows.push(Shadow { name: DRY_RUN.into(), policy: shadow });
+        }
+        policy
+    }
+
+    /// Resolves the policies that count for one workload.
+    #[must_use]
+    pub fn evaluate(
+        set: &PolicySet,
+        mesh: &MeshSettings,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        evaluation: Evaluation,
+    ) -> Self {
+        let chosen = choose(set, mesh, namespace, labels, evaluation);
         let mut workload = Decided::new(mesh.default_mode, DecidedBy::default_mode());
         let scopes =
             [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
@@ -200,7 +237,27 @@ impl EffectivePolicy {
                 ports.insert(*port, decided);
             }
         }
-        Self { workload, ports }
+        let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
+        Self { workload, ports, authorizer, shadows: Vec::new() }
+    }
+
+    /// The same policy with further shadows: candidates for the next one.
+    #[must_use]
+    pub fn with_candidates(mut self, candidates: impl IntoIterator<Item = Shadow>) -> Self {
+        self.shadows.extend(candidates);
+        self
+    }
+
+    /// The policies that are evaluated beside this one, and not enforced.
+    #[must_use]
+    pub fn shadows(&self) -> &[Shadow] {
+        &self.shadows
+    }
+
+    /// Who is authorized.
+    #[must_use]
+    pub const fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
     }
 
     /// The mode of a port.

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::metadata::{self, Metadata};
 use crate::mode::Mode;
+use crate::source::Policy;
 use crate::spec::{self, Spec};
 
 /// A valid PeerAuthentication.
@@ -18,6 +19,8 @@ pub struct PeerAuthentication {
     pub name: String,
     /// `metadata.creationTimestamp`; `None` is older than any.
     pub created: Option<OffsetDateTime>,
+    /// The annotation `istio.io/dry-run`: it is evaluated and logged, and decides nothing.
+    pub dry_run: bool,
     /// `spec.selector.matchLabels`; empty means that there is no selection.
     pub selector: BTreeMap<String, String>,
     /// `spec.mtls.mode`; `None` is UNSET.
@@ -34,10 +37,12 @@ pub struct PeerAuthentication {
 
 impl PeerAuthentication {
     /// Whether it comes before `other` among the policies of one scope: the older first (no timestamp is older than any),
-    /// then by name and namespace, bytewise. The first one applies, the others do not.
+    /// then by name and namespace, bytewise. The first one applies, the others do not. One with `istio.io/dry-run` comes before
+    /// those without, so that a dry run shows what it would do in their place.
     #[must_use]
     pub fn precedes(&self, other: &Self) -> bool {
-        (self.created, &self.name, &self.namespace) < (other.created, &other.name, &other.namespace)
+        let order = |policy: &Self| (!policy.dry_run, policy.created);
+        (order(self), &self.name, &self.namespace) < (order(other), &other.name, &other.namespace)
     }
 }
 
@@ -46,7 +51,7 @@ pub(crate) struct ReadResource {
     /// Namespace and name, also when other fields are wrong: a duplicate is then found in the same run.
     pub(crate) identity: Option<(String, String)>,
     /// The resource, if nothing is wrong with it.
-    pub(crate) policy: Option<PeerAuthentication>,
+    pub(crate) policy: Option<Policy>,
     pub(crate) problems: Problems,
     pub(crate) warnings: Problems,
 }
@@ -57,17 +62,18 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
     let Parts { metadata, spec } = read_parts(root, &mut warnings, &mut problems).unwrap_or_default();
     let identity = metadata.as_ref().map(|metadata| (metadata.namespace.clone(), metadata.name.clone()));
     let policy = match (metadata, spec) {
-        (Some(metadata), Some(spec)) if problems.is_empty() => Some(PeerAuthentication {
+        (Some(metadata), Some(spec)) if problems.is_empty() => Some(Policy::PeerAuthentication(PeerAuthentication {
             namespace: metadata.namespace,
             name: metadata.name,
             created: metadata.created,
+            dry_run: metadata.dry_run,
             selector: spec.selector,
             mode: spec.mode,
             ports: spec.ports,
             file: file.to_owned(),
             line: root.position().line,
             column: root.position().column,
-        }),
+        })),
         _ => None,
     };
     ReadResource { identity, policy, problems, warnings }

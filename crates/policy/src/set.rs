@@ -1,21 +1,31 @@
 //! All policies of a mesh, as one value.
 
+use std::sync::Arc;
+
 use portcullis_istio::MeshConfig;
 
+use crate::authorization::AuthorizationPolicy;
 use crate::resource::PeerAuthentication;
 
-/// Every PeerAuthentication of a mesh, in any order, and the certificate settings of its IstioOperators.
+/// Every PeerAuthentication and AuthorizationPolicy of a mesh, in any order, and the certificate settings of its IstioOperators.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicySet {
     pub(crate) policies: Vec<PeerAuthentication>,
+    pub(crate) authorization: Vec<Arc<AuthorizationPolicy>>,
     pub(crate) mesh: MeshConfig,
 }
 
 impl PolicySet {
-    /// The policies, in the order they were read.
+    /// The PeerAuthentications, in the order they were read.
     #[must_use]
     pub fn policies(&self) -> &[PeerAuthentication] {
         &self.policies
+    }
+
+    /// The AuthorizationPolicies, in the order they were read.
+    #[must_use]
+    pub fn authorization_policies(&self) -> &[Arc<AuthorizationPolicy>] {
+        &self.authorization
     }
 
     /// The certificate settings of IstioOperator documents.
@@ -27,6 +37,12 @@ impl PolicySet {
 
 impl FromIterator<PeerAuthentication> for PolicySet {
     fn from_iter<I: IntoIterator<Item = PeerAuthentication>>(policies: I) -> Self {
-        Self { policies: policies.into_iter().collect(), mesh: MeshConfig::default() }
+        Self { policies: policies.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl FromIterator<AuthorizationPolicy> for PolicySet {
+    fn from_iter<I: IntoIterator<Item = AuthorizationPolicy>>(policies: I) -> Self {
+        Self { authorization: policies.into_iter().map(Arc::new).collect(), ..Self::default() }
     }
 }

@@ -3,6 +3,7 @@
 use portcullis_istio::{MeshConfig, Operator};
 use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
+use crate::authorization::{self, AuthorizationPolicy};
 use crate::kind::{self, Kind};
 use crate::resource::PeerAuthentication;
 use crate::resource::{self, ReadResource};
@@ -35,8 +36,17 @@ pub(crate) struct Resource {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) position: Position,
+    /// The kind: two kinds may share a name.
+    pub(crate) kind: &'static str,
     /// The policy, if nothing is wrong with it.
-    pub(crate) policy: Option<PeerAuthentication>,
+    pub(crate) policy: Option<Policy>,
+}
+
+/// A valid policy of either kind.
+#[derive(Clone, Debug)]
+pub(crate) enum Policy {
+    PeerAuthentication(PeerAuthentication),
+    Authorization(AuthorizationPolicy),
 }
 
 /// Whether a document is an item of a list.
@@ -82,7 +92,10 @@ impl ParsedSource {
         }
         self.documents += 1;
         match kind {
-            Kind::PeerAuthentication => self.peer_authentication(root),
+            Kind::PeerAuthentication => self.policy("PeerAuthentication", root, resource::read(root, &self.file)),
+            Kind::AuthorizationPolicy => {
+                self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file))
+            }
             Kind::IstioOperator => self.istio_operator(root),
             Kind::List => {
                 self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
@@ -107,12 +120,12 @@ impl ParsedSource {
         }
     }
 
-    fn peer_authentication(&mut self, root: &Cursor<'_>) {
-        let ReadResource { identity, policy, problems, warnings } = resource::read(root, &self.file);
+    fn policy(&mut self, kind: &'static str, root: &Cursor<'_>, read: ReadResource) {
+        let ReadResource { identity, policy, problems, warnings } = read;
         self.warnings(warnings.into_vec());
         self.errors(problems.into_vec());
         if let Some((namespace, name)) = identity {
-            self.resources.push(Resource { namespace, name, position: root.position(), policy });
+            self.resources.push(Resource { namespace, name, position: root.position(), kind, policy });
         }
     }
 

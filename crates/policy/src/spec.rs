@@ -14,6 +14,9 @@ pub(crate) struct Spec {
     pub(crate) ports: BTreeMap<u16, Option<Mode>>,
 }
 
+/// A selector is written and selects by nothing.
+pub(crate) const WITHOUT_LABELS: &str = "selector-without-labels";
+
 /// The longest label value in Kubernetes.
 const MAX_LABEL_VALUE: usize = 63;
 
@@ -27,7 +30,7 @@ pub(crate) fn read(at: &Cursor<'_>, warnings: &mut Problems, problems: &mut Prob
     {
         let message = "selects by no label, so the policy holds for its whole namespace, or in the root namespace for the \
                        mesh; remove the selector, or name labels under matchLabels";
-        at.report("selector-without-labels", message, warnings);
+        at.report(WITHOUT_LABELS, message, warnings);
     }
     let mode = fields.get("mtls").and_then(|at| read_mtls(&at, problems)).flatten();
     let mut ports = BTreeMap::new();
@@ -49,7 +52,7 @@ fn has_labels(selector: &Cursor<'_>) -> bool {
         .is_some_and(|at| matches!(&at.node().content, Content::Mapping(labels) if !labels.entries.is_empty()))
 }
 
-fn read_selector(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+pub(crate) fn read_selector(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
     let fields = at.fields(&["matchLabels"], problems)?;
     let Some(at) = fields.get("matchLabels") else { return Some(BTreeMap::new()) };
     let mut labels = BTreeMap::new();

@@ -24,10 +24,17 @@ pub struct MeshSettings {
     pub root_namespace: String,
     /// The mode where no policy sets one; Istio's is PERMISSIVE.
     pub default_mode: Mode,
+    /// The names of the mesh's trust domain: its own first, then its aliases. AuthorizationPolicies that name one of them mean
+    /// all of them.
+    pub trust_domains: Vec<String>,
 }
 
 impl Default for MeshSettings {
     fn default() -> Self {
-        Self { root_namespace: "istio-system".to_owned(), default_mode: Mode::Permissive }
+        Self {
+            root_namespace: "istio-system".to_owned(),
+            default_mode: Mode::Permissive,
+            trust_domains: vec!["cluster.local".to_owned()],
+        }
     }
 }

@@ -2,27 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_policy::{EffectivePolicy, MeshSettings, Mode, PolicySet, Source, explain};
+use portcullis_policy::{EffectivePolicy, MeshSettings, PolicySet, Source, explain};
 use serde_yaml::Value;
 
-fn data() -> Value {
-    serde_yaml::from_str(include_str!("../data/peerauth-cases.yaml")).unwrap()
-}
+const CASES: &str = include_str!("../data/peerauth-cases.yaml");
 
 /// As JSON, which is YAML with every string quoted: `serde_yaml` would write the string 'OFF' as the boolean OFF.
-fn source(document: &Value) -> Source {
+pub(crate) fn source(document: &Value) -> Source {
     Source { file: "case.yaml".to_owned(), text: serde_json::to_vec(document).unwrap() }
 }
 
-fn rows(section: &str) -> Vec<Value> {
-    let rows = data()[section].as_sequence().unwrap().clone();
-    assert!(!rows.is_empty(), "{section}");
-    rows
+fn all_pass(section: &str, count: usize, check: impl Fn(&Value) -> Result<(), String>) {
+    all_pass_in(CASES, section, count, check);
 }
 
 /// Fails with the id of every row that fails, not only of the first.
-fn all_pass(section: &str, count: usize, check: impl Fn(&Value) -> Result<(), String>) {
-    let rows = rows(section);
+pub(crate) fn all_pass_in(data: &str, section: &str, count: usize, check: impl Fn(&Value) -> Result<(), String>) {
+    let data: Value = serde_yaml::from_str(data).unwrap();
+    let rows = data[section].as_sequence().unwrap();
     assert_eq!(rows.len(), count, "rows of {section}");
     let failed: Vec<String> = rows
         .iter()
@@ -41,7 +38,7 @@ fn every_mode_case() {
             return Err(format!("{:?}", loaded.errors));
         }
         let root_namespace = row["rootNamespace"].as_str().unwrap().to_owned();
-        let mesh = MeshSettings { root_namespace, default_mode: Mode::Permissive };
+        let mesh = MeshSettings { root_namespace, ..MeshSettings::default() };
         let labels: BTreeMap<String, String> = row["workload"]["labels"]
             .as_mapping()
             .map(|map| map.iter().map(|(k, v)| (k.as_str().unwrap().into(), v.as_str().unwrap().into())).collect())

@@ -131,11 +131,13 @@ fn lists_are_opened_and_their_items_keep_their_places() {
 #[test]
 fn what_could_be_a_policy_is_never_skipped() {
     let table = [
-        ("security.istio.io/v1", "AuthorizationPolicy", "unsupported-kind"),
+        ("security.istio.io/v1", "authorizationpolicy", "unknown-kind"),
+        ("security.istio.io/v1alpha1", "AuthorizationPolicy", "unknown-kind"),
+        ("networking.istio.io/v1", "AuthorizationPolicyList", "unknown-kind"),
         ("security.istio.io/v1", "RequestAuthentication", "unsupported-kind"),
         ("networking.istio.io/v1", "DestinationRule", "unsupported-kind"),
         ("networking.istio.io/v1", "DestinationRuleList", "unsupported-kind"),
-        ("security.istio.io/v1", "authorizationpolicylist", "unsupported-kind"),
+        ("security.istio.io/v1", "authorizationpolicylist", "unknown-kind"),
         ("networking.istio.io/v1", "destinationrule", "unsupported-kind"),
         ("networking.istio.io/v1", "Sidecar", "unsupported-kind"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter", "unsupported-kind"),

@@ -38,7 +38,8 @@ fn policy() -> impl Strategy<Value = PeerAuthentication> {
             let created = created.map(|at| OffsetDateTime::from_unix_timestamp(at).expect("time"));
             let file = format!("{namespace}-{name}.yaml");
             let namespace = namespace.to_owned();
-            PeerAuthentication { namespace, name, created, selector, mode, ports, file, line: 1, column: 1 }
+            let dry_run = false;
+            PeerAuthentication { namespace, name, created, dry_run, selector, mode, ports, file, line: 1, column: 1 }
         },
     )
 }
@@ -84,7 +85,7 @@ fn world() -> impl Strategy<Value = World> {
     let namespace = prop::sample::select(NAMESPACES.to_vec());
     (policies(), default_mode, namespace, labels(2)).prop_map(|(policies, default_mode, namespace, labels)| World {
         policies,
-        mesh: MeshSettings { root_namespace: ROOT.to_owned(), default_mode },
+        mesh: MeshSettings { root_namespace: ROOT.to_owned(), default_mode, ..MeshSettings::default() },
         namespace: namespace.to_owned(),
         labels,
     })

@@ -7,6 +7,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod authorization_cases;
 mod cases;
 mod documents;
 mod explanation;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ValueHint;
-use portcullis_config::defaults;
 use portcullis_policy::{MeshSettings, Mode, PolicySet, explain};
 
 use super::values;
@@ -75,10 +74,7 @@ impl Question {
                 }
             }
             None => {
-                let mesh = MeshSettings {
-                    root_namespace: defaults::ROOT_NAMESPACE.to_owned(),
-                    default_mode: Mode::Permissive,
-                };
+                let mesh = MeshSettings::default();
                 let namespace = args.namespace.clone().filter(|_| complete).ok_or_else(|| {
                     let message = "there is nothing to explain: name the proxy's configuration (-c FILE, or \
                                    $PORTCULLIS_CONFIG), or the policies and the namespace of the workload (-f PATH -n NS)";
@@ -92,6 +88,7 @@ impl Question {
             mesh: MeshSettings {
                 root_namespace: args.root_namespace.clone().unwrap_or(base.mesh.root_namespace),
                 default_mode: args.default_mode.unwrap_or(base.mesh.default_mode),
+                trust_domains: base.mesh.trust_domains,
             },
             namespace: args.namespace.clone().unwrap_or(base.namespace),
             labels: args.labels.clone().unwrap_or(base.labels),

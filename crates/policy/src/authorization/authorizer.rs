@@ -1,0 +1,166 @@
+//! The policies of one workload, prepared for decisions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::authorization::facts::Facts;
+use crate::authorization::http;
+use crate::authorization::index::{Index, RuleNumber};
+use crate::authorization::resource::{AuthorizationAction, AuthorizationPolicy};
+use crate::authorization::rule::Rule;
+use crate::authorization::trust_domains;
+use crate::evaluation::Evaluation;
+use crate::set::PolicySet;
+use crate::workload::MeshSettings;
+
+/// Decides whether a connection is authorized: DENY before ALLOW, and where an ALLOW policy applies, one must match.
+///
+/// The answer is the same in whatever order the policies were read.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Authorizer {
+    deny: RuleSet,
+    allow: RuleSet,
+    audit: RuleSet,
+}
+
+/// Whether a connection is authorized, and by what.
+#[derive(Clone, Copy, Debug)]
+pub enum Authorization<'p> {
+    /// No ALLOW policy applies, and no DENY rule matches.
+    Unrestricted,
+    /// A rule of an ALLOW policy matches.
+    Allowed(MatchedRule<'p>),
+    /// A rule of a DENY policy matches.
+    Denied(MatchedRule<'p>),
+    /// ALLOW policies apply, and none matches.
+    NotAllowed(&'p [Arc<AuthorizationPolicy>]),
+}
+
+/// A rule that matched.
+#[derive(Clone, Copy, Debug)]
+pub struct MatchedRule<'p> {
+    /// Its policy.
+    pub policy: &'p AuthorizationPolicy,
+    /// [`AuthorizationPolicy::label`], made once.
+    pub label: &'p Arc<str>,
+    /// Its index in `spec.rules`, from 0.
+    pub rule: usize,
+    /// The line on which it begins.
+    pub line: u32,
+}
+
+impl Authorization<'_> {
+    /// Whether the connection is let through.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Unrestricted | Self::Allowed(_))
+    }
+}
+
+/// All policies of one action.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct RuleSet {
+    /// By namespace and name.
+    policies: Vec<Arc<AuthorizationPolicy>>,
+    /// In the order of the policies and of the rules in them.
+    rules: Vec<CompiledRule>,
+    index: Index,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct CompiledRule {
+    policy: Arc<AuthorizationPolicy>,
+    label: Arc<str>,
+    index: usize,
+    rule: Rule,
+}
+
+impl RuleSet {
+    fn new(mut policies: Vec<Arc<AuthorizationPolicy>>, mesh: &MeshSettings) -> Self {
+        policies.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        let mut rules = Vec::new();
+        for policy in &policies {
+            let label: Arc<str> = policy.label().into();
+            let of_policy = policy.rules.iter().enumerate().filter_map(|(index, rule)| {
+                let rule = trust_domains::expand(http::without_http(rule, policy.action)?, &mesh.trust_domains);
+                Some(CompiledRule { policy: Arc::clone(policy), label: Arc::clone(&label), index, rule })
+            });
+            rules.extend(of_policy);
+        }
+        let index = Index::new(rules.iter().map(|compiled| &compiled.rule));
+        Self { policies, rules, index }
+    }
+
+    fn first_match(&self, facts: &Facts<'_>) -> Option<MatchedRule<'_>> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        let mut first: Option<RuleNumber> = None;
+        self.index.visit(facts, |numbers| {
+            let earlier = numbers.iter().copied().take_while(|number| first.is_none_or(|first| *number < first));
+            let found = earlier.into_iter().find(|number| self.get(*number).is_some_and(|it| it.rule.matches(facts)));
+            first = found.or(first);
+        });
+        let CompiledRule { policy, label, index, rule } = self.get(first?)?;
+        Some(MatchedRule { policy, label, rule: *index, line: rule.line })
+    }
+
+    fn get(&self, number: RuleNumber) -> Option<&CompiledRule> {
+        self.rules.get(usize::try_from(number).ok()?)
+    }
+}
+
+impl Authorizer {
+    /// Selects the policies of a workload, and prepares them.
+    #[must_use]
+    pub fn new(
+        set: &PolicySet,
+        mesh: &MeshSettings,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        evaluation: Evaluation,
+    ) -> Self {
+        let of = |action: AuthorizationAction| {
+            let selected = set.authorization_policies().iter().filter(|policy| {
+                policy.action == action
+                    && evaluation.includes(policy.dry_run)
+                    && policy.applies_to(&mesh.root_namespace, namespace, labels)
+            });
+            RuleSet::new(selected.cloned().collect(), mesh)
+        };
+        Self {
+            deny: of(AuthorizationAction::Deny),
+            allow: of(AuthorizationAction::Allow),
+            audit: of(AuthorizationAction::Audit),
+        }
+    }
+
+    /// Decides. Costs nothing where no policy applies, and does not allocate.
+    #[must_use]
+    pub fn authorize(&self, facts: &Facts<'_>) -> Authorization<'_> {
+        if let Some(denied) = self.deny.first_match(facts) {
+            return Authorization::Denied(denied);
+        }
+        if self.allow.policies.is_empty() {
+            return Authorization::Unrestricted;
+        }
+        self.allow.first_match(facts).map_or(Authorization::NotAllowed(&self.allow.policies), Authorization::Allowed)
+    }
+
+    /// The first AUDIT rule that matches.
+    #[must_use]
+    pub fn audit(&self, facts: &Facts<'_>) -> Option<MatchedRule<'_>> {
+        self.audit.first_match(facts)
+    }
+
+    /// The policies that apply, in the order of evaluation.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.policies)
+    }
+
+    /// Whether any policy can decide about a connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deny.rules.is_empty() && self.allow.policies.is_empty() && self.audit.rules.is_empty()
+    }
+}

@@ -1,0 +1,38 @@
+//! What is known of a connection when it is authorized.
+
+use std::net::IpAddr;
+
+use portcullis_identity::SpiffeId;
+
+/// What rules are compared with. Everything stays the same for as long as the connection is open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Facts<'a> {
+    /// The verified identity of the peer; `None` for plaintext, for the client's own TLS, and under DISABLE.
+    pub peer: Option<&'a SpiffeId>,
+    /// Address of the direct peer: `ipBlocks`, `source.ip`.
+    pub source: IpAddr,
+    /// Address of the client behind a load balancer that speaks the PROXY protocol, else that of the direct peer:
+    /// `remoteIpBlocks`, `remote.ip`.
+    pub remote: IpAddr,
+    /// Address that the client dialled: `destination.ip`.
+    pub destination: IpAddr,
+    /// Port that the workload listens on (not a Service's): `ports`, `destination.port`.
+    pub port: u16,
+    /// Server name of the ClientHello: `connection.sni`.
+    pub sni: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// The facts of a connection without a verified identity.
+    #[must_use]
+    pub fn anonymous(self) -> Self {
+        Self { peer: None, ..self }
+    }
+
+    /// The namespaces in the identity: each segment behind `/ns/` that is not the last one.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let segments = self.peer.map_or("", |peer| peer.path()).split('/');
+        let behind = segments.clone().skip(1).zip(segments.clone().skip(2));
+        segments.zip(behind).filter(|(marker, _)| *marker == "ns").map(|(_, (namespace, _))| namespace)
+    }
+}
