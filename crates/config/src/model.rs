@@ -21,8 +21,10 @@ pub struct Settings {
     pub service: String,
     /// `mesh`.
     pub mesh: Mesh,
-    /// `policies`: the folder of PeerAuthentication files; without it `mesh.defaultMode` holds everywhere.
+    /// `policies`, or `policies.folder`: the folder of policy files; without it `mesh.defaultMode` holds everywhere.
     pub policies: Option<PathBuf>,
+    /// `policies.candidates`: folders whose policies are evaluated for each connection, and not enforced.
+    pub candidates: Vec<PathBuf>,
     /// `rescanInterval` of folders too large for the 2 s rescan.
     pub rescan: Duration,
     /// `identity`; without it no connection can be terminated, and the proxy is not ready.

@@ -59,7 +59,11 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
         }
     }
     if let Some(folder) = &settings.policies {
-        add("policies".to_owned(), folder, PathUse::Folder);
+        let nested = checks::at(&root, "policies.folder").field() == "policies.folder";
+        add(if nested { "policies.folder" } else { "policies" }.to_owned(), folder, PathUse::Folder);
+    }
+    for (index, folder) in settings.candidates.iter().enumerate() {
+        add(format!("policies.candidates[{index}]"), folder, PathUse::Folder);
     }
     match settings.identity.as_ref().map(|identity| &identity.source) {
         Some(IdentitySource::Files(files)) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, Workload};
-use portcullis_yaml::{Cursor, Problem, Problems};
+use portcullis_yaml::{Content, Cursor, Problem, Problems};
 
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
@@ -73,7 +73,7 @@ impl SectionReader<'_> {
             Some(at) => self.mesh(&at, problems),
         };
         let workload = fields.require("workload", problems).and_then(|at| workload(&at, problems));
-        let policies = section(&fields, "policies", None, problems, |at, p| self.path(at, p).map(Some));
+        let policies = section(&fields, "policies", PolicyFolders::default(), problems, |at, p| self.policies(at, p));
         let rescan = section(&fields, "rescanInterval", defaults::RESCAN, problems, value::positive_duration);
         let identity = section(&fields, "identity", None, problems, |at, p| self.identity(at, p).map(Some));
         let tls = section(&fields, "tls", default_tls(), problems, tls);
@@ -88,13 +88,15 @@ impl SectionReader<'_> {
         let sandbox = section(&fields, "sandbox", Sandbox { landlock: true, seccomp: true }, problems, sandbox);
         let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
         let (workload, mesh, (admin, admin_token)) = (workload?, mesh?, admin?);
+        let PolicyFolders { folder, candidates } = policies?;
         let own_id = own_id(&workload, &mesh, identity.as_ref().and_then(Option::as_ref), root, problems);
         let settings = Settings {
             own_id: own_id?,
             service: workload.service.unwrap_or_else(|| workload.model.name.clone()),
             workload: workload.model,
             mesh,
-            policies: policies?,
+            policies: folder,
+            candidates,
             rescan: rescan?,
             identity: identity?,
             tls: tls?,
@@ -113,6 +115,18 @@ impl SectionReader<'_> {
         checks::listeners(&settings, root, problems);
         checks::upstreams(&settings, root, problems);
         Some(settings)
+    }
+
+    /// The folder by itself, or with candidates.
+    fn policies(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<PolicyFolders> {
+        if !matches!(at.node().content, Content::Mapping(_)) {
+            return Some(PolicyFolders { folder: Some(self.path(at, problems)?), candidates: Vec::new() });
+        }
+        let fields = at.fields(&["folder", "candidates"], problems)?;
+        let folder = fields.get("folder").map(|at| self.path(&at, problems));
+        let candidates = fields.get("candidates").map_or(Some(Vec::new()), |at| at.items(problems));
+        let candidates = candidates?.iter().filter_map(|item| self.path(item, problems)).collect();
+        Some(PolicyFolders { folder: folder.flatten(), candidates })
     }
 
     fn mesh(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<Mesh> {
@@ -243,6 +257,13 @@ fn own_id(
             None
         }
     }
+}
+
+/// `policies`.
+#[derive(Clone, Default)]
+struct PolicyFolders {
+    folder: Option<PathBuf>,
+    candidates: Vec<PathBuf>,
 }
 
 /// `None` only if the built-in trust domain were not one, which a test rules out.

@@ -34,6 +34,6 @@ pub use portcullis_yaml::Diagnostic;
 pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
 pub use resource::PeerAuthentication;
 pub use set::PolicySet;
-pub use shadow::{Answer, Shadow};
+pub use shadow::{Answer, Shadow, ShadowKind};
 pub use source::{ParsedSource, Source};
 pub use workload::{MeshSettings, Workload};

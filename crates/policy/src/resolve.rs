@@ -14,7 +14,7 @@ use crate::evaluation::Evaluation;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
-use crate::shadow::Shadow;
+use crate::shadow::{Shadow, ShadowKind};
 use crate::workload::MeshSettings;
 
 /// Why a policy does not apply: its namespace is neither the workload's nor the root namespace.
@@ -120,6 +120,8 @@ pub struct EffectivePolicy {
     ports: HashMap<u16, Decided>,
     authorizer: Authorizer,
     shadows: Vec<Shadow>,
+    /// Whether a rule, here or in a shadow, compares the server name.
+    reads_sni: bool,
 }
 
 /// The chosen policy of each scope.
@@ -195,7 +197,7 @@ impl EffectivePolicy {
     /// they would do.
     #[must_use]
     pub fn resolve(set: &PolicySet, mesh: &MeshSettings, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
-        let mut policy = Self::evaluate(set, mesh, namespace, labels, Evaluation::Enforced);
+        let policy = Self::evaluate(set, mesh, namespace, labels, Evaluation::Enforced);
         let concerned = |policy: &PeerAuthentication| {
             policy.dry_run && candidate(policy, mesh, namespace, labels, Evaluation::DryRun).is_ok()
         };
@@ -204,7 +206,7 @@ impl EffectivePolicy {
         };
         if set.policies().iter().any(concerned) || set.authorization_policies().iter().any(authorized) {
             let shadow = Self::evaluate(set, mesh, namespace, labels, Evaluation::DryRun);
-            policy.shadows.push(Shadow { name: DRY_RUN.into(), policy: shadow });
+            return policy.with_shadows([Shadow { name: DRY_RUN.into(), kind: ShadowKind::DryRun, policy: shadow }]);
         }
         policy
     }
@@ -238,14 +240,25 @@ impl EffectivePolicy {
             }
         }
         let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
-        Self { workload, ports, authorizer, shadows: Vec::new() }
+        let reads_sni = authorizer.reads_sni();
+        Self { workload, ports, authorizer, shadows: Vec::new(), reads_sni }
     }
 
-    /// The same policy with further shadows: candidates for the next one.
+    /// The same policy with further shadows.
     #[must_use]
-    pub fn with_candidates(mut self, candidates: impl IntoIterator<Item = Shadow>) -> Self {
-        self.shadows.extend(candidates);
+    pub fn with_shadows(mut self, shadows: impl IntoIterator<Item = Shadow>) -> Self {
+        for shadow in shadows {
+            self.reads_sni |= shadow.policy.reads_sni;
+            self.shadows.push(shadow);
+        }
         self
+    }
+
+    /// Whether a decision on this port, or that of a shadow, may depend on more of the ClientHello than the mode in force needs.
+    #[must_use]
+    pub fn needs_client_hello(&self, port: u16) -> bool {
+        let mode = self.mode(port).mode;
+        self.reads_sni || self.shadows.iter().any(|shadow| shadow.policy.mode(port).mode != mode)
     }
 
     /// The policies that are evaluated beside this one, and not enforced.

@@ -16,10 +16,29 @@ use crate::resolve::{Decided, EffectivePolicy};
 /// A policy that is evaluated beside the one in force.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shadow {
-    /// `dry-run`, or the candidate set.
+    /// `dry-run`, or the name of the candidate set.
     pub name: Arc<str>,
+    /// Where it comes from.
+    pub kind: ShadowKind,
     /// What it would enforce.
     pub policy: EffectivePolicy,
+}
+
+/// Where a shadow comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShadowKind {
+    /// The set in force, with its dry-run policies.
+    DryRun,
+    /// Another set.
+    Candidate,
+}
+
+impl ShadowKind {
+    /// Whether it is another set.
+    #[must_use]
+    pub const fn is_candidate(self) -> bool {
+        matches!(self, Self::Candidate)
+    }
 }
 
 /// What policies say about one connection.

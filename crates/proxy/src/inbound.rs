@@ -8,7 +8,7 @@ use portcullis_net::accept::Accepted;
 use portcullis_net::admission::{ConnectionPermit, CountLimit, Slot};
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
-use portcullis_policy::{self as policy, Action, Mode, PassThroughReason, Refusal, decide};
+use portcullis_policy::{self as policy, Action, EffectivePolicy, Mode, PassThroughReason, Refusal, decide};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
 use portcullis_wire::{Opening, proxy_v2};
@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::authorization::{self, Observed};
 use crate::captured;
 use crate::changes::ChangeWatch;
 use crate::drain::{ConnectionGuard, Phase};
@@ -95,6 +96,13 @@ fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Opt
         record.policy = Arc::clone(&decided.label);
         return Some(Ending::new(Reason::PolicyChanged, None));
     }
+    if decided.mode != Mode::Disable && !record.read_hello && policy.authorizer().reads_sni() {
+        let error = "a rule compares the server name, which was not read when this connection was opened".to_owned();
+        return Some(Ending::new(Reason::PolicyChanged, Some(error)));
+    }
+    if let Some(refused) = authorization::check(&policy, decided.mode, record, port) {
+        return Some(Ending::new(Reason::PolicyChanged, refused.error));
+    }
     check_trust(state, record, path?)
 }
 
@@ -112,8 +120,11 @@ async fn admit(
             let slot = state.connections.undecided().acquire(record.src_addr.ip());
             // `authorize` owns the stream. Without a descriptor for this handle, a forced end is a FIN instead of a reset.
             let second = SecondHandle::of(&stream).ok();
+            let Snapshot { policy, credentials, changes } = state.snapshot();
             let mut attempt = Attempt {
                 state: &state,
+                policy: &policy,
+                changes: &changes,
                 target: &target,
                 listener_limit: &listener_limit,
                 slot: &slot,
@@ -130,7 +141,7 @@ async fn admit(
                     }
                     Err(outcome::forced_before_admission())
                 }
-                authorized = attempt.authorize(stream) => authorized,
+                authorized = attempt.authorize(stream, credentials) => authorized,
             }
         }
         Err(ending) => Err(ending),
@@ -185,6 +196,10 @@ fn app_target(
 /// One connection that is being authorised, and what that needs.
 struct Attempt<'a> {
     state: &'a ProxyState,
+    /// The policy of the snapshot that this connection is decided with.
+    policy: &'a EffectivePolicy,
+    /// Reports every change after that snapshot.
+    changes: &'a ChangeWatch,
     target: &'a AppTarget,
     listener_limit: &'a CountLimit,
     slot: &'a Slot,
@@ -216,10 +231,13 @@ enum FirstSpeaker {
 }
 
 impl Attempt<'_> {
-    /// Step 2: take one snapshot, find the mode of the port, and detect what the client sends.
-    async fn authorize(&mut self, mut stream: TcpStream) -> Result<Admitted, Ending> {
-        let Snapshot { policy, credentials, changes } = self.state.snapshot();
-        let decided = policy.mode(self.target.port);
+    /// Step 2: find the mode of the port, and detect what the client sends.
+    async fn authorize(
+        &mut self,
+        mut stream: TcpStream,
+        credentials: Result<Arc<Credentials>, Unavailable>,
+    ) -> Result<Admitted, Ending> {
+        let decided = self.policy.mode(self.target.port);
         let mode = decided.mode;
         self.record.mode = mode.as_str();
         self.record.policy = Arc::clone(&decided.label);
@@ -227,17 +245,18 @@ impl Attempt<'_> {
             // Passes through uninspected: there is no identity, whatever the client sends.
             self.slot.made_progress();
             self.record.no_mtls = Some(PassThroughReason::Disabled.label());
-            return self.forward(Client::raw(Vec::new(), stream), None, changes).await;
+            return self.forward(None, Client::raw(Vec::new(), stream), None).await;
         }
         let mut app = None;
         // Under STRICT the first byte is enough: rustls parses the rest, and sends the alert.
-        let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
+        self.record.read_hello = mode == Mode::Permissive || self.policy.needs_client_hello(self.target.port);
+        let mut detector = Detector::new(if self.record.read_hello { Sniff::Hello } else { Sniff::FirstByte });
         if mode == Mode::Permissive && self.target.server_first {
             match self.first_speaker(&mut stream, &mut detector).await? {
                 FirstSpeaker::App(app) => {
                     let client = Client::raw(detector.finish().seen, stream);
                     self.passes_through(PassThroughReason::ServerFirst);
-                    return self.forward(client, Some(app), changes).await;
+                    return self.forward(Some(Opening::Plain), client, Some(app)).await;
                 }
                 FirstSpeaker::Client(dialled) => app = dialled,
             }
@@ -252,15 +271,21 @@ impl Attempt<'_> {
         match decide(mode, opening) {
             Action::Terminate => {
                 self.slot.made_progress();
-                let client = self.terminate(Replay::new(seen, stream), credentials).await?;
-                self.forward(client, app, changes).await
+                match self.terminate(Replay::new(seen, stream), credentials).await {
+                    Ok(client) => self.forward(Some(opening), client, app).await,
+                    Err(ending) => {
+                        self.observe(Some(opening), false);
+                        Err(ending)
+                    }
+                }
             }
             Action::PassThrough(reason) => {
                 self.passes_through(reason);
-                self.forward(Client::raw(seen, stream), app, changes).await
+                self.forward(Some(opening), Client::raw(seen, stream), app).await
             }
             Action::Refuse(refusal) => {
                 self.record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
+                self.observe(Some(opening), false);
                 if self.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
                     // The connection is refused whether or not the response could be sent.
                     let _sent = plaintext_response::respond(&mut stream, seen, self.deadline).await;
@@ -280,6 +305,12 @@ impl Attempt<'_> {
         self.record.no_mtls = Some(reason.label());
     }
 
+    /// Asks policies that are not enforced.
+    fn observe(&self, opening: Option<Opening>, allowed: bool) {
+        let (record, port) = (&*self.record, self.target.port);
+        Observed { record, port, opening, allowed }.report(self.policy);
+    }
+
     /// If the client sends nothing within [`defaults::SERVER_FIRST`], the app is dialled while detection goes on.
     async fn first_speaker(&self, stream: &mut TcpStream, detector: &mut Detector) -> Result<FirstSpeaker, Ending> {
         match timeout(defaults::SERVER_FIRST, detector.run(stream)).await {
@@ -289,6 +320,11 @@ impl Attempt<'_> {
             }
             Err(_silence) if detector.has_bytes() => return Ok(FirstSpeaker::Client(None)),
             Err(_silence) => {}
+        }
+        // Who is silent may be about to prove an identity. Where plaintext is not authorized, the app must not speak to it yet.
+        let anonymous = authorization::facts(self.record, self.target.port).anonymous();
+        if !self.policy.authorizer().authorize(&anonymous).is_allowed() {
+            return Ok(FirstSpeaker::Client(None));
         }
         let app = self.dial_app().await?;
         // The app has as long as the client: if both stay silent, the connection ends where detection would have ended.
@@ -333,9 +369,21 @@ impl Attempt<'_> {
         Ok(Client { stream, path: Some(peer.path), permits })
     }
 
-    /// Step 4: connect to the app, unless it was dialled already.
-    async fn forward(&self, client: Client, app: Option<TcpStream>, changes: ChangeWatch) -> Result<Admitted, Ending> {
+    /// Step 4: authorize, and connect to the app, unless it was dialled already. `opening` is `None` under DISABLE.
+    async fn forward(
+        &mut self,
+        opening: Option<Opening>,
+        client: Client,
+        app: Option<TcpStream>,
+    ) -> Result<Admitted, Ending> {
         let Client { stream, path, permits } = client;
+        let (port, mode) = (self.target.port, self.policy.mode(self.target.port).mode);
+        let refused = authorization::check(self.policy, mode, self.record, port);
+        self.observe(opening, refused.is_none());
+        if let Some(refused) = refused {
+            let _closed = stream.reset_on_close();
+            return Err(refused);
+        }
         // Only now: a limit of the listener counts authorized connections, so that silent ones cannot use it up.
         let Some(listener) = self.listener_limit.try_acquire() else {
             let _closed = stream.reset_on_close();
@@ -346,8 +394,8 @@ impl Attempt<'_> {
                 endpoints: Endpoints { client: stream, server: app },
                 path,
                 permits: permits.with_listener(listener),
-                port: self.target.port,
-                changes,
+                port,
+                changes: self.changes.clone(),
             }),
             Err(ending) => {
                 // The peer must not mistake our close for the app's answer.

@@ -7,6 +7,7 @@
 //! The data plane runs on single-threaded runtimes, one for each worker, each with its own listening sockets; see
 //! [`engine`]. Why a connection ended is in one table; see [`outcome`].
 
+mod authorization;
 pub mod buffers;
 mod captured;
 pub mod changes;

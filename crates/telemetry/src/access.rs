@@ -66,6 +66,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 port = record.port,
                 mode = record.mode,
                 policy = %record.policy,
+                rule = record.rule,
                 transport = record.transport,
                 decision = ending.decision.as_str(),
                 reason = ending.reason,
@@ -92,7 +93,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
 
 /// Escapes control characters and bidirectional marks in text that a peer may have chosen. The formats escape line breaks and
 /// quotes themselves, but JSON leaves characters that only terminals interpret.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(acts) {
         return Cow::Borrowed(text);

@@ -3,6 +3,7 @@
 //! What does not apply to a TCP connection, or is not known here, is `-` (in JSON `null`). Whatever a peer had a hand in is
 //! reduced to visible characters: no line breaks, no escape sequences, no quotes.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -24,7 +25,7 @@ const START_TIME: &[BorrowedFormatItem<'_>] =
 struct Outcome {
     flags: Option<&'static str>,
     details: Option<&'static str>,
-    termination: Option<&'static str>,
+    termination: Option<Cow<'static, str>>,
     upstream_failure: Option<String>,
     /// Whether an upstream was chosen at all.
     upstream: bool,
@@ -48,7 +49,7 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn new(record: &ConnRecord, ending: &Ending, admitted: bool) -> Self {
         let age = record.started.elapsed();
-        let outcome = outcome(record.direction, record.mode, ending, admitted);
+        let outcome = outcome(record, ending, admitted);
         let (upstream_host, downstream_local) = match record.direction {
             Direction::Inbound => (record.app.as_deref().copied(), record.dst_addr),
             // What was dialled. Which of the local addresses the app used is not recorded.
@@ -127,8 +128,9 @@ fn start(age: Duration) -> String {
 }
 
 /// Envoy's flags and details. Our own reason stands where Envoy has its `connection_termination_details`.
-fn outcome(direction: Direction, mode: &str, ending: &Ending, admitted: bool) -> Outcome {
-    let reason = Some(ending.reason).filter(|reason| *reason != "-");
+fn outcome(record: &ConnRecord, ending: &Ending, admitted: bool) -> Outcome {
+    let (direction, mode) = (record.direction, record.mode);
+    let reason = Some(ending.reason).filter(|reason| *reason != "-").map(Cow::Borrowed);
     // Under STRICT Envoy has no filter chain for what is no mTLS, and for what has not said in time what it is.
     let chain = ["plaintext_in_strict", "silent_client", "incomplete_hello", "malformed_hello"];
     if direction == Direction::Inbound && mode == "STRICT" && chain.contains(&ending.reason) {
@@ -136,6 +138,9 @@ fn outcome(direction: Direction, mode: &str, ending: &Ending, admitted: bool) ->
     }
     if ending.reason == "no_route" {
         return Outcome { flags: Some("UH"), ..Outcome::default() };
+    }
+    if let Some(termination) = authorization(record, ending) {
+        return Outcome { termination: Some(termination), upstream: admitted, ..Outcome::default() };
     }
     let failure = |upstream| Outcome {
         flags: Some("UF,URX"),
@@ -147,6 +152,17 @@ fn outcome(direction: Direction, mode: &str, ending: &Ending, admitted: bool) ->
         (ResponseFlag::Connect, _) => failure(true),
         (ResponseFlag::TlsFailure | ResponseFlag::IdentityError, Direction::Outbound) => failure(true),
         _ => Outcome { termination: reason, upstream: admitted, ..Outcome::default() },
+    }
+}
+
+/// What Envoy's RBAC filter says of a connection that is not authorized, with the names that istiod gives policies.
+fn authorization(record: &ConnRecord, ending: &Ending) -> Option<Cow<'static, str>> {
+    match (ending.reason, record.policy.split_once('/'), record.rule) {
+        ("authorization_denied", Some((namespace, name)), Some(rule)) => Some(Cow::Owned(visible(&format!(
+            "rbac_access_denied_matched_policy[ns[{namespace}]-policy[{name}]-rule[{rule}]]"
+        )))),
+        ("authorization_not_allowed", ..) => Some(Cow::Borrowed("rbac_access_denied_matched_policy[none]")),
+        _ => None,
     }
 }
 
@@ -242,6 +258,16 @@ mod tests {
             let line = text(&record, &ending(reason, flag, None), admitted);
             assert!(line.contains(shown), "{reason}: {line}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_not_authorized_reads_as_in_envoy() {
+        let mut record = record(Direction::Inbound);
+        let none = text(&record, &ending("authorization_not_allowed", ResponseFlag::Deny, None), false);
+        assert!(none.contains(" 0 - - rbac_access_denied_matched_policy[none] \"-\""), "{none}");
+        (record.policy, record.rule) = ("shop/deny-web".into(), Some(2));
+        let denied = text(&record, &ending("authorization_denied", ResponseFlag::Deny, None), false);
+        assert!(denied.contains(" rbac_access_denied_matched_policy[ns[shop]-policy[deny-web]-rule[2]] "), "{denied}");
     }
 
     #[test]

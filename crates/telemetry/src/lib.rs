@@ -24,6 +24,7 @@ pub mod panics;
 mod ports;
 mod rate_limit;
 mod record;
+mod shadow;
 mod tcp;
 
 pub use access_format::AccessLog;
@@ -35,4 +36,5 @@ pub use names::{LocalWorkload, Service};
 pub use open::OpenConnection;
 pub use outcome::{ConnStage, Decision, Ending, Outcome, ResponseFlag};
 pub use record::ConnRecord;
+pub use shadow::{ShadowDecision, ShadowFinding};
 pub use tcp::MAX_PRINCIPALS;

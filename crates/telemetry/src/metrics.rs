@@ -32,6 +32,7 @@ pub struct Families {
     /// The label value `-`, for what is absent. Shared.
     pub(crate) nothing: Arc<str>,
     pub(crate) decisions: CounterFamily,
+    pub(crate) candidate_decisions: CounterFamily,
     pub(crate) no_mtls: CounterFamily,
     pub(crate) tls_info: CounterFamily,
     pub(crate) handshakes: [Histogram; 2],
@@ -144,6 +145,11 @@ impl Metrics {
                 "portcullis_policy_decisions_total",
                 "Connections by what was decided, why, and by which policy.",
                 &["port", "mode", "decision", "reason", "policy", "transport"],
+            )?,
+            candidate_decisions: new.family(
+                "portcullis_candidate_decisions_total",
+                "Inbound connections that a candidate set of policies would decide otherwise than the one in force.",
+                &["candidate", "port", "mode", "decision", "reason", "policy", "transport"],
             )?,
             no_mtls: new.family(
                 "portcullis_no_mtls_reason_total",

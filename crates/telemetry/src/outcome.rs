@@ -68,6 +68,8 @@ pub enum ConnStage {
     Detection,
     /// The TLS handshake.
     Handshake,
+    /// The decision of AuthorizationPolicies.
+    Authorization,
     /// Dialling the app or the destination.
     Connect,
     /// Copying bytes.
@@ -85,6 +87,7 @@ impl ConnStage {
             Self::Routing => "routing",
             Self::Detection => "detection",
             Self::Handshake => "handshake",
+            Self::Authorization => "authorization",
             Self::Connect => "connect",
             Self::Relay => "relay",
             Self::Any => "any",

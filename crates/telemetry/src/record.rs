@@ -34,14 +34,18 @@ pub struct ConnRecord {
     pub mode: &'static str,
     /// The policy that decided, `namespace/name`, or `-`.
     pub policy: Arc<str>,
+    /// The rule of that policy, by its index, if it is an AuthorizationPolicy that decided.
+    pub rule: Option<u16>,
     /// What the client's first bytes were: `mtls`, `tls`, `plaintext` or `-`.
     pub transport: &'static str,
     /// Inbound: why there is no verified identity although it was let through.
     pub no_mtls: Option<&'static str>,
     /// What the handshake negotiated; set by [`ConnRecord::secured`].
     pub(crate) tls: Option<TlsFacts>,
-    /// SNI, for the log only.
+    /// SNI, for the log and for `connection.sni` of AuthorizationPolicies.
     pub sni: Option<String>,
+    /// Whether the ClientHello was read, so that there is no SNI if `sni` is `None`.
+    pub read_hello: bool,
     /// Bytes moved.
     pub bytes: Bytes,
     pub(crate) id: u64,
@@ -70,10 +74,12 @@ impl ConnRecord {
             port: None,
             mode: "-",
             policy: Arc::clone(&metrics.nothing),
+            rule: None,
             transport: "-",
             no_mtls: None,
             tls: None,
             sni: None,
+            read_hello: false,
             bytes: Bytes::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             started: Instant::now(),

@@ -7,7 +7,7 @@ use crate::authorization::facts::Facts;
 use crate::authorization::http;
 use crate::authorization::index::{Index, RuleNumber};
 use crate::authorization::resource::{AuthorizationAction, AuthorizationPolicy};
-use crate::authorization::rule::Rule;
+use crate::authorization::rule::{Condition, Rule};
 use crate::authorization::trust_domains;
 use crate::evaluation::Evaluation;
 use crate::set::PolicySet;
@@ -156,6 +156,14 @@ impl Authorizer {
     /// The policies that apply, in the order of evaluation.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
         [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.policies)
+    }
+
+    /// Whether a rule compares the server name of the ClientHello, which then has to be read.
+    #[must_use]
+    pub fn reads_sni(&self) -> bool {
+        let is_sni = |condition: &Condition| matches!(condition, Condition::Sni(_));
+        let rules = [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.rules);
+        rules.flat_map(|compiled| compiled.rule.conditions()).any(is_sni)
     }
 
     /// Whether any policy can decide about a connection.

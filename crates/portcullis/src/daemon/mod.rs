@@ -5,12 +5,14 @@ mod admin;
 mod admin_state;
 mod admin_token;
 mod agent;
+mod candidates;
 mod config_file;
 mod credentials;
 mod expiry_warning;
 mod file_mode;
 mod format;
 mod identity_files;
+mod in_force;
 mod pages;
 mod policies;
 mod sandbox;
@@ -207,6 +209,7 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
         );
     }
     policies::log_modes(settings, policy, None);
+    policies::log_authorization(policy, None);
     for upstream in &settings.outbound.upstreams {
         let mode = match &upstream.mode {
             RouteMode::Mtls(_) => "mtls",

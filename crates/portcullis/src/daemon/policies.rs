@@ -7,13 +7,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portcullis_config::{IdentitySource, Settings};
 use portcullis_istio::MeshConfig;
+use portcullis_policy::authorization::AuthorizationAction;
 use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, check_extra_roots};
 
+use super::candidates;
 use super::identity_files::not_started;
+use super::in_force::InForce;
 use crate::exit::{Exit, Failure};
 
 /// The effective policy in force, the set it was made from, and the watcher that keeps it so.
@@ -22,6 +25,8 @@ pub(super) struct Policies {
     /// For explanations; no connection reads it.
     pub(super) set: Arc<ArcSwap<PolicySet>>,
     watcher: Option<Watcher>,
+    /// They are not reported: what is not enforced does not make the set in force out of date.
+    _candidates: Vec<Watcher>,
 }
 
 impl Policies {
@@ -33,9 +38,11 @@ impl Policies {
 /// Loads the folder and watches it. A set with any error in it changes nothing.
 pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotifier) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
-    let (effective, set) = (Arc::new(ArcSwap::from_pointee(none)), Arc::<ArcSwap<PolicySet>>::default());
+    let in_force = Arc::new(InForce::new(none, settings.candidates.len()));
+    let (effective, set) = (in_force.published(), Arc::<ArcSwap<PolicySet>>::default());
+    let candidates = candidates::watch(settings, &in_force)?;
     let Some(folder) = settings.policies.clone() else {
-        return Ok(Policies { effective, set, watcher: None });
+        return Ok(Policies { effective, set, watcher: None, _candidates: candidates });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
     let (target, whole, metrics, settings) =
@@ -52,10 +59,12 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotif
             tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
         }
         if !std::mem::take(&mut first) {
-            log_modes(&settings, &policy, Some(&target.load()));
+            let before = target.load();
+            log_modes(&settings, &policy, Some(&before));
+            log_authorization(&policy, Some(&before));
         }
         whole.store(Arc::new(all));
-        target.store(Arc::new(policy));
+        in_force.set_policy(policy);
         changed.notify();
         Ok::<_, String>(summary)
     };
@@ -64,7 +73,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotif
             thread @ StartError::Thread(_) => not_started("policies", thread),
             other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
-    Ok(Policies { effective, set, watcher: Some(watcher) })
+    Ok(Policies { effective, set, watcher: Some(watcher), _candidates: candidates })
 }
 
 /// The parsed content of each file. A file that did not change is not parsed again.
@@ -140,6 +149,20 @@ pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy, before: O
             None => tracing::info!(port, mode, %policy, "inbound port"),
         }
     }
+}
+
+/// One line with how many AuthorizationPolicies apply, if any do and they are not those from before.
+pub(super) fn log_authorization(policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
+    let authorizer = policy.authorizer();
+    let had_any = before.is_some_and(|before| before.authorizer().policies().next().is_some());
+    let has_any = authorizer.policies().next().is_some();
+    if !(has_any || had_any) || before.is_some_and(|before| before.authorizer() == authorizer) {
+        return;
+    }
+    let count = |action| authorizer.policies().filter(|policy| policy.action == action).count();
+    let (deny, allow) = (count(AuthorizationAction::Deny), count(AuthorizationAction::Allow));
+    let audit = count(AuthorizationAction::Audit);
+    tracing::info!(deny, allow, audit, "authorization policies that apply to this workload");
 }
 
 /// How much a mode lets through, for comparison.

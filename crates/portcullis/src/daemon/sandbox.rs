@@ -25,7 +25,8 @@ pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
-    let mut sources: Vec<FileSet> = settings.policies.iter().cloned().map(FileSet::Folder).collect();
+    let folders = settings.policies.iter().chain(&settings.candidates);
+    let mut sources: Vec<FileSet> = folders.cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
     sources.push(FileSet::Files(files.collect()));
     read.extend(config.map(config_file).unwrap_or_default());

@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod authorization;
 mod build_commit;
 mod ca;
 mod ca_hardening;

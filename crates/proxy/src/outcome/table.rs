@@ -121,6 +121,12 @@ outcomes! {
     /// The destination did not accept in time.
     PeerTimeout = Outcome::deny("peer_timeout", Stage::Connect, Flag::Connect,
         "the destination did not accept within timeouts.connect");
+    /// A rule of a DENY policy matches the connection.
+    AuthorizationDenied = Outcome::deny("authorization_denied", Stage::Authorization, Flag::Deny,
+        "a rule of the DENY policy that `policy` names matches this connection; `error` says where it is written");
+    /// ALLOW policies apply to the workload, and none matches the connection.
+    AuthorizationNotAllowed = Outcome::deny("authorization_not_allowed", Stage::Authorization, Flag::Deny,
+        "no rule of the ALLOW policies that `error` names matches this connection; add one for this peer if it may connect");
     /// The destination is this proxy itself.
     Loop = Outcome::deny("loop", Stage::Routing, Flag::Deny,
         "the destination is a port of this proxy itself");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use portcullis_config::Settings;
+use portcullis_policy::authorization::AuthorizationPolicy;
 use portcullis_policy::{Decided, EffectivePolicy, Mode, PeerAuthentication, PolicySet};
 use portcullis_reload::{Problem, ReloadStatus};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ pub(in crate::daemon) fn policies(settings: &Settings, set: &PolicySet, status: 
         "summary": status.map(|status| &status.summary),
         "problem": status.and_then(|status| status.problem.as_ref()).map(problem),
         "policies": set.policies().iter().map(policy).collect::<Vec<_>>(),
+        "authorizationPolicies": set.authorization_policies().iter().map(|policy| authorization(policy)).collect::<Vec<_>>(),
     })
 }
 
@@ -40,7 +42,21 @@ fn policy(policy: &PeerAuthentication) -> Value {
         "created": policy.created.map(|created| portcullis_tls::utc(created.unix_timestamp())),
         "selector": policy.selector,
         "mode": mode_or_unset(policy.mode),
+        "dryRun": policy.dry_run,
         "ports": ports,
+        "file": policy.file,
+        "line": policy.line,
+    })
+}
+
+fn authorization(policy: &AuthorizationPolicy) -> Value {
+    json!({
+        "namespace": policy.namespace,
+        "name": policy.name,
+        "selector": policy.selector,
+        "action": policy.action,
+        "dryRun": policy.dry_run,
+        "rules": policy.rules.len(),
         "file": policy.file,
         "line": policy.line,
     })
