@@ -35,14 +35,19 @@ impl PolicySet {
     }
 }
 
-impl FromIterator<PeerAuthentication> for PolicySet {
-    fn from_iter<I: IntoIterator<Item = PeerAuthentication>>(policies: I) -> Self {
-        Self { policies: policies.into_iter().collect(), ..Self::default() }
+impl PolicySet {
+    /// A set of policies that were not read from files.
+    pub fn from_parts(
+        policies: impl IntoIterator<Item = PeerAuthentication>,
+        authorization: impl IntoIterator<Item = AuthorizationPolicy>,
+    ) -> Self {
+        let authorization = authorization.into_iter().map(Arc::new).collect();
+        Self { policies: policies.into_iter().collect(), authorization, mesh: MeshConfig::default() }
     }
 }
 
-impl FromIterator<AuthorizationPolicy> for PolicySet {
-    fn from_iter<I: IntoIterator<Item = AuthorizationPolicy>>(policies: I) -> Self {
-        Self { authorization: policies.into_iter().map(Arc::new).collect(), ..Self::default() }
+impl FromIterator<PeerAuthentication> for PolicySet {
+    fn from_iter<I: IntoIterator<Item = PeerAuthentication>>(policies: I) -> Self {
+        Self::from_parts(policies, [])
     }
 }

@@ -14,3 +14,4 @@ mod explanation;
 mod laws;
 mod operator;
 mod scale;
+mod shadow_laws;
