@@ -192,7 +192,7 @@ class Crate:
                     at = self.use(module, tokens, at + 1, reexport=True)
             elif token == "pub" and after[:1] == ["use"]:
                 at = self.use(module, tokens, at + 2, reexport=True)
-            elif token == "use":
+            elif token == "use" and after[:1] != ["<"]:  # not `impl Trait + use<'a>`
                 at = self.use(module, tokens, at + 1, reexport=False)
             elif token == "mod" and after[1:] == [";"]:
                 self.child(module, after[0], folder)

@@ -6,6 +6,7 @@
 //! without a selector rejects the whole set, because a misspelt `selector` would turn an exception for one workload into
 //! one for a namespace. Everything that is wrong is reported in one run, with file, line and column.
 
+mod answer;
 pub mod authorization;
 mod cidr;
 mod conflict;
@@ -19,11 +20,11 @@ mod mode;
 mod resolve;
 mod resource;
 mod set;
-mod shadow;
 mod source;
 mod spec;
 mod workload;
 
+pub use answer::Answer;
 pub use cidr::{Cidr, CidrError};
 pub use decide::{Action, PassThroughReason, Refusal, admit, decide};
 pub use evaluation::Evaluation;
@@ -31,9 +32,8 @@ pub use explain::{Explanation, IgnoredPolicy, Rung, explain};
 pub use load::Loaded;
 pub use mode::Mode;
 pub use portcullis_yaml::Diagnostic;
-pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope};
+pub use resolve::{Decided, DecidedBy, EffectivePolicy, Scope, Shadow, ShadowKind};
 pub use resource::PeerAuthentication;
 pub use set::PolicySet;
-pub use shadow::{Answer, Shadow, ShadowKind};
 pub use source::{ParsedSource, Source};
 pub use workload::{MeshSettings, Workload};

@@ -14,7 +14,6 @@ use crate::evaluation::Evaluation;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
-use crate::shadow::{Shadow, ShadowKind};
 use crate::workload::MeshSettings;
 
 /// Why a policy does not apply: its namespace is neither the workload's nor the root namespace.
@@ -122,6 +121,34 @@ pub struct EffectivePolicy {
     shadows: Vec<Shadow>,
     /// Whether a rule, here or in a shadow, compares the server name.
     reads_sni: bool,
+}
+
+/// A policy that is evaluated beside the one in force.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shadow {
+    /// `dry-run`, or the name of the candidate set.
+    pub name: Arc<str>,
+    /// Where it comes from.
+    pub kind: ShadowKind,
+    /// What it would enforce.
+    pub policy: EffectivePolicy,
+}
+
+/// Where a shadow comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShadowKind {
+    /// The set in force, with its dry-run policies.
+    DryRun,
+    /// Another set.
+    Candidate,
+}
+
+impl ShadowKind {
+    /// Whether it is another set.
+    #[must_use]
+    pub const fn is_candidate(self) -> bool {
+        matches!(self, Self::Candidate)
+    }
 }
 
 /// The chosen policy of each scope.

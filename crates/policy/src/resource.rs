@@ -7,7 +7,6 @@ use time::OffsetDateTime;
 
 use crate::metadata::{self, Metadata};
 use crate::mode::Mode;
-use crate::source::Policy;
 use crate::spec::{self, Spec};
 
 /// A valid PeerAuthentication.
@@ -47,22 +46,22 @@ impl PeerAuthentication {
 }
 
 /// The result of reading one document.
-pub(crate) struct ReadResource {
+pub(crate) struct ReadResource<P> {
     /// Namespace and name, also when other fields are wrong: a duplicate is then found in the same run.
     pub(crate) identity: Option<(String, String)>,
     /// The resource, if nothing is wrong with it.
-    pub(crate) policy: Option<Policy>,
+    pub(crate) policy: Option<P>,
     pub(crate) problems: Problems,
     pub(crate) warnings: Problems,
 }
 
 /// Reads one document.
-pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
+pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<PeerAuthentication> {
     let (mut problems, mut warnings) = (Problems::new(), Problems::new());
     let Parts { metadata, spec } = read_parts(root, &mut warnings, &mut problems).unwrap_or_default();
     let identity = metadata.as_ref().map(|metadata| (metadata.namespace.clone(), metadata.name.clone()));
     let policy = match (metadata, spec) {
-        (Some(metadata), Some(spec)) if problems.is_empty() => Some(Policy::PeerAuthentication(PeerAuthentication {
+        (Some(metadata), Some(spec)) if problems.is_empty() => Some(PeerAuthentication {
             namespace: metadata.namespace,
             name: metadata.name,
             created: metadata.created,
@@ -73,7 +72,7 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
             file: file.to_owned(),
             line: root.position().line,
             column: root.position().column,
-        })),
+        }),
         _ => None,
     };
     ReadResource { identity, policy, problems, warnings }

@@ -92,9 +92,11 @@ impl ParsedSource {
         }
         self.documents += 1;
         match kind {
-            Kind::PeerAuthentication => self.policy("PeerAuthentication", root, resource::read(root, &self.file)),
+            Kind::PeerAuthentication => {
+                self.policy("PeerAuthentication", root, resource::read(root, &self.file), Policy::PeerAuthentication)
+            }
             Kind::AuthorizationPolicy => {
-                self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file))
+                self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file), Policy::Authorization)
             }
             Kind::IstioOperator => self.istio_operator(root),
             Kind::List => {
@@ -120,11 +122,12 @@ impl ParsedSource {
         }
     }
 
-    fn policy(&mut self, kind: &'static str, root: &Cursor<'_>, read: ReadResource) {
+    fn policy<P>(&mut self, kind: &'static str, root: &Cursor<'_>, read: ReadResource<P>, make: fn(P) -> Policy) {
         let ReadResource { identity, policy, problems, warnings } = read;
         self.warnings(warnings.into_vec());
         self.errors(problems.into_vec());
         if let Some((namespace, name)) = identity {
+            let policy = policy.map(make);
             self.resources.push(Resource { namespace, name, position: root.position(), kind, policy });
         }
     }

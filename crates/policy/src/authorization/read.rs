@@ -8,16 +8,15 @@ use crate::authorization::resource::{AuthorizationAction, AuthorizationPolicy};
 use crate::authorization::rule::Rule;
 use crate::metadata::{self, Metadata};
 use crate::resource::ReadResource;
-use crate::source::Policy;
 use crate::spec;
 
 /// Reads one document.
-pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
+pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<AuthorizationPolicy> {
     let (mut problems, mut warnings) = (Problems::new(), Problems::new());
     let Parts { metadata, spec } = read_parts(root, &mut warnings, &mut problems).unwrap_or_default();
     let identity = metadata.as_ref().map(|metadata| (metadata.namespace.clone(), metadata.name.clone()));
     let policy = match (metadata, spec) {
-        (Some(metadata), Some(spec)) if problems.is_empty() => Some(Policy::Authorization(AuthorizationPolicy {
+        (Some(metadata), Some(spec)) if problems.is_empty() => Some(AuthorizationPolicy {
             namespace: metadata.namespace,
             name: metadata.name,
             created: metadata.created,
@@ -29,7 +28,7 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource {
             file: file.to_owned(),
             line: root.position().line,
             column: root.position().column,
-        })),
+        }),
         _ => None,
     };
     ReadResource { identity, policy, problems, warnings }

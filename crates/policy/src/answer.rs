@@ -1,10 +1,7 @@
-//! What policies say about a connection as a whole, and what policies that are not in force would say about it.
+//! What policies say about a connection as a whole.
 //!
-//! A shadow is a second effective policy: the same set with its dry-run policies in force, or a candidate set. It is asked
-//! about the same facts as the one in force, so its answer is what enforcing it would have done, as far as the connection
-//! showed what that depends on.
-
-use std::sync::Arc;
+//! The policy in force and its shadows answer by the same functions and about the same facts, so the answer of a shadow is what
+//! enforcing it would have done, as far as the connection showed what that depends on.
 
 use portcullis_wire::Opening;
 
@@ -12,34 +9,6 @@ use crate::authorization::{Authorization, Facts};
 use crate::decide::{Action, Refusal, decide};
 use crate::mode::Mode;
 use crate::resolve::{Decided, EffectivePolicy};
-
-/// A policy that is evaluated beside the one in force.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Shadow {
-    /// `dry-run`, or the name of the candidate set.
-    pub name: Arc<str>,
-    /// Where it comes from.
-    pub kind: ShadowKind,
-    /// What it would enforce.
-    pub policy: EffectivePolicy,
-}
-
-/// Where a shadow comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ShadowKind {
-    /// The set in force, with its dry-run policies.
-    DryRun,
-    /// Another set.
-    Candidate,
-}
-
-impl ShadowKind {
-    /// Whether it is another set.
-    #[must_use]
-    pub const fn is_candidate(self) -> bool {
-        matches!(self, Self::Candidate)
-    }
-}
 
 /// What policies say about one connection.
 #[derive(Clone, Copy, Debug)]
