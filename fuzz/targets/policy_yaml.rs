@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_policy::{EffectivePolicy, Loaded, MeshSettings, Mode, PolicySet, Source, explain};
+use portcullis_policy::{EffectivePolicy, Loaded, MeshSettings, PolicySet, Source, explain};
 
 // 0xff is in no UTF-8 text; it parts the input into files.
 fuzz_target!(|input: &[u8]| {
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
         (mesh.key_type(), [&mesh.secret_ttl, &mesh.workload_cert_ttl].map(|ttl| ttl.as_ref().map(|ttl| ttl.value)))
     };
     assert_eq!(said(&loaded.set), said(&reversed.set), "the order of files decides");
-    let mesh = MeshSettings { root_namespace: "istio-system".to_owned(), default_mode: Mode::Permissive };
+    let mesh = MeshSettings::default();
     for (namespace, labels) in workloads(&loaded) {
         let effective = EffectivePolicy::resolve(&loaded.set, &mesh, &namespace, &labels);
         let other = EffectivePolicy::resolve(&reversed.set, &mesh, &namespace, &labels);
