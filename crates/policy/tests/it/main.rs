@@ -8,6 +8,8 @@
 )]
 
 mod authorization_cases;
+mod authorization_laws;
+mod authorization_model;
 mod cases;
 mod documents;
 mod explanation;

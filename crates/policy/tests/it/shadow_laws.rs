@@ -160,11 +160,11 @@ proptest! {
         match shadow.answer(seen.opening, &facts(seen.peer)) {
             Answer::Unknown => prop_assert_eq!(live.mode(PORT).mode, Mode::Disable),
             // The app's own TLS was let through unread: whether its client could prove an identity does not show.
-            Answer::Unauthenticated(_) if client.opening == Opening::ForeignTls => {
+            Answer::Unauthenticated if client.opening == Opening::ForeignTls => {
                 prop_assert!(client.certificate.is_some() || !truth);
             }
             Answer::Allow => prop_assert!(truth),
-            Answer::Refuse(..) | Answer::Unauthenticated(_) | Answer::Deny(_) => prop_assert!(!truth),
+            Answer::Refuse(_) | Answer::Unauthenticated | Answer::Denied(_) | Answer::NotAllowed(_) => prop_assert!(!truth),
         }
     }
 
