@@ -88,14 +88,17 @@ pub(crate) fn parse(
         return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     }
     let default_lifetimes = default_lifetimes(set.mesh(), environment, &mut warnings);
-    warnings.extend(set.policies().iter().map(|policy| Diagnostic {
-        file: policy.file.clone(),
-        line: policy.line,
-        column: policy.column,
+    let no_effect = |kind: &str, file: &String, line, column| Diagnostic {
+        file: file.clone(),
+        line,
+        column,
         field: String::new(),
         reason: "no-effect-here",
-        message: "a PeerAuthentication has an effect in the policy folder of sidecars only".to_owned(),
-    }));
+        message: format!("{kind} has an effect in the policy folder of sidecars only"),
+    };
+    warnings.extend(set.policies().iter().map(|it| no_effect("a PeerAuthentication", &it.file, it.line, it.column)));
+    let rules = set.authorization_policies().iter();
+    warnings.extend(rules.map(|it| no_effect("an AuthorizationPolicy", &it.file, it.line, it.column)));
     for warning in &warnings {
         tracing::warn!(%warning, "resource");
     }

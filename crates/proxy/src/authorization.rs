@@ -1,11 +1,12 @@
 //! Who is authorized, and what policies that are not enforced say about a connection.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use portcullis_policy::authorization::{Authorization, AuthorizationPolicy, Facts, MatchedRule};
-use portcullis_policy::{Answer, EffectivePolicy, Mode, Shadow};
+use portcullis_policy::{Answer, Decided, EffectivePolicy, Mode, Shadow};
 use portcullis_telemetry::{ConnRecord, Ending, ShadowDecision, ShadowFinding};
 use portcullis_wire::Opening;
 
@@ -74,58 +75,63 @@ impl Observed<'_> {
             });
         }
         for Shadow { name, kind, policy } in policy.shadows() {
-            let mode = policy.mode(self.port).mode.as_str();
-            let candidate = kind.is_candidate().then_some(&**name);
-            let finding = |decision, reason: Reason, policy, rule, detail| ShadowFinding {
-                decision,
-                reason: reason.label(),
-                candidate,
-                mode,
-                policy,
-                rule,
-                detail,
-            };
-            let found = match policy.answer(self.opening, &facts) {
-                Answer::Unknown => continue,
-                Answer::Allow if self.allowed => continue,
-                Answer::Allow => {
-                    let decided = policy.mode(self.port);
-                    self.record.report_shadow(&ShadowFinding {
-                        decision: ShadowDecision::WouldAllow,
-                        reason: "-",
-                        candidate,
-                        mode,
-                        policy: &decided.label,
-                        rule: None,
-                        detail: None,
-                    });
-                    continue;
-                }
-                _ if !self.allowed => continue,
-                Answer::Refuse(refusal, by) => {
-                    finding(ShadowDecision::WouldRefuse, Reason::from(refusal), &*by.label, None, written(by))
-                }
-                Answer::Unauthenticated(by) => {
-                    finding(ShadowDecision::WouldRefuse, Reason::NoCertificate, &*by.label, None, written(by))
-                }
-                Answer::Deny(Authorization::Denied(by)) => {
-                    let (rule, detail) = (number(by.rule), Some(location(&by)));
-                    finding(ShadowDecision::WouldDeny, Reason::AuthorizationDenied, &**by.label, rule, detail)
-                }
-                Answer::Deny(Authorization::NotAllowed(policies)) => {
-                    let label = only(policies);
-                    let label = label.as_deref().unwrap_or("-");
-                    let detail = Some(not_allowed(policies));
-                    let reason = Reason::AuthorizationNotAllowed;
-                    self.record.report_shadow(&finding(ShadowDecision::WouldDeny, reason, label, None, detail));
-                    continue;
-                }
-                // These allow.
-                Answer::Deny(Authorization::Unrestricted | Authorization::Allowed(_)) => continue,
-            };
-            self.record.report_shadow(&found);
+            let decided = policy.mode(self.port);
+            if let Some(found) = difference(policy.answer(self.opening, &facts), decided, self.allowed) {
+                let Difference { decision, reason, policy, rule, detail } = found;
+                self.record.report_shadow(&ShadowFinding {
+                    decision,
+                    reason,
+                    candidate: kind.is_candidate().then_some(&**name),
+                    mode: decided.mode.as_str(),
+                    policy: &policy,
+                    rule,
+                    detail,
+                });
+            }
         }
     }
+}
+
+/// What a shadow decides otherwise.
+struct Difference<'p> {
+    decision: ShadowDecision,
+    reason: &'static str,
+    policy: Cow<'p, str>,
+    rule: Option<u16>,
+    detail: Option<String>,
+}
+
+/// Compares the answer of a shadow, whose mode for the port is `decided`, with what was done.
+fn difference<'p>(answer: Answer<'p>, decided: &'p Decided, allowed: bool) -> Option<Difference<'p>> {
+    let by_mode = |decision, reason: &'static str| Difference {
+        decision,
+        reason,
+        policy: Cow::Borrowed(&*decided.label),
+        rule: None,
+        detail: written(decided),
+    };
+    Some(match (answer, allowed) {
+        (Answer::Unknown, _) | (Answer::Allow, true) => return None,
+        (Answer::Allow, false) => by_mode(ShadowDecision::WouldAllow, "-"),
+        // Both refuse, if for different reasons.
+        (_, false) => return None,
+        (Answer::Refuse(refusal), true) => by_mode(ShadowDecision::WouldRefuse, Reason::from(refusal).label()),
+        (Answer::Unauthenticated, true) => by_mode(ShadowDecision::WouldRefuse, Reason::NoCertificate.label()),
+        (Answer::Denied(by), true) => Difference {
+            decision: ShadowDecision::WouldDeny,
+            reason: Reason::AuthorizationDenied.label(),
+            policy: Cow::Borrowed(by.label),
+            rule: number(by.rule),
+            detail: Some(location(&by)),
+        },
+        (Answer::NotAllowed(policies), true) => Difference {
+            decision: ShadowDecision::WouldDeny,
+            reason: Reason::AuthorizationNotAllowed.label(),
+            policy: only(policies).map_or(Cow::Borrowed("-"), |label| Cow::Owned(label.to_string())),
+            rule: None,
+            detail: Some(not_allowed(policies)),
+        },
+    })
 }
 
 /// The reason of [`ShadowDecision::Audit`].
@@ -140,7 +146,7 @@ fn location(by: &MatchedRule<'_>) -> String {
     format!("rule {rule} of AuthorizationPolicy {} ({}:{line})", policy.label(), policy.file)
 }
 
-fn written(by: &portcullis_policy::Decided) -> Option<String> {
+fn written(by: &Decided) -> Option<String> {
     let (file, line) = (by.by.file.as_ref()?, by.by.line?);
     Some(format!("PeerAuthentication {} ({file}:{line})", by.label))
 }

@@ -294,6 +294,13 @@ impl Attempt<'_> {
                 if opening == Opening::Silent && eof {
                     return Err(Ending::new(Reason::ClientGone, None));
                 }
+                // It waited for the app to speak, which the app did not since plaintext is not authorized.
+                if opening == Opening::Silent
+                    && self.target.server_first
+                    && let Some(denied) = authorization::check(self.policy, mode, self.record, self.target.port)
+                {
+                    return Err(denied);
+                }
                 Err(outcome::refused(refusal, mode, self.target.server_first))
             }
         }

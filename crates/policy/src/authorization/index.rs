@@ -4,7 +4,7 @@
 //! connection looks up its own identity, addresses, port and server name, so the cost of a decision depends on the rules that
 //! share these with it, and not on the number of rules. What only excludes something is filed under nothing and always read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -134,15 +134,11 @@ where
 
 /// Prefixes or suffixes: one look-up for each length that there is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct ByLength(Vec<(usize, Lists<String>)>);
+struct ByLength(BTreeMap<usize, Lists<String>>);
 
 impl ByLength {
     fn entry(&mut self, text: String) -> &mut Vec<RuleNumber> {
-        let at = self.0.binary_search_by_key(&text.len(), |(length, _)| *length).unwrap_or_else(|at| {
-            self.0.insert(at, (text.len(), Lists::new()));
-            at
-        });
-        self.0[at].1.entry(text).or_default()
+        self.0.entry(text.len()).or_default().entry(text).or_default()
     }
 
     fn look_up<'t>(&self, part: impl Fn(usize) -> Option<&'t str>, visit: &mut impl FnMut(&[RuleNumber])) {
