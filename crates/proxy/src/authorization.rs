@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portcullis_policy::authorization::{Authorization, AuthorizationPolicy, Facts, MatchedRule};
 use portcullis_policy::{Answer, Decided, EffectivePolicy, Mode, Shadow};
-use portcullis_telemetry::{ConnRecord, Ending, ShadowDecision, ShadowFinding};
+use portcullis_telemetry::{ConnRecord, Ending, RuleIndex, ShadowDecision, ShadowFinding};
 use portcullis_wire::Opening;
 
 use crate::outcome::Reason;
@@ -24,7 +24,7 @@ pub(crate) fn facts(record: &ConnRecord, port: u16) -> Facts<'_> {
         remote: source,
         destination: record.dst_addr.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip()),
         port,
-        sni: record.sni.as_deref(),
+        sni: record.sni.name(),
     }
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn check(policy: &EffectivePolicy, mode: Mode, record: &mut ConnRecor
     let (reason, label, rule, error) = match policy.authorizer().authorize(&facts) {
         Authorization::Unrestricted | Authorization::Allowed(_) => return None,
         Authorization::Denied(by) => {
-            (Reason::AuthorizationDenied, Some(Arc::clone(by.label)), number(by.rule), location(&by))
+            (Reason::AuthorizationDenied, Some(Arc::clone(by.label)), RuleIndex::new(by.rule), location(&by))
         }
         Authorization::NotAllowed(policies) => {
             (Reason::AuthorizationNotAllowed, only(policies), None, not_allowed(policies))
@@ -70,7 +70,7 @@ impl Observed<'_> {
                 candidate: None,
                 mode: self.record.mode,
                 policy: by.label,
-                rule: number(by.rule),
+                rule: RuleIndex::new(by.rule),
                 detail: Some(location(&by)),
             });
         }
@@ -97,7 +97,7 @@ struct Difference<'p> {
     decision: ShadowDecision,
     reason: &'static str,
     policy: Cow<'p, str>,
-    rule: Option<u16>,
+    rule: Option<RuleIndex>,
     detail: Option<String>,
 }
 
@@ -121,7 +121,7 @@ fn difference<'p>(answer: Answer<'p>, decided: &'p Decided, allowed: bool) -> Op
             decision: ShadowDecision::WouldDeny,
             reason: Reason::AuthorizationDenied.label(),
             policy: Cow::Borrowed(by.label),
-            rule: number(by.rule),
+            rule: RuleIndex::new(by.rule),
             detail: Some(location(&by)),
         },
         (Answer::NotAllowed(policies), true) => Difference {
@@ -136,10 +136,6 @@ fn difference<'p>(answer: Answer<'p>, decided: &'p Decided, allowed: bool) -> Op
 
 /// The reason of [`ShadowDecision::Audit`].
 pub(crate) const AUDIT_RULE: &str = "audit_rule";
-
-fn number(index: usize) -> Option<u16> {
-    u16::try_from(index).ok()
-}
 
 fn location(by: &MatchedRule<'_>) -> String {
     let MatchedRule { policy, rule, line, .. } = by;

@@ -9,7 +9,7 @@ use portcullis_net::admission::{ConnectionPermit, CountLimit, Slot};
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
 use portcullis_policy::{self as policy, Action, EffectivePolicy, Mode, PassThroughReason, Refusal, decide};
-use portcullis_telemetry::{ConnRecord, Direction, Ending};
+use portcullis_telemetry::{ConnRecord, Direction, Ending, ServerName};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
 use portcullis_wire::{Opening, proxy_v2};
 use tokio::io::AsyncWriteExt as _;
@@ -96,7 +96,7 @@ fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Opt
         record.policy = Arc::clone(&decided.label);
         return Some(Ending::new(Reason::PolicyChanged, None));
     }
-    if decided.mode != Mode::Disable && !record.read_hello && policy.authorizer().reads_sni() {
+    if decided.mode != Mode::Disable && record.sni == ServerName::Unread && policy.authorizer().reads_sni() {
         let error = "a rule compares the server name, which was not read when this connection was opened".to_owned();
         return Some(Ending::new(Reason::PolicyChanged, Some(error)));
     }
@@ -249,12 +249,13 @@ impl Attempt<'_> {
         }
         let mut app = None;
         // Under STRICT the first byte is enough: rustls parses the rest, and sends the alert.
-        self.record.read_hello = mode == Mode::Permissive || self.policy.needs_client_hello(self.target.port);
-        let mut detector = Detector::new(if self.record.read_hello { Sniff::Hello } else { Sniff::FirstByte });
+        let read_hello = mode == Mode::Permissive || self.policy.needs_client_hello(self.target.port);
+        let mut detector = Detector::new(if read_hello { Sniff::Hello } else { Sniff::FirstByte });
         if mode == Mode::Permissive && self.target.server_first {
             match self.first_speaker(&mut stream, &mut detector).await? {
                 FirstSpeaker::App(app) => {
                     let client = Client::raw(detector.finish().seen, stream);
+                    self.record.sni = ServerName::Absent;
                     self.passes_through(PassThroughReason::ServerFirst);
                     return self.forward(Some(Opening::Plain), client, Some(app)).await;
                 }
@@ -267,7 +268,9 @@ impl Attempt<'_> {
             Err(_elapsed) => {}
         }
         let Detected { opening, seen, hello, eof } = detector.finish();
-        self.record.sni = hello.and_then(|hello| hello.sni);
+        if read_hello {
+            self.record.sni = ServerName::read(hello.and_then(|hello| hello.sni));
+        }
         match decide(mode, opening) {
             Action::Terminate => {
                 self.slot.made_progress();

@@ -9,6 +9,7 @@ use tracing::Level;
 use crate::access_format::AccessLog;
 use crate::connection::Direction;
 use crate::envoy;
+use crate::facts::RuleIndex;
 use crate::outcome::{Decision, Ending, ResponseFlag};
 use crate::record::ConnRecord;
 
@@ -66,7 +67,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 port = record.port,
                 mode = record.mode,
                 policy = %record.policy,
-                rule = record.rule,
+                rule = record.rule.map(RuleIndex::get),
                 transport = record.transport,
                 decision = ending.decision.as_str(),
                 reason = ending.reason,
@@ -74,7 +75,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 "tls.version" = tls.map(|tls| tls.version),
                 "tls.group" = tls.map(|tls| display(tls.group)),
                 "tls.cipher" = tls.map(|tls| display(tls.cipher)),
-                sni = record.sni.as_deref().map(printable).as_deref(),
+                sni = record.sni.name().map(printable).as_deref(),
                 bytes_recv = received,
                 bytes_sent = sent,
                 duration = %format_args!("{}ms", record.started.elapsed().as_millis()),

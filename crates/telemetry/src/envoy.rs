@@ -14,6 +14,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::connection::Direction;
+use crate::facts::RuleIndex;
 use crate::outcome::{Ending, ResponseFlag};
 use crate::record::ConnRecord;
 
@@ -64,7 +65,7 @@ impl Line {
             upstream_cluster: cluster(record, ending, &outcome),
             downstream_local,
             downstream_remote: record.src_addr,
-            server_name: record.sni.as_deref().map(visible),
+            server_name: record.sni.name().map(visible),
             outcome,
         }
     }
@@ -157,7 +158,7 @@ fn outcome(record: &ConnRecord, ending: &Ending, admitted: bool) -> Outcome {
 
 /// What Envoy's RBAC filter says of a connection that is not authorized, with the names that istiod gives policies.
 fn authorization(record: &ConnRecord, ending: &Ending) -> Option<Cow<'static, str>> {
-    match (ending.reason, record.policy.split_once('/'), record.rule) {
+    match (ending.reason, record.policy.split_once('/'), record.rule.map(RuleIndex::get)) {
         ("authorization_denied", Some((namespace, name)), Some(rule)) => Some(Cow::Owned(visible(&format!(
             "rbac_access_denied_matched_policy[ns[{namespace}]-policy[{name}]-rule[{rule}]]"
         )))),
@@ -187,6 +188,7 @@ fn visible(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::Metrics;
+    use crate::facts::ServerName;
     use crate::names::Service;
     use crate::names::tests::own;
     use crate::outcome::Decision;
@@ -228,7 +230,7 @@ mod tests {
     fn an_admitted_connection_names_its_upstream() {
         let mut inbound = record(Direction::Inbound);
         inbound.set_app("127.0.0.1:80".parse().unwrap());
-        inbound.sni = Some("cart.shop".to_owned());
+        inbound.sni = ServerName::read(Some("cart.shop".to_owned()));
         inbound.bytes.received.store(5, Ordering::Relaxed);
         inbound.bytes.sent.store(7, Ordering::Relaxed);
         let end = Ending { decision: Decision::Allow, ..ending("-", ResponseFlag::None, None) };
@@ -265,7 +267,7 @@ mod tests {
         let mut record = record(Direction::Inbound);
         let none = text(&record, &ending("authorization_not_allowed", ResponseFlag::Deny, None), false);
         assert!(none.contains(" 0 - - rbac_access_denied_matched_policy[none] \"-\""), "{none}");
-        (record.policy, record.rule) = ("shop/deny-web".into(), Some(2));
+        (record.policy, record.rule) = ("shop/deny-web".into(), RuleIndex::new(2));
         let denied = text(&record, &ending("authorization_denied", ResponseFlag::Deny, None), false);
         assert!(denied.contains(" rbac_access_denied_matched_policy[ns[shop]-policy[deny-web]-rule[2]] "), "{denied}");
     }
@@ -273,7 +275,7 @@ mod tests {
     #[test]
     fn json_is_one_line_with_the_same_words() {
         let mut record = record(Direction::Inbound);
-        record.sni = Some("a\nb\"\u{1b}[0m\u{9b}".to_owned());
+        record.sni = ServerName::read(Some("a\nb\"\u{1b}[0m\u{9b}".to_owned()));
         let line = Line::new(&record, &ending("plaintext_in_strict", ResponseFlag::Deny, None), false).json();
         assert!(!line.contains(['\n', '\u{1b}', '\u{9b}']), "{line}");
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();

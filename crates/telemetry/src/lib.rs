@@ -10,6 +10,7 @@ mod access_format;
 mod connection;
 mod edge;
 mod envoy;
+mod facts;
 mod family;
 mod filter;
 mod finish;
@@ -29,6 +30,7 @@ mod tcp;
 
 pub use access_format::AccessLog;
 pub use connection::{Bytes, Direction, TlsFacts};
+pub use facts::{RuleIndex, ServerName};
 pub use family::{Counter, CounterFamily};
 pub use identity::IdentityMetrics;
 pub use metrics::{BufferMetrics, Families, Metrics, ReloadMetrics};

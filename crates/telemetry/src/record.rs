@@ -9,6 +9,7 @@ use portcullis_identity::SpiffeId;
 
 use crate::connection::{Bytes, Direction, TlsFacts};
 use crate::edge::Edge;
+use crate::facts::{RuleIndex, ServerName};
 use crate::metrics::Metrics;
 use crate::names::{EdgeKey, Principal, Service};
 use crate::open::{Open, OpenConnection};
@@ -35,7 +36,7 @@ pub struct ConnRecord {
     /// The policy that decided, `namespace/name`, or `-`.
     pub policy: Arc<str>,
     /// The rule of that policy, by its index, if it is an AuthorizationPolicy that decided.
-    pub rule: Option<u16>,
+    pub rule: Option<RuleIndex>,
     /// What the client's first bytes were: `mtls`, `tls`, `plaintext` or `-`.
     pub transport: &'static str,
     /// Inbound: why there is no verified identity although it was let through.
@@ -43,9 +44,7 @@ pub struct ConnRecord {
     /// What the handshake negotiated; set by [`ConnRecord::secured`].
     pub(crate) tls: Option<TlsFacts>,
     /// SNI, for the log and for `connection.sni` of AuthorizationPolicies.
-    pub sni: Option<String>,
-    /// Whether the ClientHello was read, so that there is no SNI if `sni` is `None`.
-    pub read_hello: bool,
+    pub sni: ServerName,
     /// Bytes moved.
     pub bytes: Bytes,
     pub(crate) id: u64,
@@ -78,8 +77,7 @@ impl ConnRecord {
             transport: "-",
             no_mtls: None,
             tls: None,
-            sni: None,
-            read_hello: false,
+            sni: ServerName::Unread,
             bytes: Bytes::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             started: Instant::now(),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::access::printable;
+use crate::facts::RuleIndex;
 use crate::record::ConnRecord;
 
 /// What a policy that is not enforced says.
@@ -57,7 +58,7 @@ pub struct ShadowFinding<'a> {
     /// The policy, `namespace/name`, or `-`.
     pub policy: &'a str,
     /// The rule of an AuthorizationPolicy, by its index.
-    pub rule: Option<u16>,
+    pub rule: Option<RuleIndex>,
     /// Where the policy is written, and what else helps.
     pub detail: Option<String>,
 }
@@ -92,11 +93,11 @@ impl ConnRecord {
             mode,
             candidate,
             policy = %policy,
-            rule,
+            rule = rule.map(RuleIndex::get),
             transport = self.transport,
             decision = word,
             reason,
-            sni = self.sni.as_deref().map(printable).as_deref(),
+            sni = self.sni.name().map(printable).as_deref(),
             detail = detail.as_deref().map(printable).as_deref(),
             "{}", decision.message()
         );

@@ -16,7 +16,7 @@ fn text_of_peers_stays_text_in_both_forms() {
         let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
         let work = || {
             let mut record = ConnRecord::open(&metrics, Direction::Inbound, "127.0.0.1:9".parse().unwrap());
-            record.sni = Some(evil.to_owned());
+            record.sni = portcullis_telemetry::ServerName::read(Some(evil.to_owned()));
             let error = Some(evil.to_owned());
             let flag = ResponseFlag::Deny;
             record.finish(&Ending { decision: Decision::Deny, reason: "x", hint: "", flag, error });

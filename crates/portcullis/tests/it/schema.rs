@@ -77,14 +77,18 @@ fn check(value: &Value, schema: &Value, root: &Value, place: &str) -> Result<(),
     if let Some(name) = schema["$ref"].as_str() {
         return check(value, &root["$defs"][name.trim_start_matches("#/$defs/")], root, place);
     }
-    let kind = match schema["type"].as_str() {
-        Some("object") => value.is_object(),
-        Some("array") => value.is_array(),
-        Some("string") => value.is_string(),
-        Some("integer") => value.is_u64(),
-        Some("boolean") => value.is_boolean(),
-        Some(other) => panic!("{place}: the check does not know {other}"),
-        None => true,
+    let is = |kind: &Value| match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_u64(),
+        "boolean" => value.is_boolean(),
+        other => panic!("{place}: the check does not know {other}"),
+    };
+    let kind = match &schema["type"] {
+        Value::Null => true,
+        Value::Array(kinds) => kinds.iter().any(is),
+        kind => is(kind),
     };
     let listed = schema["enum"].as_array().is_none_or(|words| words.contains(value));
     let least = schema["minimum"].as_u64().is_none_or(|least| value.as_u64().is_some_and(|value| value >= least));
@@ -151,6 +155,7 @@ fn what_is_wrong_is_wrong_to_both() {
         json!({"workload": whom, "limits": {"buffers": 64}}),
         json!({"workload": whom, "mesh": {"defaultMode": "strict"}}),
         json!({"workload": whom, "policies": 5}),
+        json!({"workload": whom, "policies": {"candidates": "next"}}),
         json!({"workload": whom, "identity": {"requirePrivateMode": true}}),
         json!({"workload": whom, "identity": {"ca": {"address": "a:1", "trustBundle": "b"}, "workloadApi": {"socket": "s"}}}),
         json!({"workload": whom, "identity": {"ca": {"address": "a:1", "trustBundle": "b", "keyType": "dsa"}}}),
