@@ -8,8 +8,8 @@ import time
 from .docker import IMAGE, ROOT, eventually, get
 
 PROJECT = "portcullis-test-quickstart"
-WEB, CART = "http://localhost:8088", "http://localhost:8089"
-WEB_ID, CART_ID = "spiffe://cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/cart"
+WEB, BATCH, CART = "http://localhost:8088", "http://localhost:8087", "http://localhost:8089"
+WEB_ID, BATCH_ID, CART_ID = (f"spiffe://cluster.local/ns/shop/sa/{name}" for name in ("web", "batch", "cart"))
 STRICT_HINT = "Mutual TLS is required"
 
 
@@ -32,7 +32,7 @@ class QuickStart:
         self.check("start", f"docker-compose up --detach, {time.monotonic() - begun:.0f} s", "exit code 0", None)
         self.works("start", "the first request")
         said = self.issued()
-        for service, identity in (("web", WEB_ID), ("cart", CART_ID)):
+        for service, identity in (("web", WEB_ID), ("batch", BATCH_ID), ("cart", CART_ID)):
             self.check("start", f"certificate of {service}", "issued for its own ID", None if identity in said else said)
 
     def issued(self):
@@ -156,6 +156,27 @@ class QuickStart:
         good, *seen = eventually(lambda: (not outsider()[0],), 10)
         self.check("a policy is edited", "and back", "the outsider is refused", None if good else str(seen))
 
+    def one_caller_is_denied(self):
+        """An AuthorizationPolicy, as the guide has it, while everything runs."""
+        group, policy = "one caller is denied", self.policy.parent.parent / "shop" / "deny-batch.yaml"
+
+        def calls(url):
+            status, body = get(url)
+            return "hello from cart" in body, status, body
+        good, *seen = eventually(lambda: calls(BATCH), 10)
+        self.check(group, "batch calls cart, as web does", "hello from cart", None if good else str(seen))
+        guide = (ROOT / "docs" / "guides" / "compose.md").read_text()
+        policy.write_text(guide.split("deny-batch.yaml <<'END'\n")[1].split("END\n")[0])
+        good, *seen = eventually(lambda: (not calls(BATCH)[0], *calls(BATCH)[1:]), 10)
+        self.check(group, "an AuthorizationPolicy denies it", "cart's sidecar refuses", None if good else str(seen))
+        self.works(group, "web meanwhile")
+        lines = self.engine.access(self.id("cart-proxy"))
+        good = any("reason=authorization_denied" in line and "policy=shop/deny-batch" in line and "sa/batch" in line for line in lines)
+        self.check(group, "in the log of cart's sidecar", "the policy and the identity", None if good else str(lines[-3:]))
+        policy.unlink()
+        good, *seen = eventually(lambda: calls(BATCH), 10)
+        self.check(group, "the file is deleted", "hello from cart", None if good else str(seen))
+
     def restarts(self):
         for service in ("cart", "web", "cart-proxy", "web-proxy"):
             self.engine.docker("restart", self.id(service))
@@ -228,6 +249,7 @@ def run(engine, report):
     start.least_privilege()
     start.beside_a_sidecar()
     start.live_policy()
+    start.one_caller_is_denied()
     start.health()
     start.authority()
     start.restarts()

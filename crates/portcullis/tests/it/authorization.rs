@@ -1,13 +1,15 @@
 //! AuthorizationPolicies in a running sidecar: who is denied never reaches the app, and live connections follow changes.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::raw::{Mesh, accept, alive, dial, expect, read_all, tls_client};
 use crate::support::{App, Sidecar, WEB, eventually};
+use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use serde_json::Value;
 
@@ -238,4 +240,57 @@ fn candidates_are_evaluated_beside_the_policies_in_force() {
     let before = cart.read_log().matches("would_").count();
     alive(&mut tls_client(dial(listen), mesh.client().client()));
     assert_eq!(cart.read_log().matches("would_").count(), before);
+}
+
+/// Neither set admits `ops`: in one a DENY rule matches, in the other no ALLOW rule does. A mixture of both would.
+#[test]
+fn no_connection_is_decided_by_a_mixture_of_two_sets() {
+    const OPS: &str = "spiffe://cluster.local/ns/shop/sa/ops";
+    let mesh = Mesh::new("STRICT");
+    let (cart, listen) = mesh.cart(echo(), |_| ());
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n---\n"
+        )
+    };
+    let allow = |who: &str| format!("{{rules: [{{from: [{{source: {{serviceAccounts: [{who}]}}}}]}}]}}");
+    let deny = |who: &str| format!("{{action: DENY, rules: [{{from: [{{source: {{serviceAccounts: [{who}]}}}}]}}]}}");
+    let sets = [
+        policy("allow", &allow("web, ops")) + &policy("deny", &deny("ops")),
+        policy("allow", &allow("pay")) + &policy("deny", &deny("web")),
+    ];
+    let put = |set: &str| {
+        let folder = mesh.path().join("policies");
+        fs::write(folder.join(".draft"), set).unwrap();
+        fs::rename(folder.join(".draft"), folder.join("storm.yaml")).unwrap();
+    };
+    put(&sets[0]);
+    generation(&cart, 2);
+    let ops = RawPeer::presenting(&mesh.authority.workload(OPS)).with_alpn(&[b"istio"]);
+    let over = AtomicBool::new(false);
+    let (mut admitted, mut tried, mut cut) = (0, 0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each set is in force before the next one is written, so that there are many changes.
+            for (change, set) in sets.iter().cycle().skip(1).take(12).enumerate() {
+                put(set);
+                generation(&cart, 3 + u32::try_from(change).unwrap());
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut held = tls_client(dial(listen), mesh.client().client());
+        while !over.load(Ordering::Relaxed) {
+            let mut stranger = tls_client(dial(listen), ops.client());
+            let _sent = stranger.write_all(b"ping");
+            admitted += usize::from(!read_all(&mut stranger).0.is_empty());
+            tried += 1;
+            // A live connection of `web` is cut whenever the second set comes into force.
+            if held.write_all(b"ping").and_then(|()| held.read_exact(&mut [0; 4])).is_err() {
+                cut += 1;
+                held = tls_client(dial(listen), mesh.client().client());
+            }
+        }
+    });
+    assert_eq!(admitted, 0, "of {tried}");
+    assert!(tried > 20 && cut >= 4, "{tried} {cut}");
 }
