@@ -31,8 +31,17 @@ impl<'a> Facts<'a> {
 
     /// The namespaces in the identity: each segment behind `/ns/` that is not the last one.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let segments = self.peer.map_or("", |peer| peer.path()).split('/');
-        let behind = segments.clone().skip(1).zip(segments.clone().skip(2));
-        segments.zip(behind).filter(|(marker, _)| *marker == "ns").map(|(_, (namespace, _))| namespace)
+        let mut rest = self.peer.and_then(|peer| peer.path().strip_prefix('/'));
+        std::iter::from_fn(move || {
+            loop {
+                let (segment, behind) = rest?.split_once('/')?;
+                rest = Some(behind);
+                if segment == "ns"
+                    && let Some((namespace, _)) = behind.split_once('/')
+                {
+                    return Some(namespace);
+                }
+            }
+        })
     }
 }

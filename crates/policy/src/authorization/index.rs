@@ -5,12 +5,13 @@
 //! share these with it, and not on the number of rules. What only excludes something is filed under nothing and always read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hash};
 use std::net::IpAddr;
 
 use portcullis_identity::SCHEME;
 
 use crate::authorization::facts::Facts;
+use crate::authorization::hasher::QuickHasher;
 use crate::authorization::pattern::{NamespaceMatch, StringMatch};
 use crate::authorization::rule::{Condition, Rule};
 use crate::cidr::Cidr;
@@ -54,7 +55,7 @@ pub(super) struct Index {
     unfiled: Vec<RuleNumber>,
 }
 
-type Lists<K> = HashMap<K, Vec<RuleNumber>>;
+type Lists<K> = HashMap<K, Vec<RuleNumber>, BuildHasherDefault<QuickHasher>>;
 
 impl Index {
     pub(super) fn new<'r>(rules: impl Iterator<Item = &'r Rule> + Clone) -> Self {
