@@ -11,6 +11,7 @@ pub mod authorization;
 mod cidr;
 mod conflict;
 mod decide;
+pub mod diff;
 mod evaluation;
 mod explain;
 mod kind;

@@ -28,6 +28,13 @@ impl PolicySet {
         &self.authorization
     }
 
+    /// The same set with these AuthorizationPolicies as well.
+    #[must_use]
+    pub fn with_authorization(mut self, policies: impl IntoIterator<Item = AuthorizationPolicy>) -> Self {
+        self.authorization.extend(policies.into_iter().map(Arc::new));
+        self
+    }
+
     /// The certificate settings of IstioOperator documents.
     #[must_use]
     pub const fn mesh(&self) -> &MeshConfig {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
-    ca, certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, proxy, run,
-    validate, version, wait,
+    auth, ca, can, certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, policy,
+    proxy, run, validate, version, wait,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -39,6 +39,9 @@ enum Command {
     Demo(demo::Args),
     Validate(validate::Args),
     Explain(explain::Args),
+    Can(Box<can::Args>),
+    Auth(auth::Args),
+    Policy(policy::Args),
     Identity(identity::Args),
     Certs(certs::Args),
     Ca(ca::Args),
@@ -67,6 +70,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
+        Some(Command::Can(args)) => can::run(args),
+        Some(Command::Auth(args)) => auth::run(args),
+        Some(Command::Policy(args)) => policy::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Ca(args)) => ca::run(args),

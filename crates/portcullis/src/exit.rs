@@ -59,7 +59,8 @@ impl From<Exit> for ExitCode {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0   success
-  1   failure; demo --check: a cell differs from its expected outcome; healthcheck, wait, run: not ready
+  1   failure; demo --check: a cell differs from its expected outcome; can: denied; policy diff: the sets differ;
+      healthcheck, wait, run: not ready
   3   proxy: connections were cut at the end of the drain
   64  wrong usage of the command line
   65  bad input: policy, certificate, compose file or SPIFFE ID; or an input file that is missing

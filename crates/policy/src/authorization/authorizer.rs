@@ -55,6 +55,17 @@ impl Authorization<'_> {
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Unrestricted | Self::Allowed(_))
     }
+
+    /// Why, as a stable word.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unrestricted => "no_allow_policy",
+            Self::Allowed(_) => "allow_rule",
+            Self::Denied(_) => "authorization_denied",
+            Self::NotAllowed(_) => "authorization_not_allowed",
+        }
+    }
 }
 
 /// All policies of one action.
@@ -164,6 +175,21 @@ impl Authorizer {
         let is_sni = |condition: &Condition| matches!(condition, Condition::Sni(_));
         let rules = [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.rules);
         rules.flat_map(|compiled| compiled.rule.conditions()).any(is_sni)
+    }
+
+    /// The rules of one action as they are evaluated: trust domains expanded, fields of HTTP resolved.
+    pub(crate) fn rules(&self, action: AuthorizationAction) -> impl Iterator<Item = &Rule> {
+        let set = match action {
+            AuthorizationAction::Deny => &self.deny,
+            AuthorizationAction::Allow => &self.allow,
+            AuthorizationAction::Audit => &self.audit,
+        };
+        set.rules.iter().map(|compiled| &compiled.rule)
+    }
+
+    /// Whether an ALLOW policy applies, so that one must match.
+    pub(crate) const fn restricts(&self) -> bool {
+        !self.allow.policies.is_empty()
     }
 
     /// Whether any policy can decide about a connection.

@@ -7,8 +7,10 @@
 mod authorizer;
 mod conditions;
 mod facts;
+mod hasher;
 mod http;
 mod index;
+mod overview;
 mod pattern;
 mod read;
 mod resource;
@@ -17,6 +19,7 @@ mod trust_domains;
 
 pub use authorizer::{Authorization, Authorizer, MatchedRule};
 pub use facts::Facts;
+pub use overview::{AppliedPolicy, AuthorizationOverview, IgnoredAuthorizationPolicy};
 pub use pattern::{NamespaceMatch, ServiceAccount, StringMatch};
 pub(crate) use read::read;
 pub use resource::{AuthorizationAction, AuthorizationPolicy};

@@ -10,7 +10,7 @@ use crate::authorization::pattern::{NamespaceMatch, ServiceAccount, StringMatch}
 use crate::cidr::Cidr;
 
 /// One rule: it matches if one of `from`, one of `to` and all of `when` match. An empty list does not restrict.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Rule {
     /// Sources; in each all conditions must match.
     pub from: Vec<Vec<Condition>>,
@@ -23,7 +23,7 @@ pub struct Rule {
 }
 
 /// One field of a source or operation with its negation, or one `when`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Condition {
     /// `principals`, `source.principal`
     Principal(Values<StringMatch>),
@@ -49,7 +49,7 @@ pub enum Condition {
 
 /// Values, one of which must match, and values none of which may match. In order and without repetition, so that a long list
 /// is searched fast.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Values<T> {
     values: Vec<T>,
     not_values: Vec<T>,

@@ -11,6 +11,7 @@ mod authorization_cases;
 mod authorization_laws;
 mod authorization_model;
 mod cases;
+mod diff_laws;
 mod documents;
 mod explanation;
 mod laws;

@@ -1,6 +1,8 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
+pub(crate) mod auth;
 pub(crate) mod ca;
+pub(crate) mod can;
 pub(crate) mod certs;
 pub(crate) mod completion;
 pub(crate) mod compose;
@@ -11,8 +13,10 @@ pub(crate) mod healthcheck;
 pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
+pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod run;
+pub(crate) mod subject;
 pub(crate) mod validate;
 pub(crate) mod values;
 pub(crate) mod version;

@@ -1,5 +1,6 @@
 //! Argument types that several commands share: each is parsed once, and a shell can complete those of a closed set.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -63,6 +64,24 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*size)
 }
 
+/// Labels: `key=value`, separated by commas.
+pub(crate) fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut labels = BTreeMap::new();
+    for label in text.split(',').filter(|label| !label.is_empty()) {
+        let (key, value) = label.split_once('=').ok_or_else(|| format!("\"{label}\" is not key=value"))?;
+        if key.is_empty() || labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(format!("the key of \"{label}\" is empty, or there twice"));
+        }
+    }
+    Ok(labels)
+}
+
+/// A port that something can listen on.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|port| *port > 0);
+    number.ok_or_else(|| "write a number from 1 to 65535, the container's port; a name is not enough".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +103,16 @@ mod tests {
         }
         for wrong in ["", "60", "s", "0s", "-1s", "1.5s", "60S", "60 s", "25h", "99999999999999999999h"] {
             assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn labels_are_pairs_with_keys_of_their_own() {
+        assert!(labels("").unwrap().is_empty());
+        let two = labels("app=cart,tier=").unwrap();
+        assert_eq!((two["app"].as_str(), two["tier"].as_str()), ("cart", ""));
+        for wrong in ["app", "=x", "a=1,a=2"] {
+            assert!(labels(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod admin;
 mod authorization;
+mod authorization_commands;
 mod build_commit;
 mod ca;
 mod ca_hardening;
