@@ -40,9 +40,11 @@ impl EffectivePolicy {
             Authorization::NotAllowed(policies) => Answer::NotAllowed(policies),
         };
         if mode == Mode::Disable {
-            return authorize(&facts.anonymous());
+            return authorize(&facts.uninspected());
         }
         let Some(opening) = opening else { return Answer::Unknown };
+        // Only under STRICT the first byte of TLS counts as TLS.
+        let opening = if mode == Mode::Permissive && opening == Opening::UnreadTls { Opening::Plain } else { opening };
         match decide(mode, opening) {
             Action::Terminate if facts.peer.is_none() => Answer::Unauthenticated,
             Action::Terminate => authorize(facts),

@@ -25,7 +25,11 @@ impl Cidr {
     pub fn parse_lenient(text: &str) -> Option<Self> {
         let Self { network, prefix } = Self::parse_unchecked(text)?;
         let mapped = match network {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().zip(prefix.checked_sub(96)),
+            // A wider range of mapped addresses would never match one, since they are compared as IPv4.
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => Some((v4, prefix.checked_sub(96)?)),
+                None => None,
+            },
             IpAddr::V4(_) => None,
         };
         let cidr = mapped.map_or(Self { network, prefix }, |(v4, prefix)| Self { network: v4.into(), prefix });
@@ -137,6 +141,7 @@ mod tests {
             ("::/0", Some("::/0")),
             ("0.0.0.0/0", Some("0.0.0.0/0")),
             ("2001:db8::1/32", Some("2001:db8::/32")),
+            ("::ffff:0:0/90", None),
             ("10.0.0.0/33", None),
             ("10.0.0.0/", None),
             ("10.0.0.0/+8", None),

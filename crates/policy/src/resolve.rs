@@ -117,10 +117,8 @@ impl Decided {
 pub struct EffectivePolicy {
     workload: Decided,
     ports: HashMap<u16, Decided>,
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     shadows: Vec<Shadow>,
-    /// Whether a rule, here or in a shadow, compares the server name.
-    reads_sni: bool,
 }
 
 /// A policy that is evaluated beside the one in force.
@@ -267,25 +265,14 @@ impl EffectivePolicy {
             }
         }
         let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
-        let reads_sni = authorizer.reads_sni();
-        Self { workload, ports, authorizer, shadows: Vec::new(), reads_sni }
+        Self { workload, ports, authorizer: Arc::new(authorizer), shadows: Vec::new() }
     }
 
     /// The same policy with further shadows.
     #[must_use]
     pub fn with_shadows(mut self, shadows: impl IntoIterator<Item = Shadow>) -> Self {
-        for shadow in shadows {
-            self.reads_sni |= shadow.policy.reads_sni;
-            self.shadows.push(shadow);
-        }
+        self.shadows.extend(shadows);
         self
-    }
-
-    /// Whether a decision on this port, or that of a shadow, may depend on more of the ClientHello than the mode in force needs.
-    #[must_use]
-    pub fn needs_client_hello(&self, port: u16) -> bool {
-        let mode = self.mode(port).mode;
-        self.reads_sni || self.shadows.iter().any(|shadow| shadow.policy.mode(port).mode != mode)
     }
 
     /// The policies that are evaluated beside this one, and not enforced.
@@ -296,7 +283,7 @@ impl EffectivePolicy {
 
     /// Who is authorized.
     #[must_use]
-    pub const fn authorizer(&self) -> &Authorizer {
+    pub fn authorizer(&self) -> &Authorizer {
         &self.authorizer
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portcullis_policy::authorization::{Authorization, AuthorizationPolicy, Facts, MatchedRule};
 use portcullis_policy::{Answer, Decided, EffectivePolicy, Mode, Shadow};
-use portcullis_telemetry::{ConnRecord, Ending, RuleIndex, ShadowDecision, ShadowFinding};
+use portcullis_telemetry::{ConnRecord, Ending, RuleIndex, ServerName, ShadowDecision, ShadowFinding};
 use portcullis_wire::Opening;
 
 use crate::outcome::Reason;
@@ -31,20 +31,28 @@ pub(crate) fn facts(record: &ConnRecord, port: u16) -> Facts<'_> {
 /// Returns an ending if the connection is not authorized, and records the policy that says so. `mode` is that of the port:
 /// under DISABLE nobody has an identity.
 pub(crate) fn check(policy: &EffectivePolicy, mode: Mode, record: &mut ConnRecord, port: u16) -> Option<Ending> {
+    let unknown_name = match record.sni {
+        ServerName::Unread => Some("was not read when the port was DISABLE"),
+        ServerName::Unusable => Some("is no name of a host"),
+        ServerName::Absent | ServerName::Name(_) => None,
+    };
+    if let Some(why) = unknown_name.filter(|_| mode != Mode::Disable && policy.authorizer().reads_sni()) {
+        let error = format!("rules compare the server name, and that of this connection {why}");
+        return Some(Ending::new(Reason::AuthorizationNotAllowed, Some(error)));
+    }
     let facts = facts(record, port);
-    let facts = if mode == Mode::Disable { facts.anonymous() } else { facts };
+    let facts = if mode == Mode::Disable { facts.uninspected() } else { facts };
     let (reason, label, rule, error) = match policy.authorizer().authorize(&facts) {
         Authorization::Unrestricted | Authorization::Allowed(_) => return None,
         Authorization::Denied(by) => {
-            (Reason::AuthorizationDenied, Some(Arc::clone(by.label)), RuleIndex::new(by.rule), location(&by))
+            (Reason::AuthorizationDenied, Arc::clone(by.label), RuleIndex::new(by.rule), location(&by))
         }
         Authorization::NotAllowed(policies) => {
-            (Reason::AuthorizationNotAllowed, only(policies), None, not_allowed(policies))
+            let label = only(policies).unwrap_or_else(|| "-".into());
+            (Reason::AuthorizationNotAllowed, label, None, not_allowed(policies))
         }
     };
-    if let Some(label) = label {
-        record.policy = label;
-    }
+    record.policy = label;
     record.rule = rule;
     Some(Ending::new(reason, Some(error)))
 }

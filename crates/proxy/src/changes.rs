@@ -38,6 +38,11 @@ impl ChangeWatch {
         own
     }
 
+    /// Whether there was a change that [`ChangeWatch::next`] has not reported yet.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.0.has_changed().unwrap_or(false)
+    }
+
     /// Waits for a change since the last call.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {

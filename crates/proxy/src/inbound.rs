@@ -96,11 +96,8 @@ fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Opt
         record.policy = Arc::clone(&decided.label);
         return Some(Ending::new(Reason::PolicyChanged, None));
     }
-    if decided.mode != Mode::Disable && record.sni == ServerName::Unread && policy.authorizer().reads_sni() {
-        let error = "a rule compares the server name, which was not read when this connection was opened".to_owned();
-        return Some(Ending::new(Reason::PolicyChanged, Some(error)));
-    }
     if let Some(refused) = authorization::check(&policy, decided.mode, record, port) {
+        record.mode = decided.mode.as_str();
         return Some(Ending::new(Reason::PolicyChanged, refused.error));
     }
     check_trust(state, record, path?)
@@ -249,8 +246,7 @@ impl Attempt<'_> {
         }
         let mut app = None;
         // Under STRICT the first byte is enough: rustls parses the rest, and sends the alert.
-        let read_hello = mode == Mode::Permissive || self.policy.needs_client_hello(self.target.port);
-        let mut detector = Detector::new(if read_hello { Sniff::Hello } else { Sniff::FirstByte });
+        let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
         if mode == Mode::Permissive && self.target.server_first {
             match self.first_speaker(&mut stream, &mut detector).await? {
                 FirstSpeaker::App(app) => {
@@ -268,16 +264,20 @@ impl Attempt<'_> {
             Err(_elapsed) => {}
         }
         let Detected { opening, seen, hello, eof } = detector.finish();
-        if read_hello {
-            self.record.sni = ServerName::read(hello.and_then(|hello| hello.sni));
-        }
+        self.record.sni = match hello {
+            Some(hello) if hello.has_unusable_sni => ServerName::Unusable,
+            hello => ServerName::read(hello.and_then(|hello| hello.sni)),
+        };
         match decide(mode, opening) {
             Action::Terminate => {
                 self.slot.made_progress();
                 match self.terminate(Replay::new(seen, stream), credentials).await {
                     Ok(client) => self.forward(Some(opening), client, app).await,
                     Err(ending) => {
-                        self.observe(Some(opening), false);
+                        // With an identity it is a limit that refuses, which no policy changes.
+                        if self.record.peer.is_none() {
+                            self.observe(Some(opening), false);
+                        }
                         Err(ending)
                     }
                 }
@@ -332,6 +332,7 @@ impl Attempt<'_> {
             Err(_silence) => {}
         }
         // Who is silent may be about to prove an identity. Where plaintext is not authorized, the app must not speak to it yet.
+        // One who proves an identity and is denied then still gets nothing from the app, which was dialled in vain.
         let anonymous = authorization::facts(self.record, self.target.port).anonymous();
         if !self.policy.authorizer().authorize(&anonymous).is_allowed() {
             return Ok(FirstSpeaker::Client(None));
@@ -390,6 +391,11 @@ impl Attempt<'_> {
         let (port, mode) = (self.target.port, self.policy.mode(self.target.port).mode);
         let refused = authorization::check(self.policy, mode, self.record, port);
         self.observe(opening, refused.is_none());
+        // The handshake may have taken seconds: what came into force meanwhile counts before the app is dialled.
+        let refused = match refused {
+            None if self.changes.has_changed() => reauthorize(self.state, self.record, port, path.as_ref()),
+            refused => refused,
+        };
         if let Some(refused) = refused {
             let _closed = stream.reset_on_close();
             return Err(refused);

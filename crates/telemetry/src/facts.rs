@@ -10,7 +10,9 @@ pub enum ServerName {
     Unread,
     /// There is none.
     Absent,
-    /// The name.
+    /// There is one that is too long for a name, or not printable.
+    Unusable,
+    /// The name, in lower case: names of hosts do not differ by case (RFC 4343), and Envoy compares them so.
     Name(String),
 }
 
@@ -18,7 +20,10 @@ impl ServerName {
     /// What a ClientHello that was read says.
     #[must_use]
     pub fn read(name: Option<String>) -> Self {
-        name.map_or(Self::Absent, Self::Name)
+        name.map_or(Self::Absent, |mut name| {
+            name.make_ascii_lowercase();
+            Self::Name(name)
+        })
     }
 
     /// The name, if there is one and it was read.
@@ -26,7 +31,7 @@ impl ServerName {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Name(name) => Some(name),
-            Self::Unread | Self::Absent => None,
+            Self::Unread | Self::Absent | Self::Unusable => None,
         }
     }
 }

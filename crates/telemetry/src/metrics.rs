@@ -143,7 +143,7 @@ impl Metrics {
             nothing: Arc::from("-"),
             decisions: new.family(
                 "portcullis_policy_decisions_total",
-                "Connections by what was decided, why, and by which policy.",
+                "Connections by what was decided, why, and by which policy; would_* and audit are counted beside that.",
                 &["port", "mode", "decision", "reason", "policy", "transport"],
             )?,
             candidate_decisions: new.family(

@@ -55,7 +55,7 @@ impl LogRateLimit {
         for (reason, suppressed) in suppressed_by_reason {
             tracing::warn!(
                 target: "access", reason, suppressed,
-                "more connections were refused than are logged one by one; metrics count all, and access=debug logs each"
+                "more connections had this reason than are logged one by one; metrics count all, and access=debug logs each"
             );
         }
     }

@@ -30,8 +30,10 @@ pub struct HelloInfo {
     pub has_mesh_alpn: bool,
     /// The offered ALPN names, for logs only: at most eight, each cut at 32 bytes, anything unprintable escaped.
     pub alpn: Vec<String>,
-    /// The server name, for logs only: absent if there is none, or if it is too long for a name, or not printable.
+    /// The server name: absent if there is none, or if it is too long for a name, or not printable.
     pub sni: Option<String>,
+    /// There is a server name that is too long, or not printable.
+    pub has_unusable_sni: bool,
 }
 
 /// Reads the body of a whole message. `None` if it is not a ClientHello, to the byte.
@@ -62,7 +64,9 @@ fn extensions(block: &[u8]) -> Option<HelloInfo> {
             // Duplicates are forbidden: we and the TLS stack could use different ones.
             EXT_SERVER_NAME if !seen_name => {
                 seen_name = true;
-                info.sni = server_name(content)?;
+                let name = server_name(content)?;
+                info.sni = name.and_then(usable_name);
+                info.has_unusable_sni = name.is_some() && info.sni.is_none();
             }
             EXT_ALPN if !seen_alpn => {
                 seen_alpn = true;
@@ -76,7 +80,7 @@ fn extensions(block: &[u8]) -> Option<HelloInfo> {
 }
 
 /// The outer `Option` is `None` for a malformed extension, the inner one without a name that can be logged.
-fn server_name(content: &[u8]) -> Option<Option<String>> {
+fn server_name(content: &[u8]) -> Option<Option<&[u8]>> {
     let mut names = whole_list(content)?;
     let mut host = None;
     while !names.is_empty() {
@@ -86,10 +90,10 @@ fn server_name(content: &[u8]) -> Option<Option<String>> {
             host = Some(name);
         }
     }
-    Some(host.and_then(loggable_name))
+    Some(host)
 }
 
-fn loggable_name(name: &[u8]) -> Option<String> {
+fn usable_name(name: &[u8]) -> Option<String> {
     let fit = !name.is_empty() && name.len() <= MAX_SNI && name.iter().all(u8::is_ascii_graphic);
     fit.then(|| name.iter().copied().map(char::from).collect())
 }

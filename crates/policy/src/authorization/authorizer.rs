@@ -169,11 +169,21 @@ impl Authorizer {
         [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.policies)
     }
 
-    /// Whether a rule compares the server name of the ClientHello, which then has to be read.
+    /// The ports that rules name.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let rules = [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.rules);
+        let conditions = rules.flat_map(|compiled| compiled.rule.conditions());
+        conditions.flat_map(|condition| match condition {
+            Condition::Port(values) => values.values().iter().chain(values.not_values()).copied().collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// Whether a rule that decides compares the server name.
     #[must_use]
     pub fn reads_sni(&self) -> bool {
         let is_sni = |condition: &Condition| matches!(condition, Condition::Sni(_));
-        let rules = [&self.deny, &self.allow, &self.audit].into_iter().flat_map(|set| &set.rules);
+        let rules = [&self.deny, &self.allow].into_iter().flat_map(|set| &set.rules);
         rules.flat_map(|compiled| compiled.rule.conditions()).any(is_sni)
     }
 

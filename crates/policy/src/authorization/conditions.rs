@@ -313,7 +313,9 @@ fn check_service_accounts(fields: &Fields<'_>, report: &mut Report<'_, '_>) {
 pub(super) fn check_service_accounts_of_when(at: &Cursor<'_>, rule: &Rule, report: &mut Report<'_, '_>) {
     let is_account = |condition: &Condition| matches!(condition, Condition::ServiceAccount(_));
     let is_other = |condition: &Condition| matches!(condition, Condition::Principal(_) | Condition::Namespace(_));
-    if rule.when.iter().any(is_account) && rule.conditions().any(is_other) {
+    let is_mixed = rule.when.iter().any(is_account) && rule.conditions().any(is_other)
+        || rule.when.iter().any(is_other) && rule.conditions().any(is_account);
+    if is_mixed {
         let message = "source.serviceAccount cannot stand beside principals or namespaces in one rule; use one of them";
         at.report("service-accounts-not-alone", message, report.problems);
     }

@@ -23,6 +23,12 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
+    /// The facts of a connection whose bytes are not inspected, as under DISABLE: it has neither identity nor server name.
+    #[must_use]
+    pub const fn uninspected(self) -> Self {
+        Self { peer: None, sni: None, ..self }
+    }
+
     /// The facts of a connection without a verified identity.
     #[must_use]
     pub fn anonymous(self) -> Self {

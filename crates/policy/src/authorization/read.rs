@@ -118,7 +118,17 @@ fn read_action(at: &Cursor<'_>, problems: &mut Problems) -> Option<Authorization
 
 /// Whether the policy is attached to gateways or services instead of workloads.
 fn read_targets(fields: &Fields<'_>, warnings: &mut Problems, problems: &mut Problems) -> bool {
-    let targets: Vec<_> = ["targetRef", "targetRefs"].into_iter().filter_map(|name| fields.get(name)).collect();
+    let one = fields.get("targetRef");
+    let many = fields.get("targetRefs").and_then(|at| Some((at.items(problems)?, at)));
+    let references = one.iter().cloned().chain(many.iter().flat_map(|(items, _)| items.clone()));
+    for reference in references {
+        let known = ["group", "kind", "name", "namespace", "sectionName"];
+        let Some(fields) = reference.fields(&known, problems) else { continue };
+        for name in ["kind", "name"] {
+            fields.require(name, problems).and_then(|at| at.string(problems).map(drop));
+        }
+    }
+    let targets: Vec<_> = one.into_iter().chain(many.map(|(_, at)| at)).collect();
     for at in &targets {
         let message = "a policy with target references is for waypoints and gateways; sidecars ignore it, so it has no \
                        effect here: use a selector instead";

@@ -161,16 +161,27 @@ pub(super) struct Case {
     pub(super) client: Client,
 }
 
+/// What the proxy sees of a client that it authorizes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum View {
+    /// Its identity.
+    Identified,
+    /// Its first bytes, and no identity.
+    Anonymous,
+    /// Nothing, under DISABLE.
+    Uninspected,
+}
+
 impl Case {
-    /// Whether a client is authorized without an identity; `None` if the mode refuses it.
-    fn is_anonymous(&self, mode: Mode) -> Option<bool> {
+    /// `None` if the mode refuses the client.
+    fn view(&self, mode: Mode) -> Option<View> {
         if mode == Mode::Disable {
-            return Some(true);
+            return Some(View::Uninspected);
         }
         match decide(mode, self.client.opening()) {
-            Action::Terminate if self.client == Client::Mtls => Some(false),
+            Action::Terminate if self.client == Client::Mtls => Some(View::Identified),
             Action::Terminate | Action::Refuse(_) => None,
-            Action::PassThrough(_) => Some(true),
+            Action::PassThrough(_) => Some(View::Anonymous),
         }
     }
 }
@@ -184,11 +195,11 @@ impl Formulas {
         }
     }
 
-    /// Whether the answers differ. `known` says of an atom, for a client with or without an identity, whether it is true.
-    pub(super) fn compare(&self, case: &Case, known: impl Fn(Atom, bool) -> Option<bool>) -> Compared {
-        let [old, new] = case.modes.map(|mode| case.is_anonymous(mode));
-        let any = |rules: &[RuleFormula], is_anonymous: bool| {
-            Known::any(rules.iter().map(|rule| rule.matches(case.port, &|atom| known(atom, is_anonymous))))
+    /// Whether the answers differ. `known` says of an atom, for a client as it is seen, whether it is true.
+    pub(super) fn compare(&self, case: &Case, known: impl Fn(Atom, View) -> Option<bool>) -> Compared {
+        let [old, new] = case.modes.map(|mode| case.view(mode));
+        let any = |rules: &[RuleFormula], view: View| {
+            Known::any(rules.iter().map(|rule| rule.matches(case.port, &|atom| known(atom, view))))
         };
         if let (Some(old), Some(new)) = (old, new)
             && old == new
@@ -207,9 +218,9 @@ impl Formulas {
                 _ => {}
             }
         }
-        let answer = |is_anonymous: Option<bool>, deny: &[RuleFormula], allow: &[RuleFormula], restricts: bool| {
-            let Some(is_anonymous) = is_anonymous else { return Known::No };
-            let either = |only, shared| Known::any([any(only, is_anonymous), any(shared, is_anonymous)]);
+        let answer = |view: Option<View>, deny: &[RuleFormula], allow: &[RuleFormula], restricts: bool| {
+            let Some(view) = view else { return Known::No };
+            let either = |only, shared| Known::any([any(only, view), any(shared, view)]);
             let allowed = if restricts { either(allow, &self.allow.shared) } else { Known::Yes };
             Known::all([either(deny, &self.deny.shared).not(), allowed])
         };

@@ -11,7 +11,7 @@ use portcullis_identity::SpiffeId;
 
 use crate::authorization::{Condition, Facts, StringMatch};
 use crate::diff::class::{Client, Connection};
-use crate::diff::formula::{Atom, Atoms, Case, Compared, Formulas, is_identity};
+use crate::diff::formula::{Atom, Atoms, Case, Compared, Formulas, View, is_identity};
 use crate::diff::{names, ranges};
 use crate::mode::Mode;
 
@@ -59,7 +59,7 @@ impl Port<'_> {
         let mut open = vec![everybody];
         while let Some(class) = open.pop() {
             let case = Case { modes: self.modes, port: self.port, client };
-            match self.formulas.compare(&case, |atom, is_anonymous| self.known(&class, atom, is_anonymous)) {
+            match self.formulas.compare(&case, |atom, view| self.known(&class, atom, view)) {
                 Compared::Same => {}
                 Compared::Differ => found.push(self.describe(class)),
                 Compared::Open(atom) => {
@@ -91,9 +91,13 @@ impl Port<'_> {
         Some(Class { literals: Vec::new(), known: vec![None; self.atoms.len()], is_exact: false, witness })
     }
 
-    fn known(&self, class: &Class, atom: Atom, is_anonymous: bool) -> Option<bool> {
+    fn known(&self, class: &Class, atom: Atom, view: View) -> Option<bool> {
         let condition = self.atoms.get(atom)?;
-        if is_identity(condition) && (is_anonymous || class.witness.peer.is_none()) {
+        let is_unseen = match condition {
+            Condition::Sni(_) => view == View::Uninspected,
+            _ => is_identity(condition) && (view != View::Identified || class.witness.peer.is_none()),
+        };
+        if is_unseen {
             return Some(false);
         }
         let is_settled = match condition {

@@ -46,7 +46,11 @@ pub(super) fn verdict(policy: &EffectivePolicy, connection: &Connection) -> Verd
         Answer::Allow => {
             // What a pass without an identity is decided by, is decided without it.
             let is_verified = mode.mode != Mode::Disable && connection.client == Client::Mtls;
-            let facts = if is_verified { facts } else { facts.anonymous() };
+            let facts = match (mode.mode, is_verified) {
+                (Mode::Disable, _) => facts.uninspected(),
+                (_, true) => facts,
+                (_, false) => facts.anonymous(),
+            };
             authorized(policy.authorizer().authorize(&facts))
         }
         Answer::Denied(by) => authorized(Authorization::Denied(by)),

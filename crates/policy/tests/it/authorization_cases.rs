@@ -136,3 +136,30 @@ fn every_warning_of_the_table() {
         }
     });
 }
+
+/// A DENY policy must not lose its effect by a reference that is none.
+#[test]
+fn references_that_are_none_are_errors() {
+    for (spec, reason) in [
+        ("{targetRefs: null, rules: [{}]}", "wrong-type"),
+        ("{targetRefs: no-such, rules: [{}]}", "wrong-type"),
+        ("{targetRefs: [x], rules: [{}]}", "wrong-type"),
+        ("{targetRef: null, rules: [{}]}", "wrong-type"),
+        ("{targetRef: {}, rules: [{}]}", "missing-field"),
+        ("{targetRefs: [{kind: Gateway}], rules: [{}]}", "missing-field"),
+        (
+            "{rules: [{from: [{source: {serviceAccounts: [a]}}], when: [{key: source.principal, values: [x]}]}]}",
+            "service-accounts-not-alone",
+        ),
+        ("{rules: [{from: [{source: {ipBlocks: ['::ffff:0:0/90']}}]}]}", "bad-ip-block"),
+    ] {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a, namespace: b}}\nspec: {spec}\n"
+        );
+        let loaded = PolicySet::load(&[Source { file: "a.yaml".to_owned(), text: text.into_bytes() }]);
+        assert!(loaded.errors.iter().any(|error| error.reason == reason), "{spec}: {:?}", loaded.errors);
+    }
+    let none = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: b}\nspec: {targetRefs: []}\n";
+    let loaded = PolicySet::load(&[Source { file: "a.yaml".to_owned(), text: none.into() }]);
+    assert!(loaded.errors.is_empty() && !loaded.set.authorization_policies()[0].for_targets);
+}

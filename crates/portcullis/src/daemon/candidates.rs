@@ -2,7 +2,7 @@
 //!
 //! An invalid candidate stops nothing: the last valid one goes on being evaluated, and the log says what is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_config::Settings;
@@ -15,11 +15,18 @@ use crate::exit::{Exit, Failure};
 
 /// Watches every candidate.
 pub(super) fn watch(settings: &Settings, in_force: &Arc<InForce>) -> Result<Vec<Watcher>, Failure> {
-    let one = |(index, folder): (usize, &std::path::PathBuf)| {
-        let (in_force, name, settings) = (Arc::clone(in_force), name(folder), settings.clone());
+    let one = |(index, folder): (usize, &PathBuf)| {
+        let (in_force, name, settings) = (Arc::clone(in_force), name(&settings.candidates, folder), settings.clone());
         let options = Options { rescan_interval: settings.rescan, ..Options::default() };
         let loader = move |files: &[FileContent]| {
-            let policy = read(&settings, files)?;
+            let policy = match read(&settings, files) {
+                Ok(policy) => policy,
+                // Not a failure of the watcher, which would end the start: nothing of a candidate is enforced.
+                Err(error) => {
+                    tracing::error!(candidate = %name, error, "invalid candidate policies; the last valid ones are evaluated");
+                    return Ok("invalid".to_owned());
+                }
+            };
             tracing::info!(candidate = %name, files = files.len(), "candidate policies are evaluated and not enforced");
             in_force.set_candidate(index, Shadow { name: name.as_str().into(), kind: ShadowKind::Candidate, policy });
             Ok::<_, String>(format!("files: {}", files.len()))
@@ -32,9 +39,11 @@ pub(super) fn watch(settings: &Settings, in_force: &Arc<InForce>) -> Result<Vec<
     settings.candidates.iter().enumerate().map(one).collect()
 }
 
-/// The name in logs and metrics: that of the folder.
-fn name(folder: &Path) -> String {
-    folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
+/// The name in logs and metrics: that of the folder, or its path where another candidate has the same name.
+fn name(all: &[PathBuf], folder: &Path) -> String {
+    let is_unique = all.iter().filter(|other| other.file_name() == folder.file_name()).count() == 1;
+    let name = folder.file_name().filter(|_| is_unique).unwrap_or(folder.as_os_str());
+    portcullis_yaml::printable(&name.to_string_lossy())
 }
 
 fn read(settings: &Settings, files: &[FileContent]) -> Result<EffectivePolicy, String> {
@@ -48,6 +57,10 @@ fn read(settings: &Settings, files: &[FileContent]) -> Result<EffectivePolicy, S
         return Err(lines.join("\n"));
     }
     let workload = &settings.workload;
+    let here = loaded.set.warnings_for(&settings.mesh.policy, &workload.namespace, &workload.labels);
+    for warning in loaded.warnings.iter().chain(&here) {
+        tracing::warn!(%warning, "candidate policy");
+    }
     // As a whole: its dry-run policies are what they would be if the candidate were in force.
     Ok(EffectivePolicy::evaluate(
         &loaded.set,

@@ -51,7 +51,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotif
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
         let (policy, all, summary) = load(&settings, parsed.load(files), files.len())?;
-        for port in policy.ports() {
+        for port in policy.ports().chain(policy.authorizer().ports()) {
             metrics.allow_port_label(port);
         }
         if files.is_empty() {

@@ -3,9 +3,13 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
 
 use crate::support::raw::{Mesh, accept, alive, dial, expect, read_all, tls_client};
 use crate::support::{App, Sidecar, WEB, eventually};
@@ -43,6 +47,13 @@ fn shadow_line(sidecar: &Sidecar, decision: &str) -> Value {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.into_iter().find(|line| line["target"] == "policy" && line["decision"] == decision)
     })
+}
+
+/// It was reset. Reading may begin with a write, which fails otherwise.
+fn ended(stream: &mut impl Read) {
+    let (bytes, error) = read_all(stream);
+    let expected = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(bytes.is_empty() && error.is_some_and(|kind| expected.contains(&kind)), "{bytes:?} {error:?}");
 }
 
 fn generation(sidecar: &Sidecar, generation: u32) {
@@ -140,7 +151,7 @@ fn live_connections_follow_the_policies() {
     alive(&mut mtls);
     alive(&mut plain);
     authorization(&mesh, "deny-web", DENY_WEB);
-    assert_eq!(read_all(&mut mtls).1, Some(ErrorKind::ConnectionReset));
+    ended(&mut mtls);
     let closed = line(&cart, "policy_changed");
     assert_eq!((&closed["policy"], &closed["rule"]), (&"shop/deny-web".into(), &1.into()), "{closed}");
     assert!(closed["error"].as_str().unwrap().contains("deny-web.yaml:4"), "{closed}");
@@ -150,24 +161,57 @@ fn live_connections_follow_the_policies() {
     eventually("the error", || cart.read_log().contains("unsupported-action").then_some(()));
     let mut again = tls_client(dial(listen), mesh.client().client());
     let _sent = again.write_all(b"x");
-    assert_eq!(read_all(&mut again).1, Some(ErrorKind::ConnectionReset));
+    ended(&mut again);
     alive(&mut plain);
 }
 
 #[test]
-fn the_server_name_is_read_under_strict_too() {
+fn the_server_name_counts_in_lower_case_and_for_live_connections() {
     let mesh = Mesh::new("STRICT");
     let (cart, listen) = mesh.cart(echo(), |_| ());
-    let mut before = tls_client(dial(listen), mesh.client().client());
-    alive(&mut before);
-    authorization(&mesh, "name", "{rules: [{when: [{key: connection.sni, values: [anything.test]}]}]}");
-    // Its name was not read when it was opened, so it cannot be shown to be allowed.
-    assert_eq!(read_all(&mut before).1, Some(ErrorKind::ConnectionReset));
-    assert!(line(&cart, "policy_changed")["error"].as_str().unwrap().contains("server name"));
-    let mut after = tls_client(dial(listen), mesh.client().client());
-    alive(&mut after);
-    authorization(&mesh, "name", "{rules: [{when: [{key: connection.sni, values: [other.test]}]}]}");
-    assert_eq!(read_all(&mut after).1, Some(ErrorKind::ConnectionReset));
+    let named = |name: &'static str| {
+        let connection = ClientConnection::new(Arc::new(mesh.client().client()), ServerName::try_from(name).unwrap());
+        StreamOwned::new(connection.unwrap(), dial(listen))
+    };
+    let (mut good, mut evil) = (named("good.test"), named("EVIL.test"));
+    alive(&mut good);
+    alive(&mut evil);
+    // An AUDIT rule decides nothing, about live connections either.
+    authorization(&mesh, "audit", "{action: AUDIT, rules: [{when: [{key: connection.sni, values: [other.test]}]}]}");
+    generation(&cart, 2);
+    alive(&mut evil);
+    authorization(&mesh, "name", "{action: DENY, rules: [{when: [{key: connection.sni, values: ['evil.test']}]}]}");
+    ended(&mut evil);
+    assert_eq!(line(&cart, "policy_changed")["policy"], "shop/name");
+    alive(&mut good);
+    let mut again = named("eVil.test");
+    let _sent = again.write_all(b"x");
+    ended(&mut again);
+
+    // Under DISABLE there is no server name, for connections from before as well.
+    authorization(&mesh, "name", "{rules: [{when: [{key: connection.sni, values: [good.test]}]}]}");
+    generation(&cart, 4);
+    alive(&mut good);
+    mesh.set_mode("DISABLE");
+    ended(&mut good);
+}
+
+/// What came into force while a client was in its handshake counts before the app is dialled.
+#[test]
+fn a_change_during_the_handshake_counts() {
+    let (mesh, app) = (Mesh::new("STRICT"), App::start());
+    let (cart, listen) = mesh.cart(app.address, |_| ());
+    let slow = dial(listen);
+    eventually("the connection is accepted", || {
+        counted(&cart, "istio_tcp_sockets_open", &["destination", "} 1"]).then_some(())
+    });
+    authorization(&mesh, "deny-web", DENY_WEB);
+    generation(&cart, 2);
+    let mut client = tls_client(slow, mesh.client().client());
+    let _sent = client.write_all(b"hello");
+    ended(&mut client);
+    assert_eq!(line(&cart, "policy_changed")["policy"], "shop/deny-web");
+    assert_eq!(app.count(), 0, "the app was dialled");
 }
 
 #[test]
@@ -203,10 +247,11 @@ fn candidates_are_evaluated_beside_the_policies_in_force() {
     let mesh = Mesh::new("STRICT");
     put(&mesh, "next", "open", "PeerAuthentication", "", "{mtls: {mode: PERMISSIVE}}");
     put(&mesh, "closed", "nothing", "AuthorizationPolicy", "", "{}");
+    put(&mesh, "broken", "mode", "PeerAuthentication", "", "{mtls: {mode: open}}");
     let listen = crate::support::free_address();
     let body = format!(
         "workload: {{name: cart, namespace: shop, serviceAccount: cart}}\n\
-         policies: {{folder: policies, candidates: [next, closed]}}\n\
+         policies: {{folder: policies, candidates: [next, closed, broken]}}\n\
          identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
          inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{}\"}}]}}\n",
         echo()
@@ -234,7 +279,7 @@ fn candidates_are_evaluated_beside_the_policies_in_force() {
     put(&mesh, "closed", "nothing", "AuthorizationPolicy", "", "{rules: [{}]}");
     eventually("three loads of both", || {
         let log = cart.read_log();
-        (log.matches("candidate policies are evaluated").count() >= 4).then_some(())
+        (log.matches("candidate policies are evaluated and").count() >= 4).then_some(())
     });
     thread::sleep(Duration::from_millis(50));
     let before = cart.read_log().matches("would_").count();

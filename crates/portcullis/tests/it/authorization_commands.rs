@@ -59,7 +59,7 @@ fn can_answers_with_the_rule_that_decides() {
         run(folder.path(), &format!("can --policies policies -n shop -l app=cart --port 8080 -o json {line}"))
     };
     let allowed = can(&format!("--peer {PEER}"));
-    let by = json!({"namespace": "shop", "name": "allow-web", "action": "ALLOW", "rule": 1, "file": "policies/shop.yaml", "line": 9});
+    let by = json!({"namespace": "shop", "name": "allow-web", "action": "ALLOW", "rule": 1, "file": "policies/shop.yaml", "line": 10});
     let expected = json!({"allow": true, "mode": "STRICT", "decidedBy": by, "reason": "allow_rule"});
     assert_eq!((allowed.code, allowed.json()), (Some(0), expected), "{}", allowed.err);
     // The address of the client matters to a rule, and nobody named it.
@@ -89,8 +89,7 @@ fn can_says_in_a_line_why() {
     let folder = folder();
     let can = |line: &str| run(folder.path(), &format!("can -f policies -n shop -l app=cart --port {line}")).out;
     let allowed = can(&format!("8080 --peer {PEER}"));
-    let expected =
-        "allowed: rule 1 of the ALLOW policy shop/allow-web (policies/shop.yaml:9) [allow_rule]; port 8080 is STRICT\n";
+    let expected = "allowed: rule 1 of the ALLOW policy shop/allow-web (policies/shop.yaml:10) [allow_rule]; port 8080 is STRICT\n";
     assert_eq!(allowed, expected);
     let plaintext = can("8080 --plaintext");
     assert!(
