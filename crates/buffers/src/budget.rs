@@ -179,8 +179,10 @@ impl<'a> Charge<'a> {
 
     /// Whether the connection copies in small pieces now.
     pub fn set_limited(&mut self, limited: bool) {
-        let before = std::mem::replace(&mut self.limited, limited);
-        shift(&self.usage.total.limited, before.into(), limited.into());
+        if limited != self.limited {
+            let before = std::mem::replace(&mut self.limited, limited);
+            shift(&self.usage.total.limited, before.into(), limited.into());
+        }
     }
 }
 

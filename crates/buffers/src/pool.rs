@@ -7,7 +7,7 @@
 //! taken would stay with the process: glibc raises its threshold for maps with the first one that is freed, and returns
 //! memory of its heap only from the end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
@@ -19,31 +19,31 @@ const MAX_FREE: usize = 32;
 /// How many it keeps when they are not. Bounds what a burst leaves behind to 1 MiB a thread.
 const MAX_UNUSED: usize = 4;
 
-struct Free {
-    maps: Vec<MmapMut>,
+struct Pool {
+    free: Vec<MmapMut>,
     /// The fewest that were free since [`release_unused`] was called: so many were not needed.
     fewest: usize,
+    lent: isize,
 }
 
 thread_local! {
-    static FREE: RefCell<Free> = const { RefCell::new(Free { maps: Vec::new(), fewest: 0 }) };
-    static IN_USE: Cell<isize> = const { Cell::new(0) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), fewest: 0, lent: 0 }) };
 }
 
 /// How many buffers this thread has lent and not got back. Negative where more came back than were lent, which happens on
 /// runtimes that move tasks between threads; the sum over the threads is then right.
 #[must_use]
 pub fn buffers_in_use() -> isize {
-    IN_USE.try_with(Cell::get).unwrap_or_default()
+    POOL.try_with(|pool| pool.borrow().lent).unwrap_or_default()
 }
 
 /// Returns free buffers of this thread to the system that were not needed since the last call. To be called now and then.
 pub fn release_unused() {
-    let _ = FREE.try_with(|free| {
-        let Free { maps, fewest } = &mut *free.borrow_mut();
-        let kept = maps.len().saturating_sub(*fewest).max(MAX_UNUSED);
-        maps.truncate(kept);
-        *fewest = maps.len();
+    let _ = POOL.try_with(|pool| {
+        let Pool { free, fewest, .. } = &mut *pool.borrow_mut();
+        let kept = free.len().saturating_sub(*fewest).max(MAX_UNUSED);
+        free.truncate(kept);
+        *fewest = free.len();
     });
 }
 
@@ -64,21 +64,25 @@ impl Buffer {
     #[must_use]
     pub fn take() -> Self {
         // `try_with` fails while the thread is being torn down; a new map serves as well then.
-        let free = FREE.try_with(|free| {
-            let Free { maps, fewest } = &mut *free.borrow_mut();
-            let map = maps.pop();
-            *fewest = maps.len().min(*fewest);
-            map
+        let free = POOL.try_with(|pool| {
+            let pool = &mut *pool.borrow_mut();
+            pool.lent += 1;
+            let map = pool.free.pop()?;
+            pool.fewest = pool.fewest.min(pool.free.len());
+            Some(map)
         });
-        let free = free.ok().flatten();
-        let map = free.map_or_else(|| MmapMut::map_anon(BATCH_LEN), Ok);
-        // A system without room for one more map may still have memory.
-        map.map_or_else(
-            |_| Self(Memory::Own(vec![0; BATCH_LEN].into_boxed_slice())),
-            |map| {
-                count(1);
-                Self(Memory::Lent(map))
+        free.ok().flatten().map_or_else(Self::new, |map| Self(Memory::Lent(map)))
+    }
+
+    #[cold]
+    fn new() -> Self {
+        MmapMut::map_anon(BATCH_LEN).map_or_else(
+            |_| {
+                // A system without room for one more map may still have memory. It is not counted as lent.
+                let _ = POOL.try_with(|pool| pool.borrow_mut().lent -= 1);
+                Self(Memory::Own(vec![0; BATCH_LEN].into_boxed_slice()))
             },
+            |map| Self(Memory::Lent(map)),
         )
     }
 
@@ -89,18 +93,14 @@ impl Buffer {
     }
 }
 
-fn count(change: isize) {
-    let _ = IN_USE.try_with(|lent| lent.set(lent.get() + change));
-}
-
 impl Drop for Buffer {
     fn drop(&mut self) {
         let Memory::Lent(map) = std::mem::replace(&mut self.0, Memory::Own(Box::default())) else { return };
-        count(-1);
-        let _ = FREE.try_with(|free| {
-            let maps = &mut free.borrow_mut().maps;
-            if maps.len() < MAX_FREE {
-                maps.push(map);
+        let _ = POOL.try_with(|pool| {
+            let pool = &mut *pool.borrow_mut();
+            pool.lent -= 1;
+            if pool.free.len() < MAX_FREE {
+                pool.free.push(map);
             }
         });
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn free() -> usize {
-        FREE.with(|free| free.borrow().maps.len())
+        POOL.with(|pool| pool.borrow().free.len())
     }
 
     #[test]

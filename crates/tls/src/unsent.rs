@@ -2,18 +2,19 @@
 
 use portcullis_buffers::{Buffer, PIECE};
 
-/// Bytes that wait to be sent. Empty, it holds no memory.
+/// Bytes that wait to be sent, from `start` to `end` of the memory. Empty, it holds no memory.
 #[derive(Default)]
 pub(crate) struct Unsent {
     memory: Memory,
-    sent: usize,
+    start: usize,
+    end: usize,
 }
 
 enum Memory {
     /// Alerts, answers to key updates, the end of a handshake, and the rest of a small write.
     Small(Vec<u8>),
-    /// The rest of a large write, up to `end`: as large as what the copy loop holds, so it goes back where that does.
-    Large { buffer: Buffer, end: usize },
+    /// The rest of a large write: as large as what the copy loop holds, so it goes back where that does.
+    Large(Buffer),
 }
 
 impl Default for Memory {
@@ -25,26 +26,27 @@ impl Default for Memory {
 impl Unsent {
     pub(crate) fn rest(&self) -> &[u8] {
         match &self.memory {
-            Memory::Small(bytes) => bytes.get(self.sent..),
-            Memory::Large { buffer, end } => buffer.get(self.sent..*end),
+            Memory::Small(bytes) => bytes.get(self.start..self.end),
+            Memory::Large(buffer) => buffer.get(self.start..self.end),
         }
         .unwrap_or_default()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest().is_empty()
+    /// Asked several times for each read and write, so it does not look at the memory.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 
     /// How much memory it holds.
     pub(crate) fn held(&self) -> usize {
         match &self.memory {
             Memory::Small(bytes) => bytes.capacity(),
-            Memory::Large { buffer, .. } => buffer.len(),
+            Memory::Large(buffer) => buffer.len(),
         }
     }
 
     pub(crate) fn advance(&mut self, count: usize) {
-        self.sent += count;
+        self.start = self.start.saturating_add(count).min(self.end);
         if self.is_empty() {
             *self = Self::default();
         }
@@ -52,37 +54,46 @@ impl Unsent {
 
     /// Gives a large buffer back if little is left in it.
     pub(crate) fn shrink(&mut self) {
-        if let Memory::Large { .. } = &self.memory
+        if let Memory::Large(_) = &self.memory
             && self.rest().len() <= PIECE
         {
-            *self = Self { memory: Memory::Small(self.rest().to_vec()), sent: 0 };
+            self.move_to_heap();
         }
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         // Each read comes here, mostly with nothing.
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.append(bytes);
         }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
         if self.is_empty() && bytes.len() > PIECE {
-            *self = Self { memory: Memory::Large { buffer: Buffer::take(), end: 0 }, sent: 0 };
+            *self = Self { memory: Memory::Large(Buffer::take()), start: 0, end: 0 };
         }
-        if let Memory::Large { buffer, end } = &mut self.memory {
-            let rest = *end - self.sent;
+        if let Memory::Large(buffer) = &mut self.memory {
+            let rest = self.end - self.start;
             if rest + bytes.len() <= buffer.len() {
-                buffer.copy_within(self.sent..*end, 0);
+                buffer.copy_within(self.start..self.end, 0);
                 if let Some(space) = buffer.get_mut(rest..rest + bytes.len()) {
                     space.copy_from_slice(bytes);
                 }
-                (self.sent, *end) = (0, rest + bytes.len());
+                (self.start, self.end) = (0, rest + bytes.len());
                 return;
             }
             // More than a batch: only a message of TLS behind a whole one.
-            *self = Self { memory: Memory::Small(self.rest().to_vec()), sent: 0 };
+            self.move_to_heap();
         }
         if let Memory::Small(small) = &mut self.memory {
             small.extend_from_slice(bytes);
+            self.end = small.len();
         }
+    }
+
+    fn move_to_heap(&mut self) {
+        let rest = self.rest().to_vec();
+        *self = Self { start: 0, end: rest.len(), memory: Memory::Small(rest) };
     }
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use portcullis_buffers::{Buffer, PIECE, Usage};
+use portcullis_buffers::{Buffer, PIECE};
 use portcullis_wire::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 use tokio::io::{AsyncWrite, ReadBuf};
 
@@ -16,11 +16,13 @@ use crate::duplex::Duplex;
 const TURN: usize = 2 * BATCH_PLAINTEXT_LEN;
 
 /// What both directions of a connection use in turns.
-pub(super) struct Memory<'a> {
+pub(super) struct Memory {
     /// A buffer with nothing in it. The caller gives it back once both have been polled: most often neither has anything in hand
     /// then.
     pub(super) spare: Option<Buffer>,
-    pub(super) usage: &'a Usage,
+    /// Whether a whole buffer may be read, which has to be kept if the writer does not take it. It holds for one poll of the
+    /// connection: what it keeps is charged behind it.
+    pub(super) has_room: bool,
 }
 
 /// The streams of one direction, and what the rest of the connection says about it.
@@ -155,7 +157,7 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         flow: &mut FlowContext<'_, R, W>,
-        memory: &mut Memory<'_>,
+        memory: &mut Memory,
     ) -> Poll<Result<(), FlowFault>> {
         let result = self.advance(cx, flow, memory);
         if let Poll::Ready(Err(_)) = result {
@@ -175,7 +177,7 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         flow: &mut FlowContext<'_, R, W>,
-        memory: &mut Memory<'_>,
+        memory: &mut Memory,
     ) -> Poll<Result<(), FlowFault>> {
         let FlowContext { reader, writer, count, end_propagation } = flow;
         let mut turn = TURN;
@@ -183,7 +185,7 @@ impl Flow {
             ready!(self.write(cx, *writer, count, memory)).map_err(FlowFault::new(IoOperation::Write))?;
             match self.state {
                 State::Copying => {
-                    self.limited = !memory.usage.has_room();
+                    self.limited = !memory.has_room;
                     // What is read must be kept if the writer does not take it.
                     let ready = if self.limited { writer.poll_takes(cx) } else { writer.poll_sent(cx) };
                     ready!(ready).map_err(FlowFault::new(IoOperation::Write))?;
@@ -212,12 +214,7 @@ impl Flow {
     }
 
     /// Reads into the spare buffer, or one that is lent for it. A buffer that stays empty is the spare one afterwards.
-    fn read<R: Duplex>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        memory: &mut Memory<'_>,
-    ) -> io::Result<Poll<()>> {
+    fn read<R: Duplex>(&mut self, cx: &mut Context<'_>, reader: &mut R, memory: &mut Memory) -> io::Result<Poll<()>> {
         const { assert!(BATCH_PLAINTEXT_LEN + R::SPARE_ROOM <= BATCH_LEN, "a buffer has no room for that") };
         let mut buffer = memory.spare.take().unwrap_or_else(Buffer::take);
         // Without room, a read of nothing would pass for the end.
@@ -243,7 +240,7 @@ impl Flow {
         cx: &mut Context<'_>,
         writer: &mut W,
         count: &AtomicU64,
-        memory: &mut Memory<'_>,
+        memory: &mut Memory,
     ) -> Poll<io::Result<()>> {
         while let Some(unwritten) = &mut self.unwritten {
             let written = ready!(Pin::new(&mut *writer).poll_write(cx, unwritten.rest()))?;

@@ -47,7 +47,7 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
     /// Moves what can be moved now. `timer` is at the caller's because a timer must not move; whatever it is set to, it is
     /// set right here.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Copied> {
-        let mut memory = Memory { spare: None, usage: self.charge.usage() };
+        let mut memory = Memory { spare: None, has_room: self.charge.usage().has_room() };
         loop {
             // A failure is noted before the other direction is polled, since a failure may eat the kernel's only mention
             // of a reset, and the other direction then sees a clean end where there was none. What a cut-off means, on
@@ -79,14 +79,14 @@ impl<'a, D: Duplex, U: Duplex> Session<'a, D, U> {
         self.charge.set_limited(self.from_downstream.is_limited() || self.from_upstream.is_limited());
     }
 
-    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
+    fn poll_from_downstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory) -> Option<FlowFault> {
         let end_propagation = self.end_propagation();
         let (reader, writer) = (&mut *self.downstream, &mut *self.upstream);
         let mut flow = FlowContext { reader, writer, count: &self.counts.from_downstream, end_propagation };
         fault(self.from_downstream.poll(cx, &mut flow, memory))
     }
 
-    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory<'_>) -> Option<FlowFault> {
+    fn poll_from_upstream(&mut self, cx: &mut Context<'_>, memory: &mut Memory) -> Option<FlowFault> {
         let end_propagation = self.end_propagation();
         let (reader, writer) = (&mut *self.upstream, &mut *self.downstream);
         let mut flow = FlowContext { reader, writer, count: &self.counts.from_upstream, end_propagation };
