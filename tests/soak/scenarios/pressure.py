@@ -127,7 +127,7 @@ def slow_readers(context):
 
 def small_container(context):
     """Thousands of stalled connections of one peer do not end a sidecar in a small container, nor hinder another peer, and
-    leave no buffers behind."""
+    leave no memory behind."""
     # Each costs 12 KB, half of it in the kernel.
     count, size = context.either((1500, 32 << 20), (most_connections(10_000), 128 << 20))
     result = Result(f"{count} stalled connections in {size >> 20} MiB")
@@ -176,12 +176,10 @@ def small_container(context):
             gone = until(lambda: connections(mesh.cart) == 0, 60)
             result.claim("all are gone", connections(mesh.cart), "0", gone)
             began = time.monotonic()
-            # glibc keeps what the connections themselves took of its heap: 6 KB each. Buffers must not stay.
-            most = LEFT_BEHIND + 6000 * count
-            back = until(lambda: rss(pid) - before <= most, 10)
+            back = until(lambda: rss(pid) - before <= LEFT_BEHIND, 10)
             result.claim("RSS after, against RSS before",
                          f"{(rss(pid) - before) / 1e6:+.1f} MB, {time.monotonic() - began:.0f} s later",
-                         f"<= {most / 1e6:.0f} MB in 10 s", back)
+                         f"<= {LEFT_BEHIND / 1e6:.0f} MB in 10 s", back)
             result.zero("killed for want of memory", limit.kills())
     return result
 

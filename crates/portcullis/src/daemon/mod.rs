@@ -11,6 +11,7 @@ mod credentials;
 mod expiry_warning;
 mod file_mode;
 mod format;
+mod free_memory;
 mod identity_files;
 mod in_force;
 mod pages;
@@ -111,7 +112,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         changes,
         metrics: metrics.clone(),
         drain: drain_token,
-        buffers,
+        buffers: Arc::clone(&buffers),
     }));
     let engine = listeners.start(&state).context("cannot start the data plane")?;
     admin_state.started();
@@ -124,6 +125,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let forced = runtime.block_on(async {
         tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
         tokio::spawn(log_suppressed_lines(metrics.clone()));
+        tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
         let mut requests = Requests::listen(&admin_requests)?;
         control.serve_until_shutdown(&mut requests).await;
         let second_request = control.serve_until_shutdown(&mut requests);
