@@ -79,12 +79,13 @@ fn text(answer: &Answer) -> String {
     if applied.is_empty() {
         text.push_str("no AuthorizationPolicy applies, so every connection that the mode accepts is allowed\n");
     } else {
-        let mut rows = vec![["ACTION", "AUTHORIZATIONPOLICY", "RULES", "WHERE", "NOTES"].map(str::to_owned)];
+        let mut rows = vec![["ACTION", "AuthorizationPolicy", "RULES", "WHERE", "NOTES"].map(str::to_owned)];
         rows.extend(applied.iter().map(|policy| {
             let AppliedPolicy { action, namespace, name, rules, file, line, .. } = policy;
             [
                 action.to_string(),
-                format!("{namespace}/{name}"),
+                // As istioctl prints it.
+                format!("{name}.{namespace}"),
                 rules.to_string(),
                 format!("{file}:{line}"),
                 notes(policy),

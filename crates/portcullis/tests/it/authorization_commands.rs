@@ -173,7 +173,8 @@ fn auth_lists_what_applies_in_the_order_of_evaluation_and_what_does_not() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("PORT  SERVER   AUTHN POLICY  SCOPE"), "{text}");
     for part in [
-        "ACTION  AUTHORIZATIONPOLICY",
+        "ACTION  AuthorizationPolicy",
+        "DENY    deny-net.",
         "reaches every namespace",
         "dry run",
         "never matches a connection: rule 0",
