@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_yaml::{Content, Cursor, Key, Problem, Problems, ScalarKind, printable};
+use portcullis_yaml::{Content, Cursor, Fields, Key, Problem, Problems, ScalarKind, printable};
 
 use crate::mode::Mode;
 
@@ -14,9 +14,6 @@ pub(crate) struct Spec {
     pub(crate) ports: BTreeMap<u16, Option<Mode>>,
 }
 
-/// A selector is written and selects by nothing.
-pub(crate) const WITHOUT_LABELS: &str = "selector-without-labels";
-
 /// The longest label value in Kubernetes.
 const MAX_LABEL_VALUE: usize = 63;
 
@@ -24,14 +21,7 @@ const MAX_LABEL_VALUE: usize = 63;
 pub(crate) fn read(at: &Cursor<'_>, warnings: &mut Problems, problems: &mut Problems) -> Option<Spec> {
     let fields = at.fields(&["selector", "mtls", "portLevelMtls"], problems)?;
     let selector = fields.get("selector");
-    let labels = selector.as_ref().and_then(|at| read_selector(at, problems));
-    if let (Some(at), Some(labels)) = (&selector, &labels)
-        && labels.is_empty()
-    {
-        let message = "selects by no label, so the policy holds for its whole namespace, or in the root namespace for the \
-                       mesh; remove the selector, or name labels under matchLabels";
-        at.report(WITHOUT_LABELS, message, warnings);
-    }
+    let labels = read_selector(&fields, warnings, problems);
     let mode = fields.get("mtls").and_then(|at| read_mtls(&at, problems)).flatten();
     let mut ports = BTreeMap::new();
     if let Some(at) = fields.get("portLevelMtls") {
@@ -43,7 +33,7 @@ pub(crate) fn read(at: &Cursor<'_>, warnings: &mut Problems, problems: &mut Prob
         }
         ports = read_ports(&at, problems).unwrap_or_default();
     }
-    Some(Spec { selector: labels.unwrap_or_default(), mode, ports })
+    Some(Spec { selector: labels, mode, ports })
 }
 
 fn has_labels(selector: &Cursor<'_>) -> bool {
@@ -52,7 +42,23 @@ fn has_labels(selector: &Cursor<'_>) -> bool {
         .is_some_and(|at| matches!(&at.node().content, Content::Mapping(labels) if !labels.entries.is_empty()))
 }
 
-pub(crate) fn read_selector(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+/// `selector` of a policy of either kind; empty if there is none. One that selects by nothing causes a warning.
+pub(crate) fn read_selector(
+    fields: &Fields<'_>,
+    warnings: &mut Problems,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let Some(at) = fields.get("selector") else { return BTreeMap::new() };
+    let labels = read_labels(&at, problems);
+    if labels.as_ref().is_some_and(BTreeMap::is_empty) {
+        let message = "selects by no label, so the policy holds for its whole namespace, or in the root namespace for the \
+                       mesh; remove the selector, or name labels under matchLabels";
+        at.report("selector-without-labels", message, warnings);
+    }
+    labels.unwrap_or_default()
+}
+
+fn read_labels(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
     let fields = at.fields(&["matchLabels"], problems)?;
     let Some(at) = fields.get("matchLabels") else { return Some(BTreeMap::new()) };
     let mut labels = BTreeMap::new();

@@ -13,6 +13,12 @@ use crate::evaluation::Evaluation;
 use crate::set::PolicySet;
 use crate::workload::MeshSettings;
 
+/// The reason of a connection that a DENY rule refuses, in commands, logs and metrics.
+pub const DENIED: &str = "authorization_denied";
+
+/// The reason of a connection that no ALLOW rule matches.
+pub const NOT_ALLOWED: &str = "authorization_not_allowed";
+
 /// Decides whether a connection is authorized: DENY before ALLOW, and where an ALLOW policy applies, one must match.
 ///
 /// The answer is the same in whatever order the policies were read.
@@ -21,6 +27,7 @@ pub struct Authorizer {
     deny: RuleSet,
     allow: RuleSet,
     audit: RuleSet,
+    reads_sni: bool,
 }
 
 /// Whether a connection is authorized, and by what.
@@ -62,8 +69,8 @@ impl Authorization<'_> {
         match self {
             Self::Unrestricted => "no_allow_policy",
             Self::Allowed(_) => "allow_rule",
-            Self::Denied(_) => "authorization_denied",
-            Self::NotAllowed(_) => "authorization_not_allowed",
+            Self::Denied(_) => DENIED,
+            Self::NotAllowed(_) => NOT_ALLOWED,
         }
     }
 }
@@ -116,6 +123,11 @@ impl RuleSet {
         Some(MatchedRule { policy, label, rule: *index, line: rule.line })
     }
 
+    fn reads_sni(&self) -> bool {
+        let mut conditions = self.rules.iter().flat_map(|compiled| compiled.rule.conditions());
+        conditions.any(|condition| matches!(condition, Condition::Sni(_)))
+    }
+
     fn get(&self, number: RuleNumber) -> Option<&CompiledRule> {
         self.rules.get(usize::try_from(number).ok()?)
     }
@@ -139,11 +151,9 @@ impl Authorizer {
             });
             RuleSet::new(selected.cloned().collect(), mesh)
         };
-        Self {
-            deny: of(AuthorizationAction::Deny),
-            allow: of(AuthorizationAction::Allow),
-            audit: of(AuthorizationAction::Audit),
-        }
+        let (deny, allow) = (of(AuthorizationAction::Deny), of(AuthorizationAction::Allow));
+        let reads_sni = [&deny, &allow].into_iter().any(RuleSet::reads_sni);
+        Self { deny, allow, audit: of(AuthorizationAction::Audit), reads_sni }
     }
 
     /// Decides. Costs nothing where no policy applies, and does not allocate.
@@ -181,10 +191,8 @@ impl Authorizer {
 
     /// Whether a rule that decides compares the server name.
     #[must_use]
-    pub fn reads_sni(&self) -> bool {
-        let is_sni = |condition: &Condition| matches!(condition, Condition::Sni(_));
-        let rules = [&self.deny, &self.allow].into_iter().flat_map(|set| &set.rules);
-        rules.flat_map(|compiled| compiled.rule.conditions()).any(is_sni)
+    pub const fn reads_sni(&self) -> bool {
+        self.reads_sni
     }
 
     /// The rules of one action as they are evaluated: trust domains expanded, fields of HTTP resolved.

@@ -17,7 +17,7 @@ mod resource;
 mod rule;
 mod trust_domains;
 
-pub use authorizer::{Authorization, Authorizer, MatchedRule};
+pub use authorizer::{Authorization, Authorizer, DENIED, MatchedRule, NOT_ALLOWED};
 pub use facts::Facts;
 pub use overview::{AppliedPolicy, AuthorizationOverview, IgnoredAuthorizationPolicy};
 pub use pattern::{NamespaceMatch, ServiceAccount, StringMatch};

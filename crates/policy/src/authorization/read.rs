@@ -70,15 +70,7 @@ fn read_spec(at: &Cursor<'_>, namespace: &str, warnings: &mut Problems, problems
         let message = "a provider belongs to action CUSTOM, which is not supported; remove it";
         at.report("provider-without-custom", message, problems);
     }
-    let selector = fields.get("selector");
-    let labels = selector.as_ref().and_then(|at| spec::read_selector(at, problems));
-    if let (Some(at), Some(labels)) = (&selector, &labels)
-        && labels.is_empty()
-    {
-        let message = "selects by no label, so the policy holds for its whole namespace, or in the root namespace for the \
-                       mesh; remove the selector, or name labels under matchLabels";
-        at.report(spec::WITHOUT_LABELS, message, warnings);
-    }
+    let selector = spec::read_selector(&fields, warnings, problems);
     let for_targets = read_targets(&fields, warnings, problems);
     let rules = fields.get("rules");
     let count = rules.as_ref().map_or(0, |at| at.items(&mut Problems::new()).map_or(1, |items| items.len()));
@@ -94,7 +86,7 @@ fn read_spec(at: &Cursor<'_>, namespace: &str, warnings: &mut Problems, problems
         http::warn(&item, &http, action.unwrap_or_default(), warnings);
         read.extend(rule);
     }
-    Some(Spec { selector: labels.unwrap_or_default(), action: action?, for_targets, rules: read })
+    Some(Spec { selector, action: action?, for_targets, rules: read })
 }
 
 fn read_action(at: &Cursor<'_>, problems: &mut Problems) -> Option<AuthorizationAction> {

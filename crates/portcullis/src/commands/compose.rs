@@ -63,7 +63,7 @@ struct Add {
     /// Image of the sidecar
     #[arg(long, value_name = "IMAGE", default_value = "portcullis:latest")]
     image: String,
-    /// Folder of the PeerAuthentication files, absolute or relative to the compose file
+    /// Folder of the policy files, absolute or relative to the compose file
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "./policies")]
     policies: String,
     /// Write only what differs, as an override file for Compose v2 (with !reset tags)

@@ -12,7 +12,7 @@ use crate::output::{self, Format};
 
 /// Check policy files and list every mistake in them: 0 valid, 65 not
 ///
-/// PeerAuthentication and, for settings of certificates, IstioOperator. Warnings name what works here and Istio ignores.
+/// PeerAuthentication, AuthorizationPolicy and, for settings of certificates, IstioOperator. Warnings name what works here and Istio ignores.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis validate -f policies

@@ -61,7 +61,7 @@ fn read(settings: &Settings, files: &[FileContent]) -> Result<EffectivePolicy, S
     for warning in loaded.warnings.iter().chain(&here) {
         tracing::warn!(%warning, "candidate policy");
     }
-    // As a whole: its dry-run policies are what they would be if the candidate were in force.
+    // Its dry-run policies would decide nothing if the candidate were in force, so they do not count.
     Ok(EffectivePolicy::evaluate(
         &loaded.set,
         &settings.mesh.policy,

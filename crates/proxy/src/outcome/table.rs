@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use portcullis_policy::Refusal;
+use portcullis_policy::{Refusal, authorization};
 use portcullis_telemetry::{ConnStage as Stage, Outcome, ResponseFlag as Flag, outcome};
 use portcullis_tls::HandshakeFault;
 
@@ -122,10 +122,10 @@ outcomes! {
     PeerTimeout = Outcome::deny("peer_timeout", Stage::Connect, Flag::Connect,
         "the destination did not accept within timeouts.connect");
     /// A rule of a DENY policy matches the connection.
-    AuthorizationDenied = Outcome::deny("authorization_denied", Stage::Authorization, Flag::Deny,
+    AuthorizationDenied = Outcome::deny(authorization::DENIED, Stage::Authorization, Flag::Deny,
         "a rule of the DENY policy that `policy` names matches this connection; `error` says where it is written");
     /// ALLOW policies apply to the workload, and none matches the connection.
-    AuthorizationNotAllowed = Outcome::deny("authorization_not_allowed", Stage::Authorization, Flag::Deny,
+    AuthorizationNotAllowed = Outcome::deny(authorization::NOT_ALLOWED, Stage::Authorization, Flag::Deny,
         "no rule of the ALLOW policies that `error` names matches this connection; add one for this peer if it may connect");
     /// The destination is this proxy itself.
     Loop = Outcome::deny("loop", Stage::Routing, Flag::Deny,
