@@ -124,9 +124,14 @@ fn byte_sweep_of_the_path() {
 fn an_oversized_id_is_refused_before_it_is_scanned() {
     // 64 MiB of a byte that is not even allowed: a scan would answer td-char, and take its time.
     let huge = vec![b'%'; 64 << 20];
-    let start = std::time::Instant::now();
-    assert_eq!(SpiffeId::parse_bytes(&huge).unwrap_err().class(), "length");
-    assert!(start.elapsed() < std::time::Duration::from_millis(1));
+    let attempt = || {
+        let start = std::time::Instant::now();
+        assert_eq!(SpiffeId::parse_bytes(&huge).unwrap_err().class(), "length");
+        start.elapsed()
+    };
+    // A scan takes longer each time; another process may take the core once.
+    let fastest = (0..10).map(|_| attempt()).min();
+    assert!(fastest.is_some_and(|fastest| fastest < std::time::Duration::from_millis(1)), "{fastest:?}");
 }
 
 #[test]
