@@ -30,8 +30,8 @@ pub(crate) fn listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut P
 pub(crate) fn upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
     let listeners = settings.listeners();
     for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
-        let Ok(ip) = upstream.address.host.parse::<IpAddr>() else { continue };
-        let address = SocketAddr::new(ip, upstream.address.port);
+        let Ok(ip) = upstream.target.address.host.parse::<IpAddr>() else { continue };
+        let address = SocketAddr::new(ip, upstream.target.address.port);
         let mut outbound = listeners.iter().filter(|(field, _)| field.starts_with("outbound."));
         if let Some((field, _)) = outbound.find(|(_, listener)| clash(address, *listener)) {
             let what = format!("outbound.upstreams[{index}].address");

@@ -29,14 +29,21 @@ pub struct Outbound {
 pub struct Upstream {
     /// `listen`: the address that the local app dials.
     pub listen: SocketAddr,
+    /// Where it leads.
+    pub target: UpstreamTarget,
+    /// `limit`: connections at once; `None`: as many as there may be in all.
+    pub limit: Option<usize>,
+}
+
+/// The destination of a listener, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct UpstreamTarget {
     /// `address`: the peer; a name is resolved at each dial.
     pub address: HostPort,
     /// `mode` and `identities`.
     pub mode: RouteMode,
     /// `service`: the destination's service name in metrics and logs.
     pub service: Option<String>,
-    /// `limit`: connections at once; `None`: as many as there may be in all.
-    pub limit: Option<usize>,
 }
 
 /// One rule for captured connections.
@@ -97,6 +104,9 @@ enum ModeWord {
     Plaintext,
 }
 
+/// The keys of an [`UpstreamTarget`].
+const TARGET: [&str; 4] = ["address", "mode", "identities", "service"];
+
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
     let fields = at.fields(&["upstreams", "transparent", "transparentLimit", "routes", "otherwise"], problems)?;
     let mut outbound = Outbound::default();
@@ -125,13 +135,20 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound>
 }
 
 fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
-    let fields = at.fields(&["listen", "address", "mode", "identities", "service", "limit"], problems)?;
+    let known: Vec<&str> = ["listen", "limit"].into_iter().chain(TARGET).collect();
+    let fields = at.fields(&known, problems)?;
     let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
-    let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
-    let mode = read_mode(&fields, problems);
-    let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
+    let target = read_target(&fields, problems);
     let limit = fields.get("limit").and_then(|at| value::limit(&at, problems));
-    Some(Upstream { listen: listen?, address: address?, mode: mode?, service, limit })
+    Some(Upstream { listen: listen?, target: target?, limit })
+}
+
+/// Reads the keys of [`TARGET`].
+fn read_target(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamTarget> {
+    let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
+    let mode = read_mode(fields, problems);
+    let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
+    Some(UpstreamTarget { address: address?, mode: mode?, service })
 }
 
 fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {

@@ -37,7 +37,7 @@ fn the_documented_file_is_read() {
     assert_eq!(settings.policies.as_deref(), Some(Path::new("/etc/portcullis/./policies")));
     assert_eq!(settings.mesh.policy.default_mode, Mode::Permissive);
     assert_eq!(settings.inbound.ports[0].protocol, Protocol::Auto);
-    assert!(matches!(settings.outbound.upstreams[0].mode, RouteMode::Mtls(_)));
+    assert!(matches!(settings.outbound.upstreams[0].target.mode, RouteMode::Mtls(_)));
     assert_eq!(settings.timeouts.handshake, defaults::HANDSHAKE);
     assert!(!settings.tls.allow_tls12);
 }

@@ -95,9 +95,9 @@ impl ProxyState {
         let connections = ConnectionLimit::new(connections, crate::limits::handshakes(&settings, connections));
         let per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
-            route: ResolvedRoute::new(upstream.mode.clone(), upstream.service.as_deref()),
-            host: Arc::from(upstream.address.host.as_str()),
-            port: upstream.address.port,
+            route: ResolvedRoute::new(upstream.target.mode.clone(), upstream.target.service.as_deref()),
+            host: Arc::from(upstream.target.address.host.as_str()),
+            port: upstream.target.address.port,
         });
         let upstreams = upstreams.collect();
         for port in named_ports(&settings, &own_ports) {
@@ -159,7 +159,7 @@ fn named_ports(settings: &Settings, own: &HashSet<u16>) -> Vec<u16> {
     let mut named: Vec<u16> = own.iter().copied().collect();
     named.extend(inbound.ports.iter().map(|port| port.port));
     named.extend(inbound.apps.keys().copied());
-    named.extend(outbound.upstreams.iter().map(|upstream| upstream.address.port));
+    named.extend(outbound.upstreams.iter().map(|upstream| upstream.target.address.port));
     named.extend(outbound.routes.iter().flat_map(|route| route.ports.iter().copied()));
     named
 }

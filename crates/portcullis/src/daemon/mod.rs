@@ -213,11 +213,11 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
     policies::log_modes(settings, policy, None);
     policies::log_authorization(policy, None);
     for upstream in &settings.outbound.upstreams {
-        let mode = match &upstream.mode {
+        let mode = match &upstream.target.mode {
             RouteMode::Mtls(_) => "mtls",
             RouteMode::Plaintext => "plaintext",
         };
-        tracing::info!(listen = %upstream.listen, address = %upstream.address, mode, "outbound");
+        tracing::info!(listen = %upstream.listen, address = %upstream.target.address, mode, "outbound");
     }
 }
 

@@ -65,7 +65,7 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
         Some(IdentitySource::Ca(ca)) => Some(&ca.address),
         _ => None,
     };
-    for address in outbound.upstreams.iter().map(|upstream| &upstream.address).chain(authority) {
+    for address in outbound.upstreams.iter().map(|upstream| &upstream.target.address).chain(authority) {
         ports.insert(address.port);
         if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);

@@ -173,10 +173,10 @@ fn outbound(outbound: &Outbound) -> Value {
     let upstreams = outbound.upstreams.iter().map(|upstream| {
         let fields = json!({
             "listen": upstream.listen.to_string(),
-            "address": upstream.address.to_string(),
+            "address": upstream.target.address.to_string(),
             "limit": upstream.limit,
         });
-        with_route(fields, &upstream.mode, upstream.service.as_deref())
+        with_route(fields, &upstream.target.mode, upstream.target.service.as_deref())
     });
     let routes = outbound.routes.iter().map(|route| {
         let cidrs: Vec<_> = route.cidrs.iter().map(ToString::to_string).collect();
