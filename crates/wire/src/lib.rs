@@ -1,5 +1,5 @@
 //! Bytes on the wire: an incremental parser for the TLS ClientHello, the classification of a connection's first bytes, and the
-//! PROXY header that informs the app about the peer.
+//! PROXY header: written to inform an app about its peer, and read from load balancers.
 //!
 //! All functions are total (no input panics), do no IO, use no clock, and never allocate for a length field before the bytes have
 //! arrived. The crate depends on no TLS library on purpose: what counts as TLS must not change with one.
@@ -7,9 +7,11 @@
 mod alpn;
 mod batch;
 mod body;
+mod crc32c;
 mod hello;
 pub mod http1;
 mod opening;
+pub mod proxy_header;
 pub mod proxy_v2;
 
 pub use alpn::{CLIENT_ALPN, MESH_ALPN, is_mesh_alpn};

@@ -1,7 +1,7 @@
 //! The header of PROXY protocol version 2 (haproxy's `proxy-protocol.txt`), which informs the app about its client.
 //!
-//! It is written and never parsed: what a client sends is payload, whatever it looks like. Constants are named as in the
-//! specification.
+//! Written only: what a client sends is payload, whatever it looks like. The header of a load balancer is read by
+//! [`proxy_header`](crate::proxy_header). Constants are named as in the specification.
 
 use std::net::{IpAddr, SocketAddr};
 
