@@ -5,10 +5,12 @@
 //! Chains, signatures and validity periods are checked by `portcullis-tls`.
 //!
 //! It guarantees that a [`SpiffeId`] or [`TrustDomain`] that exists is a valid one, and that a [`leaf::Leaf`] has exactly
-//! one identity. It refuses to repair: nothing is trimmed, decoded, lower-cased or skipped.
+//! one identity. It refuses to repair: nothing is trimmed, decoded, lower-cased or skipped. Names of servers, which are no
+//! identities, follow the rules of DNS: [`HostPattern`].
 
 mod domain;
 mod expected;
+mod host_pattern;
 mod id;
 mod id_error;
 mod key_type;
@@ -20,6 +22,7 @@ mod x509;
 
 pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
 pub use expected::{ExpectedIds, ExpectedIdsError};
+pub use host_pattern::{HostPattern, HostPatternError};
 pub use id::{IstioId, SpiffeId};
 pub use id_error::{IdError, MAX_ID_LEN, SCHEME};
 pub use key_type::KeyType;

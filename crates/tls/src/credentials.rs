@@ -49,7 +49,7 @@ pub enum MinVersion {
 }
 
 impl MinVersion {
-    const fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+    pub(crate) const fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
         const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
         const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
         match self {

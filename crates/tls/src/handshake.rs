@@ -4,8 +4,10 @@ use std::io;
 
 use portcullis_identity::leaf::Relaxed;
 use portcullis_identity::{ExpectedIds, SpiffeId};
-use rustls::{AlertDescription, CommonState, Error, PeerIncompatible, ProtocolVersion};
+use rustls::{AlertDescription, CommonState, Error, PeerIncompatible};
 
+use crate::negotiated::Negotiated;
+use crate::outside::OutsideRefusal;
 use crate::verifier::{PeerRejection, PeerVerifier};
 use crate::verify::{PathSummary, Verified, VerifyError};
 
@@ -32,31 +34,17 @@ pub struct PeerInfo {
 
 impl PeerInfo {
     pub(crate) fn new(verified: Verified, state: &CommonState) -> Self {
-        let suite = state.negotiated_cipher_suite();
+        let Negotiated { tls_version, cipher, group } = Negotiated::of(state);
         Self {
             not_after_unix: verified.leaf.not_after_unix,
             relaxed: verified.leaf.relaxed,
             id: verified.leaf.id,
             path: verified.path,
-            tls_version: match state.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                _ => "unknown",
-            },
-            cipher: suite.and_then(|suite| suite.suite().as_str()).map_or("unknown", iana_name),
-            group: state.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("unknown"),
+            tls_version,
+            cipher,
+            group,
             alpn_istio: state.alpn_protocol() == Some(portcullis_wire::CLIENT_ALPN),
         }
-    }
-}
-
-/// rustls writes `TLS13_` where the registry (and every other proxy's log) has `TLS_`.
-fn iana_name(name: &'static str) -> &'static str {
-    match name {
-        "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
-        "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
-        "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
-        other => other,
     }
 }
 
@@ -74,6 +62,12 @@ pub enum HandshakeError {
         /// The expected identities.
         expected: ExpectedIds,
     },
+    /// The certificate of a peer outside of the mesh was not accepted.
+    #[error("the peer's certificate was refused: {0}")]
+    Outside(OutsideRefusal),
+    /// The client wants a server for which there is no certificate.
+    #[error("{}", unknown_name(.0.as_deref()))]
+    UnknownServerName(Option<String>),
     /// The peer presented a certificate without holding its key.
     #[error("the peer did not prove that it holds the key of its certificate: {0}")]
     Possession(Error),
@@ -111,6 +105,10 @@ pub enum HandshakeFault {
     TdMismatch,
     /// It is another workload than expected.
     IdMismatch,
+    /// The server's certificate is for other names than the expected one.
+    ServerNameMismatch,
+    /// The client asks for a server that has no certificate here, or names none.
+    UnknownServerName,
     /// No common version, group or suite, or no TLS.
     Protocol,
     /// It closed the connection.
@@ -135,6 +133,8 @@ impl HandshakeFault {
             Self::BadCertificate => "bad_certificate",
             Self::TdMismatch => "td_mismatch",
             Self::IdMismatch => "id_mismatch",
+            Self::ServerNameMismatch => "server_name_mismatch",
+            Self::UnknownServerName => "unknown_server_name",
             Self::Protocol => "protocol",
             Self::PeerClosed => "peer_closed",
             Self::PeerAlert => "peer_alert",
@@ -160,6 +160,16 @@ impl HandshakeError {
                 }
             },
             Self::IdMismatch { .. } => HandshakeFault::IdMismatch,
+            Self::Outside(refusal) => match refusal {
+                OutsideRefusal::UnknownIssuer => HandshakeFault::UnknownCa,
+                OutsideRefusal::Expired { .. } => HandshakeFault::Expired,
+                OutsideRefusal::NotYetValid { .. } => HandshakeFault::NotYetValid,
+                OutsideRefusal::Name { .. } => HandshakeFault::ServerNameMismatch,
+                OutsideRefusal::Purpose | OutsideRefusal::Signature | OutsideRefusal::Malformed(_) => {
+                    HandshakeFault::BadCertificate
+                }
+            },
+            Self::UnknownServerName(_) => HandshakeFault::UnknownServerName,
             Self::Possession(_) => HandshakeFault::BadCertificate,
             Self::Protocol(_) => HandshakeFault::Protocol,
             Self::PeerAlert(_) => HandshakeFault::PeerAlert,
@@ -182,6 +192,9 @@ impl HandshakeError {
         match self {
             Self::Peer(error) => error.class(),
             Self::IdMismatch { .. } => "id-mismatch",
+            Self::Outside(refusal) => refusal.class(),
+            Self::UnknownServerName(Some(_)) => "unknown-server-name",
+            Self::UnknownServerName(None) => "no-server-name",
             Self::Possession(_) => "possession",
             Self::Protocol(error) => protocol_class(error),
             Self::PeerAlert(alert) => alert_name(*alert),
@@ -209,6 +222,17 @@ impl HandshakeError {
         }
     }
 
+    /// As [`HandshakeError::new`], for a peer whose certificate webpki alone has verified, if it has one.
+    pub(crate) fn outside(error: io::Error) -> Self {
+        match tls_error(&error) {
+            None => Self::from_io(error),
+            Some(Error::NoCertificatesPresented) => Self::Peer(VerifyError::NoCertificate),
+            Some(Error::AlertReceived(alert)) => Self::PeerAlert(*alert),
+            Some(Error::InvalidCertificate(refused)) => Self::Outside(OutsideRefusal::of(refused)),
+            Some(tls) => Self::Protocol(tls.clone()),
+        }
+    }
+
     /// Finds the cause in the IO error and in the result of the verifier, which knows more than the alert.
     pub(crate) fn new(error: io::Error, verifier: &PeerVerifier) -> Self {
         let Some(tls) = tls_error(&error) else {
@@ -225,6 +249,13 @@ impl HandshakeError {
             (Error::InvalidCertificate(_), Some(Ok(_))) => Self::Possession(tls.clone()),
             _ => Self::Protocol(tls.clone()),
         }
+    }
+}
+
+fn unknown_name(name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("the client asks for {name}, for which there is no certificate"),
+        None => "the client names no server, and there is no certificate for that case".to_owned(),
     }
 }
 

@@ -5,8 +5,9 @@
 //!   of *its own* trust domain's bundle, and has proven possession of the private key. The identity in [`PeerInfo`] is the one that
 //!   was verified in this handshake.
 //! - There is no session resumption, no early data, and no TLS without a client certificate, with any configuration. No secret
-//!   of a connection leaves the process. The one exception is [`ca_channel`]: a workload that requests its first certificate has
-//!   none.
+//!   of a connection leaves the process. Exceptions are [`ca_channel`], since a workload that requests its first certificate has
+//!   none, and the world outside of the mesh, which knows no SPIFFE ID: [`originate`] calls a server there, which is always
+//!   verified, and [`accept_one_way`] serves a client there, which gets no identity.
 //! - Every instance of [`Credentials`] is usable: it was verified with the code that verifies peers.
 //!
 //! webpki builds paths, aws-lc verifies signatures, `portcullis-identity` checks what SPIFFE requires beyond that, and
@@ -23,6 +24,10 @@ mod credentials;
 mod digest;
 mod extra_roots;
 mod handshake;
+mod negotiated;
+mod one_way;
+mod origination;
+mod outside;
 mod pem;
 mod provider;
 mod scratch;
@@ -44,6 +49,10 @@ pub use credentials::{Credentials, IdentityRules, MinVersion, Svid};
 pub use digest::bundle_digest;
 pub use extra_roots::check_extra_roots;
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};
+pub use negotiated::Negotiated;
+pub use one_way::{CertificateFor, OneWayError, OneWayInfo, OneWayParts, OneWayServer, accept_one_way};
+pub use origination::{OriginationError, OriginationParts, Originator, Roots, ServerInfo, originate};
+pub use outside::{KeyPairError, OutsideRefusal, RootsError};
 pub use pem::{MAX_FILE_LEN, PemError, certificates, private_key};
 pub use provider::provider;
 pub use store::{CredentialReader, CredentialStore, Unavailable};

@@ -1,5 +1,6 @@
 //! Inbound: from an accepted connection to a verified client.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
@@ -38,13 +39,22 @@ pub(crate) async fn established<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Err(error) = stream.handshake().await {
-        // The alert has been written. Whether the FIN gets through does not matter.
-        let _ = stream.get_mut().shutdown().await;
-        return Err(HandshakeError::new(error, verifier));
-    }
+    handshake(&mut stream).await.map_err(|error| HandshakeError::new(error, verifier))?;
     let peer = peer(verifier, stream.state())?;
     Ok((stream.established().map_err(HandshakeError::Protocol)?, peer))
+}
+
+/// Runs a handshake to its end. After an error the alert has been sent, and our direction is closed.
+pub(crate) async fn handshake<IO>(stream: &mut Stream<IO>) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let result = stream.handshake().await;
+    if result.is_err() {
+        // The alert has been written. Whether the FIN gets through does not matter.
+        let _ = stream.get_mut().shutdown().await;
+    }
+    result
 }
 
 /// The peer of a completed handshake.

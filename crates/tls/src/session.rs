@@ -4,13 +4,13 @@
 //! keeps a read buffer of 4 KiB in every connection for its whole life, and reads no more than that at once. With the unbuffered
 //! one an idle connection holds no buffer, and a busy one reads into a large buffer that all connections of a thread share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use portcullis_record::{PlaintextSink, RecordLayer, SendBuffer, TrafficSecretLog, record_len};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CommonState, Error, ProtocolVersion};
+use rustls::{AlertDescription, CommonState, Error, ProtocolVersion};
 use tokio::io::ReadBuf;
 
 /// The most that encryption adds to the content of a record, in any version and suite.
@@ -33,6 +33,23 @@ pub(crate) struct Rustls {
     /// How many bytes of complete records rustls has seen and not consumed in the handshake. It has noted positions in them, and
     /// has to see them again.
     seen: usize,
+    refusal: Option<Arc<RefusalAlert>>,
+}
+
+/// The alert for a refusal of the ClientHello, where rustls would send one that misleads the client. It is set while the hello is
+/// processed, before there are keys, so it is sent as plaintext.
+#[derive(Debug, Default)]
+pub(crate) struct RefusalAlert(OnceLock<AlertDescription>);
+
+impl RefusalAlert {
+    pub(crate) fn set(&self, alert: AlertDescription) {
+        // A hello is refused once.
+        let _set_before = self.0.set(alert);
+    }
+
+    pub(crate) fn get(&self) -> Option<AlertDescription> {
+        self.0.get().copied()
+    }
 }
 
 enum Side {
@@ -109,12 +126,20 @@ enum Step {
 impl Session {
     /// A client before its ClientHello; `secrets` is the key log of its configuration.
     pub(crate) fn client(session: UnbufferedClientConnection, secrets: Arc<TrafficSecretLog>) -> Self {
-        Self::Rustls(Box::new(Rustls { side: Side::Client(session), secrets, seen: 0 }))
+        Self::Rustls(Box::new(Rustls { side: Side::Client(session), secrets, seen: 0, refusal: None }))
     }
 
     /// A server before its handshake; `secrets` is the key log of its configuration.
     pub(crate) fn server(session: UnbufferedServerConnection, secrets: Arc<TrafficSecretLog>) -> Self {
-        Self::Rustls(Box::new(Rustls { side: Side::Server(session), secrets, seen: 0 }))
+        Self::Rustls(Box::new(Rustls { side: Side::Server(session), secrets, seen: 0, refusal: None }))
+    }
+
+    /// The same, with an alert of the caller once it is set.
+    pub(crate) fn with_refusal(mut self, alert: Arc<RefusalAlert>) -> Self {
+        if let Self::Rustls(rustls) = &mut self {
+            rustls.refusal = Some(alert);
+        }
+        self
     }
 
     /// Whether rustls runs it as a client.
@@ -231,6 +256,10 @@ impl Rustls {
                     return (consumed, Ok(()));
                 }
                 Err(error) => {
+                    if let Some(alert) = self.refusal.as_ref().and_then(|refusal| refusal.get()) {
+                        output.to_send.append(&fatal_alert(alert));
+                        return (consumed, Err(error));
+                    }
                     // Takes the alert about it. No step beyond that: it would process what follows the failure. The bytes are
                     // the same, for the positions that it noted.
                     while self.state().wants_write() {
@@ -265,6 +294,13 @@ impl Rustls {
             Side::Server(session) => advance(session.process_tls_records(incoming), output, request),
         }
     }
+}
+
+/// A record with a fatal alert, in plaintext.
+fn fatal_alert(alert: AlertDescription) -> [u8; 7] {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    [ALERT, 3, 3, 0, 2, FATAL, alert.into()]
 }
 
 fn advance<Data>(

@@ -88,6 +88,12 @@ outcomes! {
     /// The server is another workload than the one that was called.
     IdMismatch = Outcome::deny("id_mismatch", Stage::Handshake, Flag::TlsFailure,
         "another workload answers at this address; correct identities, or find out which one it is"), handshake IdMismatch;
+    /// The server outside of the mesh has a certificate for other names than the expected one.
+    ServerNameMismatch = Outcome::deny("server_name_mismatch", Stage::Handshake, Flag::TlsFailure,
+        "the external server's certificate is for other names, which `error` lists; correct sni or subjectAltNames, or find out who answers there"), handshake ServerNameMismatch;
+    /// A client outside of the mesh asks for a server name that no certificate is for, or sends none.
+    UnknownServerName = Outcome::deny("unknown_server_name", Stage::Handshake, Flag::TlsFailure,
+        "no certificate of this gateway listener is for the server name that the client sent; add one under tls.certificates, or correct the client"), handshake UnknownServerName;
     /// The peers share no TLS version, group or suite, or the peer does not speak TLS.
     Protocol = Outcome::deny("protocol", Stage::Handshake, Flag::TlsFailure,
         "the peer and this proxy share no TLS version, group or suite, or the peer does not speak TLS; see tls.minVersion"), handshake Protocol;

@@ -11,5 +11,6 @@ mod common;
 mod credentials;
 mod handshake;
 mod openssl;
+mod outside;
 mod stream;
 mod svid;

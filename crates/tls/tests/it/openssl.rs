@@ -6,9 +6,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use crate::common::{DOMAIN, ME, WEB, credentials_with, expect};
+use crate::outside::{server_profile, web_ca};
+use portcullis_identity::HostPattern;
 use portcullis_testkit::certs::{Authority, Profile};
 use portcullis_testkit::{KeyKind, openssl_path};
-use portcullis_tls::{Credentials, HandshakeError, MinVersion, client, server};
+use portcullis_tls::{
+    CertificateFor, Clock, Credentials, HandshakeError, MinVersion, OneWayParts, OneWayServer, OriginationParts,
+    Originator, Roots, accept_one_way, client, originate, server,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -200,4 +205,86 @@ async fn our_client_and_a_real_server() {
     assert!(matches!(refused, HandshakeError::IdMismatch { .. }), "{refused:?}");
     let refused = dial(&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], WEB).await.unwrap_err();
     assert_eq!(refused.class(), "protocol_version", "{refused}");
+}
+
+#[tokio::test]
+async fn a_real_server_outside_of_the_mesh() {
+    const HOST: &str = "api.example.com";
+    let ca = web_ca();
+    let folder = Folder::new("origination", &ca, &server_profile(&[HOST]));
+    let profile =
+        Profile { extended_key_usage: Some(vec![Profile::CLIENT_AUTH]), ..server_profile(&["client.example.com"]) };
+    let client = ca.issue(&profile);
+    let (bundle, chain, key) = (ca.bundle_pem(), client.cert_pem(), client.key_pem());
+    let dial = async |arguments: &[&str], sni: &str| {
+        let parts = OriginationParts {
+            ca: Roots::Chosen(bundle.as_bytes()),
+            client: Some((chain.as_bytes(), key.as_bytes())),
+            subject_alt_names: &[],
+            sni,
+            min_version: MinVersion::Tls12,
+        };
+        let originator = Originator::new(&parts, &Clock::system()).unwrap();
+        let (_child, address) = s_server(&folder, &[arguments, &["-rev"]].concat()).await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut stream, info) = originate(stream, &originator).await?;
+        // The server sends back each line, reversed.
+        stream.write_all(b"hello\n").await.unwrap();
+        let mut line = [0; 6];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"olleh\n");
+        Ok::<_, HandshakeError>(info.negotiated.tls_version)
+    };
+    for (version, name) in [("-tls1_3", "TLSv1.3"), ("-tls1_2", "TLSv1.2")] {
+        assert_eq!(dial(&[version], HOST).await.unwrap(), name);
+        assert_eq!(dial(&[version, "-Verify", "1", "-verify_return_error"], HOST).await.unwrap(), name);
+        let refused = dial(&[version], "other.example.com").await.unwrap_err();
+        assert_eq!(refused.class(), "server-name", "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_real_client_outside_of_the_mesh() {
+    let ca = web_ca();
+    let names = ["shop.example.com", "*.example.org"];
+    let certificates = names.map(|name| {
+        let issued = ca.issue(&server_profile(&[name]));
+        CertificateFor {
+            hosts: vec![HostPattern::parse(name).unwrap()],
+            chain: issued.cert_pem().into(),
+            key: issued.key_pem().into_bytes().into(),
+        }
+    });
+    let parts = OneWayParts {
+        certificates: certificates.into(),
+        first_without_name: false,
+        client_ca: None,
+        min_version: MinVersion::Tls12,
+    };
+    let server = OneWayServer::new(&parts, &Clock::system()).unwrap();
+    let folder = Folder::new("one-way", &ca, &server_profile(&["unused.test"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let ca_file = folder.path("ca.pem");
+    for (name, version, works) in [
+        ("shop.example.com", "-tls1_3", true),
+        ("shop.example.com", "-tls1_2", true),
+        ("a.example.org", "-tls1_3", true),
+        ("a.example.net", "-tls1_3", false),
+        ("a.example.net", "-tls1_2", false),
+    ] {
+        let accept = async {
+            let (mut stream, info) = accept_one_way(listener.accept().await.unwrap().0, &server).await?;
+            stream.write_all(b"hello\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            Ok::<_, HandshakeError>(info)
+        };
+        let verify = ["-CAfile", &ca_file, "-verify_return_error", "-verify_hostname", name, "-servername", name];
+        let arguments = [&verify[..], &[version, "-ign_eof"]].concat();
+        let (ours, seen) = tokio::join!(accept, s_client(address, &arguments));
+        assert_eq!(ours.is_ok(), works, "{ours:?}");
+        assert_eq!(seen.contains("hello") && seen.contains("Verification: OK"), works, "{seen}");
+        assert_eq!(seen.contains("unrecognized name"), !works, "{seen}");
+    }
 }
