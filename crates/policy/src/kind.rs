@@ -13,6 +13,12 @@ pub(crate) enum Kind {
     PeerAuthentication,
     /// Read it.
     AuthorizationPolicy,
+    /// Read it.
+    ServiceEntry,
+    /// Read it.
+    WorkloadEntry,
+    /// Read it.
+    DestinationRule,
     /// Read its settings of certificates.
     IstioOperator,
     /// Open it and read its items as documents.
@@ -26,19 +32,46 @@ pub(crate) enum Kind {
 }
 
 /// The group of PeerAuthentication and AuthorizationPolicy.
-const GROUP: &str = "security.istio.io";
+const SECURITY: &str = "security.istio.io";
 
-/// Its versions. They mean the same.
-const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+/// The group of ServiceEntry, WorkloadEntry and DestinationRule.
+const NETWORKING: &str = "networking.istio.io";
+
+/// A kind that is read. All its versions mean the same.
+struct Known {
+    name: &'static str,
+    group: &'static str,
+    versions: &'static [&'static str],
+    kind: Kind,
+}
+
+const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
+const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+
+/// Kinds that are read, alone or in a list of them.
+const KNOWN: [Known; 5] = [
+    Known { name: "PeerAuthentication", group: SECURITY, versions: SECURITY_VERSIONS, kind: Kind::PeerAuthentication },
+    Known {
+        name: "AuthorizationPolicy",
+        group: SECURITY,
+        versions: SECURITY_VERSIONS,
+        kind: Kind::AuthorizationPolicy,
+    },
+    Known { name: "ServiceEntry", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::ServiceEntry },
+    Known { name: "WorkloadEntry", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::WorkloadEntry },
+    Known { name: "DestinationRule", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::DestinationRule },
+];
 
 /// Kinds that decide who is admitted or called, and that this version does not read.
-const UNSUPPORTED: [&str; 5] = ["RequestAuthentication", "DestinationRule", "Sidecar", "EnvoyFilter", "WasmPlugin"];
+const UNSUPPORTED: [&str; 4] = ["RequestAuthentication", "Sidecar", "EnvoyFilter", "WasmPlugin"];
 
-/// Kinds that are read, with the lists of them.
-const READ: [&str; 5] =
-    ["PeerAuthentication", "PeerAuthenticationList", "AuthorizationPolicy", "AuthorizationPolicyList", "List"];
+/// Kinds of the same group that say nothing about who may be called how.
+const ROUTING: [&str; 4] = ["VirtualService", "Gateway", "WorkloadGroup", "ProxyConfig"];
 
 const WANTED: &str = "write apiVersion: security.istio.io/v1 and kind: PeerAuthentication or AuthorizationPolicy";
+
+const WANTED_OF_NETWORKING: &str =
+    "write apiVersion: networking.istio.io/v1 and kind: ServiceEntry, WorkloadEntry or DestinationRule";
 
 const UNKNOWN: &str = "unknown-kind";
 
@@ -59,38 +92,50 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
         (None, None) => return refused(UNKNOWN, format!("the document has no apiVersion and no kind; {WANTED}")),
     };
     let (group, version_of_group) = version.split_once('/').unwrap_or(("", version));
-    let ours = group == GROUP && VERSIONS.contains(&version_of_group);
     let (shown_kind, shown_version) = (printable(kind), printable(version));
-    match kind {
-        "List" => return Kind::List,
-        "PeerAuthenticationList" | "AuthorizationPolicyList" if ours => return Kind::List,
-        "PeerAuthentication" if ours => return Kind::PeerAuthentication,
-        "AuthorizationPolicy" if ours => return Kind::AuthorizationPolicy,
-        "IstioOperator" if version == API_VERSION => return Kind::IstioOperator,
+    let named = |known: &&Known| known.name == kind || kind.strip_suffix("List") == Some(known.name);
+    match KNOWN.iter().find(named) {
+        Some(known) if group == known.group && known.versions.contains(&version_of_group) => {
+            return if known.name == kind { known.kind.clone() } else { Kind::List };
+        }
+        _ if kind == "List" => return Kind::List,
+        _ if kind == "IstioOperator" && version == API_VERSION => return Kind::IstioOperator,
         _ => {}
     }
-    let is = |name: &str| kind.eq_ignore_ascii_case(name);
-    if is("IstioOperator") {
+    let item = list_item(kind);
+    let is = |name: &str| kind.eq_ignore_ascii_case(name) || item.is_some_and(|item| item.eq_ignore_ascii_case(name));
+    if kind.eq_ignore_ascii_case("IstioOperator") {
         let wanted = format!("write apiVersion: {API_VERSION} and kind: IstioOperator");
         return refused("unsupported-version", format!("kind {shown_kind} of {shown_version} is not known; {wanted}"));
     }
-    if READ.into_iter().any(is) {
+    if let Some(known) = KNOWN.iter().find(|known| is(known.name)) {
+        let wanted = if known.group == NETWORKING { WANTED_OF_NETWORKING } else { WANTED };
+        return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {wanted}"));
+    }
+    if kind.eq_ignore_ascii_case("List") {
         return refused(UNKNOWN, format!("kind {shown_kind} of {shown_version} is not known; {WANTED}"));
     }
-    let listed =
-        |name: &str| kind.get(..kind.len().saturating_sub(4)).is_some_and(|item| item.eq_ignore_ascii_case(name));
-    let is_list = kind.len() > 4 && kind.get(kind.len() - 4..).is_some_and(|end| end.eq_ignore_ascii_case("List"));
-    if UNSUPPORTED.into_iter().any(|name| is(name) || is_list && listed(name)) {
+    if UNSUPPORTED.into_iter().any(is) {
         let message = format!(
             "{shown_kind} is not supported by this version, and skipping it could admit what it forbids; take it out of the \
              policy files"
         );
         return refused("unsupported-kind", message);
     }
-    if group == GROUP {
-        return refused(UNKNOWN, format!("{GROUP} has no kind {shown_kind} that is known here; {WANTED}"));
+    if group == SECURITY {
+        return refused(UNKNOWN, format!("{SECURITY} has no kind {shown_kind} that is known here; {WANTED}"));
+    }
+    if group == NETWORKING && !ROUTING.into_iter().any(is) {
+        let message = format!("{NETWORKING} has no kind {shown_kind} that is known here; {WANTED_OF_NETWORKING}");
+        return refused(UNKNOWN, message);
     }
     Kind::Ignored(format!("kind {shown_kind} of {shown_version} has no meaning here and is ignored"))
+}
+
+/// The kind of the items, if the kind is that of a list of one kind.
+fn list_item(kind: &str) -> Option<&str> {
+    let (item, end) = kind.split_at_checked(kind.len().checked_sub("List".len())?)?;
+    (!item.is_empty() && end.eq_ignore_ascii_case("List")).then_some(item)
 }
 
 /// The value of a field if it is a string.

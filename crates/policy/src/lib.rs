@@ -1,6 +1,6 @@
 //! Istio's PeerAuthentication and AuthorizationPolicy as pure functions: documents in, the mode of each port and who is
-//! authorized out, and why. IstioOperator
-//! documents of the same files are read by `portcullis-istio` ([`PolicySet::mesh`]).
+//! authorized out, and why. ServiceEntry, WorkloadEntry and DestinationRule become the service directory of one client
+//! ([`directory`]). IstioOperator documents of the same files are read by `portcullis-istio` ([`PolicySet::mesh`]).
 //!
 //! No IO, clock, lock or log in here. Documents are read strictly: an unknown field, a misspelt mode or a port map
 //! without a selector rejects the whole set, because a misspelt `selector` would turn an exception for one workload into
@@ -12,6 +12,7 @@ mod cidr;
 mod conflict;
 mod decide;
 pub mod diff;
+pub mod directory;
 mod evaluation;
 mod explain;
 mod kind;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use portcullis_yaml::Diagnostic;
 
 use crate::conflict;
+use crate::directory;
 use crate::set::PolicySet;
 use crate::source::{ParsedSource, Policy, Resource, Source};
 
@@ -50,6 +51,9 @@ impl PolicySet {
                         match resource.policy.clone() {
                             Some(Policy::PeerAuthentication(policy)) => loaded.set.policies.push(policy),
                             Some(Policy::Authorization(policy)) => loaded.set.authorization.push(Arc::new(policy)),
+                            Some(Policy::ServiceEntry(entry)) => loaded.set.service_entries.push(entry),
+                            Some(Policy::WorkloadEntry(entry)) => loaded.set.workload_entries.push(entry),
+                            Some(Policy::DestinationRule(rule)) => loaded.set.destination_rules.push(rule),
                             None => {}
                         }
                     }
@@ -64,6 +68,9 @@ impl PolicySet {
             }
         }
         loaded.warnings.extend(conflict::in_set(&loaded.set.policies));
+        let found = directory::check(&loaded.set);
+        loaded.errors.extend(found.errors);
+        loaded.warnings.extend(found.warnings);
         loaded
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn read(document: &Fields<'_>, problems: &mut Problems) -> Option<Met
     });
     let namespace = fields.require_as("namespace", "missing-namespace", problems).and_then(|at| {
         let namespace = at.string(problems)?;
-        if !(is_label(namespace) && namespace.len() <= MAX_LABEL) {
+        if !is_dns_label(namespace) {
             let message = format!(
                 "\"{}\" is not a namespace; use lower-case letters, digits and '-', at most {MAX_LABEL} characters, \
                  beginning and ending with a letter or digit",
@@ -108,6 +108,11 @@ const MAX_LABEL: usize = 63;
 
 /// The longest DNS-1123 subdomain, and so the longest object name.
 const MAX_SUBDOMAIN: usize = 253;
+
+/// A DNS-1123 label, as namespaces and names of ports and subsets are.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    is_label(text) && text.len() <= MAX_LABEL
+}
 
 /// The characters of a DNS-1123 label.
 fn is_label(text: &str) -> bool {

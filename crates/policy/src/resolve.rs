@@ -111,12 +111,47 @@ impl Decided {
     }
 }
 
+/// The mode of every port of one workload.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Modes {
+    workload: Arc<Decided>,
+    ports: HashMap<u16, Arc<Decided>>,
+}
+
+impl Modes {
+    /// What the chosen policies say. The narrower scope goes before the wider one where it is set.
+    pub(crate) fn new(chosen: &Chosen<'_>, default_mode: Mode) -> Self {
+        let mut workload = Decided::new(default_mode, DecidedBy::default_mode());
+        let scopes =
+            [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
+        for (scope, policy) in scopes {
+            if let Some((policy, mode)) = policy.and_then(|policy| Some((policy, policy.mode?))) {
+                workload = Decided::new(mode, DecidedBy::new(scope, policy));
+            }
+        }
+        let workload = Arc::new(workload);
+        let decided = |policy: &PeerAuthentication, mode: Option<Mode>| match mode {
+            Some(mode) => Arc::new(Decided::new(mode, DecidedBy::new(Scope::Port, policy))),
+            None => Arc::clone(&workload),
+        };
+        let of_policy = |policy: &PeerAuthentication| {
+            policy.ports.iter().map(|(port, mode)| (*port, decided(policy, *mode))).collect()
+        };
+        let ports = chosen.workload.map(of_policy).unwrap_or_default();
+        Self { workload, ports }
+    }
+
+    /// The mode of a port.
+    pub(crate) fn mode(&self, port: u16) -> &Arc<Decided> {
+        self.ports.get(&port).unwrap_or(&self.workload)
+    }
+}
+
 /// What holds for one workload: the mode of every port, a table look-up, and who is authorized. Neither depends on the number
 /// of policies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EffectivePolicy {
-    workload: Decided,
-    ports: HashMap<u16, Decided>,
+    modes: Modes,
     authorizer: Arc<Authorizer>,
     shadows: Vec<Shadow>,
 }
@@ -195,6 +230,7 @@ pub(crate) fn candidate(
     }
 }
 
+/// The chosen policies of a workload, among all of a set.
 pub(crate) fn choose<'p>(
     set: &'p PolicySet,
     mesh: &MeshSettings,
@@ -202,8 +238,19 @@ pub(crate) fn choose<'p>(
     labels: &BTreeMap<String, String>,
     evaluation: Evaluation,
 ) -> Chosen<'p> {
+    choose_among(set.policies(), mesh, namespace, labels, evaluation)
+}
+
+/// The chosen policies of a workload. Policies that are no candidates may be left out.
+pub(crate) fn choose_among<'p>(
+    policies: impl IntoIterator<Item = &'p PeerAuthentication>,
+    mesh: &MeshSettings,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    evaluation: Evaluation,
+) -> Chosen<'p> {
     let mut chosen = Chosen::default();
-    for policy in set.policies() {
+    for policy in policies {
         let slot = match candidate(policy, mesh, namespace, labels, evaluation) {
             Ok(Scope::Mesh) => &mut chosen.mesh,
             Ok(Scope::Namespace) => &mut chosen.namespace,
@@ -246,26 +293,9 @@ impl EffectivePolicy {
         evaluation: Evaluation,
     ) -> Self {
         let chosen = choose(set, mesh, namespace, labels, evaluation);
-        let mut workload = Decided::new(mesh.default_mode, DecidedBy::default_mode());
-        let scopes =
-            [(Scope::Mesh, chosen.mesh), (Scope::Namespace, chosen.namespace), (Scope::Workload, chosen.workload)];
-        for (scope, policy) in scopes {
-            if let Some((policy, mode)) = policy.and_then(|policy| Some((policy, policy.mode?))) {
-                workload = Decided::new(mode, DecidedBy::new(scope, policy));
-            }
-        }
-        let mut ports = HashMap::new();
-        if let Some(policy) = chosen.workload {
-            for (port, mode) in &policy.ports {
-                let decided = match mode {
-                    Some(mode) => Decided::new(*mode, DecidedBy::new(Scope::Port, policy)),
-                    None => workload.clone(),
-                };
-                ports.insert(*port, decided);
-            }
-        }
+        let modes = Modes::new(&chosen, mesh.default_mode);
         let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
-        Self { workload, ports, authorizer: Arc::new(authorizer), shadows: Vec::new() }
+        Self { modes, authorizer: Arc::new(authorizer), shadows: Vec::new() }
     }
 
     /// The same policy with further shadows.
@@ -290,17 +320,17 @@ impl EffectivePolicy {
     /// The mode of a port.
     #[must_use]
     pub fn mode(&self, port: u16) -> &Decided {
-        self.ports.get(&port).unwrap_or(&self.workload)
+        self.modes.mode(port)
     }
 
     /// The mode of every port without a mode of its own.
     #[must_use]
-    pub const fn workload(&self) -> &Decided {
-        &self.workload
+    pub fn workload(&self) -> &Decided {
+        &self.modes.workload
     }
 
     /// The ports with a mode of their own.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
-        self.ports.keys().copied()
+        self.modes.ports.keys().copied()
     }
 }

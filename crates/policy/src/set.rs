@@ -5,13 +5,18 @@ use std::sync::Arc;
 use portcullis_istio::MeshConfig;
 
 use crate::authorization::AuthorizationPolicy;
+use crate::directory::{DestinationRule, ServiceEntry, WorkloadEntry};
 use crate::resource::PeerAuthentication;
 
-/// Every PeerAuthentication and AuthorizationPolicy of a mesh, in any order, and the certificate settings of its IstioOperators.
+/// Every PeerAuthentication and AuthorizationPolicy of a mesh, in any order, the entries of its service directory, and the
+/// certificate settings of its IstioOperators.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicySet {
     pub(crate) policies: Vec<PeerAuthentication>,
     pub(crate) authorization: Vec<Arc<AuthorizationPolicy>>,
+    pub(crate) service_entries: Vec<Arc<ServiceEntry>>,
+    pub(crate) workload_entries: Vec<Arc<WorkloadEntry>>,
+    pub(crate) destination_rules: Vec<Arc<DestinationRule>>,
     pub(crate) mesh: MeshConfig,
 }
 
@@ -26,6 +31,24 @@ impl PolicySet {
     #[must_use]
     pub fn authorization_policies(&self) -> &[Arc<AuthorizationPolicy>] {
         &self.authorization
+    }
+
+    /// The ServiceEntries, in the order they were read.
+    #[must_use]
+    pub fn service_entries(&self) -> &[Arc<ServiceEntry>] {
+        &self.service_entries
+    }
+
+    /// The WorkloadEntries, in the order they were read.
+    #[must_use]
+    pub fn workload_entries(&self) -> &[Arc<WorkloadEntry>] {
+        &self.workload_entries
+    }
+
+    /// The DestinationRules, in the order they were read.
+    #[must_use]
+    pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
+        &self.destination_rules
     }
 
     /// The same set with these AuthorizationPolicies as well.
@@ -49,7 +72,7 @@ impl PolicySet {
         authorization: impl IntoIterator<Item = AuthorizationPolicy>,
     ) -> Self {
         let authorization = authorization.into_iter().map(Arc::new).collect();
-        Self { policies: policies.into_iter().collect(), authorization, mesh: MeshConfig::default() }
+        Self { policies: policies.into_iter().collect(), authorization, ..Self::default() }
     }
 }
 

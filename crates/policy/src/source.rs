@@ -1,9 +1,12 @@
 //! One file: its documents, lists, and every error in it. Problems between files are found in [`crate::load`].
 
+use std::sync::Arc;
+
 use portcullis_istio::{MeshConfig, Operator};
 use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
 use crate::authorization::{self, AuthorizationPolicy};
+use crate::directory::{self, DestinationRule, ServiceEntry, WorkloadEntry};
 use crate::kind::{self, Kind};
 use crate::resource::PeerAuthentication;
 use crate::resource::{self, ReadResource};
@@ -38,15 +41,18 @@ pub(crate) struct Resource {
     pub(crate) position: Position,
     /// The kind: two kinds may share a name.
     pub(crate) kind: &'static str,
-    /// The policy, if nothing is wrong with it.
+    /// Its content, if nothing is wrong with it.
     pub(crate) policy: Option<Policy>,
 }
 
-/// A valid policy of either kind.
+/// A valid resource of any kind. Cheap to clone where it can be large.
 #[derive(Clone, Debug)]
 pub(crate) enum Policy {
     PeerAuthentication(PeerAuthentication),
     Authorization(AuthorizationPolicy),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
+    DestinationRule(Arc<DestinationRule>),
 }
 
 /// Whether a document is an item of a list.
@@ -97,6 +103,18 @@ impl ParsedSource {
             }
             Kind::AuthorizationPolicy => {
                 self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file), Policy::Authorization)
+            }
+            Kind::ServiceEntry => {
+                let make = |entry| Policy::ServiceEntry(Arc::new(entry));
+                self.policy("ServiceEntry", root, directory::read_service_entry(root, &self.file), make)
+            }
+            Kind::WorkloadEntry => {
+                let make = |entry| Policy::WorkloadEntry(Arc::new(entry));
+                self.policy("WorkloadEntry", root, directory::read_workload_entry(root, &self.file), make)
+            }
+            Kind::DestinationRule => {
+                let make = |rule| Policy::DestinationRule(Arc::new(rule));
+                self.policy("DestinationRule", root, directory::read_destination_rule(root, &self.file), make)
             }
             Kind::IstioOperator => self.istio_operator(root),
             Kind::List => {

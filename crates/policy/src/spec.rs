@@ -61,6 +61,11 @@ pub(crate) fn read_selector(
 fn read_labels(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
     let fields = at.fields(&["matchLabels"], problems)?;
     let Some(at) = fields.get("matchLabels") else { return Some(BTreeMap::new()) };
+    read_label_map(&at, problems)
+}
+
+/// Labels that a selector compares.
+pub(crate) fn read_label_map(at: &Cursor<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     for (key, value) in at.entries(problems)? {
         let name = key.text();

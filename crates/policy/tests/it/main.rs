@@ -12,6 +12,7 @@ mod authorization_laws;
 mod authorization_model;
 mod cases;
 mod diff_laws;
+mod directory_cases;
 mod documents;
 mod explanation;
 mod laws;
