@@ -22,7 +22,9 @@ mod value;
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-pub use outbound::{HostPort, Otherwise, Outbound, Route, RouteMode, Upstream, UpstreamTarget};
+pub use outbound::{
+    Downgrade, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream, UpstreamMode, UpstreamTarget,
+};
 pub use paths::{NamedPath, PathUse, named_paths};
 pub use portcullis_policy::{Cidr, CidrError};
 pub use precedence::Origin;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub own_id: SpiffeId,
     /// `workload.service`: the name other workloads call this one by; its own name unless given.
     pub service: String,
+    /// `workload.locality`: `region/zone/subzone`; endpoints that share more of it are preferred.
+    pub locality: Option<String>,
     /// `mesh`.
     pub mesh: Mesh,
     /// `policies`, or `policies.folder`: the folder of policy files; without it `mesh.defaultMode` holds everywhere.

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use portcullis_identity::ExpectedIds;
 use portcullis_policy::Cidr;
 use portcullis_yaml::{Cursor, Fields, Problems};
 
+use crate::fields::{SectionReader, section};
 use crate::value;
 
 /// `outbound`.
@@ -20,8 +22,12 @@ pub struct Outbound {
     pub transparent_limit: Option<usize>,
     /// `routes`: what to do with a captured connection, by its original destination.
     pub routes: Vec<Route>,
-    /// `otherwise`: a captured destination that no route names.
+    /// `trafficPolicy`, or `otherwise`: a captured destination that neither a route nor the service directory names.
     pub otherwise: Otherwise,
+    /// `downgrade`: a peer that was reached over mTLS and would be sent plaintext now.
+    pub downgrade: Downgrade,
+    /// `tlsFolder`: the only folder from which DestinationRules may name certificates and keys.
+    pub tls_folder: Option<PathBuf>,
 }
 
 /// One explicit outbound listener.
@@ -38,12 +44,24 @@ pub struct Upstream {
 /// The destination of a listener, and how it is reached.
 #[derive(Clone, Debug)]
 pub struct UpstreamTarget {
-    /// `address`: the peer; a name is resolved at each dial.
+    /// `address`: the peer, or with `mode: auto` a service of the directory. A name is resolved at each dial.
     pub address: HostPort,
     /// `mode` and `identities`.
-    pub mode: RouteMode,
+    pub mode: UpstreamMode,
     /// `service`: the destination's service name in metrics and logs.
     pub service: Option<String>,
+}
+
+/// How a configured destination is reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum UpstreamMode {
+    /// As the configuration says: `mode: mtls` or `mode: plaintext`.
+    Fixed(RouteMode),
+    /// `mode: auto`: as the service directory and the policies say, decided for each connection.
+    Auto {
+        /// `subset`: only the endpoints of this subset of the DestinationRule.
+        subset: Option<String>,
+    },
 }
 
 /// One rule for captured connections.
@@ -80,6 +98,16 @@ pub enum Otherwise {
     Refuse,
 }
 
+/// What happens to a connection that would be plaintext although its destination was reached over mTLS before.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Downgrade {
+    /// It is forwarded; the log has a warning, and a metric counts it.
+    #[default]
+    Warn,
+    /// It is refused.
+    Refuse,
+}
+
 /// A host name or address with a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostPort {
@@ -102,13 +130,17 @@ impl fmt::Display for HostPort {
 enum ModeWord {
     Mtls,
     Plaintext,
+    Auto,
 }
 
-/// The keys of an [`UpstreamTarget`].
-const TARGET: [&str; 4] = ["address", "mode", "identities", "service"];
+const KNOWN: &[&str] =
+    &["upstreams", "transparent", "transparentLimit", "routes", "otherwise", "trafficPolicy", "downgrade", "tlsFolder"];
 
-pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
-    let fields = at.fields(&["upstreams", "transparent", "transparentLimit", "routes", "otherwise"], problems)?;
+/// The keys of an [`UpstreamTarget`].
+const TARGET: [&str; 5] = ["address", "mode", "identities", "subset", "service"];
+
+pub(crate) fn read(reader: &SectionReader<'_>, at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
+    let fields = at.fields(KNOWN, problems)?;
     let mut outbound = Outbound::default();
     if let Some(list) = fields.get("upstreams") {
         for item in list.items(problems)? {
@@ -122,16 +154,32 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound>
             outbound.routes.extend(read_route(&item, problems));
         }
     }
-    if let Some(at) = fields.get("otherwise") {
-        let words = [("plaintext", Otherwise::Plaintext), ("refuse", Otherwise::Refuse)];
-        outbound.otherwise = value::word(&at, &words, problems).unwrap_or_default();
-    }
+    outbound.otherwise = read_otherwise(&fields, problems);
+    let downgrades = [("warn", Downgrade::Warn), ("refuse", Downgrade::Refuse)];
+    outbound.downgrade =
+        section(&fields, "downgrade", Downgrade::default(), problems, |at, p| value::word(at, &downgrades, p))?;
+    outbound.tls_folder = section(&fields, "tlsFolder", None, problems, |at, p| reader.path(at, p).map(Some))?;
     if outbound.transparent.is_none() {
-        for unused in ["transparentLimit", "routes", "otherwise"].into_iter().filter_map(|name| fields.get(name)) {
+        let unused = ["transparentLimit", "routes", "otherwise", "trafficPolicy"];
+        for unused in unused.into_iter().filter_map(|name| fields.get(name)) {
             value::invalid(&unused, "has no effect without outbound.transparent; add it, or use upstreams", problems);
         }
     }
     Some(outbound)
+}
+
+/// Istio's words in `trafficPolicy` (`meshConfig.outboundTrafficPolicy.mode`), or ours in `otherwise`, which is older.
+fn read_otherwise(fields: &Fields<'_>, problems: &mut Problems) -> Otherwise {
+    let older = fields.get("otherwise").and_then(|at| {
+        let words = [("plaintext", Otherwise::Plaintext), ("refuse", Otherwise::Refuse)];
+        value::word(&at, &words, problems)
+    });
+    let Some(at) = fields.get("trafficPolicy") else { return older.unwrap_or_default() };
+    if fields.get("otherwise").is_some() {
+        value::invalid(&at, "says the same as outbound.otherwise; remove one of them", problems);
+    }
+    let words = [("ALLOW_ANY", Otherwise::Plaintext), ("REGISTRY_ONLY", Otherwise::Refuse)];
+    value::word(&at, &words, problems).unwrap_or_default()
 }
 
 fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
@@ -146,9 +194,28 @@ fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
 /// Reads the keys of [`TARGET`].
 fn read_target(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamTarget> {
     let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
-    let mode = read_mode(fields, problems);
+    let mode = read_upstream_mode(fields, problems);
     let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
     Some(UpstreamTarget { address: address?, mode: mode?, service })
+}
+
+fn read_upstream_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamMode> {
+    let at = fields.require("mode", problems)?;
+    let words = [("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext), ("auto", ModeWord::Auto)];
+    let word = value::word(&at, &words, problems)?;
+    if let ModeWord::Auto = word {
+        for name in ["identities", "service"] {
+            if let Some(at) = fields.get(name) {
+                value::invalid(&at, "comes from the service directory with mode: auto; remove it", problems);
+            }
+        }
+        let subset = section(fields, "subset", None, problems, |at, p| at.string(p).map(|name| Some(name.to_owned())));
+        return Some(UpstreamMode::Auto { subset: subset? });
+    }
+    if let Some(at) = fields.get("subset") {
+        value::invalid(&at, "has a meaning with mode: auto only; remove it", problems);
+    }
+    read_identities(word, &at, fields, problems).map(UpstreamMode::Fixed)
 }
 
 fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {
@@ -172,10 +239,21 @@ fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {
 }
 
 fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> {
-    let mode_at = fields.require("mode", problems)?;
-    let word = value::word(&mode_at, &[("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext)], problems)?;
+    let at = fields.require("mode", problems)?;
+    let word = value::word(&at, &[("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext)], problems)?;
+    read_identities(word, &at, fields, problems)
+}
+
+/// `identities`, which mTLS needs and plaintext must not have.
+fn read_identities(
+    word: ModeWord,
+    mode_at: &Cursor<'_>,
+    fields: &Fields<'_>,
+    problems: &mut Problems,
+) -> Option<RouteMode> {
     let identities = fields.get("identities");
     match (word, identities) {
+        (ModeWord::Auto, _) => None,
         (ModeWord::Plaintext, None) => Some(RouteMode::Plaintext),
         (ModeWord::Plaintext, Some(at)) => {
             value::invalid(&at, "cannot be verified with mode: plaintext; remove them, or write mode: mtls", problems);
@@ -184,7 +262,7 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> 
         (ModeWord::Mtls, None) => {
             let message = "mode: mtls needs identities: the SPIFFE IDs that the server may have, e.g. \
                            [\"spiffe://cluster.local/ns/shop/sa/cart\"]";
-            value::invalid(&mode_at, message, problems);
+            value::invalid(mode_at, message, problems);
             None
         }
         (ModeWord::Mtls, Some(at)) => {

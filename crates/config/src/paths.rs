@@ -65,6 +65,9 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
     for (index, folder) in settings.candidates.iter().enumerate() {
         add(format!("policies.candidates[{index}]"), folder, PathUse::Folder);
     }
+    if let Some(folder) = &settings.outbound.tls_folder {
+        add("outbound.tlsFolder".to_owned(), folder, PathUse::Folder);
+    }
     match settings.identity.as_ref().map(|identity| &identity.source) {
         Some(IdentitySource::Files(files)) => {
             add("identity.files.certificate".to_owned(), &files.certificate, PathUse::File);

@@ -78,7 +78,7 @@ impl SectionReader<'_> {
         let identity = section(&fields, "identity", None, problems, |at, p| self.identity(at, p).map(Some));
         let tls = section(&fields, "tls", default_tls(), problems, tls);
         let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
-        let outbound = section(&fields, "outbound", Outbound::default(), problems, outbound::read);
+        let outbound = section(&fields, "outbound", Outbound::default(), problems, |at, p| outbound::read(self, at, p));
         let admin = section(&fields, "admin", (None, None), problems, |at, p| self.admin(at, p));
         let [health, metrics] =
             ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
@@ -93,6 +93,7 @@ impl SectionReader<'_> {
         let settings = Settings {
             own_id: own_id?,
             service: workload.service.unwrap_or_else(|| workload.model.name.clone()),
+            locality: workload.locality,
             workload: workload.model,
             mesh,
             policies: folder,
@@ -180,10 +181,11 @@ struct WorkloadFields {
     model: Workload,
     service: Option<String>,
     spiffe_id: Option<SpiffeId>,
+    locality: Option<String>,
 }
 
 fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> {
-    let known = ["name", "namespace", "serviceAccount", "labels", "service", "spiffeId"];
+    let known = ["name", "namespace", "serviceAccount", "labels", "service", "spiffeId", "locality"];
     let fields = at.fields(&known, problems)?;
     let workload_name = fields.require("name", problems).and_then(|at| name(&at, problems));
     let namespace = fields.require("namespace", problems).and_then(|at| name(&at, problems));
@@ -197,8 +199,23 @@ fn workload(at: &Cursor<'_>, problems: &mut Problems) -> Option<WorkloadFields> 
     let service = section(&fields, "service", None, problems, |at, problems| name(at, problems).map(Some));
     let spiffe_id =
         section(&fields, "spiffeId", None, problems, |at, problems| value::spiffe_id(at, problems).map(Some));
+    let locality = section(&fields, "locality", None, problems, |at, problems| locality(at, problems).map(Some));
     let model = Workload { name: workload_name?, namespace: namespace?, service_account: service_account?, labels };
-    Some(WorkloadFields { model, service: service?, spiffe_id: spiffe_id? })
+    Some(WorkloadFields { model, service: service?, spiffe_id: spiffe_id?, locality: locality? })
+}
+
+/// `region`, `region/zone` or `region/zone/subzone`, as ServiceEntry has them.
+fn locality(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
+    let text = at.string(problems)?;
+    if text.split('/').count() > 3 || text.split('/').any(str::is_empty) {
+        value::invalid(
+            at,
+            format!("\"{text}\" is not a locality; write region, region/zone or region/zone/subzone"),
+            problems,
+        );
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 /// A name of a Kubernetes object: it becomes part of a SPIFFE ID and of host names.

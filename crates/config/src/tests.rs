@@ -37,7 +37,7 @@ fn the_documented_file_is_read() {
     assert_eq!(settings.policies.as_deref(), Some(Path::new("/etc/portcullis/./policies")));
     assert_eq!(settings.mesh.policy.default_mode, Mode::Permissive);
     assert_eq!(settings.inbound.ports[0].protocol, Protocol::Auto);
-    assert!(matches!(settings.outbound.upstreams[0].target.mode, RouteMode::Mtls(_)));
+    assert!(matches!(settings.outbound.upstreams[0].target.mode, UpstreamMode::Fixed(RouteMode::Mtls(_))));
     assert_eq!(settings.timeouts.handshake, defaults::HANDSHAKE);
     assert!(!settings.tls.allow_tls12);
 }
@@ -340,4 +340,46 @@ fn an_identity_has_exactly_one_source_and_says_what_is_wrong_with_it() {
     let problem = read(text.as_bytes(), Path::new("")).unwrap_err().remove(0);
     assert_eq!((problem.position.line, problem.position.column), (5, 58), "{problem}");
     assert!(problem.message.contains("ecdsa-p256, ecdsa-p384, rsa-2048"), "{problem}");
+}
+
+#[test]
+fn an_upstream_can_be_left_to_the_service_directory() {
+    let auto = |rest: &str| with(r#"mode: mtls, identities: ["spiffe://cluster.local/ns/shop/sa/cart"]"#, rest);
+    let read_mode = |text: &str| {
+        read(text.as_bytes(), Path::new("/")).map(|settings| settings.outbound.upstreams[0].target.mode.clone())
+    };
+    assert_eq!(read_mode(&auto("mode: auto")), Ok(UpstreamMode::Auto { subset: None }));
+    assert_eq!(read_mode(&auto("mode: auto, subset: v2")), Ok(UpstreamMode::Auto { subset: Some("v2".into()) }));
+    for (rest, field) in [
+        (r#"mode: auto, identities: ["spiffe://cluster.local/ns/shop/sa/cart"]"#, "identities"),
+        ("mode: auto, service: cart", "service"),
+        ("mode: plaintext, subset: v2", "subset"),
+    ] {
+        let expected = (format!("outbound.upstreams[0].{field}"), "invalid-value");
+        assert_eq!(problems_of(&auto(rest)), [expected], "{rest}");
+    }
+}
+
+#[test]
+fn the_traffic_policy_has_one_name_at_a_time() {
+    let outbound = |keys: &str| {
+        let text = format!(
+            "workload: {{name: a, namespace: b, locality: eu/a}}\noutbound: {{transparent: \"127.0.0.1:1\", {keys}}}\n"
+        );
+        read(text.as_bytes(), Path::new("/conf")).map_err(|problems| problems.len())
+    };
+    let otherwise = |keys: &str| outbound(keys).map(|settings| settings.outbound.otherwise);
+    assert_eq!(otherwise("trafficPolicy: REGISTRY_ONLY"), Ok(Otherwise::Refuse));
+    assert_eq!(otherwise("trafficPolicy: ALLOW_ANY"), Ok(Otherwise::Plaintext));
+    assert_eq!(otherwise("otherwise: refuse"), Ok(Otherwise::Refuse));
+    assert_eq!(otherwise("otherwise: refuse, trafficPolicy: REGISTRY_ONLY"), Err(1));
+    assert_eq!(otherwise("trafficPolicy: allow_any"), Err(1));
+    let settings = outbound("downgrade: refuse, tlsFolder: tls").unwrap();
+    assert_eq!(settings.outbound.downgrade, Downgrade::Refuse);
+    assert_eq!(settings.outbound.tls_folder.as_deref(), Some(Path::new("/conf/tls")));
+    assert_eq!(settings.locality.as_deref(), Some("eu/a"));
+    for bad in ["eu//a", "", "a/b/c/d", "/a"] {
+        let text = format!("workload: {{name: a, namespace: b, locality: \"{bad}\"}}");
+        assert_eq!(problems_of(&text), [("workload.locality".into(), "invalid-value")], "{bad}");
+    }
 }

@@ -3,7 +3,7 @@
 //! Istio's ComposePeerAuthentication: one policy is picked in each scope (oldest, then name), none are merged; the narrower
 //! scope wins where it is set; ports come from the picked workload policy only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -296,6 +296,37 @@ impl EffectivePolicy {
         let modes = Modes::new(&chosen, mesh.default_mode);
         let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
         Self { modes, authorizer: Arc::new(authorizer), shadows: Vec::new() }
+    }
+
+    /// The ports whose mode differs between the two and is DISABLE in one of them; `None` stands for every port without a mode
+    /// of its own.
+    #[must_use]
+    pub fn ports_to_or_from_disable(&self, other: &Self) -> BTreeSet<Option<u16>> {
+        let differ = |ours: &Decided, theirs: &Decided| {
+            ours.mode != theirs.mode && [ours.mode, theirs.mode].contains(&Mode::Disable)
+        };
+        let named = self.ports().chain(other.ports());
+        let mut ports: BTreeSet<_> =
+            named.filter(|port| differ(self.mode(*port), other.mode(*port))).map(Some).collect();
+        if differ(self.workload(), other.workload()) {
+            ports.insert(None);
+        }
+        ports
+    }
+
+    /// The same policy with these ports PERMISSIVE; `None` stands for every port without a mode of its own. It admits mTLS and
+    /// plaintext while clients change from the one to the other.
+    #[must_use]
+    pub fn permissive_on(mut self, ports: &BTreeSet<Option<u16>>) -> Self {
+        let permissive = |decided: &Decided| Arc::new(Decided { mode: Mode::Permissive, ..decided.clone() });
+        for port in ports.iter().flatten() {
+            let decided = permissive(self.mode(*port));
+            self.modes.ports.insert(*port, decided);
+        }
+        if ports.contains(&None) {
+            self.modes.workload = permissive(&self.modes.workload);
+        }
+        self
     }
 
     /// The same policy with further shadows.

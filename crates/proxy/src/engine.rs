@@ -156,8 +156,8 @@ impl Engine {
 
 async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListener)>, number: usize) {
     if number == 0 {
-        let (routes, expiries) = (Arc::clone(&state), Arc::clone(&state));
-        tokio::spawn(async move { routes.routes.refresh_hosts().await });
+        let (names, expiries) = (Arc::clone(&state.destinations.names), Arc::clone(&state));
+        tokio::spawn(async move { names.run().await });
         tokio::spawn(async move { expiries.watch_trust_expiries().await });
     }
     drop(tokio::spawn(async {

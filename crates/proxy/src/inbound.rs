@@ -23,7 +23,7 @@ use crate::drain::{ConnectionGuard, Phase};
 use crate::outcome::{self, DialTarget, Reason};
 use crate::permits::Permits;
 use crate::plaintext_response;
-use crate::relay::{Endpoints, MeshStream, check_trust, dial, record_peer, relay};
+use crate::relay::{Closing, Endpoints, MeshStream, check_trust, dial, record_peer, relay};
 use crate::state::{ProxyState, Snapshot};
 
 /// What a listener serves.
@@ -67,8 +67,9 @@ pub(crate) fn serve(
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
             Ok(Admitted { mut endpoints, path, permits: _permits, port, changes }) => {
-                let reauthorize =
-                    |state: &ProxyState, record: &mut ConnRecord| reauthorize(state, record, port, path.as_ref());
+                let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
+                    reauthorize(state, record, port, path.as_ref()).map(Closing::Now)
+                };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
             Err(ending) => ending,

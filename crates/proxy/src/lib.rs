@@ -8,10 +8,15 @@
 //! [`engine`]. Why a connection ended is in one table; see [`outcome`].
 
 mod authorization;
+mod balancer;
 pub mod buffers;
 mod captured;
 pub mod changes;
+mod connect;
+mod destination;
+mod downgrade;
 pub mod drain;
+mod endpoints;
 pub mod engine;
 mod inbound;
 pub mod limits;
@@ -19,11 +24,15 @@ mod outbound;
 pub mod outcome;
 mod permits;
 mod plaintext_response;
+mod redecide;
 mod relay;
 mod resolved_route;
 mod routes;
+mod services;
 mod state;
 mod trust_expiry;
+mod upstream;
 mod wake_gated;
 
+pub use services::{Originators, ServiceTable};
 pub use state::{ProxyParts, ProxyState, Snapshot};

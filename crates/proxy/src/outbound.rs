@@ -1,26 +1,22 @@
-//! The life of one outbound connection. There is one attempt, and never a fallback to plaintext.
+//! The life of one outbound connection. It is decided once; after a failed handshake there is never plaintext.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_config::RouteMode;
 use portcullis_net::Duplex;
 use portcullis_net::accept::Accepted;
 use portcullis_net::admission::{ConnectionPermit, CountPermit};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
-use portcullis_tls::client::connect_corked;
-use portcullis_tls::{Credentials, PathSummary, Unavailable};
+use portcullis_tls::PathSummary;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
 
 use crate::captured;
 use crate::changes::ChangeWatch;
+use crate::connect::{Connected, connect};
+use crate::destination::Wanted;
 use crate::drain::{ConnectionGuard, Phase};
-use crate::outcome::{self, DialTarget, Reason};
-use crate::relay::{Endpoints, MeshStream, check_trust, dial, record_peer, relay};
-use crate::resolved_route::ResolvedRoute;
-use crate::routes::RouteLookup;
+use crate::outcome::{self, Reason};
+use crate::redecide::Basis;
+use crate::relay::{Closing, Endpoints, MeshStream, check_trust, relay};
 use crate::state::ProxyState;
 
 /// What a listener serves.
@@ -40,39 +36,10 @@ pub(crate) struct Admission {
     pub(crate) listener_permit: CountPermit,
 }
 
-/// Where a connection goes, and how.
-struct Destination {
-    route: Arc<ResolvedRoute>,
-    host: Host,
-}
-
-/// What is dialled: the original destination, or a configured host and port.
-enum Host {
-    /// A whole socket address, since a link-local address needs its scope.
-    Original(SocketAddr),
-    Configured {
-        host: Arc<str>,
-        port: u16,
-    },
-}
-
-impl Host {
-    const fn port(&self) -> u16 {
-        match self {
-            Self::Original(address) => address.port(),
-            Self::Configured { port, .. } => *port,
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Original(address) => write!(f, "{address}"),
-            Self::Configured { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
+/// How often a connection is decided again because policy or directory changed while it was being made.
+const MAX_DECISIONS: usize = 3;
+/// What is said of a connection that would still be made in another way after the last one.
+const CHANGES_TOO_OFTEN: &str = "policy or directory changed each time while it was being made";
 
 /// Serves one connection. An idle connection holds this future, so it is kept small: a test pins its size.
 pub(crate) fn serve(
@@ -88,9 +55,11 @@ pub(crate) fn serve(
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut endpoints, path, changes }) => {
-                let reauthorize =
-                    |state: &ProxyState, record: &mut ConnRecord| check_trust(state, record, path.as_ref()?);
+            Ok(Admitted { mut endpoints, path, basis, changes }) => {
+                let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
+                    let changed = basis.as_ref().and_then(|basis| basis.redecide(state, record));
+                    changed.or_else(|| check_trust(state, record, path.as_ref()?).map(Closing::Now))
+                };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
             Err(ending) => ending,
@@ -100,10 +69,11 @@ pub(crate) fn serve(
     }
 }
 
-/// Both endpoints of an admitted connection, and what the trust in its peer rests on.
+/// Both endpoints of an admitted connection, and what it was decided with.
 struct Admitted {
     endpoints: Endpoints<TcpStream, MeshStream<TcpStream>>,
     path: Option<PathSummary>,
+    basis: Option<Box<Basis>>,
     changes: ChangeWatch,
 }
 
@@ -114,20 +84,15 @@ async fn admit(
     listener: Listener,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
-    let snapshot = state.snapshot();
-    let connect = async {
-        let destination = destination(&state, &stream, listener, &mut record).await?;
-        connect(&state, &destination, snapshot.credentials, &mut record).await
-    };
     let connected = tokio::select! {
         biased;
         () = state.drain.reached(Phase::Forced) => Err(outcome::forced_before_admission()),
-        connected = connect => connected,
+        connected = decide(&state, &stream, listener, &mut record) => connected,
     };
     let admitted = match connected {
-        Ok((server, path)) => {
+        Ok((Connected { server, path, basis }, changes)) => {
             record.admit();
-            Ok(Admitted { endpoints: Endpoints { client: stream, server }, path, changes: snapshot.changes })
+            Ok(Admitted { endpoints: Endpoints { client: stream, server }, path, basis, changes })
         }
         Err(ending) => {
             // The app must not mistake a failure for an empty answer.
@@ -138,73 +103,46 @@ async fn admit(
     (record, admitted)
 }
 
-/// Step 1: finds the destination, and the route that applies to it.
-async fn destination(
+/// Finds the destination and connects to it, from one snapshot. What came into force meanwhile counts before the first byte of the
+/// app is sent: the connection is made anew then.
+async fn decide(
     state: &ProxyState,
     stream: &TcpStream,
     listener: Listener,
     record: &mut ConnRecord,
-) -> Result<Destination, Ending> {
-    if let Listener::Upstream(index) = listener {
-        let upstream = state.upstreams.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
-        record.port = Some(upstream.port);
-        let host = Host::Configured { host: Arc::clone(&upstream.host), port: upstream.port };
-        return Ok(Destination { route: Arc::clone(&upstream.route), host });
+) -> Result<(Connected, ChangeWatch), Ending> {
+    let wanted = match listener {
+        Listener::Captured => {
+            let address = captured::destination(stream, record)?;
+            if state.would_loop_back(address) {
+                return Err(Ending::new(Reason::Loop, None));
+            }
+            Wanted::Captured(address)
+        }
+        Listener::Upstream(index) => {
+            let upstream = state.upstreams.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
+            record.port = Some(upstream.port);
+            Wanted::Configured(Arc::clone(upstream))
+        }
+    };
+    let mut decisions = 0;
+    loop {
+        decisions += 1;
+        let snapshot = state.snapshot();
+        let destination = state.destinations.find(&wanted).await?;
+        let connected = connect(state, &wanted, &destination, snapshot.credentials, record).await;
+        let is_stale = snapshot.changes.has_changed()
+            && match &connected {
+                Ok(connected) => connected.basis.as_ref().is_some_and(|basis| basis.redecide(state, record).is_some()),
+                Err(_) => true,
+            };
+        if is_stale && decisions < MAX_DECISIONS {
+            record.forget_server();
+            continue;
+        }
+        return match connected {
+            Ok(_) if is_stale => Err(Ending::new(Reason::PolicyChanged, Some(CHANGES_TOO_OFTEN.to_owned()))),
+            connected => Ok((connected?, snapshot.changes)),
+        };
     }
-    let address = captured::destination(stream, record)?;
-    if state.would_loop_back(address) {
-        return Err(Ending::new(Reason::Loop, None));
-    }
-    let route = match state.routes.find(address).await {
-        RouteLookup::Found(route) => route,
-        RouteLookup::NoRoute => return Err(Ending::new(Reason::NoRoute, Some(address.to_string()))),
-        RouteLookup::Unresolved => return Err(Ending::new(Reason::NameUnresolved, Some(address.to_string()))),
-        RouteLookup::Conflict => return Err(Ending::new(Reason::RouteConflict, Some(address.to_string()))),
-    };
-    Ok(Destination { route, host: Host::Original(address) })
-}
-
-/// Step 2: dial, and handshake if the route says mTLS.
-async fn connect(
-    state: &ProxyState,
-    Destination { route, host }: &Destination,
-    credentials: Result<Arc<Credentials>, Unavailable>,
-    record: &mut ConnRecord,
-) -> Result<(MeshStream<TcpStream>, Option<PathSummary>), Ending> {
-    record.mode = match &route.mode {
-        RouteMode::Mtls(_) => "mtls",
-        RouteMode::Plaintext => "plaintext",
-    };
-    record.service.clone_from(&route.service);
-    let secured = match &route.mode {
-        // Before the dial: a peer that sees a connection open and close would look for the fault on its own side.
-        RouteMode::Mtls(expected) => Some((expected, credentials.map_err(outcome::no_identity)?)),
-        RouteMode::Plaintext => None,
-    };
-    let within = state.settings.timeouts.connect;
-    let dialled = match host {
-        Host::Original(address) => dial(address, within).await,
-        Host::Configured { host, port } => dial((&**host, *port), within).await,
-    };
-    let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, host, &error))?;
-    record.dst_addr = server.peer_addr().ok().or(record.dst_addr);
-    if server.peer_addr().is_ok_and(|peer| state.is_own_outbound(peer)) {
-        return Err(Ending::new(Reason::Loop, Some(host.to_string())));
-    }
-    let Some((expected, credentials)) = secured else {
-        record.transport = "plaintext";
-        return Ok((MeshStream::Raw(server), None));
-    };
-    record.transport = "tls";
-    let sni = route.sni(host.port());
-    let began = Instant::now();
-    // The relay writes or reads next, which sends what is corked.
-    let handshake = connect_corked(server, &credentials, expected, sni.as_ref());
-    let (stream, peer) = match timeout(state.settings.timeouts.handshake, handshake).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return Err(outcome::handshake(&error, Direction::Outbound)),
-        Err(_elapsed) => return Err(Ending::new(Reason::HandshakeTimeout, None)),
-    };
-    record_peer(state, record, &peer, began);
-    Ok((MeshStream::Secured(stream), Some(peer.path)))
 }

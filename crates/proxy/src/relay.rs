@@ -4,12 +4,13 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
 use portcullis_net::{ByteCounts, CopyEnd, CopyLimits, Duplex, Side, bidirectional, reset_both, socket};
-use portcullis_telemetry::{ConnRecord, Ending, TlsFacts};
+use portcullis_telemetry::{Bytes, ConnRecord, Ending, TlsFacts};
 use portcullis_tls::{PathSummary, PeerInfo, Stream, StreamFault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
@@ -164,8 +165,22 @@ impl<D: Duplex, U: Duplex> Drop for Endpoints<D, U> {
     }
 }
 
+/// How a change ends an open connection.
+pub(crate) enum Closing {
+    /// At once, with a reset: a connection like this one would be refused now.
+    Now(Ending),
+    /// Between two answers of the server, [`MAX_CLOSING`] later at the latest: a connection like this one would be made in
+    /// another way now.
+    BetweenAnswers(Ending),
+}
+
+/// When no byte follows those of the server for this long, its answer is complete.
+const ANSWERED: Duration = Duration::from_millis(10);
+/// The connection ends then in any case. Less than the half of the transition that a port has after a change of its mode.
+const MAX_CLOSING: Duration = Duration::from_millis(200);
+
 /// Copies in both directions until an endpoint, a timeout, a forced drain or a change ends it: after each change
-/// `reauthorize` returns an ending if a connection like this one would be refused now. The endpoints are to be dropped then.
+/// `reauthorize` says whether it ends. The endpoints are to be dropped then.
 ///
 /// They are borrowed, and the other parameters are few and small, because an idle connection holds this future.
 pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
@@ -173,7 +188,7 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
     endpoints: &mut Endpoints<D, U>,
     record: &mut ConnRecord,
     mut changes: ChangeWatch,
-    reauthorize: impl Fn(&ProxyState, &mut ConnRecord) -> Option<Ending>,
+    reauthorize: impl Fn(&ProxyState, &mut ConnRecord) -> Option<Closing>,
 ) -> Ending {
     let Endpoints { client, server } = endpoints;
     let timeouts = &state.settings.timeouts;
@@ -185,17 +200,22 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
         let closed_by_us = pin!(async {
             loop {
                 if state.drain.phase() == Phase::Forced {
-                    return Ending::new(Reason::DrainForced, None);
+                    return (Ending::new(Reason::DrainForced, None), false);
                 }
                 changes.next().await;
-                if let Some(ending) = reauthorize(state, record) {
-                    return ending;
+                match reauthorize(state, record) {
+                    None => {}
+                    Some(Closing::Now(ending)) => return (ending, false),
+                    // Boxed: hardly any connection ever needs the space.
+                    Some(Closing::BetweenAnswers(ending)) => {
+                        return Box::pin(wait_for_answer(&record.bytes, ending)).await;
+                    }
                 }
             }
         });
         tokio::select! {
             biased;
-            ending = WakeGated::new(closed_by_us) => Err(ending),
+            closed = WakeGated::new(closed_by_us) => Err(closed),
             copied = bidirectional(client, server, &limits, &counts, &account) => Ok(copied),
         }
     };
@@ -206,11 +226,31 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
             }
             outcome::copied(copied.end, tls_fault(copied.end, client, server))
         }
-        Err(ending) => {
-            reset_both(client, server);
+        Err((ending, is_complete)) => {
+            if !is_complete {
+                reset_both(client, server);
+            }
             ending
         }
     }
+}
+
+/// Waits until an answer of the server is complete, or nothing has passed at all. Returns the ending, and whether that was so before
+/// [`MAX_CLOSING`].
+async fn wait_for_answer(bytes: &Bytes, ending: Ending) -> (Ending, bool) {
+    let passed = || (bytes.received.load(Ordering::Relaxed), bytes.sent.load(Ordering::Relaxed));
+    let (began, first) = (Instant::now(), passed());
+    let (mut before, mut is_answer) = (first, false);
+    while began.elapsed() < MAX_CLOSING {
+        tokio::time::sleep(ANSWERED).await;
+        let now = passed();
+        if is_answer && now == before {
+            return (ending, true);
+        }
+        is_answer = now.1 != before.1;
+        before = now;
+    }
+    (ending, before == first)
 }
 
 /// The TLS failure of the side that ended a copy, if there is one.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_config::Settings;
+use portcullis_dns::Names;
 use portcullis_identity::SpiffeId;
 use portcullis_net::admission::{ConnectionLimit, KeyedLimit};
 use portcullis_net::is_own_address;
@@ -15,10 +16,13 @@ use portcullis_tls::{CredentialReader, Credentials, Unavailable};
 
 use crate::buffers::Buffers;
 use crate::changes::{ChangeNotifier, ChangeWatch};
+use crate::destination::Destinations;
+use crate::downgrade::SeenOverMtls;
 use crate::drain::DrainToken;
-use crate::resolved_route::ResolvedRoute;
 use crate::routes::Routes;
+use crate::services::ServiceTable;
 use crate::trust_expiry::TrustExpiries;
+use crate::upstream::Upstream;
 
 /// What all connections share.
 pub struct ProxyState {
@@ -38,8 +42,9 @@ pub struct ProxyState {
     pub(crate) changes: ChangeWatch,
     pub(crate) trust_expiries: TrustExpiries,
     notifier: ChangeNotifier,
-    pub(crate) routes: Routes,
-    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) destinations: Destinations,
+    pub(crate) seen_over_mtls: SeenOverMtls,
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
     own_ports: HashSet<u16>,
     outbound_ports: HashSet<u16>,
 }
@@ -50,6 +55,10 @@ pub struct ProxyParts {
     pub settings: Settings,
     /// The effective policy in force; a reload swaps it.
     pub policy: Arc<ArcSwap<EffectivePolicy>>,
+    /// The service directory in force; a reload swaps it.
+    pub services: Arc<ArcSwap<ServiceTable>>,
+    /// The names that are resolved for it and for routes.
+    pub names: Arc<Names>,
     /// The credentials in force.
     pub credentials: CredentialReader,
     /// Announces changes of policy and credentials.
@@ -74,18 +83,12 @@ pub struct Snapshot {
     pub changes: ChangeWatch,
 }
 
-/// One of `outbound.upstreams`, prepared for connections.
-pub(crate) struct Upstream {
-    pub(crate) route: Arc<ResolvedRoute>,
-    pub(crate) host: Arc<str>,
-    pub(crate) port: u16,
-}
-
 impl ProxyState {
     /// Builds the shared state from its parts.
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { settings, policy, credentials, notifier, changes, metrics, drain, buffers } = parts;
+        let ProxyParts { settings, policy, services, names, credentials, notifier, changes, metrics, drain, buffers } =
+            parts;
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let outbound = &settings.outbound;
         let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
@@ -94,12 +97,7 @@ impl ProxyState {
         let connections = crate::limits::connections(&settings);
         let connections = ConnectionLimit::new(connections, crate::limits::handshakes(&settings, connections));
         let per_identity = KeyedLimit::per_key(settings.limits.per_identity);
-        let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream {
-            route: ResolvedRoute::new(upstream.target.mode.clone(), upstream.target.service.as_deref()),
-            host: Arc::from(upstream.target.address.host.as_str()),
-            port: upstream.target.address.port,
-        });
-        let upstreams = upstreams.collect();
+        let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream::new(&upstream.target)).collect();
         for port in named_ports(&settings, &own_ports) {
             metrics.allow_port_label(port);
         }
@@ -115,7 +113,8 @@ impl ProxyState {
             changes,
             trust_expiries: TrustExpiries::default(),
             notifier,
-            routes,
+            destinations: Destinations { routes, services, names },
+            seen_over_mtls: SeenOverMtls::default(),
             upstreams,
             own_ports,
             outbound_ports,

@@ -39,6 +39,8 @@ pub struct Families {
     pub(crate) open: [IntGauge; 2],
     /// Failed accepts, by `error`.
     pub accept_errors: CounterFamily,
+    /// Connections to destinations that were reached over mTLS before and would be sent plaintext, by `action`.
+    pub downgrades: CounterFamily,
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily,
     pub(crate) truncated_after_close: CounterFamily,
@@ -164,6 +166,11 @@ impl Metrics {
             handshakes: [new.histogram("destination")?, new.histogram("source")?],
             open: [sockets("destination")?, sockets("source")?],
             accept_errors: new.family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
+            downgrades: new.family(
+                "portcullis_outbound_downgrades_total",
+                "Connections to destinations that were reached over mTLS before and would be sent plaintext, by what was done.",
+                &["action"],
+            )?,
             compat_used: new.family(
                 "portcullis_compat_used_total",
                 "Certificates accepted only because tls.compat relaxes a check.",

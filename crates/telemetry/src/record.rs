@@ -111,6 +111,12 @@ impl ConnRecord {
         self.tls = Some(tls);
     }
 
+    /// Forgets the server that was reached: the connection is made anew.
+    pub fn forget_server(&mut self) {
+        (self.peer, self.tls, self.no_mtls, self.service) = (None, None, None, None);
+        (self.mode, self.transport) = ("-", "-");
+    }
+
     /// The negotiated version of TLS.
     #[must_use]
     pub fn tls_version(&self) -> Option<&'static str> {

@@ -14,9 +14,11 @@ mod format;
 mod free_memory;
 mod identity_files;
 mod in_force;
+mod originators;
 mod pages;
 mod policies;
 mod sandbox;
+mod services;
 mod shutdown;
 mod source_status;
 
@@ -27,7 +29,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_config::{IdentitySource, RouteMode, Settings};
+use portcullis_config::{IdentitySource, RouteMode, Settings, UpstreamMode};
+use portcullis_dns::{Names, Resolver};
 use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
 use portcullis_proxy::changes::change_channel;
@@ -41,6 +44,7 @@ use self::config_file::ConfigFile;
 use self::credentials::CredentialSource;
 use self::format::StartTime;
 use self::policies::Policies;
+use self::services::Services;
 use self::shutdown::{AdminRequests, Request, Requests};
 use crate::build_info::VERSION;
 use crate::config_source::ConfigSource;
@@ -80,7 +84,9 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let metrics = Metrics::with_access_log(VERSION, metric_labels(&settings), logging.access, log.output.clone())
         .context("metrics")?;
     let (notifier, changes) = change_channel();
-    let policies = policies::watch(&settings, &metrics, notifier.clone())?;
+    let names = Names::new(Resolver::system().context("DNS")?);
+    let services = Arc::new(Services::new(&settings, Arc::clone(&names)));
+    let policies = policies::watch(&settings, &metrics, &services, notifier.clone())?;
     let credentials = credentials::watch(&settings, &policies.set, &metrics, notifier.clone())?;
     let (drain_trigger, drain_token) = drain(notifier.clone());
     let drain_trigger = Arc::new(drain_trigger);
@@ -107,8 +113,10 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let state = Arc::new(ProxyState::new(ProxyParts {
         settings,
         policy: policies.effective.clone(),
+        services: services.published(),
+        names,
         credentials: credentials.reader.clone(),
-        notifier,
+        notifier: notifier.clone(),
         changes,
         metrics: metrics.clone(),
         drain: drain_token,
@@ -123,6 +131,9 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         Control { drain: &drain_trigger, policies: &policies, credentials: &credentials, config: &config_file };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let forced = runtime.block_on(async {
+        let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
+        tokio::spawn(async move { in_force.end_transitions(&of_policies).await });
+        tokio::spawn(async move { services.run(&of_services).await });
         tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
         tokio::spawn(log_suppressed_lines(metrics.clone()));
         tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
@@ -214,8 +225,9 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
     policies::log_authorization(policy, None);
     for upstream in &settings.outbound.upstreams {
         let mode = match &upstream.target.mode {
-            RouteMode::Mtls(_) => "mtls",
-            RouteMode::Plaintext => "plaintext",
+            UpstreamMode::Fixed(RouteMode::Mtls(_)) => "mtls",
+            UpstreamMode::Fixed(RouteMode::Plaintext) => "plaintext",
+            UpstreamMode::Auto { .. } => "auto",
         };
         tracing::info!(listen = %upstream.listen, address = %upstream.target.address, mode, "outbound");
     }

@@ -17,6 +17,7 @@ use portcullis_tls::{Clock, check_extra_roots};
 use super::candidates;
 use super::identity_files::not_started;
 use super::in_force::InForce;
+use super::services::Services;
 use crate::exit::{Exit, Failure};
 
 /// The effective policy in force, the set it was made from, and the watcher that keeps it so.
@@ -24,6 +25,7 @@ pub(super) struct Policies {
     pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
     /// For explanations; no connection reads it.
     pub(super) set: Arc<ArcSwap<PolicySet>>,
+    pub(super) in_force: Arc<InForce>,
     watcher: Option<Watcher>,
     /// They are not reported: what is not enforced does not make the set in force out of date.
     _candidates: Vec<Watcher>,
@@ -36,17 +38,23 @@ impl Policies {
 }
 
 /// Loads the folder and watches it. A set with any error in it changes nothing.
-pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotifier) -> Result<Policies, Failure> {
+pub(super) fn watch(
+    settings: &Settings,
+    metrics: &Metrics,
+    services: &Arc<Services>,
+    changed: ChangeNotifier,
+) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
     let in_force = Arc::new(InForce::new(none, settings.candidates.len()));
     let (effective, set) = (in_force.published(), Arc::<ArcSwap<PolicySet>>::default());
     let candidates = candidates::watch(settings, &in_force)?;
     let Some(folder) = settings.policies.clone() else {
-        return Ok(Policies { effective, set, watcher: None, _candidates: candidates });
+        return Ok(Policies { effective, set, in_force, watcher: None, _candidates: candidates });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
     let (target, whole, metrics, settings) =
         (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
+    let (loaded, services) = (Arc::clone(&in_force), Arc::clone(services));
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
@@ -58,13 +66,17 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotif
             let mode = settings.mesh.policy.default_mode.as_str();
             tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
         }
-        if !std::mem::take(&mut first) {
+        if std::mem::take(&mut first) {
+            loaded.set_first_policy(policy);
+            services.set_first(&all);
+        } else {
             let before = target.load();
             log_modes(&settings, &policy, Some(&before));
             log_authorization(&policy, Some(&before));
+            loaded.set_policy(policy);
+            services.set(&all);
         }
         whole.store(Arc::new(all));
-        in_force.set_policy(policy);
         changed.notify();
         Ok::<_, String>(summary)
     };
@@ -73,7 +85,7 @@ pub(super) fn watch(settings: &Settings, metrics: &Metrics, changed: ChangeNotif
             thread @ StartError::Thread(_) => not_started("policies", thread),
             other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
-    Ok(Policies { effective, set, watcher: Some(watcher), _candidates: candidates })
+    Ok(Policies { effective, set, in_force, watcher: Some(watcher), _candidates: candidates })
 }
 
 /// The parsed content of each file. A file that did not change is not parsed again.

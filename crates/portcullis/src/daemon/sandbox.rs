@@ -5,10 +5,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use portcullis_config::{IdentitySource, Settings};
+use portcullis_config::{IdentitySource, Settings, Upstream, UpstreamMode};
 use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
+use super::originators::SYSTEM_ROOTS;
 use crate::sandbox::{self, PROC, Sandbox, is_deep};
 
 /// Files that a name lookup reads. Missing ones are left out.
@@ -25,7 +26,7 @@ pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
-    let folders = settings.policies.iter().chain(&settings.candidates);
+    let folders = settings.policies.iter().chain(&settings.candidates).chain(&settings.outbound.tls_folder);
     let mut sources: Vec<FileSet> = folders.cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
     sources.push(FileSet::Files(files.collect()));
@@ -34,6 +35,7 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
         read.extend(paths.within);
         read.extend(paths.around.into_iter().filter(|folder| is_deep(folder)));
     }
+    read.extend(SYSTEM_ROOTS.iter().map(PathBuf::from));
     for file in NAME_LOOKUP.iter().map(PathBuf::from) {
         // A link leads to the folder in which a resolver replaces the file by rename.
         let holder = fs::canonicalize(&file).ok().and_then(|end| end.parent().map(Path::to_owned));
@@ -57,7 +59,9 @@ fn config_file(config: &Path) -> BTreeSet<PathBuf> {
 /// The ports of the app, of the upstreams and of a CA, or `None` if a captured connection may go to any port.
 fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
-    if inbound.transparent.or(outbound.transparent).is_some() {
+    // The ports of endpoints come from the service directory, which may change.
+    let is_auto = |upstream: &Upstream| matches!(upstream.target.mode, UpstreamMode::Auto { .. });
+    if inbound.transparent.or(outbound.transparent).is_some() || outbound.upstreams.iter().any(is_auto) {
         return None;
     }
     let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();

@@ -20,6 +20,7 @@ mod ca_rotation;
 mod cli;
 mod compose;
 mod demo_app;
+mod directory;
 mod domains;
 mod endings;
 mod examples;

@@ -142,15 +142,33 @@ outcomes! {
     /// A captured connection was for an address that this host does not have.
     ForeignDestination = Outcome::deny("foreign_destination", Stage::Routing, Flag::Deny,
         "the captured connection was for another host's address; redirect only what is for this host, by destination as well");
-    /// No route matches the destination, and `outbound.otherwise` is `refuse`.
+    /// Neither a route nor the service directory names the destination, and `outbound.trafficPolicy` is `REGISTRY_ONLY`.
     NoRoute = Outcome::deny("no_route", Stage::Routing, Flag::Deny,
-        "no route names this destination and outbound.otherwise is refuse");
+        "neither a route nor a ServiceEntry names this destination and outbound.trafficPolicy is REGISTRY_ONLY");
     /// No route matches the destination, but a host of a route does not resolve, so the address may belong to it.
     NameUnresolved = Outcome::deny("name_unresolved", Stage::Routing, Flag::Deny,
-        "a name of an mtls route could not be looked up, so this address may belong to it; fix DNS, or list addresses under cidrs");
+        "a name of an mtls route or service could not be looked up, so this address may belong to it; fix DNS, or list addresses");
     /// Two routes match the destination and disagree.
     RouteConflict = Outcome::deny("route_conflict", Stage::Routing, Flag::Deny,
         "two routes match this address with different modes or identities; make them agree");
+    /// Two services of the directory claim the destination and are reached in different ways.
+    ServiceConflict = Outcome::deny("service_conflict", Stage::Routing, Flag::Deny,
+        "the ServiceEntries that `error` names claim this destination and are reached in different ways; make them agree");
+    /// A listener with `mode: auto` leads to a service, port or subset that the directory does not have.
+    NoService = Outcome::deny("no_service", Stage::Routing, Flag::Deny,
+        "no ServiceEntry that this workload sees has this host, port and subset; add one, or give the listener mode: mtls or plaintext");
+    /// The service has no endpoint that could be dialled.
+    NoEndpoint = Outcome::deny("no_endpoint", Stage::Routing, Flag::Connect,
+        "the service has no endpoint now: none is declared or selected, or no name of one resolves");
+    /// The endpoint has a sidecar, and the directory does not say which identity it has.
+    NoServerIdentity = Outcome::deny("no_server_identity", Stage::Routing, Flag::Deny,
+        "the endpoint is to be reached over mTLS and no identity is declared for it; set its serviceAccount, or subjectAltNames");
+    /// The destination was reached over mTLS before, would get plaintext now, and `outbound.downgrade` is `refuse`.
+    Downgrade = Outcome::deny("downgrade", Stage::Routing, Flag::Deny,
+        "this destination was reached over mTLS before and policies or the directory now say plaintext; if that is meant, restart the sidecar or set outbound.downgrade to warn");
+    /// A certificate or key for TLS origination cannot be used.
+    OriginationUnusable = Outcome::deny("origination_unusable", Stage::Routing, Flag::Deny,
+        "a file that the DestinationRule names cannot be used, as `error` says; see outbound.tlsFolder");
     /// The limit on open connections is reached.
     TooManyConnections = Outcome::deny("too_many_connections", Stage::Accept, Flag::Deny,
         "raise limits.connections, or find out which client opens so many");

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_config::Settings;
+use portcullis_dns::{Names, Resolver};
 use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, Phase, drain};
@@ -68,6 +69,8 @@ impl Rig {
         let state = Arc::new(ProxyState::new(ProxyParts {
             settings,
             policy,
+            services: Arc::default(),
+            names: Names::new(Resolver::with_servers(&[], &[])),
             credentials: CredentialStore::new().1,
             notifier,
             changes,

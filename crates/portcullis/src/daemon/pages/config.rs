@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use portcullis_config::{IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings};
+use portcullis_config::{
+    Downgrade, IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings, UpstreamMode,
+    UpstreamTarget,
+};
 use portcullis_istio::MeshConfig;
 use portcullis_policy::EffectivePolicy;
 use portcullis_tls::CredentialReader;
@@ -171,12 +174,17 @@ fn inbound(inbound: &Inbound) -> Value {
 
 fn outbound(outbound: &Outbound) -> Value {
     let upstreams = outbound.upstreams.iter().map(|upstream| {
-        let fields = json!({
-            "listen": upstream.listen.to_string(),
-            "address": upstream.target.address.to_string(),
-            "limit": upstream.limit,
-        });
-        with_route(fields, &upstream.target.mode, upstream.target.service.as_deref())
+        let UpstreamTarget { address, mode, service } = &upstream.target;
+        let (listen, address, limit) = (upstream.listen.to_string(), address.to_string(), upstream.limit);
+        match mode {
+            UpstreamMode::Fixed(mode) => {
+                let fields = json!({ "listen": listen, "address": address, "limit": limit });
+                with_route(fields, mode, service.as_deref())
+            }
+            UpstreamMode::Auto { subset } => {
+                json!({ "listen": listen, "address": address, "limit": limit, "mode": "auto", "subset": subset })
+            }
+        }
     });
     let routes = outbound.routes.iter().map(|route| {
         let cidrs: Vec<_> = route.cidrs.iter().map(ToString::to_string).collect();
@@ -195,6 +203,15 @@ fn outbound(outbound: &Outbound) -> Value {
             Otherwise::Plaintext => "plaintext",
             Otherwise::Refuse => "refuse",
         },
+        "trafficPolicy": match outbound.otherwise {
+            Otherwise::Plaintext => "ALLOW_ANY",
+            Otherwise::Refuse => "REGISTRY_ONLY",
+        },
+        "downgrade": match outbound.downgrade {
+            Downgrade::Warn => "warn",
+            Downgrade::Refuse => "refuse",
+        },
+        "tlsFolder": outbound.tls_folder,
     })
 }
 

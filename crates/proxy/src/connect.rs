@@ -1,0 +1,312 @@
+//! Outbound: from a destination to an open connection, over mTLS, TLS or in plaintext. There is never a fallback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portcullis_config::RouteMode;
+use portcullis_identity::ExpectedIds;
+use portcullis_policy::directory::{Lookup, MtlsReason, PlaintextReason, Transport};
+use portcullis_telemetry::{ConnRecord, Direction, Ending};
+use portcullis_tls::client::{Sni, connect_corked};
+use portcullis_tls::{Credentials, HandshakeError, HandshakeFault, Originator, PathSummary, Unavailable, originate};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::balancer;
+use crate::destination::{Destination, Wanted};
+use crate::downgrade::Peer;
+use crate::endpoints::{self, Dialable};
+use crate::outcome::{self, DialTarget, Reason};
+use crate::redecide::{Basis, Reached};
+use crate::relay::{MeshStream, dial, record_peer};
+use crate::resolved_route::ResolvedRoute;
+use crate::services::ServiceTable;
+use crate::state::ProxyState;
+
+/// How many endpoints of a service are tried for one connection.
+const MAX_ATTEMPTS: usize = 3;
+
+/// An open connection to the destination.
+pub(crate) struct Connected {
+    pub(crate) server: MeshStream<TcpStream>,
+    /// What the trust in a mesh peer rests on.
+    pub(crate) path: Option<PathSummary>,
+    /// What to ask after a change; none for what the configuration fixes.
+    pub(crate) basis: Option<Box<Basis>>,
+}
+
+type OwnCredentials = Result<Arc<Credentials>, Unavailable>;
+
+/// Connects, and records how.
+pub(crate) async fn connect(
+    state: &ProxyState,
+    wanted: &Wanted,
+    destination: &Destination,
+    credentials: OwnCredentials,
+    record: &mut ConnRecord,
+) -> Result<Connected, Ending> {
+    match destination {
+        Destination::Fixed(route) => {
+            let (server, path) = to_route(state, wanted, route, credentials, record).await?;
+            Ok(Connected { server, path, basis: None })
+        }
+        Destination::Unknown(route) => {
+            if let Wanted::Captured(address) = wanted {
+                check_downgrade(state, &Peer::Address(*address), "unknown_destination")?;
+            }
+            let (server, path) = to_route(state, wanted, route, credentials, record).await?;
+            let address = record.dst_addr;
+            let basis = address.map(|address| Box::new(Basis::unknown(wanted.clone(), address)));
+            Ok(Connected { server, path, basis })
+        }
+        Destination::Service(table) => to_service(state, wanted, table, credentials, record).await,
+    }
+}
+
+/// As the configuration says.
+async fn to_route(
+    state: &ProxyState,
+    wanted: &Wanted,
+    route: &ResolvedRoute,
+    credentials: OwnCredentials,
+    record: &mut ConnRecord,
+) -> Result<(MeshStream<TcpStream>, Option<PathSummary>), Ending> {
+    record.mode = match &route.mode {
+        RouteMode::Mtls(_) => "mtls",
+        RouteMode::Plaintext => "plaintext",
+    };
+    record.service.clone_from(&route.service);
+    let secured = match &route.mode {
+        // Before the dial: a peer that sees a connection open and close would look for the fault on its own side.
+        RouteMode::Mtls(expected) => Some((expected, credentials.map_err(outcome::no_identity)?)),
+        RouteMode::Plaintext => None,
+    };
+    let within = state.settings.timeouts.connect;
+    let (dialled, port) = match wanted {
+        // A whole socket address, since a link-local address needs its scope.
+        Wanted::Captured(address) => (dial(*address, within).await, address.port()),
+        Wanted::Configured(upstream) => (dial((&*upstream.host, upstream.port), within).await, upstream.port),
+    };
+    let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, wanted, &error))?;
+    check_loop(state, &server, record)?;
+    let Some((expected, credentials)) = secured else {
+        record.transport = "plaintext";
+        return Ok((MeshStream::Raw(server), None));
+    };
+    let secured = secure(state, server, &credentials, expected, route.sni(port).as_ref(), record).await;
+    let (stream, path) = secured.map_err(|failed| failed.ending)?;
+    if let Some(address) = record.dst_addr {
+        state.seen_over_mtls.record(Peer::Address(address));
+    }
+    Ok((stream, Some(path)))
+}
+
+/// A service of the directory, as it was found.
+struct Target<'t> {
+    table: &'t ServiceTable,
+    peer: Peer,
+}
+
+/// To one of the endpoints of a service: another one only if no byte of the app was sent, and never after a refused certificate.
+async fn to_service(
+    state: &ProxyState,
+    wanted: &Wanted,
+    table: &ServiceTable,
+    credentials: OwnCredentials,
+    record: &mut ConnRecord,
+) -> Result<Connected, Ending> {
+    let Lookup::Found(found) = state.destinations.in_directory(wanted, table) else {
+        // A name moved between two look-ups.
+        return Err(Ending::new(Reason::NoEndpoint, Some(wanted.to_string())));
+    };
+    let service = table.names(found.service);
+    record.service = Some(service.metrics);
+    let names = state.destinations.names.table();
+    let endpoints = endpoints::dialable(wanted, &found, &names);
+    drop(names);
+    let peer = Peer::Service(service.host, found.port.number);
+    let target = Target { table, peer };
+    let mut tried = Vec::new();
+    let mut failed: Option<Ending> = None;
+    while tried.len() < MAX_ATTEMPTS {
+        let Some(endpoint) = balancer::pick(&endpoints, &tried).and_then(|chosen| endpoints.get(chosen)) else { break };
+        match to_endpoint(state, &target, endpoint, &credentials, record).await {
+            Ok((server, path, reached)) => {
+                let basis = Basis::service(wanted.clone(), endpoint.address, &target.peer, reached);
+                return Ok(Connected { server, path, basis: Some(Box::new(basis)) });
+            }
+            Err(Failed { ending, next }) => {
+                if next == Next::Never {
+                    return Err(ending);
+                }
+                if let Some(name) = endpoint.name {
+                    state.destinations.names.refresh_soon(name);
+                }
+                failed = Some(ending);
+                tried.push(endpoint.address);
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| Ending::new(Reason::NoEndpoint, Some(wanted.to_string()))))
+}
+
+/// Whether another endpoint may be tried after a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    /// The endpoint did not answer, or went away.
+    Allowed,
+    /// It is what policy or a certificate says, which another endpoint must not hide.
+    Never,
+}
+
+/// Why one attempt failed.
+struct Failed {
+    ending: Ending,
+    next: Next,
+}
+
+impl From<Ending> for Failed {
+    fn from(ending: Ending) -> Self {
+        Self { ending, next: Next::Never }
+    }
+}
+
+async fn to_endpoint(
+    state: &ProxyState,
+    target: &Target<'_>,
+    endpoint: &Dialable<'_>,
+    credentials: &OwnCredentials,
+    record: &mut ConnRecord,
+) -> Result<(MeshStream<TcpStream>, Option<PathSummary>, Reached), Failed> {
+    record.port = Some(endpoint.address.port());
+    if let Some(policy) = decided_by(endpoint.transport) {
+        record.policy = policy;
+    }
+    let address = endpoint.address;
+    match endpoint.transport {
+        Transport::Plaintext(reason) => {
+            check_downgrade(state, &target.peer, reason.label())?;
+            let server = to_plaintext(state, address, reason.label(), record).await?;
+            Ok((server, None, Reached::Plaintext))
+        }
+        Transport::Mtls { .. } if endpoints::is_own_app(state, endpoint) => {
+            let server = to_plaintext(state, address, "own_app", record).await?;
+            Ok((server, None, Reached::OwnApp))
+        }
+        Transport::Mtls { identities, sni, .. } => {
+            record.mode = "mtls";
+            let unknown = |_| Ending::new(Reason::NoServerIdentity, Some(address.to_string()));
+            let expected = identities.as_ref().map_err(unknown)?;
+            let credentials = credentials.as_ref().map_err(|why| outcome::no_identity(*why))?;
+            let server = dial_endpoint(state, address, record).await?;
+            let sni = Sni::parse(sni).ok();
+            let (stream, path) = secure(state, server, credentials, expected, sni.as_ref(), record).await?;
+            state.seen_over_mtls.record(target.peer.clone());
+            Ok((stream, Some(path), Reached::Mtls))
+        }
+        Transport::Originate(rule) => {
+            record.mode = "tls";
+            let unusable = |why: &str| Ending::new(Reason::OriginationUnusable, Some(why.to_owned()));
+            let originator = target.table.originator(rule).map_err(unusable)?;
+            let server = dial_endpoint(state, address, record).await?;
+            let stream = start_tls(state, server, originator, record).await?;
+            Ok((stream, None, Reached::Originated))
+        }
+    }
+}
+
+async fn to_plaintext(
+    state: &ProxyState,
+    address: SocketAddr,
+    why: &'static str,
+    record: &mut ConnRecord,
+) -> Result<MeshStream<TcpStream>, Failed> {
+    record.mode = "plaintext";
+    record.no_mtls = Some(why);
+    let server = dial_endpoint(state, address, record).await?;
+    record.transport = "plaintext";
+    Ok(MeshStream::Raw(server))
+}
+
+async fn dial_endpoint(state: &ProxyState, address: SocketAddr, record: &mut ConnRecord) -> Result<TcpStream, Failed> {
+    let dialled = dial(address, state.settings.timeouts.connect).await;
+    let server = dialled.map_err(|error| Failed {
+        ending: outcome::unreachable(DialTarget::Peer, address, &error),
+        next: Next::Allowed,
+    })?;
+    check_loop(state, &server, record)?;
+    Ok(server)
+}
+
+/// A connection to an outbound listener of this proxy would be an endless loop.
+fn check_loop(state: &ProxyState, server: &TcpStream, record: &mut ConnRecord) -> Result<(), Ending> {
+    let peer = server.peer_addr().ok();
+    record.dst_addr = peer.or(record.dst_addr);
+    match peer.filter(|peer| state.is_own_outbound(*peer)) {
+        Some(peer) => Err(Ending::new(Reason::Loop, Some(peer.to_string()))),
+        None => Ok(()),
+    }
+}
+
+fn check_downgrade(state: &ProxyState, peer: &Peer, why: &'static str) -> Result<(), Ending> {
+    let count = |action| state.metrics.downgrades.with(&[action]).add(1);
+    state.seen_over_mtls.check(peer, why, state.settings.outbound.downgrade, count)
+}
+
+/// The mTLS handshake with a mesh peer.
+async fn secure(
+    state: &ProxyState,
+    server: TcpStream,
+    credentials: &Arc<Credentials>,
+    expected: &ExpectedIds,
+    sni: Option<&Sni>,
+    record: &mut ConnRecord,
+) -> Result<(MeshStream<TcpStream>, PathSummary), Failed> {
+    record.transport = "tls";
+    let began = Instant::now();
+    // The relay writes or reads next, which sends what is corked.
+    let handshake = connect_corked(server, credentials, expected, sni);
+    let (stream, peer) = match timeout(state.settings.timeouts.handshake, handshake).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return Err(handshake_failed(&error)),
+        Err(_elapsed) => return Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::Never }),
+    };
+    record_peer(state, record, &peer, began);
+    Ok((MeshStream::Secured(stream), peer.path))
+}
+
+/// The handshake with a server outside the mesh.
+async fn start_tls(
+    state: &ProxyState,
+    server: TcpStream,
+    originator: &Originator,
+    record: &mut ConnRecord,
+) -> Result<MeshStream<TcpStream>, Failed> {
+    record.transport = "tls";
+    match timeout(state.settings.timeouts.handshake, originate(server, originator)).await {
+        Ok(Ok((stream, _server))) => Ok(MeshStream::Secured(stream)),
+        Ok(Err(error)) => Err(handshake_failed(&error)),
+        Err(_elapsed) => Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::Never }),
+    }
+}
+
+/// The endpoint went away, which another one may not; everything else is about trust.
+fn handshake_failed(error: &HandshakeError) -> Failed {
+    let next = match error.fault() {
+        HandshakeFault::PeerClosed | HandshakeFault::Reset | HandshakeFault::Io => Next::Allowed,
+        _ => Next::Never,
+    };
+    Failed { ending: outcome::handshake(error, Direction::Outbound), next }
+}
+
+/// The policy or the rule that decided, as `namespace/name`; none for what is declared nowhere.
+fn decided_by(transport: &Transport) -> Option<Arc<str>> {
+    match transport {
+        Transport::Plaintext(PlaintextReason::NoSidecar | PlaintextReason::External) => None,
+        Transport::Plaintext(PlaintextReason::ModeDisable { policy })
+        | Transport::Mtls { by: MtlsReason::Auto { policy }, .. } => Some(Arc::clone(&policy.label)),
+        Transport::Plaintext(PlaintextReason::RuleDisable { rule })
+        | Transport::Mtls { by: MtlsReason::Rule { rule }, .. } => Some(Arc::clone(&rule.label)),
+        Transport::Originate(origination) => Some(Arc::clone(&origination.rule.label)),
+    }
+}

@@ -1,0 +1,84 @@
+//! The endpoints of a service that could be dialled now.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use portcullis_dns::Table;
+use portcullis_net::is_own_address;
+use portcullis_policy::directory::{Choice, Endpoint, EndpointAddress, Found, Transport};
+
+use crate::destination::Wanted;
+use crate::state::ProxyState;
+
+/// One address that could be dialled.
+#[derive(Clone, Copy)]
+pub(crate) struct Dialable<'t> {
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: &'t Transport,
+    /// 0 is the closest locality.
+    pub(crate) priority: u8,
+    /// The name that the address was found under.
+    pub(crate) name: Option<&'t Arc<str>>,
+}
+
+/// What a connection could be made to, in no particular order.
+pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &Table) -> Vec<Dialable<'t>> {
+    match found.choice {
+        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(endpoint, names)).collect(),
+        Choice::One(endpoint) => of(endpoint, names).collect(),
+        Choice::Original(transport) => match wanted {
+            Wanted::Captured(address) => {
+                vec![Dialable::original(*address, transport)]
+            }
+            // Without endpoints and without an original destination there is only the host itself.
+            Wanted::Configured(upstream) => {
+                let addresses = match upstream.host.parse::<IpAddr>() {
+                    Ok(address) => vec![address],
+                    Err(_) => names.addresses(&upstream.host).to_vec(),
+                };
+                let to = |address| SocketAddr::new(address, upstream.port);
+                addresses.into_iter().map(|address| Dialable::original(to(address), transport)).collect()
+            }
+        },
+    }
+}
+
+impl<'t> Dialable<'t> {
+    const fn original(address: SocketAddr, transport: &'t Transport) -> Self {
+        Self { address, transport, priority: 0, name: None }
+    }
+}
+
+fn of<'t>(endpoint: &'t Arc<Endpoint>, names: &Table) -> impl Iterator<Item = Dialable<'t>> {
+    let (literal, name) = match &endpoint.address {
+        EndpointAddress::Ip(address) => (Some(*address), None),
+        EndpointAddress::Name(name) => (None, Some(name)),
+    };
+    let resolved: Vec<_> = name.map(|name| names.addresses(name).to_vec()).unwrap_or_default();
+    literal.into_iter().chain(resolved).map(move |address| Dialable {
+        address: SocketAddr::new(address, endpoint.port),
+        transport: &endpoint.transport,
+        priority: endpoint.priority,
+        name,
+    })
+}
+
+/// How the endpoint at an address is reached, if the service still has one there.
+pub(crate) fn transport_at<'t>(
+    wanted: &Wanted,
+    found: &Found<'t>,
+    address: SocketAddr,
+    names: &Table,
+) -> Option<&'t Transport> {
+    dialable(wanted, found, names).into_iter().find(|it| it.address == address).map(|it| it.transport)
+}
+
+/// Whether the address is the workload's own, and captured: a connection to it does not leave this host, and bypasses the redirect
+/// to the sidecar's inbound listener. The app itself answers, in plaintext.
+pub(crate) fn is_own_app(state: &ProxyState, endpoint: &Dialable<'_>) -> bool {
+    // Whether the address is ours costs system calls; the identity says in most cases that it is not.
+    let own = &state.settings.own_id;
+    matches!(endpoint.transport, Transport::Mtls { identities: Ok(ids), .. } if ids.contains(own))
+        && state.settings.inbound.transparent.is_some()
+        && is_own_address(endpoint.address).unwrap_or(false)
+}
