@@ -117,6 +117,19 @@ pub struct HostPort {
     pub port: u16,
 }
 
+impl HostPort {
+    /// Reads `host:port` or `[address]:port`. The port is not 0.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Some(Self { host: addr.ip().to_string(), port: addr.port() }).filter(|parsed| parsed.port != 0);
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        let port: u16 = port.parse().ok()?;
+        (port != 0 && is_host(host)).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -285,7 +298,7 @@ fn read_identities(
 
 pub(crate) fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<HostPort> {
     let text = at.string(problems)?;
-    let parsed = parse_host_port(text);
+    let parsed = HostPort::parse(text);
     if parsed.is_none() {
         value::invalid(
             at,
@@ -294,15 +307,6 @@ pub(crate) fn host_port(at: &Cursor<'_>, problems: &mut Problems) -> Option<Host
         );
     }
     parsed
-}
-
-fn parse_host_port(text: &str) -> Option<HostPort> {
-    if let Ok(addr) = text.parse::<SocketAddr>() {
-        return Some(HostPort { host: addr.ip().to_string(), port: addr.port() }).filter(|parsed| parsed.port != 0);
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    (port != 0 && is_host(host)).then(|| HostPort { host: host.to_owned(), port })
 }
 
 fn host(at: &Cursor<'_>, problems: &mut Problems) -> Option<String> {
@@ -355,10 +359,10 @@ mod tests {
 
     #[test]
     fn host_and_port_are_told_apart() {
-        assert_eq!(parse_host_port("cart:8080").unwrap().to_string(), "cart:8080");
-        assert_eq!(parse_host_port("[::1]:80").unwrap().to_string(), "[::1]:80");
+        assert_eq!(HostPort::parse("cart:8080").unwrap().to_string(), "cart:8080");
+        assert_eq!(HostPort::parse("[::1]:80").unwrap().to_string(), "[::1]:80");
         for bad in ["cart", "cart:", ":80", "cart:0", "cart:65536", "::1:80", "a b:80", "127.0.0.1:0", "http://x:80"] {
-            assert!(parse_host_port(bad).is_none(), "{bad}");
+            assert!(HostPort::parse(bad).is_none(), "{bad}");
         }
     }
 }

@@ -48,7 +48,7 @@ struct Port {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let LoadedSubject { set, mesh, namespace, labels } = args.subject.load()?;
+    let LoadedSubject { set, mesh, namespace, labels, .. } = args.subject.load()?;
     let policy = EffectivePolicy::resolve(&set, &mesh, &namespace, &labels);
     let mut named: Vec<u16> = policy.ports().collect();
     named.sort_unstable();

@@ -116,7 +116,7 @@ impl<'p> Answer<'p> {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let peer = args.peer.as_deref().map(values::parse_id).transpose()?;
-    let LoadedSubject { set, mesh, namespace, labels } = args.subject.load()?;
+    let LoadedSubject { set, mesh, namespace, labels, .. } = args.subject.load()?;
     let mesh = args.trust_domains.or(mesh);
     let evaluation = if args.dry_run { Evaluation::DryRun } else { Evaluation::Enforced };
     let policy = EffectivePolicy::evaluate(&set, &mesh, &namespace, &labels, evaluation);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
+use portcullis_config::Outbound;
 use portcullis_identity::TrustDomain;
+use portcullis_policy::directory::Locality;
 use portcullis_policy::{MeshSettings, Mode, PolicySet};
 
 use super::values;
@@ -96,6 +98,14 @@ struct Subject {
     mesh: MeshSettings,
     namespace: String,
     labels: BTreeMap<String, String>,
+    client: ClientSettings,
+}
+
+/// What a configuration says of the workload as a client. Without one, nothing.
+#[derive(Default)]
+pub(crate) struct ClientSettings {
+    pub(crate) outbound: Outbound,
+    pub(crate) locality: Option<Locality>,
 }
 
 /// The policies of a valid set, and the workload.
@@ -104,6 +114,7 @@ pub(crate) struct LoadedSubject {
     pub(crate) mesh: MeshSettings,
     pub(crate) namespace: String,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) client: ClientSettings,
 }
 
 impl SubjectArgs {
@@ -119,6 +130,10 @@ impl SubjectArgs {
                     mesh: settings.mesh.policy,
                     namespace: settings.workload.namespace,
                     labels: settings.workload.labels,
+                    client: ClientSettings {
+                        outbound: settings.outbound,
+                        locality: settings.locality.as_deref().and_then(Locality::parse),
+                    },
                 }
             }
             None => {
@@ -128,7 +143,8 @@ impl SubjectArgs {
                                    $PORTCULLIS_CONFIG), or the policies and the namespace of the workload (-f PATH -n NS)";
                     Failure::message(Exit::Usage, message)
                 })?;
-                Subject { policies: Vec::new(), mesh, namespace, labels: BTreeMap::new() }
+                let (labels, client) = (BTreeMap::new(), ClientSettings::default());
+                Subject { policies: Vec::new(), mesh, namespace, labels, client }
             }
         };
         Ok(Subject {
@@ -136,6 +152,7 @@ impl SubjectArgs {
             mesh: self.mesh.or(base.mesh),
             namespace: self.namespace.clone().unwrap_or(base.namespace),
             labels: self.labels.clone().unwrap_or(base.labels),
+            client: base.client,
         })
     }
 
@@ -144,12 +161,12 @@ impl SubjectArgs {
     /// # Errors
     /// If there are none, or anything in them is wrong.
     pub(crate) fn load(&self) -> Result<LoadedSubject, Failure> {
-        let Subject { policies, mesh, namespace, labels } = self.find()?;
+        let Subject { policies, mesh, namespace, labels, client } = self.find()?;
         let set = load_set(&policies)?;
         for warning in &set.warnings_for(&mesh, &namespace, &labels) {
             output::note(&format!("warning: {warning}"));
         }
-        Ok(LoadedSubject { set, mesh, namespace, labels })
+        Ok(LoadedSubject { set, mesh, namespace, labels, client })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use portcullis_config::{NAME_RULE, is_name};
+use portcullis_config::{HostPort, NAME_RULE, is_name};
 use portcullis_identity::{KeyType, SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
 
@@ -80,6 +80,11 @@ pub(crate) fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
 pub(crate) fn port(text: &str) -> Result<u16, String> {
     let number = text.parse().ok().filter(|port| *port > 0);
     number.ok_or_else(|| "write a number from 1 to 65535, the container's port; a name is not enough".to_owned())
+}
+
+/// A host name or an address, and a port.
+pub(crate) fn host_port(text: &str) -> Result<HostPort, String> {
+    HostPort::parse(text).ok_or_else(|| "write host:port, such as cart:8080 or [2001:db8::1]:8080".to_owned())
 }
 
 #[cfg(test)]

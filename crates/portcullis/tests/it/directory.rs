@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::raw::{Mesh, accept, alive, dial, expect, read_all};
-use crate::support::{App, CART, Sidecar, ask, eventually, free_address, passed};
+use crate::support::{App, CART, Sidecar, ask, eventually, free_address, passed, run};
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
 use portcullis_testkit::certs::{Authority, Profile, San};
@@ -308,4 +308,40 @@ fn a_rule_can_originate_tls_to_a_server_outside() {
     drop(client);
     let originated = line(&web, "transport", "tls");
     assert_eq!((&originated["mode"], &originated["policy"]), (&"tls".into(), &"shop/cart".into()), "{originated}");
+}
+
+#[test]
+fn explain_tells_how_a_destination_is_reached() {
+    let mesh = Mesh::new("STRICT");
+    service(&mesh, &[("10.0.0.1:8080".parse().unwrap(), "cart", ""), ("10.0.0.2:8080".parse().unwrap(), "", "")]);
+    let config = mesh.path().join("web.yaml");
+    fs::write(
+        &config,
+        format!(
+            "workload: {{name: web, namespace: shop}}\npolicies: policies\noutbound:\n  transparent: \"127.0.0.1:1\"\n  \
+             trafficPolicy: REGISTRY_ONLY\n  routes: [{{cidrs: [10.9.0.0/16], mode: mtls, identities: [\"{CART}\"]}}]\n"
+        ),
+    )
+    .unwrap();
+    let explain = |to: &str| {
+        let ran = run(&["explain", "-c", config.to_str().unwrap(), "--to", to]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        ran.out
+    };
+    let cart = explain("cart:80");
+    assert!(cart.starts_with("cart:80: service cart.shop.svc.cluster.local (shop/cart, "), "{cart}");
+    let mtls = cart.lines().find(|line| line.contains("10.0.0.1:8080")).unwrap();
+    assert!(mtls.contains(&format!("mtls with {CART}: ")) && mtls.contains("shop/default"), "{mtls}");
+    let plain = cart.lines().find(|line| line.contains("10.0.0.2:8080")).unwrap();
+    assert!(plain.contains("plaintext: no sidecar"), "{plain}");
+    assert!(explain("10.0.0.1:8080").contains("10.0.0.1:8080  mtls"), "the endpoint itself");
+    assert!(explain("cart:81").contains("refused: the service has no such port"));
+    assert!(explain("10.9.1.1:5").contains("mtls with") && explain("10.9.1.1:5").contains("outbound.routes[0]"));
+    assert!(explain("elsewhere.test:443").contains("REGISTRY_ONLY"));
+    let json = run(&["explain", "-c", config.to_str().unwrap(), "--to", "cart:80", "-o", "json"]).json();
+    assert_eq!((&json["decidedBy"], &json["refused"]), (&"directory".into(), &false.into()), "{json}");
+    assert_eq!(json["directory"]["service"]["ports"][0]["endpoints"][0]["transport"]["identities"][0], CART);
+    let wrong = run(&["explain", "-c", config.to_str().unwrap(), "--to", "cart"]);
+    assert_eq!(wrong.code, Some(64));
+    assert!(wrong.err.contains("host:port"), "{}", wrong.err);
 }
