@@ -1,0 +1,1 @@
+"""What `tests/dns/run` is made of."""
