@@ -44,6 +44,3 @@ pub const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// Rescan of a policy folder that is too large for the 2 s one (more than 1 MiB or 100 files).
 pub const RESCAN: Duration = Duration::from_secs(30);
-
-/// Between two resolutions of a route's host name.
-pub const RESOLVE: Duration = Duration::from_secs(30);

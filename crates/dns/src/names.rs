@@ -95,6 +95,14 @@ impl Names {
         self.changed.subscribe()
     }
 
+    /// Looks up any name, once, for a caller that dials it. The set stays as it is.
+    ///
+    /// # Errors
+    /// See [`Lookup::lookup`].
+    pub async fn look_up_once(&self, name: &str) -> Result<Answer, LookupError> {
+        self.lookup.lookup(name).await
+    }
+
     /// Has the name looked up soon, since an address of it does not answer. At most once a second.
     pub fn refresh_soon(&self, name: &str) {
         if let Some(entry) = self.entries().get_mut(&*lower_case(name)) {

@@ -18,7 +18,7 @@ use crate::downgrade::Peer;
 use crate::endpoints::{self, Dialable};
 use crate::outcome::{self, DialTarget, Reason};
 use crate::redecide::{Basis, Reached};
-use crate::relay::{MeshStream, dial, record_peer};
+use crate::relay::{MeshStream, dial, dial_host, record_peer};
 use crate::resolved_route::ResolvedRoute;
 use crate::services::ServiceTable;
 use crate::state::ProxyState;
@@ -85,7 +85,9 @@ async fn to_route(
     let (dialled, port) = match wanted {
         // A whole socket address, since a link-local address needs its scope.
         Wanted::Captured(address) => (dial(*address, within).await, address.port()),
-        Wanted::Configured(upstream) => (dial((&*upstream.host, upstream.port), within).await, upstream.port),
+        Wanted::Configured(upstream) => {
+            (dial_host(&state.destinations.names, &upstream.host, upstream.port, within).await, upstream.port)
+        }
     };
     let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, wanted, &error))?;
     check_loop(state, &server, record)?;

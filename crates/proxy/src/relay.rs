@@ -2,6 +2,7 @@
 //! or trust ends it, or the drain is forced.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,12 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
+use portcullis_dns::Names;
 use portcullis_net::{ByteCounts, CopyEnd, CopyLimits, Duplex, Side, bidirectional, reset_both, socket};
 use portcullis_telemetry::{Bytes, ConnRecord, Ending, TlsFacts};
 use portcullis_tls::{PathSummary, PeerInfo, Stream, StreamFault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, ToSocketAddrs};
-use tokio::time::Instant;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::buffers;
 use crate::changes::ChangeWatch;
@@ -140,8 +142,38 @@ impl<IO: Duplex> Endpoint for MeshStream<IO> {
     }
 }
 
-/// Resolves the name and dials, under one deadline.
-pub(crate) async fn dial<A: ToSocketAddrs>(address: A, within: Duration) -> io::Result<TcpStream> {
+/// Looks the host up and dials its addresses until one answers, under one deadline. The answer is not one that was given to an
+/// earlier dial: the address of a stopped container may be another one's a moment later.
+pub(crate) async fn dial_host(names: &Names, host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + within;
+    let found = match timeout_at(deadline, names.look_up_once(host)).await {
+        Ok(Ok(answer)) => answer.addresses,
+        Ok(Err(error)) => return Err(io::Error::other(error)),
+        Err(_elapsed) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+    };
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "there is no such name, or it has no address");
+    let mut left = u32::try_from(found.len()).unwrap_or(u32::MAX);
+    for address in dial_order(found) {
+        // Each address gets its share of the time that is left, so that one that is gone does not take all of it.
+        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
+        left = left.saturating_sub(1);
+        match dial(SocketAddr::new(address, port), share).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// IPv6 before IPv4, as the system does it, and each family in random order, so that all addresses get connections.
+fn dial_order(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    fastrand::shuffle(&mut addresses);
+    addresses.sort_by_key(IpAddr::is_ipv4);
+    addresses
+}
+
+/// Dials under a deadline.
+pub(crate) async fn dial(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     let stream = match tokio::time::timeout(within, TcpStream::connect(address)).await {
         Ok(connected) => connected?,
         Err(_elapsed) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -285,6 +317,9 @@ pub(crate) fn record_peer(state: &ProxyState, record: &mut ConnRecord, peer: &Pe
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use portcullis_dns::{Answer, Lookup, LookupFuture};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
@@ -294,6 +329,38 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (dialled, listener.accept().await.unwrap().0)
+    }
+
+    struct Fixed(Vec<IpAddr>);
+
+    impl Lookup for Fixed {
+        fn lookup<'a>(&'a self, _name: &'a str) -> LookupFuture<'a> {
+            let answer = Answer { addresses: self.0.clone(), valid_for: Duration::ZERO, incomplete: None };
+            Box::pin(async { Ok(answer) })
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_host_is_dialled_until_one_answers() {
+        let listener = TcpListener::bind("127.0.0.9:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dial = async |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            dial_host(&Names::with_lookup(Arc::new(Fixed(addresses))), "cart", port, Duration::from_secs(5)).await
+        };
+        // Nothing listens at the others.
+        let stream = dial(&["::1", "127.0.0.7", "127.0.0.8", "127.0.0.9"]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+        assert_eq!(dial(&["127.0.0.7"]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(dial(&[]).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn ipv6_comes_first_and_each_address_is_dialled_first_at_times() {
+        let addresses: Vec<IpAddr> =
+            ["10.0.0.1", "::1", "::2"].iter().map(|address| address.parse().unwrap()).collect();
+        let first: HashSet<_> = (0..100).map(|_| dial_order(addresses.clone())[0]).collect();
+        assert_eq!(first, HashSet::from([addresses[1], addresses[2]]));
     }
 
     #[tokio::test]
