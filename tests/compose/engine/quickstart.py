@@ -3,6 +3,7 @@
 import concurrent.futures
 import pathlib
 import shutil
+import threading
 import time
 
 from .docker import IMAGE, ROOT, eventually, get
@@ -177,6 +178,44 @@ class QuickStart:
         good, *seen = eventually(lambda: calls(BATCH), 10)
         self.check(group, "the file is deleted", "hello from cart", None if good else str(seen))
 
+    def legacy_service(self):
+        """cart is set to DISABLE and back while it is called, as the guide has it: its callers follow, and lose nothing."""
+        group, policy = "a legacy service", self.policy.parent.parent / "shop" / "legacy.yaml"
+        guide = (ROOT / "docs" / "guides" / "compose.md").read_text()
+        stop, failed, asked = threading.Event(), [], [0]
+
+        def caller():
+            while not stop.is_set():
+                status, body = get(WEB)
+                asked[0] += 1
+                if status != 200 or "hello from cart" not in body:
+                    failed.append(f"{status}: {body}")
+
+        def transports():
+            return [line for line in self.engine.access(self.id("web-proxy")) if "direction=outbound" in line]
+        known = len(transports())
+        callers = [threading.Thread(target=caller) for _ in range(2)]
+        for thread in callers:
+            thread.start()
+        for _ in range(3):
+            policy.write_text(guide.split("legacy.yaml <<'END'\n")[1].split("END\n")[0])
+            time.sleep(1.5)
+            policy.unlink()
+            # A file that is gone counts after a second.
+            time.sleep(2.5)
+        stop.set()
+        for thread in callers:
+            thread.join()
+        self.check(group, f"DISABLE and back, three times, {asked[0]} requests", "not one is lost",
+                   None if not failed and asked[0] > 100 else f"{len(failed)} failed: {failed[:3]}")
+        lines = transports()[known:]
+        plain = sum("transport=plaintext" in line and "mode=plaintext" in line for line in lines)
+        secured = sum("transport=mtls" in line for line in lines)
+        self.check(group, "as web's sidecar saw it", "plaintext and mTLS", None if plain > 10 and secured > 10 else str(lines[-3:]))
+        self.check(group, "and as its log tells it", "a downgrade",
+                   None if "mode_disable" in self.engine.docker("logs", self.id("web-proxy")) else "no warning")
+        self.works(group, "afterwards")
+
     def restarts(self):
         for service in ("cart", "web", "cart-proxy", "web-proxy"):
             self.engine.docker("restart", self.id(service))
@@ -250,6 +289,7 @@ def run(engine, report):
     start.beside_a_sidecar()
     start.live_policy()
     start.one_caller_is_denied()
+    start.legacy_service()
     start.health()
     start.authority()
     start.restarts()

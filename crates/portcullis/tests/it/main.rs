@@ -39,6 +39,7 @@ mod proxy_protocol;
 mod reload;
 mod schema;
 mod stalled_receivers;
+mod storm;
 mod support;
 mod tls_faults;
 mod two_sidecars;
