@@ -255,3 +255,31 @@ fn every_lookup() {
         Ok(())
     });
 }
+
+const REFERENCE: &str = include_str!("../../../../docs/reference/service-directory.md");
+
+#[test]
+fn the_examples_of_the_reference_load() {
+    let mut blocks = 0;
+    for block in REFERENCE.split("```yaml\n").skip(1) {
+        let text = block.split_once("```").unwrap().0;
+        let loaded = PolicySet::load(&[Source { file: "example.yaml".to_owned(), text: text.as_bytes().to_vec() }]);
+        assert_eq!((loaded.errors, loaded.warnings), (Vec::new(), Vec::new()));
+        blocks += loaded.documents;
+    }
+    assert_eq!(blocks, 3);
+}
+
+#[test]
+fn the_reference_has_every_code() {
+    let table: Value = serde_yaml::from_str(TABLE).unwrap();
+    let invalid = table["invalid"].as_sequence().unwrap().iter().map(|row| row["reason"].as_str().unwrap());
+    let findings = table["findings"].as_sequence().unwrap().iter().flat_map(|row| {
+        texts(&row["errors"]).into_iter().chain(texts(&row["warnings"])).map(|line| line.split(' ').next().unwrap())
+    });
+    // About selectors of every kind of policy.
+    let shared = ["selector-wildcard"];
+    for code in invalid.chain(findings).filter(|code| !shared.contains(code)) {
+        assert!(REFERENCE.contains(&format!("`{code}`")), "{code}");
+    }
+}
