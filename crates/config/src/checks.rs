@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use portcullis_yaml::{Cursor, Problems};
 
-use crate::Settings;
+use crate::{HostPort, Settings};
 
 /// Two listeners on one address, or an app that is one of our own ports, can only be a mistake.
 pub(crate) fn listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
@@ -26,15 +26,23 @@ pub(crate) fn listeners(settings: &Settings, root: &Cursor<'_>, problems: &mut P
     }
 }
 
-/// An upstream that is an outbound listener of this proxy would be an endless loop. Inbound listeners may be dialled.
+/// An upstream that is an outbound or gateway listener of this proxy would be an endless loop. Inbound listeners may be dialled.
 pub(crate) fn upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
     let listeners = settings.listeners();
-    for (index, upstream) in settings.outbound.upstreams.iter().enumerate() {
-        let Ok(ip) = upstream.target.address.host.parse::<IpAddr>() else { continue };
-        let address = SocketAddr::new(ip, upstream.target.address.port);
-        let mut outbound = listeners.iter().filter(|(field, _)| field.starts_with("outbound."));
+    let upstreams = settings.outbound.upstreams.iter().enumerate();
+    let upstreams = upstreams.map(|(index, one)| (format!("outbound.upstreams[{index}].address"), &one.target.address));
+    let gateway = settings.gateway.listeners.iter().enumerate().flat_map(|(listener, one)| {
+        let routes = one.routes.iter().enumerate();
+        routes.map(move |(route, one)| {
+            (format!("gateway.listeners[{listener}].routes[{route}].address"), &one.target.address)
+        })
+    });
+    for (what, HostPort { host, port }) in upstreams.chain(gateway) {
+        let Ok(ip) = host.parse::<IpAddr>() else { continue };
+        let address = SocketAddr::new(ip, *port);
+        let is_outbound = |field: &str| field.starts_with("outbound.") || field.starts_with("gateway.");
+        let mut outbound = listeners.iter().filter(|(field, _)| is_outbound(field));
         if let Some((field, _)) = outbound.find(|(_, listener)| clash(address, *listener)) {
-            let what = format!("outbound.upstreams[{index}].address");
             at(root, &what).report("loop", format!("{what} ({address}) is this proxy's own {field}"), problems);
         }
     }

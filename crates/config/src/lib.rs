@@ -10,6 +10,7 @@
 mod checks;
 pub mod defaults;
 mod fields;
+mod gateway;
 mod identity;
 mod inbound;
 mod model;
@@ -19,6 +20,7 @@ mod precedence;
 mod read;
 mod value;
 
+pub use gateway::{Gateway, GatewayCertificate, GatewayListener, GatewayRoute, GatewayTls};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};

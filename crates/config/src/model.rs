@@ -8,7 +8,7 @@ use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Workload};
 
-use crate::{Identity, IdentitySource, Inbound, Outbound};
+use crate::{Gateway, Identity, IdentitySource, Inbound, Outbound, UpstreamTarget};
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Settings {
     pub inbound: Inbound,
     /// `outbound`.
     pub outbound: Outbound,
+    /// `gateway`: listeners for clients outside of the mesh.
+    pub gateway: Gateway,
     /// `admin.listen`: serves every path.
     pub admin: Option<SocketAddr>,
     /// `admin.tokenFile`: a request that changes something must present its content. Without it, only loopback may change anything.
@@ -74,6 +76,12 @@ impl Settings {
         own.into_iter().chain(self.foreign_bundles()).cloned().collect()
     }
 
+    /// Every destination of a configured listener: `outbound.upstreams` and the routes of gateway listeners.
+    pub fn upstream_targets(&self) -> impl Iterator<Item = &UpstreamTarget> {
+        let gateway = self.gateway.listeners.iter().flat_map(|listener| &listener.routes).map(|route| &route.target);
+        self.outbound.upstreams.iter().map(|upstream| &upstream.target).chain(gateway)
+    }
+
     /// Every address this proxy binds, with the field that names it.
     pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
         let mut all = Vec::new();
@@ -85,6 +93,9 @@ impl Settings {
             all.push((format!("outbound.upstreams[{index}].listen"), upstream.listen));
         }
         all.extend(self.outbound.transparent.map(|addr| ("outbound.transparent".to_owned(), addr)));
+        for (index, listener) in self.gateway.listeners.iter().enumerate() {
+            all.push((format!("gateway.listeners[{index}].listen"), listener.listen));
+        }
         all.extend(self.admin.map(|addr| ("admin.listen".to_owned(), addr)));
         all.extend(self.health.map(|addr| ("health.listen".to_owned(), addr)));
         all.extend(self.metrics.map(|addr| ("metrics.listen".to_owned(), addr)));

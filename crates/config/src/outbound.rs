@@ -150,7 +150,7 @@ const KNOWN: &[&str] =
     &["upstreams", "transparent", "transparentLimit", "routes", "otherwise", "trafficPolicy", "downgrade", "tlsFolder"];
 
 /// The keys of an [`UpstreamTarget`].
-const TARGET: [&str; 5] = ["address", "mode", "identities", "subset", "service"];
+pub(crate) const TARGET: [&str; 5] = ["address", "mode", "identities", "subset", "service"];
 
 pub(crate) fn read(reader: &SectionReader<'_>, at: &Cursor<'_>, problems: &mut Problems) -> Option<Outbound> {
     let fields = at.fields(KNOWN, problems)?;
@@ -205,7 +205,7 @@ fn read_upstream(at: &Cursor<'_>, problems: &mut Problems) -> Option<Upstream> {
 }
 
 /// Reads the keys of [`TARGET`].
-fn read_target(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamTarget> {
+pub(crate) fn read_target(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamTarget> {
     let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
     let mode = read_upstream_mode(fields, problems);
     let service = fields.get("service").and_then(|at| at.string(problems)).map(str::to_owned);
@@ -328,7 +328,7 @@ pub(crate) fn is_host(text: &str) -> bool {
     text.len() <= 253 && text.parse::<IpAddr>().is_err() && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
 }
 
-fn cidr(at: &Cursor<'_>, problems: &mut Problems) -> Option<Cidr> {
+pub(crate) fn cidr(at: &Cursor<'_>, problems: &mut Problems) -> Option<Cidr> {
     let text = at.string(problems)?;
     let parsed = Cidr::parse(text);
     if parsed.is_none() {

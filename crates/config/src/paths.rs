@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use portcullis_yaml::{Cursor, Position, Problem};
 
-use crate::{IdentitySource, Settings, checks};
+use crate::{GatewayCertificate, IdentitySource, Settings, checks};
 
 /// What the proxy does with a path, and when.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,6 +85,17 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
         }
         None => {}
     }
+    for (index, listener) in settings.gateway.listeners.iter().enumerate() {
+        let Some(tls) = &listener.tls else { continue };
+        let tls_field = format!("gateway.listeners[{index}].tls");
+        for (index, GatewayCertificate { certificate, private_key, .. }) in tls.certificates.iter().enumerate() {
+            add(format!("{tls_field}.certificates[{index}].certificate"), certificate, PathUse::File);
+            add(format!("{tls_field}.certificates[{index}].privateKey"), private_key, PathUse::File);
+        }
+        if let Some(ca) = &tls.client_ca {
+            add(format!("{tls_field}.clientCa"), ca, PathUse::File);
+        }
+    }
     if let Some(token) = &settings.admin_token {
         add("admin.tokenFile".to_owned(), token, PathUse::Later);
     }
@@ -120,10 +131,14 @@ mod tests {
     #[test]
     fn no_file_of_the_settings_is_left_out() {
         let text = "workload: {name: a, namespace: b}\npolicies: p\nmesh: {trustBundles: {partner.test: roots}}\n\
-                    identity: {files: {certificate: c, privateKey: k, trustBundle: b}}\n";
+                    identity: {files: {certificate: c, privateKey: k, trustBundle: b}}\n\
+                    gateway: {listeners: [{listen: \"127.0.0.1:1\", routes: [{address: \"a:1\", mode: plaintext}], \
+                    tls: {mode: MUTUAL, clientCa: gc, certificates: [{hosts: [a], certificate: g, privateKey: gk}]}}]}\n";
         let settings = crate::read(text.as_bytes(), Path::new("")).unwrap();
         let named: Vec<_> = named_paths(text.as_bytes(), &settings).into_iter().map(|named| named.path).collect();
-        for file in settings.identity_files().into_iter().chain(settings.policies) {
+        for file in
+            settings.identity_files().into_iter().chain(settings.gateway.files().cloned()).chain(settings.policies)
+        {
             assert!(named.contains(&file), "{} is not in {named:?}", file.display());
         }
     }

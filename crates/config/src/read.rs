@@ -11,7 +11,7 @@ use portcullis_yaml::{Content, Cursor, Problem, Problems};
 
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-use crate::{Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
+use crate::{Gateway, Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
 
 const TOP: &[&str] = &[
     "workload",
@@ -22,6 +22,7 @@ const TOP: &[&str] = &[
     "tls",
     "inbound",
     "outbound",
+    "gateway",
     "admin",
     "health",
     "metrics",
@@ -79,6 +80,7 @@ impl SectionReader<'_> {
         let tls = section(&fields, "tls", default_tls(), problems, tls);
         let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
         let outbound = section(&fields, "outbound", Outbound::default(), problems, |at, p| outbound::read(self, at, p));
+        let gateway = section(&fields, "gateway", Gateway::default(), problems, |at, p| self.gateway(at, p));
         let admin = section(&fields, "admin", (None, None), problems, |at, p| self.admin(at, p));
         let [health, metrics] =
             ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
@@ -103,6 +105,7 @@ impl SectionReader<'_> {
             tls: tls?,
             inbound: inbound?,
             outbound: outbound?,
+            gateway: gateway?,
             admin,
             admin_token,
             health: health?,

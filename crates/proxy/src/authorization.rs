@@ -42,7 +42,30 @@ pub(crate) fn check(policy: &EffectivePolicy, mode: Mode, record: &mut ConnRecor
     }
     let facts = facts(record, port);
     let facts = if mode == Mode::Disable { facts.uninspected() } else { facts };
-    let (reason, label, rule, error) = match policy.authorizer().authorize(&facts) {
+    let denied = decide(policy, &facts)?;
+    Some(denied.record(record))
+}
+
+/// Why a connection is not authorized.
+pub(crate) struct Denied {
+    reason: Reason,
+    policy: Arc<str>,
+    rule: Option<RuleIndex>,
+    error: String,
+}
+
+impl Denied {
+    /// Records the policy that says so.
+    pub(crate) fn record(self, record: &mut ConnRecord) -> Ending {
+        record.policy = self.policy;
+        record.rule = self.rule;
+        Ending::new(self.reason, Some(self.error))
+    }
+}
+
+/// Asks the policies that are enforced.
+pub(crate) fn decide(policy: &EffectivePolicy, facts: &Facts<'_>) -> Option<Denied> {
+    let (reason, policy, rule, error) = match policy.authorizer().authorize(facts) {
         Authorization::Unrestricted | Authorization::Allowed(_) => return None,
         Authorization::Denied(by) => {
             (Reason::AuthorizationDenied, Arc::clone(by.label), RuleIndex::new(by.rule), location(&by))
@@ -52,9 +75,7 @@ pub(crate) fn check(policy: &EffectivePolicy, mode: Mode, record: &mut ConnRecor
             (Reason::AuthorizationNotAllowed, label, None, not_allowed(policies))
         }
     };
-    record.policy = label;
-    record.rule = rule;
-    Some(Ending::new(reason, Some(error)))
+    Some(Denied { reason, policy, rule, error })
 }
 
 /// What is known of a connection about which policies that are not enforced are asked.
@@ -71,33 +92,47 @@ impl Observed<'_> {
     /// Reports what AUDIT rules and shadows of the policy say, if there are any.
     pub(crate) fn report(&self, policy: &EffectivePolicy) {
         let facts = facts(self.record, self.port);
-        if let Some(by) = policy.authorizer().audit(&facts) {
-            self.record.report_shadow(&ShadowFinding {
-                decision: ShadowDecision::Audit,
-                reason: AUDIT_RULE,
-                candidate: None,
-                mode: self.record.mode,
-                policy: by.label,
-                rule: RuleIndex::new(by.rule),
-                detail: Some(location(&by)),
-            });
-        }
-        for Shadow { name, kind, policy } in policy.shadows() {
-            let decided = policy.mode(self.port);
-            if let Some(found) = difference(policy.answer(self.opening, &facts), decided, self.allowed) {
-                let Difference { decision, reason, policy, rule, detail } = found;
-                self.record.report_shadow(&ShadowFinding {
-                    decision,
-                    reason,
-                    candidate: kind.is_candidate().then_some(&**name),
-                    mode: decided.mode.as_str(),
-                    policy: &policy,
-                    rule,
-                    detail,
-                });
-            }
+        report_audit(policy, self.record, &facts);
+        for shadow in policy.shadows() {
+            let decided = shadow.policy.mode(self.port);
+            let found = difference(shadow.policy.answer(self.opening, &facts), decided, self.allowed);
+            report_difference(self.record, shadow, decided.mode.as_str(), found);
         }
     }
+}
+
+/// Reports the same where PeerAuthentication does not apply.
+pub(crate) fn report_without_mode(policy: &EffectivePolicy, record: &ConnRecord, facts: &Facts<'_>, allowed: bool) {
+    report_audit(policy, record, facts);
+    for shadow in policy.shadows() {
+        let answer = match shadow.policy.authorizer().authorize(facts) {
+            Authorization::Unrestricted | Authorization::Allowed(_) => Answer::Allow,
+            Authorization::Denied(by) => Answer::Denied(by),
+            Authorization::NotAllowed(policies) => Answer::NotAllowed(policies),
+        };
+        let found = difference(answer, shadow.policy.mode(facts.port), allowed);
+        report_difference(record, shadow, "-", found);
+    }
+}
+
+fn report_audit(policy: &EffectivePolicy, record: &ConnRecord, facts: &Facts<'_>) {
+    if let Some(by) = policy.authorizer().audit(facts) {
+        record.report_shadow(&ShadowFinding {
+            decision: ShadowDecision::Audit,
+            reason: AUDIT_RULE,
+            candidate: None,
+            mode: record.mode,
+            policy: by.label,
+            rule: RuleIndex::new(by.rule),
+            detail: Some(location(&by)),
+        });
+    }
+}
+
+fn report_difference(record: &ConnRecord, shadow: &Shadow, mode: &'static str, found: Option<Difference<'_>>) {
+    let Some(Difference { decision, reason, policy, rule, detail }) = found else { return };
+    let candidate = shadow.kind.is_candidate().then_some(&*shadow.name);
+    record.report_shadow(&ShadowFinding { decision, reason, candidate, mode, policy: &policy, rule, detail });
 }
 
 /// What a shadow decides otherwise.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::drain::Phase;
 use crate::outcome::Reason;
 use crate::state::ProxyState;
-use crate::{inbound, outbound};
+use crate::{gateway, inbound, outbound};
 
 /// After a forced drain, connections get this long to reset their endpoints and to write their access-log line.
 const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -31,13 +31,15 @@ const RELEASE_BUFFERS: Duration = Duration::from_secs(2);
 enum Role {
     Inbound(inbound::Listener),
     Outbound(outbound::Listener),
+    /// By its index in `gateway.listeners`.
+    Gateway(usize),
 }
 
 impl Role {
     const fn direction(self) -> Direction {
         match self {
             Self::Inbound(_) => Direction::Inbound,
-            Self::Outbound(_) => Direction::Outbound,
+            Self::Outbound(_) | Self::Gateway(_) => Direction::Outbound,
         }
     }
 }
@@ -123,6 +125,10 @@ fn configured_listeners(settings: &Settings) -> Vec<ConfiguredListener> {
     if let Some(address) = outbound.transparent {
         let role = Role::Outbound(outbound::Listener::Captured);
         listeners.push(listener(role, outbound.transparent_limit, address, "outbound.transparent".to_owned()));
+    }
+    for (index, gateway) in settings.gateway.listeners.iter().enumerate() {
+        let field = format!("gateway.listeners[{index}].listen");
+        listeners.push(listener(Role::Gateway(index), gateway.limit, gateway.listen, field));
     }
     listeners
 }
@@ -220,7 +226,7 @@ where
 async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &ListenerSpec) {
     let role = spec.role;
     let closing = match role {
-        Role::Inbound(_) => Phase::InboundClosed,
+        Role::Inbound(_) | Role::Gateway(_) => Phase::InboundClosed,
         Role::Outbound(_) => Phase::Forced,
     };
     loop {
@@ -246,6 +252,10 @@ async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &Lis
             Role::Inbound(listener) => {
                 let admission = inbound::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
                 drop(tokio::spawn(inbound::serve(Arc::clone(&state), accepted, admission)));
+            }
+            Role::Gateway(listener) => {
+                let admission = gateway::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
+                drop(tokio::spawn(gateway::serve(Arc::clone(&state), accepted, admission)));
             }
             Role::Outbound(listener) => {
                 // Before anything is read: only the app of this host can use up this limit.
@@ -307,7 +317,7 @@ mod tests {
         fn size<A, B, C, F>(_serve: impl Fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
-        let sizes = [size(inbound::serve), size(outbound::serve)];
+        let sizes = [size(inbound::serve), size(outbound::serve), size(gateway::serve)];
         assert!(sizes.iter().all(|size| *size <= 1424), "{sizes:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The data plane: what happens to one connection, from accept to its access-log line.
 //!
-//! `inbound` and `outbound` each follow one connection from top to bottom. A connection takes one snapshot of policy and
+//! `inbound`, `outbound` and `gateway` each follow one connection from top to bottom. A connection takes one snapshot of policy and
 //! credentials and keeps it. Nothing falls back: an outbound connection whose handshake fails is reset, never sent as
 //! plaintext, and an inbound one whose handshake fails never reaches the app.
 //!
@@ -18,6 +18,8 @@ mod downgrade;
 pub mod drain;
 mod endpoints;
 pub mod engine;
+mod gateway;
+mod gateway_listener;
 mod inbound;
 pub mod limits;
 mod outbound;
@@ -34,5 +36,6 @@ mod trust_expiry;
 mod upstream;
 mod wake_gated;
 
+pub use gateway_listener::GatewayServers;
 pub use services::{Originators, ServiceTable};
 pub use state::{ProxyParts, ProxyState, Snapshot};

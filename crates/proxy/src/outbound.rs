@@ -125,12 +125,21 @@ async fn decide(
             Wanted::Configured(Arc::clone(upstream))
         }
     };
+    reach(state, &wanted, record).await
+}
+
+/// Finds the destination and connects to it, as above.
+pub(crate) async fn reach(
+    state: &ProxyState,
+    wanted: &Wanted,
+    record: &mut ConnRecord,
+) -> Result<(Connected, ChangeWatch), Ending> {
     let mut decisions = 0;
     loop {
         decisions += 1;
         let snapshot = state.snapshot();
-        let destination = state.destinations.find(&wanted).await?;
-        let connected = connect(state, &wanted, &destination, snapshot.credentials, record).await;
+        let destination = state.destinations.find(wanted).await?;
+        let connected = connect(state, wanted, &destination, snapshot.credentials, record).await;
         let is_stale = snapshot.changes.has_changed()
             && match &connected {
                 Ok(connected) => connected.basis.as_ref().is_some_and(|basis| basis.redecide(state, record).is_some()),

@@ -53,6 +53,30 @@ pub(crate) fn handshake(error: &HandshakeError, direction: Direction) -> Ending 
     ending
 }
 
+/// A handshake with a client outside of the mesh failed.
+pub(crate) fn outsider_handshake(error: &HandshakeError) -> Ending {
+    let reason = Reason::from(error.fault());
+    let ending = Ending::new(reason, Some(error.to_string()));
+    match reason {
+        Reason::NoCertificate => context::with_hint(ending, &context::NO_CERTIFICATE_AT_GATEWAY),
+        Reason::UnknownCa => context::with_hint(ending, &context::UNKNOWN_CA_AT_GATEWAY),
+        Reason::BadCertificate => context::with_hint(ending, &context::BAD_CERTIFICATE_AT_GATEWAY),
+        Reason::Protocol => context::with_hint(ending, &context::PROTOCOL_AT_GATEWAY),
+        _ => ending,
+    }
+}
+
+/// A client outside of the mesh sent nothing.
+pub(crate) fn silent_at_gateway() -> Ending {
+    context::with_hint(Ending::new(Reason::SilentClient, None), &context::SILENT_AT_GATEWAY)
+}
+
+/// A client outside of the mesh does not speak TLS. `looks_like_header`: it may be a load balancer that is not believed.
+pub(crate) fn plaintext_at_gateway(looks_like_header: bool) -> Ending {
+    let ending = Ending::new(Reason::PlaintextAtGateway, None);
+    if looks_like_header { context::with_hint(ending, &context::HEADER_NOT_BELIEVED) } else { ending }
+}
+
 /// What was dialled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DialTarget {

@@ -19,6 +19,7 @@ use crate::changes::{ChangeNotifier, ChangeWatch};
 use crate::destination::Destinations;
 use crate::downgrade::SeenOverMtls;
 use crate::drain::DrainToken;
+use crate::gateway_listener::{GatewayServers, Listener};
 use crate::routes::Routes;
 use crate::services::ServiceTable;
 use crate::trust_expiry::TrustExpiries;
@@ -45,6 +46,8 @@ pub struct ProxyState {
     pub(crate) destinations: Destinations,
     pub(crate) seen_over_mtls: SeenOverMtls,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    pub(crate) gateway: Vec<Listener>,
+    pub(crate) gateway_servers: Arc<GatewayServers>,
     own_ports: HashSet<u16>,
     outbound_ports: HashSet<u16>,
 }
@@ -61,6 +64,8 @@ pub struct ProxyParts {
     pub names: Arc<Names>,
     /// The credentials in force.
     pub credentials: CredentialReader,
+    /// The TLS of gateway listeners in force; a reload swaps it.
+    pub gateway_servers: Arc<GatewayServers>,
     /// Announces changes of policy and credentials.
     pub notifier: ChangeNotifier,
     /// Receives what `notifier` announces.
@@ -87,17 +92,31 @@ impl ProxyState {
     /// Builds the shared state from its parts.
     #[must_use]
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { settings, policy, services, names, credentials, notifier, changes, metrics, drain, buffers } =
-            parts;
+        let ProxyParts {
+            settings,
+            policy,
+            services,
+            names,
+            credentials,
+            gateway_servers,
+            notifier,
+            changes,
+            metrics,
+            drain,
+            buffers,
+        } = parts;
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let outbound = &settings.outbound;
         let outbound_ports = outbound.upstreams.iter().map(|upstream| upstream.listen).chain(outbound.transparent);
+        let gateway_listeners = settings.gateway.listeners.iter().map(|listener| listener.listen);
+        let outbound_ports = outbound_ports.chain(gateway_listeners);
         let outbound_ports = outbound_ports.map(|address| address.port()).collect();
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
         let connections = crate::limits::connections(&settings);
         let connections = ConnectionLimit::new(connections, crate::limits::handshakes(&settings, connections));
         let per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream::new(&upstream.target)).collect();
+        let gateway = settings.gateway.listeners.iter().map(Listener::new).collect();
         for port in named_ports(&settings, &own_ports) {
             metrics.allow_port_label(port);
         }
@@ -116,6 +135,8 @@ impl ProxyState {
             destinations: Destinations { routes, services, names },
             seen_over_mtls: SeenOverMtls::default(),
             upstreams,
+            gateway,
+            gateway_servers,
             own_ports,
             outbound_ports,
         }
@@ -140,7 +161,7 @@ impl ProxyState {
         self.is_own_port(destination.port()) && is_own_address(destination).unwrap_or(true)
     }
 
-    /// Whether a dialled connection ends at an outbound listener of this proxy, which would loop for ever. Its inbound
+    /// Whether a dialled connection ends at an outbound or gateway listener of this proxy, which would loop for ever. Its inbound
     /// listeners may be dialled: the app may call itself.
     pub(crate) fn is_own_outbound(&self, peer: SocketAddr) -> bool {
         self.outbound_ports.contains(&peer.port()) && is_own_address(peer).unwrap_or(true)
@@ -158,7 +179,7 @@ fn named_ports(settings: &Settings, own: &HashSet<u16>) -> Vec<u16> {
     let mut named: Vec<u16> = own.iter().copied().collect();
     named.extend(inbound.ports.iter().map(|port| port.port));
     named.extend(inbound.apps.keys().copied());
-    named.extend(outbound.upstreams.iter().map(|upstream| upstream.target.address.port));
+    named.extend(settings.upstream_targets().map(|target| target.address.port));
     named.extend(outbound.routes.iter().flat_map(|route| route.ports.iter().copied()));
     named
 }

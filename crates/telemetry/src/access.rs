@@ -61,6 +61,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 conn_id = record.id(),
                 direction = record.direction.as_str(),
                 "src.addr" = %record.src_addr,
+                "src.relayed_by" = record.balancer().map(display),
                 "src.identity" = source.map(display),
                 "dst.addr" = record.dst_addr.map(display),
                 "dst.identity" = destination.map(display),

@@ -52,7 +52,7 @@ impl Line {
         let age = record.started.elapsed();
         let outcome = outcome(record, ending, admitted);
         let (upstream_host, downstream_local) = match record.direction {
-            Direction::Inbound => (record.app.as_deref().copied(), record.dst_addr),
+            Direction::Inbound => (record.app(), record.dst_addr),
             // What was dialled. Which of the local addresses the app used is not recorded.
             Direction::Outbound => (record.dst_addr, None),
         };

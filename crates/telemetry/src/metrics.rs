@@ -51,6 +51,8 @@ pub struct Families {
     pub policies: ReloadMetrics,
     /// The set of certificate, key and bundles.
     pub credentials: ReloadMetrics,
+    /// The set of files of gateway listeners.
+    pub gateway: ReloadMetrics,
     /// The source of certificates, if it is one that has to be asked.
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
@@ -194,6 +196,7 @@ impl Metrics {
             panics,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,
+            gateway: new.reloads("gateway")?,
             identity: IdentityMetrics {
                 renewals: new.family(
                     "portcullis_identity_renewals_total",
@@ -236,6 +239,13 @@ impl Metrics {
         for family in &self.expiry {
             family.with_label_values(&["default"]).set(certificate);
             family.with_label_values(&["ROOTCA"]).set(root);
+        }
+    }
+
+    /// Seconds until the first of the gateway listeners' certificates ends (`gateway`).
+    pub fn set_gateway_expiry(&self, certificate: f64) {
+        for family in &self.expiry {
+            family.with_label_values(&["gateway"]).set(certificate);
         }
     }
 

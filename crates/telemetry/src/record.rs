@@ -27,8 +27,8 @@ pub struct ConnRecord {
     pub peer: Option<SpiffeId>,
     /// Outbound: the destination's service, if the configuration knows it.
     pub service: Option<Arc<Service>>,
-    /// Where the app is; set by [`ConnRecord::set_app`]. Boxed, since a record is held as long as its connection.
-    pub(crate) app: Option<Box<SocketAddr>>,
+    /// Addresses that few connections have. Boxed, since a record is held as long as its connection.
+    further: Option<Box<FurtherAddresses>>,
     /// The workload's port.
     pub port: Option<u16>,
     /// Mode of the port, or how the route is reached.
@@ -54,6 +54,14 @@ pub struct ConnRecord {
     pub(crate) ended: bool,
 }
 
+#[derive(Default)]
+struct FurtherAddresses {
+    /// Where the app is; set by [`ConnRecord::set_app`].
+    app: Option<SocketAddr>,
+    /// The load balancer that relayed the connection; set by [`ConnRecord::relayed_for`].
+    balancer: Option<SocketAddr>,
+}
+
 /// Numbers the connections of this process, so that lines of one connection can be found.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -69,7 +77,7 @@ impl ConnRecord {
             dst_addr: None,
             peer: None,
             service: None,
-            app: None,
+            further: None,
             port: None,
             mode: "-",
             policy: Arc::clone(&metrics.nothing),
@@ -95,8 +103,24 @@ impl ConnRecord {
     /// Where the app of an inbound connection is, for those forms of the access log that say so.
     pub fn set_app(&mut self, app: SocketAddr) {
         if self.metrics.access.names_upstream() {
-            self.app = Some(Box::new(app));
+            self.further.get_or_insert_default().app = Some(app);
         }
+    }
+
+    pub(crate) fn app(&self) -> Option<SocketAddr> {
+        self.further.as_ref()?.app
+    }
+
+    /// The connection is a load balancer's, which relays it for this client: its PROXY header says so.
+    pub fn relayed_for(&mut self, client: SocketAddr) {
+        let balancer = std::mem::replace(&mut self.src_addr, client);
+        self.further.get_or_insert_default().balancer = Some(balancer);
+    }
+
+    /// The load balancer that relayed the connection.
+    #[must_use]
+    pub fn balancer(&self) -> Option<SocketAddr> {
+        self.further.as_ref()?.balancer
     }
 
     /// Records a completed handshake: the verified peer, what was negotiated, and how long it took.

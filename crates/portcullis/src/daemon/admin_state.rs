@@ -10,7 +10,7 @@ use portcullis_config::Settings;
 use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::buffers::Buffers;
 use portcullis_proxy::drain::{DrainTrigger, Phase};
-use portcullis_proxy::limits;
+use portcullis_proxy::{GatewayServers, limits};
 use portcullis_reload::Monitor;
 use portcullis_telemetry::Metrics;
 use portcullis_telemetry::log::Control;
@@ -21,6 +21,7 @@ use super::admin_token::TokenFile;
 use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
 use super::format::{StartTime, unix_seconds};
+use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
 use super::pages::{body, certs, config, connections, policies, process};
 use super::policies::Policies;
@@ -41,6 +42,8 @@ pub(super) struct AdminState {
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
     credentials: SourceStatus,
+    gateway: Option<Monitor>,
+    gateway_servers: Arc<GatewayServers>,
     metrics: Metrics,
     drain: Arc<DrainTrigger>,
     requests: Arc<AdminRequests>,
@@ -57,6 +60,7 @@ pub(super) struct Parts<'a> {
     pub(super) workers: usize,
     pub(super) policies: &'a Policies,
     pub(super) credentials: &'a CredentialSource,
+    pub(super) gateway: &'a GatewayFiles,
     pub(super) metrics: &'a Metrics,
     pub(super) drain: &'a Arc<DrainTrigger>,
     pub(super) requests: &'a Arc<AdminRequests>,
@@ -73,6 +77,7 @@ impl AdminState {
             workers,
             policies,
             credentials,
+            gateway,
             metrics,
             drain,
             requests,
@@ -91,6 +96,8 @@ impl AdminState {
             set: Arc::clone(&policies.set),
             policies: policies.monitor(),
             credentials: credentials.status.clone(),
+            gateway: gateway.monitor(),
+            gateway_servers: Arc::clone(&gateway.servers),
             metrics: metrics.clone(),
             drain: Arc::clone(drain),
             requests: Arc::clone(requests),
@@ -116,6 +123,9 @@ impl AdminState {
         }
         self.metrics.buffers.set(self.buffers.used(), self.buffers.limited());
         self.credentials.refresh(&self.metrics, &self.reader);
+        if let Some(monitor) = &self.gateway {
+            gateway::refresh(&self.metrics, monitor, &self.gateway_servers, unix_seconds(SystemTime::now()));
+        }
         if let Some(credentials) = self.reader.latest() {
             let now = unix_seconds(SystemTime::now());
             #[allow(clippy::cast_precision_loss, reason = "times of this century are far below 2^53")]

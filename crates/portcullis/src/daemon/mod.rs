@@ -12,6 +12,7 @@ mod expiry_warning;
 mod file_mode;
 mod format;
 mod free_memory;
+mod gateway;
 mod identity_files;
 mod in_force;
 mod originators;
@@ -29,7 +30,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_config::{IdentitySource, RouteMode, Settings, UpstreamMode};
+use portcullis_config::{GatewayTls, IdentitySource, RouteMode, Settings, UpstreamMode};
 use portcullis_dns::{Names, Resolver};
 use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
@@ -43,6 +44,7 @@ use self::admin_state::{AdminState, Parts};
 use self::config_file::ConfigFile;
 use self::credentials::CredentialSource;
 use self::format::StartTime;
+use self::gateway::GatewayFiles;
 use self::policies::Policies;
 use self::services::Services;
 use self::shutdown::{AdminRequests, Request, Requests};
@@ -88,6 +90,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let services = Arc::new(Services::new(&settings, Arc::clone(&names)));
     let policies = policies::watch(&settings, &metrics, &services, notifier.clone())?;
     let credentials = credentials::watch(&settings, &policies.set, &metrics, notifier.clone())?;
+    let gateway = gateway::watch(&settings)?;
     let (drain_trigger, drain_token) = drain(notifier.clone());
     let drain_trigger = Arc::new(drain_trigger);
     let admin_requests = Arc::<AdminRequests>::default();
@@ -100,6 +103,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         workers: workers.get(),
         policies: &policies,
         credentials: &credentials,
+        gateway: &gateway,
         metrics: &metrics,
         drain: &drain_trigger,
         requests: &admin_requests,
@@ -116,6 +120,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         services: services.published(),
         names,
         credentials: credentials.reader.clone(),
+        gateway_servers: Arc::clone(&gateway.servers),
         notifier: notifier.clone(),
         changes,
         metrics: metrics.clone(),
@@ -127,8 +132,13 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
 
     // Serve requests until one asks to shut down; then drain, until all connections have ended, the grace period is over or
     // a second request comes.
-    let control =
-        Control { drain: &drain_trigger, policies: &policies, credentials: &credentials, config: &config_file };
+    let control = Control {
+        drain: &drain_trigger,
+        policies: &policies,
+        credentials: &credentials,
+        gateway: &gateway,
+        config: &config_file,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let forced = runtime.block_on(async {
         let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
@@ -145,7 +155,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
 
     engine.join();
     metrics.log_suppressed();
-    drop((policies, credentials));
+    drop((policies, credentials, gateway));
     tracing::info!(forced, "ended");
     Ok(if forced { Exit::DrainForced } else { Exit::Ok })
 }
@@ -155,6 +165,7 @@ struct Control<'a> {
     drain: &'a Arc<DrainTrigger>,
     policies: &'a Policies,
     credentials: &'a CredentialSource,
+    gateway: &'a GatewayFiles,
     config: &'a ConfigFile,
 }
 
@@ -172,6 +183,7 @@ impl Control<'_> {
                     tracing::info!("reload requested by signal");
                     self.policies.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
                     self.credentials.status.reload_now();
+                    self.gateway.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
                     self.config.log_change();
                 }
             }
@@ -224,12 +236,27 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
     policies::log_modes(settings, policy, None);
     policies::log_authorization(policy, None);
     for upstream in &settings.outbound.upstreams {
-        let mode = match &upstream.target.mode {
-            UpstreamMode::Fixed(RouteMode::Mtls(_)) => "mtls",
-            UpstreamMode::Fixed(RouteMode::Plaintext) => "plaintext",
-            UpstreamMode::Auto { .. } => "auto",
-        };
+        let mode = mode_word(&upstream.target.mode);
         tracing::info!(listen = %upstream.listen, address = %upstream.target.address, mode, "outbound");
+    }
+    for listener in &settings.gateway.listeners {
+        let client = match &listener.tls {
+            None => "plaintext",
+            Some(GatewayTls { client_ca: None, .. }) => "TLS",
+            Some(GatewayTls { client_ca: Some(_), .. }) => "TLS with client certificates",
+        };
+        for route in &listener.routes {
+            let mode = mode_word(&route.target.mode);
+            tracing::info!(listen = %listener.listen, client, address = %route.target.address, mode, "gateway");
+        }
+    }
+}
+
+const fn mode_word(mode: &UpstreamMode) -> &'static str {
+    match mode {
+        UpstreamMode::Fixed(RouteMode::Mtls(_)) => "mtls",
+        UpstreamMode::Fixed(RouteMode::Plaintext) => "plaintext",
+        UpstreamMode::Auto { .. } => "auto",
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use portcullis_config::{IdentitySource, Settings, Upstream, UpstreamMode};
+use portcullis_config::{IdentitySource, Settings, UpstreamMode, UpstreamTarget};
 use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
@@ -28,7 +28,8 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let folders = settings.policies.iter().chain(&settings.candidates).chain(&settings.outbound.tls_folder);
     let mut sources: Vec<FileSet> = folders.cloned().map(FileSet::Folder).collect();
-    let files = settings.identity_files().into_iter().chain(settings.admin_token.clone());
+    let files = settings.identity_files().into_iter().chain(settings.gateway.files().cloned());
+    let files = files.chain(settings.admin_token.clone());
     sources.push(FileSet::Files(files.collect()));
     read.extend(config.map(config_file).unwrap_or_default());
     for paths in sources.iter().map(FileSet::read_paths) {
@@ -60,8 +61,8 @@ fn config_file(config: &Path) -> BTreeSet<PathBuf> {
 fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     // The ports of endpoints come from the service directory, which may change.
-    let is_auto = |upstream: &Upstream| matches!(upstream.target.mode, UpstreamMode::Auto { .. });
-    if inbound.transparent.or(outbound.transparent).is_some() || outbound.upstreams.iter().any(is_auto) {
+    let is_auto = |target: &UpstreamTarget| matches!(target.mode, UpstreamMode::Auto { .. });
+    if inbound.transparent.or(outbound.transparent).is_some() || settings.upstream_targets().any(is_auto) {
         return None;
     }
     let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();
@@ -69,7 +70,7 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
         Some(IdentitySource::Ca(ca)) => Some(&ca.address),
         _ => None,
     };
-    for address in outbound.upstreams.iter().map(|upstream| &upstream.target.address).chain(authority) {
+    for address in settings.upstream_targets().map(|target| &target.address).chain(authority) {
         ports.insert(address.port);
         if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);
@@ -104,6 +105,11 @@ mod tests {
         assert_eq!(of(&ca("10.0.0.1:15012")), Some(vec![15012]));
         assert_eq!(of(&ca("ca:15012")), Some(vec![DNS, 15012]));
         assert_eq!(of("outbound: {transparent: \"127.0.0.1:3\"}"), None);
+        let route = "{address: \"10.0.0.1:9001\", mode: plaintext}";
+        assert_eq!(
+            of(&format!("gateway: {{listeners: [{{listen: \"127.0.0.1:4\", routes: [{route}]}}]}}")),
+            Some(vec![9001])
+        );
     }
 
     #[test]
@@ -128,6 +134,16 @@ mod tests {
         for no in ["/", "/etc", "/srv", "/srv/app", "/etc/shadow", "/etc/ssl", "/usr"] {
             assert!(!read.contains(Path::new(no)), "{no} in {read:?}");
         }
+        let certificate = "{hosts: [a], certificate: /srv/g/tls/c, privateKey: /srv/g/key/k}";
+        let gateway = format!(
+            "gateway: {{listeners: [{{listen: \"127.0.0.1:4\", routes: [{{address: \"a:1\", mode: plaintext}}], \
+             tls: {{mode: MUTUAL, clientCa: /srv/g/ca/b, certificates: [{certificate}]}}}}]}}\n"
+        );
+        let read = readable(&settings(&gateway), None);
+        assert!(
+            ["/srv/g/tls", "/srv/g/key", "/srv/g/ca"].iter().all(|folder| read.contains(Path::new(folder))),
+            "{read:?}"
+        );
         let ca = "identity: {ca: {address: \"ca:1\", trustBundle: /srv/b/ca/roots, tokenFile: /srv/b/me/token}}\n";
         let read = readable(&settings(ca), None);
         assert!(["/srv/b/ca", "/srv/b/me"].iter().all(|folder| read.contains(Path::new(folder))), "{read:?}");

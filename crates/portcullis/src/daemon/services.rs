@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis_config::{Settings, Upstream, UpstreamMode};
+use portcullis_config::{Settings, UpstreamMode, UpstreamTarget};
 use portcullis_dns::Names;
 use portcullis_policy::PolicySet;
 use portcullis_policy::directory::{Client, Directory, Locality};
@@ -152,8 +152,8 @@ impl Services {
 fn configured_hosts(settings: &Settings) -> BTreeSet<Arc<str>> {
     let outbound = &settings.outbound;
     let routes = outbound.routes.iter().flat_map(|route| &route.hosts);
-    let is_auto = |upstream: &&Upstream| matches!(upstream.target.mode, UpstreamMode::Auto { .. });
-    let upstreams = outbound.upstreams.iter().filter(is_auto).map(|upstream| &upstream.target.address.host);
+    let is_auto = |target: &&UpstreamTarget| matches!(target.mode, UpstreamMode::Auto { .. });
+    let upstreams = settings.upstream_targets().filter(is_auto).map(|target| &target.address.host);
     let names = routes.chain(upstreams).filter(|host| host.parse::<IpAddr>().is_err());
     names.map(|host| Arc::from(host.as_str())).collect()
 }

@@ -24,6 +24,7 @@ mod directory;
 mod domains;
 mod endings;
 mod examples;
+mod gateway;
 mod grammar;
 mod hardening;
 mod http_hint;

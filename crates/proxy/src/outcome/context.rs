@@ -37,8 +37,55 @@ pub(super) static PEER_SPEAKS_PLAINTEXT: ContextHint = ContextHint {
            plaintext",
 };
 
+pub(super) static SILENT_AT_GATEWAY: ContextHint = ContextHint {
+    reason: Reason::SilentClient,
+    when: "it is a client outside of the mesh, at a gateway listener with tls",
+    hint: "the client outside of the mesh connected and sent nothing within timeouts.handshake; a client of TLS speaks first",
+};
+
+pub(super) static HEADER_NOT_BELIEVED: ContextHint = ContextHint {
+    reason: Reason::PlaintextAtGateway,
+    when: "the plaintext is a PROXY header from a source that proxyProtocol.from does not name",
+    hint: "a PROXY header came from an address that proxyProtocol.from does not name, so it is not believed; add the address if it \
+           is your load balancer",
+};
+
+pub(super) static NO_CERTIFICATE_AT_GATEWAY: ContextHint = ContextHint {
+    reason: Reason::NoCertificate,
+    when: "it is a client outside of the mesh, at a gateway listener with mode MUTUAL",
+    hint: "this gateway listener demands a certificate (mode: MUTUAL), and the client presented none",
+};
+
+pub(super) static UNKNOWN_CA_AT_GATEWAY: ContextHint = ContextHint {
+    reason: Reason::UnknownCa,
+    when: "it is a client outside of the mesh, at a gateway listener with mode MUTUAL",
+    hint: "the client's certificate is from a CA that clientCa of this gateway listener does not contain",
+};
+
+pub(super) static BAD_CERTIFICATE_AT_GATEWAY: ContextHint = ContextHint {
+    reason: Reason::BadCertificate,
+    when: "it is a client outside of the mesh, at a gateway listener with mode MUTUAL",
+    hint: "the client's certificate cannot be used as a client's; `error` says what is wrong with it",
+};
+
+pub(super) static PROTOCOL_AT_GATEWAY: ContextHint = ContextHint {
+    reason: Reason::Protocol,
+    when: "it is a client outside of the mesh, at a gateway listener",
+    hint: "the client and this gateway listener share no TLS version, group or suite; see tls.minVersion of the listener",
+};
+
 /// All of them, for the documentation.
-pub static CONTEXT_HINTS: [&ContextHint; 3] = [&SILENT_IN_STRICT, &SILENT_ON_SERVER_FIRST, &PEER_SPEAKS_PLAINTEXT];
+pub static CONTEXT_HINTS: [&ContextHint; 9] = [
+    &SILENT_IN_STRICT,
+    &SILENT_ON_SERVER_FIRST,
+    &SILENT_AT_GATEWAY,
+    &PEER_SPEAKS_PLAINTEXT,
+    &HEADER_NOT_BELIEVED,
+    &NO_CERTIFICATE_AT_GATEWAY,
+    &UNKNOWN_CA_AT_GATEWAY,
+    &BAD_CERTIFICATE_AT_GATEWAY,
+    &PROTOCOL_AT_GATEWAY,
+];
 
 pub(super) fn with_hint(ending: Ending, context: &'static ContextHint) -> Ending {
     debug_assert_eq!(ending.reason, context.reason.label());

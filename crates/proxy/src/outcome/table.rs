@@ -169,6 +169,15 @@ outcomes! {
     /// A certificate or key for TLS origination cannot be used.
     OriginationUnusable = Outcome::deny("origination_unusable", Stage::Routing, Flag::Deny,
         "a file that the DestinationRule names cannot be used, as `error` says; see outbound.tlsFolder");
+    /// A load balancer that must send a PROXY header sent none, or a bad one.
+    BadProxyHeader = Outcome::deny("bad_proxy_header", Stage::Detection, Flag::Deny,
+        "proxyProtocol.from names this load balancer, so its connections must begin with a PROXY header; make it send one (v1 or v2), or correct proxyProtocol.from");
+    /// Plaintext at a gateway listener with TLS.
+    PlaintextAtGateway = Outcome::deny("plaintext_at_gateway", Stage::Detection, Flag::Deny,
+        "the client speaks plaintext to a gateway listener with tls; it must speak TLS, or use a listener without tls");
+    /// No route of the gateway listener takes the server name that the client asked for.
+    NoGatewayRoute = Outcome::deny("no_gateway_route", Stage::Routing, Flag::Deny,
+        "no route of this gateway listener has a host for the server name in `error`; add one, or a route without hosts");
     /// The limit on open connections is reached.
     TooManyConnections = Outcome::deny("too_many_connections", Stage::Accept, Flag::Deny,
         "raise limits.connections, or find out which client opens so many");

@@ -72,6 +72,7 @@ impl Rig {
             services: Arc::default(),
             names: Names::new(Resolver::with_servers(&[], &[])),
             credentials: CredentialStore::new().1,
+            gateway_servers: Arc::default(),
             notifier,
             changes,
             metrics: metrics.clone(),

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use portcullis_config::{
-    Downgrade, IdentitySource, Inbound, Otherwise, Outbound, Protocol, RouteMode, Settings, UpstreamMode,
-    UpstreamTarget,
+    Downgrade, Gateway, GatewayCertificate, GatewayTls, IdentitySource, Inbound, Otherwise, Outbound, Protocol,
+    RouteMode, Settings, UpstreamMode, UpstreamTarget,
 };
+use portcullis_identity::HostPattern;
 use portcullis_istio::MeshConfig;
 use portcullis_policy::EffectivePolicy;
 use portcullis_tls::CredentialReader;
@@ -45,6 +46,7 @@ pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, par
         "modes": modes(settings, policy),
         "inbound": inbound(&settings.inbound),
         "outbound": outbound(&settings.outbound),
+        "gateway": gateway(&settings.gateway),
         "tls": {
             "minVersion": if settings.tls.allow_tls12 { "1.2" } else { "1.3" },
             "compat": { "eku": settings.tls.compat.eku, "kuCritical": settings.tls.compat.ku_critical },
@@ -174,17 +176,7 @@ fn inbound(inbound: &Inbound) -> Value {
 
 fn outbound(outbound: &Outbound) -> Value {
     let upstreams = outbound.upstreams.iter().map(|upstream| {
-        let UpstreamTarget { address, mode, service } = &upstream.target;
-        let (listen, address, limit) = (upstream.listen.to_string(), address.to_string(), upstream.limit);
-        match mode {
-            UpstreamMode::Fixed(mode) => {
-                let fields = json!({ "listen": listen, "address": address, "limit": limit });
-                with_route(fields, mode, service.as_deref())
-            }
-            UpstreamMode::Auto { subset } => {
-                json!({ "listen": listen, "address": address, "limit": limit, "mode": "auto", "subset": subset })
-            }
-        }
+        with_target(json!({ "listen": upstream.listen.to_string(), "limit": upstream.limit }), &upstream.target)
     });
     let routes = outbound.routes.iter().map(|route| {
         let cidrs: Vec<_> = route.cidrs.iter().map(ToString::to_string).collect();
@@ -213,6 +205,54 @@ fn outbound(outbound: &Outbound) -> Value {
         },
         "tlsFolder": outbound.tls_folder,
     })
+}
+
+fn gateway(gateway: &Gateway) -> Value {
+    let hosts = |hosts: &[HostPattern]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let tls = |tls: &GatewayTls| {
+        let certificate = |one: &GatewayCertificate| {
+            json!({
+                "hosts": hosts(&one.hosts),
+                "certificate": path(&one.certificate),
+                "privateKey": path(&one.private_key),
+            })
+        };
+        json!({
+            "mode": if tls.client_ca.is_some() { "MUTUAL" } else { "SIMPLE" },
+            "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+            "clientCa": tls.client_ca.as_deref().map(path),
+            "withoutServerName": if tls.first_without_name { "first" } else { "refuse" },
+            "minVersion": if tls.allow_tls12 { "1.2" } else { "1.3" },
+        })
+    };
+    let listeners = gateway.listeners.iter().map(|listener| {
+        let routes =
+            listener.routes.iter().map(|route| with_target(json!({ "hosts": hosts(&route.hosts) }), &route.target));
+        json!({
+            "listen": listener.listen.to_string(),
+            "tls": listener.tls.as_ref().map(tls),
+            "proxyProtocol": { "from": listener.balancers.iter().map(ToString::to_string).collect::<Vec<_>>() },
+            "routes": routes.collect::<Vec<_>>(),
+            "limit": listener.limit,
+        })
+    });
+    json!({ "listeners": listeners.collect::<Vec<_>>() })
+}
+
+/// Adds where a listener leads to its other fields.
+fn with_target(mut fields: Value, target: &UpstreamTarget) -> Value {
+    let UpstreamTarget { address, mode, service } = target;
+    if let Value::Object(fields) = &mut fields {
+        fields.insert("address".to_owned(), address.to_string().into());
+        if let UpstreamMode::Auto { subset } = mode {
+            fields.insert("mode".to_owned(), "auto".into());
+            fields.insert("subset".to_owned(), subset.as_deref().into());
+        }
+    }
+    match mode {
+        UpstreamMode::Fixed(mode) => with_route(fields, mode, service.as_deref()),
+        UpstreamMode::Auto { .. } => fields,
+    }
 }
 
 /// Adds how a destination is reached to the fields that name it.
