@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use portcullis_identity::SpiffeId;
 
-use crate::directory::service::Endpoint;
+use crate::directory::service::{Endpoint, ServicePort};
 use crate::directory::transport::{OriginationMode, Transport};
 
 /// What counts. The server name of the mesh does not: it is only sent, and nothing depends on it.
@@ -54,8 +54,16 @@ impl Alike {
         *self.lists.entry(list).or_insert(next)
     }
 
+    /// Of a whole port.
+    pub(super) fn port(&mut self, port: &ServicePort) -> u32 {
+        match &port.original {
+            Some(transport) => self.original(transport),
+            None => self.endpoints(&port.endpoints),
+        }
+    }
+
     /// Of a destination that is kept.
-    pub(super) fn original(&mut self, transport: &Transport) -> u32 {
+    fn original(&mut self, transport: &Transport) -> u32 {
         let list = vec![self.single(None, transport)];
         let next = number(self.lists.len());
         *self.lists.entry(list).or_insert(next)

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use portcullis_identity::TrustDomain;
 
-use crate::directory::alike::Alike;
 use crate::directory::client::Client;
 use crate::directory::decision::{Accounts, EndpointFacts, PortDecision, PortName};
 use crate::directory::host::HostPattern;
@@ -26,7 +25,6 @@ pub(super) struct Builder<'p> {
     rules: RuleIndex<'p>,
     modes: ModeTable<'p>,
     workloads: WorkloadIndex<'p>,
-    pub(super) alike: Alike,
 }
 
 /// What the ports of one host have in common.
@@ -46,7 +44,6 @@ impl<'p> Builder<'p> {
             rules: RuleIndex::new(set, &mesh.root_namespace, client.namespace, client.labels),
             modes: ModeTable::new(set, mesh),
             workloads: index_of(set.workload_entries()),
-            alike: Alike::default(),
         }
     }
 
@@ -136,10 +133,6 @@ impl<'p> Builder<'p> {
         });
         let original = (entry.resolution == Resolution::None)
             .then(|| decision.transport(EndpointFacts { account: None, mode: None }));
-        let alike = match &original {
-            Some(transport) => self.alike.original(transport),
-            None => self.alike.endpoints(&endpoints),
-        };
         ServicePort {
             number,
             name: Arc::clone(&port.name),
@@ -148,7 +141,6 @@ impl<'p> Builder<'p> {
             original,
             load_balancer: rule.as_ref().and_then(|rule| rule.load_balancer(number, subset)).unwrap_or_default(),
             outlier_detection: rule.as_ref().and_then(|rule| rule.outlier_detection(number, subset)),
-            alike,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Look-ups that do not depend on the number of services.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,6 +52,12 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// All of a port.
+    const fn whole(level: Level, service: usize, port: &ServicePort, alike: u32) -> Self {
+        let part = if port.original.is_some() { Part::Original } else { Part::All };
+        Self { level, service, port: port.number, part, alike }
+    }
+
     /// The endpoints that are meant.
     pub(super) fn choice<'d>(&self, port: &'d ServicePort) -> Option<Choice<'d>> {
         match self.part {
@@ -81,16 +87,34 @@ pub(super) struct Index {
     pub(super) ranges: Vec<Range>,
     /// By name and port: endpoints, and hosts that are resolved.
     pub(super) names: HashMap<Arc<str>, HashMap<u16, Vec<Target>>>,
+    /// Of each service: the numbers of its ports.
+    alike: Vec<PortNumbers>,
     /// The services of each host.
     pub(super) hosts: HostMap<Vec<usize>>,
     /// By port: names behind which something else than plaintext is expected.
     pub(super) secured: HashMap<u16, BTreeSet<Arc<str>>>,
 }
 
+/// Of the ports of one service: which of them are reached alike.
+#[derive(Clone, Debug)]
+struct PortNumbers {
+    ports: Vec<u32>,
+    subsets: BTreeMap<Arc<str>, Vec<u32>>,
+}
+
+impl PortNumbers {
+    fn new(service: &Service, alike: &mut Alike) -> Self {
+        let mut numbers = |ports: &[Arc<ServicePort>]| ports.iter().map(|port| alike.port(port)).collect();
+        let ports = numbers(&service.ports);
+        let subsets = service.subsets.iter().map(|(name, ports)| (Arc::clone(name), numbers(ports))).collect();
+        Self { ports, subsets }
+    }
+}
+
 impl Index {
     /// Of these services, in the order of their precedence.
-    pub(super) fn new(services: &[Arc<Service>], alike: &mut Alike) -> Self {
-        let mut index = Self::default();
+    pub(super) fn new(services: &[Arc<Service>]) -> Self {
+        let (mut index, mut alike) = (Self::default(), Alike::default());
         for (number, service) in services.iter().enumerate() {
             index.hosts.entry(&service.host).push(number);
             for cidr in &service.addresses {
@@ -98,18 +122,43 @@ impl Index {
                     index.ranges.push(Range { cidr: *cidr, service: number });
                 }
             }
-            for port in &service.ports {
-                index.add_port(number, service, port, alike);
+            let numbers = PortNumbers::new(service, &mut alike);
+            for (port, whole) in service.ports.iter().zip(&numbers.ports) {
+                index.add_port(number, service, port, *whole, &mut alike);
             }
+            index.alike.push(numbers);
         }
         index.ranges.sort_by_key(|range| std::cmp::Reverse(range.cidr.prefix()));
         index
     }
 
-    fn add_port(&mut self, service_number: usize, service: &Service, port: &ServicePort, alike: &mut Alike) {
-        let whole = if port.original.is_some() { Part::Original } else { Part::All };
-        let whole =
-            |level| Target { level, service: service_number, port: port.number, part: whole, alike: port.alike };
+    /// All of a port of a service, or of a subset.
+    pub(super) fn whole(
+        &self,
+        service_number: usize,
+        service: &Service,
+        port: u16,
+        subset: Option<&str>,
+        level: Level,
+    ) -> Option<Target> {
+        let (at, port) = service.numbered_port(port, subset)?;
+        let numbers = self.alike.get(service_number)?;
+        let numbers = match subset {
+            Some(name) => numbers.subsets.get(name)?,
+            None => &numbers.ports,
+        };
+        Some(Target::whole(level, service_number, port, *numbers.get(at)?))
+    }
+
+    fn add_port(
+        &mut self,
+        service_number: usize,
+        service: &Service,
+        port: &ServicePort,
+        number: u32,
+        alike: &mut Alike,
+    ) {
+        let whole = |level| Target::whole(level, service_number, port, number);
         for cidr in service.addresses.iter().filter(|cidr| is_single(cidr)) {
             self.addresses.entry((cidr.network(), port.number)).or_default().push(whole(Level::Virtual));
         }

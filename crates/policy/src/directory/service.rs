@@ -46,12 +46,17 @@ impl Service {
     /// Its port of that number; of a subset if one is named.
     #[must_use]
     pub fn port(&self, number: u16, subset: Option<&str>) -> Option<&Arc<ServicePort>> {
+        self.numbered_port(number, subset).map(|(_, port)| port)
+    }
+
+    /// The port with its index.
+    pub(super) fn numbered_port(&self, number: u16, subset: Option<&str>) -> Option<(usize, &Arc<ServicePort>)> {
         let ports = match subset {
             Some(name) => self.subsets.get(name)?,
             None => &self.ports,
         };
         let at = ports.binary_search_by_key(&number, |port| port.number).ok()?;
-        ports.get(at)
+        Some((at, ports.get(at)?))
     }
 }
 
@@ -72,8 +77,6 @@ pub struct ServicePort {
     pub load_balancer: LoadBalancer,
     /// When an endpoint is left out for a while.
     pub outlier_detection: Option<OutlierDetection>,
-    /// Equal for ports whose endpoints are reached alike: two services with the same destination are then one.
-    pub(super) alike: u32,
 }
 
 /// One address that serves a port of a service.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::directory::build::Builder;
 use crate::directory::client::Client;
 use crate::directory::host;
-use crate::directory::index::{Index, Level, Part, Target};
+use crate::directory::index::{Index, Level, Target};
 use crate::directory::lookup::{Found, Lookup};
-use crate::directory::service::{Service, ServicePort};
+use crate::directory::service::Service;
 use crate::directory::transport::{TlsOrigination, Transport};
 use crate::set::PolicySet;
 use crate::workload::MeshSettings;
@@ -52,7 +52,7 @@ impl Directory {
         });
         let mut builder = Builder::new(set, mesh, client);
         let services: Vec<_> = entries.into_iter().flat_map(|entry| builder.services(entry)).collect();
-        let index = Index::new(&services, &mut builder.alike);
+        let index = Index::new(&services);
         let names = index.names.keys().cloned().collect();
         let originations = originations(&services);
         Self { namespace: client.namespace.into(), services, names, originations, index }
@@ -113,10 +113,11 @@ impl Directory {
             if prefix.is_some_and(|prefix| prefix != range.cidr.prefix()) {
                 break;
             }
-            let found = self.services.get(range.service).and_then(|service| service.port(port, None));
-            if let Some(found) = found {
+            let service = self.services.get(range.service);
+            let whole = |service| self.index.whole(range.service, service, port, None, Level::Range);
+            if let Some(target) = service.and_then(|service| whole(service)) {
                 prefix = Some(range.cidr.prefix());
-                pick.offer_one(whole(range.service, found, Level::Range));
+                pick.offer_one(target);
             }
         }
         pick.lookup(&self.services)
@@ -174,8 +175,8 @@ impl Directory {
         let own = *first.entry.namespace == *self.namespace;
         let mut pick = Pick::default();
         for (number, service) in with_port.filter(|(_, service)| !own || *service.entry.namespace == *self.namespace) {
-            if let Some(found) = service.port(port, subset) {
-                pick.offer_one(whole(number, found, Level::Virtual));
+            if let Some(target) = self.index.whole(number, service, port, subset, Level::Virtual) {
+                pick.offer_one(target);
             }
         }
         if pick.best.is_none() {
@@ -183,12 +184,6 @@ impl Directory {
         }
         pick.lookup_in(&self.services, subset)
     }
-}
-
-/// All of a port.
-const fn whole(service: usize, port: &ServicePort, level: Level) -> Target {
-    let part = if port.original.is_some() { Part::Original } else { Part::All };
-    Target { level, service, port: port.number, part, alike: port.alike }
 }
 
 /// The most direct target so far, and those that are as direct and lead elsewhere.

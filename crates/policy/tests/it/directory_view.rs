@@ -6,9 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_policy::directory::{
-    Choice, Client, Directory, EndpointAddress, LoadBalancer, Lookup, OutlierDetection, Transport,
-};
+use portcullis_policy::directory::{Choice, Client, Directory, LoadBalancer, Lookup, OutlierDetection, Transport};
 use portcullis_policy::{MeshSettings, PolicySet, Source};
 use serde_json::json;
 
@@ -247,46 +245,53 @@ fn an_unknown_destination_costs_no_allocation() {
 
 const COUNT: usize = 10_000;
 
-/// One service with its endpoint, its rule, its workload and a policy for it, ten thousand times, all in one namespace: whatever
+/// Ten thousand workloads with a policy for each, behind a thousand services with a rule for each, all in one namespace: whatever
 /// grows with the square of that would take minutes.
 #[test]
-fn ten_thousand_of_each_kind_are_resolved() {
+fn ten_thousand_workloads_and_policies_are_resolved() {
+    const SERVICES: usize = COUNT / 10;
     let mut files = Vec::new();
     for chunk in 0..COUNT / 500 {
         let mut text = String::new();
         for n in chunk * 500..(chunk + 1) * 500 {
             let mode = if n.is_multiple_of(2) { "STRICT" } else { "DISABLE" };
-            let (high, low) = (n / 250, n % 250);
+            let (high, low, service) = (n / 250, n % 250, n % SERVICES);
+            if n < SERVICES {
+                write!(
+                    text,
+                    "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: s{n}, namespace: shop}}\nspec: {{hosts: [s{n}], location: MESH_INTERNAL, resolution: STATIC, addresses: [10.1.{high}.{low}], ports: [{{number: 80, name: http, targetPort: 8080}}], workloadSelector: {{labels: {{app: s{n}, tier: back}}}}}}\n\
+                     ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: s{n}, namespace: shop}}\nspec: {{host: s{n}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}\n"
+                )
+                .unwrap();
+            }
             write!(
                 text,
-                "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: s{n}, namespace: shop}}\nspec: {{hosts: [s{n}], location: MESH_INTERNAL, resolution: STATIC, addresses: [10.1.{high}.{low}], ports: [{{number: 80, name: http, targetPort: 8080}}], workloadSelector: {{labels: {{app: w{n}, tier: back}}}}}}\n\
-                 ---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: w{n}, namespace: shop}}\nspec: {{address: 10.2.{high}.{low}, labels: {{app: w{n}, tier: back}}, serviceAccount: w{n}}}\n\
-                 ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: s{n}, namespace: shop}}\nspec: {{host: s{n}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}\n\
-                 ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p{n}, namespace: shop}}\nspec: {{selector: {{matchLabels: {{app: w{n}, tier: back}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{80: {{mode: STRICT}}}}}}\n"
+                "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: w{n}, namespace: shop}}\nspec: {{address: 10.2.{high}.{low}, labels: {{app: s{service}, id: w{n}, tier: back}}, serviceAccount: w{n}}}\n\
+                 ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p{n}, namespace: shop}}\nspec: {{selector: {{matchLabels: {{id: w{n}, tier: back}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{80: {{mode: STRICT}}}}}}\n"
             )
             .unwrap();
         }
         files.push(Source { file: format!("{chunk:03}.yaml"), text: text.into_bytes() });
     }
     let loaded = PolicySet::load(&files);
-    assert_eq!((loaded.errors.len(), loaded.documents), (0, 4 * COUNT));
+    assert_eq!((loaded.errors.len(), loaded.documents), (0, 2 * COUNT + 2 * SERVICES));
     // Every policy names the port of the service.
     assert_eq!(loaded.warnings.len(), COUNT);
     assert!(loaded.warnings.iter().all(|warning| warning.reason == "service-port"));
     let client = Client { namespace: "shop", labels: LABELS, locality: None };
     let directory = Directory::resolve(&loaded.set, &MeshSettings::default(), &client);
-    assert_eq!(directory.services().len(), COUNT);
+    assert_eq!(directory.services().len(), SERVICES);
     for (n, secured) in [(4242, true), (4243, false)] {
-        let (high, low) = (n / 250, n % 250);
-        for destination in [format!("10.1.{high}.{low}:80"), format!("10.2.{high}.{low}:8080")] {
-            let Lookup::Found(found) = directory.find(destination.parse().unwrap(), &[]) else {
-                panic!("{destination}")
-            };
-            let [endpoint] = found.choice.endpoints() else { panic!("{destination}") };
-            assert_eq!(endpoint.address, EndpointAddress::Ip(format!("10.2.{high}.{low}").parse().unwrap()));
-            assert_eq!(matches!(endpoint.transport, Transport::Mtls { .. }), secured);
-            assert_eq!(found.port.load_balancer, LoadBalancer::Random);
-        }
+        let destination = format!("10.2.{}.{}:8080", n / 250, n % 250);
+        let Lookup::Found(found) = directory.find(destination.parse().unwrap(), &[]) else { panic!("{destination}") };
+        let Choice::One(endpoint) = found.choice else { panic!("{destination}") };
+        assert_eq!(endpoint.service_account.as_deref(), Some(&*format!("w{n}")));
+        assert_eq!(matches!(endpoint.transport, Transport::Mtls { .. }), secured);
+        assert_eq!(found.port.load_balancer, LoadBalancer::Random);
+        let virtual_address = format!("10.1.{}.{}:80", n % SERVICES / 250, n % SERVICES % 250);
+        let Lookup::Found(found) = directory.find(virtual_address.parse().unwrap(), &[]) else { panic!("{n}") };
+        assert_eq!(found.choice.endpoints().len(), COUNT / SERVICES);
+        assert!(found.choice.endpoints().iter().any(|other| Arc::ptr_eq(other, endpoint)));
     }
 }
 
