@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use portcullis_identity::SpiffeId;
 use portcullis_yaml::{Diagnostic, Position};
 
-use crate::directory::host::{self, HostPattern};
+use crate::directory::destination_rule::{ClientTls, DestinationRule};
+use crate::directory::host::{self, HostMap, HostPattern};
 use crate::directory::port_hints::PortHints;
 use crate::directory::resource::ResourceMeta;
 use crate::directory::service_entry::{Location, ServiceEntry};
@@ -26,11 +28,18 @@ pub(crate) fn check(set: &PolicySet) -> Checked {
     }
     let index = index_of(set.workload_entries());
     let mut hints = PortHints::default();
+    let mut nameless = Vec::new();
     for entry in set.service_entries() {
         let workloads = workloads_of(entry, &index, &mut checked);
-        checked.warnings.extend(without_identity(entry, &workloads));
+        if !names_identity(entry) {
+            checked.warnings.extend(without_identity(entry, &workloads));
+            if workloads.is_empty() || workloads.iter().any(|workload| workload.service_account.is_none()) {
+                nameless.push(&**entry);
+            }
+        }
         hints.add(entry, &workloads);
     }
+    checked.warnings.extend(mutual_without_identity(set, &nameless));
     checked.warnings.extend(rivals(set));
     checked.warnings.extend(rules_without_service(set));
     checked.warnings.extend(hints.warnings(set));
@@ -70,10 +79,49 @@ fn workloads_of<'s>(
     selected.into_iter().map(|workload| &workload.spec).collect()
 }
 
+/// Whether the entry itself says who may answer.
+fn names_identity(entry: &ServiceEntry) -> bool {
+    let is_workload = |name: &String| SpiffeId::parse(name).is_ok_and(|id| !id.path().is_empty());
+    entry.subject_alt_names.iter().any(is_workload)
+}
+
+/// Rules with ISTIO_MUTUAL and no names of their own, for endpoints without an identity. Once for each rule; which clients it holds
+/// for is not known here.
+fn mutual_without_identity(set: &PolicySet, nameless: &[&ServiceEntry]) -> Vec<Diagnostic> {
+    let mut rules: HostMap<Vec<&DestinationRule>> = HostMap::default();
+    for rule in set.destination_rules().iter().filter(|rule| has_mutual_without_names(rule)) {
+        rules.entry(&rule.host).push(rule);
+    }
+    let mut warned = HashSet::new();
+    let mut warnings = Vec::new();
+    for entry in nameless {
+        let found = entry.hosts.iter().filter_map(|host| rules.most_specific(&host.pattern)).flatten();
+        for rule in found {
+            if warned.insert(std::ptr::from_ref(*rule)) {
+                let message = format!(
+                    "sets ISTIO_MUTUAL for an endpoint without an identity (of {}, {}:{}), so connections to it are refused; \
+                     write its serviceAccount, or SPIFFE IDs in subjectAltNames",
+                    entry.meta.label(),
+                    entry.meta.file,
+                    entry.meta.line
+                );
+                warnings.push(about(&rule.meta, "spec.trafficPolicy", "no-identity", message));
+            }
+        }
+    }
+    warnings
+}
+
+fn has_mutual_without_names(rule: &DestinationRule) -> bool {
+    let policies = rule.subsets.values().map(|subset| &subset.traffic_policy).chain([&rule.traffic_policy]);
+    let mut settings = policies.flat_map(|policy| policy.ports.values().chain([&policy.settings]));
+    let without_names = |tls: &ClientTls| matches!(tls, ClientTls::IstioMutual { subject_alt_names, .. } if subject_alt_names.is_empty());
+    settings.any(|settings| settings.tls.as_deref().is_some_and(without_names))
+}
+
 /// An endpoint with a sidecar that nobody can be verified at: connections to it are refused.
 fn without_identity(entry: &ServiceEntry, workloads: &[&WorkloadSpec]) -> Option<Diagnostic> {
-    let named = entry.subject_alt_names.iter().any(|name| portcullis_identity::SpiffeId::parse(name).is_ok());
-    if entry.location == Location::MeshExternal || named {
+    if entry.location == Location::MeshExternal {
         return None;
     }
     let mut nameless = workloads.iter().filter(|workload| workload.has_sidecar && workload.service_account.is_none());

@@ -22,6 +22,7 @@ mod port_hints;
 mod ports;
 mod read;
 mod read_destination_rule;
+mod read_ports;
 mod read_service_entry;
 mod read_tls;
 mod resource;

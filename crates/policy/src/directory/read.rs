@@ -83,6 +83,16 @@ pub(super) fn fields<'t>(
     Some(fields)
 }
 
+/// The items of a list that must have some.
+pub(super) fn required_items<'t>(fields: &Fields<'t>, name: &str, problems: &mut Problems) -> Vec<Cursor<'t>> {
+    let Some(at) = fields.require(name, problems) else { return Vec::new() };
+    let items = at.items(problems);
+    if items.as_ref().is_some_and(Vec::is_empty) {
+        at.report(EMPTY_VALUE, "must not be empty", problems);
+    }
+    items.unwrap_or_default()
+}
+
 /// The items of a list of texts that are not empty.
 pub(super) fn strings<'t>(at: &Cursor<'t>, problems: &mut Problems) -> Vec<(Cursor<'t>, &'t str)> {
     let items = at.items(problems).unwrap_or_default();

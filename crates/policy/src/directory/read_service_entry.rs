@@ -1,18 +1,17 @@
 //! Reads a ServiceEntry, by the rules of Istio's validation and some of our own.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use portcullis_yaml::{Cursor, Fields, Problems, printable};
 
 use crate::cidr::Cidr;
 use crate::directory::export::{self, ExportRules, ExportTo};
 use crate::directory::host::{self, HostPattern};
-use crate::directory::ports::{PortSpec, Protocol};
-use crate::directory::read::{self, DUPLICATE_VALUE, EMPTY_VALUE, Report};
+use crate::directory::ports::PortSpec;
+use crate::directory::read::{self, DUPLICATE_VALUE, Report};
+use crate::directory::read_ports;
 use crate::directory::service_entry::{Location, Resolution, ServiceEntry, ServiceHost};
 use crate::directory::workload_entry::{EndpointAddress, WorkloadSpec, read_workload};
-use crate::metadata::is_dns_label;
 use crate::resource::ReadResource;
 use crate::spec;
 
@@ -92,7 +91,7 @@ fn read_spec(at: &Cursor<'_>, namespace: &str, problems: &mut Problems, warnings
         Some(at) => read::choice(&at, "resolution", RESOLUTIONS, "unsupported-resolution", problems),
         None => Some(Resolution::default()),
     };
-    let ports = read_ports(&fields, resolution, problems);
+    let ports = read_ports::read(&fields, resolution, problems);
     let hosts = read_hosts(&fields, namespace, resolution, problems);
     if let Some(at) = fields.get("hosts")
         && hosts.len() > 1
@@ -128,16 +127,6 @@ fn read_spec(at: &Cursor<'_>, namespace: &str, problems: &mut Problems, warnings
     })
 }
 
-/// The items of a list that must have some.
-fn required_items<'t>(fields: &Fields<'t>, name: &str, problems: &mut Problems) -> Vec<Cursor<'t>> {
-    let Some(at) = fields.require(name, problems) else { return Vec::new() };
-    let items = at.items(problems);
-    if items.as_ref().is_some_and(Vec::is_empty) {
-        at.report(EMPTY_VALUE, "must not be empty", problems);
-    }
-    items.unwrap_or_default()
-}
-
 fn read_hosts(
     fields: &Fields<'_>,
     namespace: &str,
@@ -145,7 +134,7 @@ fn read_hosts(
     problems: &mut Problems,
 ) -> Vec<ServiceHost> {
     let mut hosts: Vec<ServiceHost> = Vec::new();
-    for at in required_items(fields, "hosts", problems) {
+    for at in read::required_items(fields, "hosts", problems) {
         let Some(text) = read::text(&at, problems) else { continue };
         let pattern = HostPattern::parse(text, namespace).filter(|pattern| pattern.to_string() != "*");
         let Some(pattern) = pattern else {
@@ -189,65 +178,6 @@ fn read_addresses(fields: &Fields<'_>, resolution: Option<Resolution>, problems:
         addresses.push(range);
     }
     addresses
-}
-
-fn read_ports(fields: &Fields<'_>, resolution: Option<Resolution>, problems: &mut Problems) -> Vec<PortSpec> {
-    let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
-    let mut ports = Vec::new();
-    for at in required_items(fields, "ports", problems) {
-        let Some(port) = read_port(&at, resolution, problems) else { continue };
-        if !numbers.insert(port.number) {
-            let message = format!("port {} is in this list already; remove one", port.number);
-            at.report("duplicate-port", message, problems);
-        }
-        if !names.insert(Arc::clone(&port.name)) {
-            let message = format!("\"{}\" names another port of this list already; rename one", printable(&port.name));
-            at.report("duplicate-port", message, problems);
-        }
-        ports.push(port);
-    }
-    ports
-}
-
-fn read_port(at: &Cursor<'_>, resolution: Option<Resolution>, problems: &mut Problems) -> Option<PortSpec> {
-    let fields = at.fields(&["number", "name", "protocol", "targetPort"], problems)?;
-    let number = fields.require("number", problems).and_then(|at| read::port(&at, problems));
-    let name = fields.require("name", problems).and_then(|at| {
-        let name = at.string(problems)?;
-        if !is_dns_label(name) {
-            let message =
-                format!("\"{}\" is not the name of a port; use lower-case letters, digits and '-'", printable(name));
-            at.report("invalid-port-name", message, problems);
-        }
-        Some(Arc::from(name))
-    });
-    let protocol = fields.get("protocol").map(|at| read_protocol(&at, problems));
-    let target = fields.get("targetPort");
-    if let (Some(at), Some(Resolution::None)) = (&target, resolution) {
-        let message = "is not supported with resolution NONE, where the dialled address is kept; remove it, or name \
-                       endpoints";
-        at.report(read::UNSUPPORTED_FIELD, message, problems);
-    }
-    let target_port = target.and_then(|at| read::port(&at, problems));
-    Some(PortSpec { number: number?, name: name?, protocol: protocol.flatten().unwrap_or_default(), target_port })
-}
-
-fn read_protocol(at: &Cursor<'_>, problems: &mut Problems) -> Option<Protocol> {
-    let text = at.string(problems)?;
-    // Istio does not look at the letter case either.
-    let found = Protocol::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-    if found.is_none() {
-        let names: Vec<&str> = Protocol::ALL.into_iter().map(|(name, _)| name).collect();
-        let hint = if text.eq_ignore_ascii_case("UDP") {
-            "UDP is neither captured nor secured"
-        } else {
-            "all are carried as bytes"
-        };
-        let message =
-            format!("\"{}\" is not a supported protocol; {hint}; write one of {}", printable(text), names.join(", "));
-        at.report("unsupported-protocol", message, problems);
-    }
-    found.map(|(_, protocol)| protocol)
 }
 
 fn read_endpoints(
