@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::error::LookupError;
 use crate::resolver::{Answer, LOOKUP_TIMEOUT, Lookup, Resolver};
 use crate::table::{Table, lower_case};
+use counts::Counts;
 use entry::Entry;
 pub use round::MIN_ROUND_INTERVAL;
 use round::Rounds;
 
+mod counts;
 mod entry;
 mod round;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub struct Names {
     earlier: Notify,
     slots: Arc<Semaphore>,
     rounds: Rounds,
+    counts: Counts,
 }
 
 /// What one lookup found, and when it began.
@@ -62,6 +65,7 @@ impl Names {
             earlier: Notify::new(),
             slots: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             rounds: Rounds::default(),
+            counts: Counts::default(),
         })
     }
 
@@ -93,6 +97,12 @@ impl Names {
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// How many lookups ended in which way: `ok`, `no_address`, `incomplete` and `error`.
+    #[must_use]
+    pub fn lookup_counts(&self) -> [(&'static str, u64); 4] {
+        self.counts.get()
     }
 
     /// Looks up any name, once, for a caller that dials it. The set stays as it is.
@@ -190,6 +200,7 @@ impl Names {
         let mut entries = self.entries();
         let mut changed = false;
         for Finished { name, began, answer } in batch {
+            self.counts.add(&answer);
             // A name that is not watched any more has no entry.
             if let Some(entry) = entries.get_mut(&name) {
                 changed |= entry.update(&name, answer, began);

@@ -62,6 +62,12 @@ impl Table {
         self.known(name).is_some()
     }
 
+    /// How many names are failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.by_name.values().filter(|known| known.failed).count()
+    }
+
     fn known(&self, name: &str) -> Option<&Known> {
         self.by_name.get(&*lower_case(name))
     }

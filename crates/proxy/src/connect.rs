@@ -12,7 +12,7 @@ use portcullis_tls::{Credentials, HandshakeError, HandshakeFault, Originator, Pa
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::balancer;
+use crate::balancer::{self, OutlierSettings};
 use crate::destination::{Destination, Wanted};
 use crate::downgrade::Peer;
 use crate::endpoints::{self, Dialable};
@@ -126,19 +126,34 @@ async fn to_service(
     let names = state.destinations.names.table();
     let endpoints = endpoints::dialable(wanted, &found, &names);
     drop(names);
-    let peer = Peer::Service(service.host, found.port.number);
+    let peer = Peer::Service(Arc::clone(&service.host), found.port.number);
+    let settings = found.port.outlier_detection.map_or_else(OutlierSettings::default, OutlierSettings::from);
+    let specs = endpoints.iter().map(Dialable::spec);
+    let (candidates, turn) = state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now());
     let target = Target { table, peer };
+    let mut random = fastrand::Rng::new();
     let mut tried = Vec::new();
     let mut failed: Option<Ending> = None;
     while tried.len() < MAX_ATTEMPTS {
-        let Some(endpoint) = balancer::pick(&endpoints, &tried).and_then(|chosen| endpoints.get(chosen)) else { break };
+        let chosen = balancer::pick(&candidates, &tried, found.port.load_balancer, turn, &mut random, Instant::now());
+        let Some(index) = chosen else { break };
+        let (Some(endpoint), Some(candidate)) = (endpoints.get(index), candidates.get(index)) else { break };
+        let active = candidate.state.enter();
         match to_endpoint(state, &target, endpoint, &credentials, record).await {
             Ok((server, path, reached)) => {
-                let basis = Basis::service(wanted.clone(), endpoint.address, &target.peer, reached);
+                candidate.state.count_success();
+                let basis = Basis::service(wanted.clone(), endpoint.address, &target.peer, reached, active);
                 return Ok(Connected { server, path, basis: Some(Box::new(basis)) });
             }
             Err(Failed { ending, next }) => {
-                if next == Next::Never {
+                if next != Next::Never
+                    && let Some(ejection) = balancer::failed(&candidates, index, &settings, Instant::now())
+                {
+                    state.metrics.endpoint_ejections.with(&[]).add(1);
+                    let service = &*service.host;
+                    tracing::warn!(service, address = %endpoint.address, ?ejection, "an endpoint failed again and again; others are used");
+                }
+                if next != Next::Allowed {
                     return Err(ending);
                 }
                 if let Some(name) = endpoint.name {
@@ -157,6 +172,8 @@ async fn to_service(
 enum Next {
     /// The endpoint did not answer, or went away.
     Allowed,
+    /// It took too long: there is no time left, but it counts against the endpoint.
+    TooLate,
     /// It is what policy or a certificate says, which another endpoint must not hide.
     Never,
 }
@@ -271,7 +288,9 @@ async fn secure(
     let (stream, peer) = match timeout(state.settings.timeouts.handshake, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(handshake_failed(&error)),
-        Err(_elapsed) => return Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::Never }),
+        Err(_elapsed) => {
+            return Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::TooLate });
+        }
     };
     record_peer(state, record, &peer, began);
     Ok((MeshStream::Secured(stream), peer.path))
@@ -288,7 +307,7 @@ async fn start_tls(
     match timeout(state.settings.timeouts.handshake, originate(server, originator)).await {
         Ok(Ok((stream, _server))) => Ok(MeshStream::Secured(stream)),
         Ok(Err(error)) => Err(handshake_failed(&error)),
-        Err(_elapsed) => Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::Never }),
+        Err(_elapsed) => Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::TooLate }),
     }
 }
 

@@ -7,6 +7,7 @@ use portcullis_dns::Table;
 use portcullis_net::is_own_address;
 use portcullis_policy::directory::{Choice, Endpoint, EndpointAddress, Found, Transport};
 
+use crate::balancer::Spec;
 use crate::destination::Wanted;
 use crate::state::ProxyState;
 
@@ -17,6 +18,8 @@ pub(crate) struct Dialable<'t> {
     pub(crate) transport: &'t Transport,
     /// 0 is the closest locality.
     pub(crate) priority: u8,
+    /// Its share among endpoints of one priority.
+    pub(crate) weight: u32,
     /// The name that the address was found under.
     pub(crate) name: Option<&'t Arc<str>>,
 }
@@ -44,8 +47,13 @@ pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &Table) ->
 }
 
 impl<'t> Dialable<'t> {
+    /// What the choice among endpoints needs.
+    pub(crate) const fn spec(&self) -> Spec {
+        Spec { address: self.address, priority: self.priority, weight: self.weight }
+    }
+
     const fn original(address: SocketAddr, transport: &'t Transport) -> Self {
-        Self { address, transport, priority: 0, name: None }
+        Self { address, transport, priority: 0, weight: 1, name: None }
     }
 }
 
@@ -59,6 +67,7 @@ fn of<'t>(endpoint: &'t Arc<Endpoint>, names: &Table) -> impl Iterator<Item = Di
         address: SocketAddr::new(address, endpoint.port),
         transport: &endpoint.transport,
         priority: endpoint.priority,
+        weight: endpoint.weight,
         name,
     })
 }

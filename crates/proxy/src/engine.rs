@@ -163,7 +163,9 @@ impl Engine {
 async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListener)>, number: usize) {
     if number == 0 {
         let (names, expiries) = (Arc::clone(&state.destinations.names), Arc::clone(&state));
+        let endpoints = Arc::clone(&state);
         tokio::spawn(async move { names.run().await });
+        tokio::spawn(async move { endpoints.tend_endpoints().await });
         tokio::spawn(async move { expiries.watch_trust_expiries().await });
     }
     drop(tokio::spawn(async {

@@ -6,6 +6,7 @@ use portcullis_config::Otherwise;
 use portcullis_policy::directory::{Lookup, Transport};
 use portcullis_telemetry::{ConnRecord, Ending};
 
+use crate::balancer::ActiveGuard;
 use crate::destination::Wanted;
 use crate::downgrade::Peer;
 use crate::endpoints;
@@ -34,17 +35,25 @@ pub(crate) struct Basis {
     /// The service, if there was one.
     service: Option<Peer>,
     reached: Reached,
+    /// Counts the connection among those to its endpoint.
+    _active: Option<ActiveGuard>,
 }
 
 impl Basis {
     /// To an address that nothing names.
     pub(crate) const fn unknown(wanted: Wanted, address: SocketAddr) -> Self {
-        Self { wanted, address, service: None, reached: Reached::Plaintext }
+        Self { wanted, address, service: None, reached: Reached::Plaintext, _active: None }
     }
 
     /// To an endpoint of a service.
-    pub(crate) fn service(wanted: Wanted, address: SocketAddr, service: &Peer, reached: Reached) -> Self {
-        Self { wanted, address, service: Some(service.clone()), reached }
+    pub(crate) fn service(
+        wanted: Wanted,
+        address: SocketAddr,
+        service: &Peer,
+        reached: Reached,
+        active: ActiveGuard,
+    ) -> Self {
+        Self { wanted, address, service: Some(service.clone()), reached, _active: Some(active) }
     }
 
     /// Asks whether a new connection like this one would be made, and made in the same way.

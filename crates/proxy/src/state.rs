@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis_config::Settings;
@@ -13,7 +14,9 @@ use portcullis_net::is_own_address;
 use portcullis_policy::EffectivePolicy;
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{CredentialReader, Credentials, Unavailable};
+use tokio::time::{Instant, sleep};
 
+use crate::balancer::EndpointStates;
 use crate::buffers::Buffers;
 use crate::changes::{ChangeNotifier, ChangeWatch};
 use crate::destination::Destinations;
@@ -24,6 +27,9 @@ use crate::routes::Routes;
 use crate::services::ServiceTable;
 use crate::trust_expiry::TrustExpiries;
 use crate::upstream::Upstream;
+
+/// How often endpoints that nobody uses are looked for, and the metrics of names and endpoints are set.
+const TEND_ENDPOINTS: Duration = Duration::from_secs(2);
 
 /// What all connections share.
 pub struct ProxyState {
@@ -44,6 +50,8 @@ pub struct ProxyState {
     pub(crate) trust_expiries: TrustExpiries,
     notifier: ChangeNotifier,
     pub(crate) destinations: Destinations,
+    /// What all connections to one endpoint share.
+    pub(crate) endpoints: EndpointStates,
     pub(crate) seen_over_mtls: SeenOverMtls,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) gateway: Vec<Listener>,
@@ -133,6 +141,7 @@ impl ProxyState {
             trust_expiries: TrustExpiries::default(),
             notifier,
             destinations: Destinations { routes, services, names },
+            endpoints: EndpointStates::default(),
             seen_over_mtls: SeenOverMtls::default(),
             upstreams,
             gateway,
@@ -146,6 +155,18 @@ impl ProxyState {
         // First, so that a change while the rest is read is reported.
         let changes = self.changes.subscribe();
         Snapshot { policy: self.policy.load_full(), credentials: self.credentials.current(), changes }
+    }
+
+    /// Forgets endpoints that nobody uses, and keeps the metrics of names and endpoints up to date. Never returns.
+    pub(crate) async fn tend_endpoints(&self) {
+        loop {
+            let names = &self.destinations.names;
+            for (result, count) in names.lookup_counts() {
+                self.metrics.dns_lookups.with(&[result]).raise_to(count);
+            }
+            self.metrics.set_endpoints(names.table().failed(), self.endpoints.sweep(Instant::now()));
+            sleep(TEND_ENDPOINTS).await;
+        }
     }
 
     /// Makes every connection re-authorise itself when a chain that one of them rests on expires. Never returns.

@@ -43,6 +43,12 @@ pub struct Families {
     pub downgrades: CounterFamily,
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily,
+    /// Names that were looked up to keep them up to date, by `result`.
+    pub dns_lookups: CounterFamily,
+    failed_names: IntGauge,
+    /// Endpoints that were left out for a while because connections to them failed.
+    pub endpoint_ejections: CounterFamily,
+    ejected_endpoints: IntGauge,
     pub(crate) truncated_after_close: CounterFamily,
     /// Memory of stalled connections.
     pub buffers: BufferMetrics,
@@ -178,6 +184,24 @@ impl Metrics {
                 "Certificates accepted only because tls.compat relaxes a check.",
                 &["check"],
             )?,
+            dns_lookups: new.family(
+                "portcullis_dns_lookups_total",
+                "Names looked up for routes and services, by whether there was an answer.",
+                &["result"],
+            )?,
+            failed_names: new.gauge(Opts::new(
+                "portcullis_dns_failed_names",
+                "Names of routes and services whose last look-up failed.",
+            ))?,
+            endpoint_ejections: new.family(
+                "portcullis_outbound_ejections_total",
+                "Endpoints that were left out for a while because connections to them failed.",
+                &[],
+            )?,
+            ejected_endpoints: new.gauge(Opts::new(
+                "portcullis_outbound_ejected_endpoints",
+                "Endpoints that are left out now because connections to them failed.",
+            ))?,
             truncated_after_close: new.family(
                 "portcullis_truncated_after_close_total",
                 "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
@@ -227,6 +251,13 @@ impl Metrics {
             ],
             registry,
         })))
+    }
+
+    /// How many names failed when they were looked up last, and how many endpoints are left out now.
+    pub fn set_endpoints(&self, failed_names: usize, ejected: usize) {
+        for (gauge, value) in [(&self.failed_names, failed_names), (&self.ejected_endpoints, ejected)] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// A port that the configuration or a policy names: it may be a label value.

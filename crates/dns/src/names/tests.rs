@@ -139,6 +139,7 @@ async fn an_incomplete_answer_is_used_and_its_name_counts_as_failed() {
     sleep(Duration::from_millis(1)).await;
     assert_eq!(addresses(&set, "cart"), ["10.0.0.1"]);
     assert!(set.table().is_failed("cart"), "an unknown address may be one that the answer lacks");
+    assert_eq!((set.table().failed(), set.lookup_counts()[2]), (1, ("incomplete", 1)));
     fake.set("cart", answer("10.0.0.1", 10), Duration::ZERO);
     sleep(seconds(10)).await;
     assert!(!set.table().is_failed("cart"));

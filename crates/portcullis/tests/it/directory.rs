@@ -231,6 +231,31 @@ fn another_endpoint_is_tried_when_one_does_not_answer() {
 }
 
 #[test]
+fn an_endpoint_that_fails_again_and_again_gets_no_connections_for_a_while() {
+    let mesh = Mesh::new("STRICT");
+    let (_cart, inbound) = mesh.cart(echo(), |_| ());
+    let dead = free_address();
+    service(&mesh, &[(dead, "cart", ""), (inbound, "cart", "")]);
+    let (web, listen) = web(&mesh, "");
+    // Each dial of the dead one is a failure, and the next endpoint serves the connection.
+    eventually("ejected", || {
+        alive(&mut dial(listen));
+        counted(&web, "portcullis_outbound_ejections_total 1", &[]).then_some(())
+    });
+    eventually("the gauge", || counted(&web, "portcullis_outbound_ejected_endpoints 1", &[]).then_some(()));
+    let log = web.read_log();
+    let told = log.lines().find(|line| line.contains("an endpoint failed again and again")).unwrap();
+    assert!(told.contains(&dead.to_string()) && told.contains("cart.shop.svc.cluster.local"), "{told}");
+    // Whoever gets its address now gets nothing.
+    let listener = std::net::TcpListener::bind(dead).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    for _ in 0..20 {
+        alive(&mut dial(listen));
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_service_that_nobody_declares_is_refused() {
     let mesh = Mesh::new("STRICT");
     let (web, listen) = web(&mesh, "");

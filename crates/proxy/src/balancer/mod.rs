@@ -1,11 +1,15 @@
-//! Which endpoint of a service is dialled.
+//! Which endpoint of a service is dialled: the closest locality first, without those that failed lately.
+//!
+//! Pure over the numbers it is given, but for the counters that all connections share ([`EndpointStates`]).
 
-use std::net::SocketAddr;
+mod outlier;
+mod pick;
+mod state;
+mod states;
+#[cfg(test)]
+mod tests;
 
-use crate::endpoints::Dialable;
-
-/// The endpoint to dial: the closest one that was not tried yet. `None` if there is none left.
-pub(crate) fn pick(endpoints: &[Dialable<'_>], tried: &[SocketAddr]) -> Option<usize> {
-    let left = endpoints.iter().enumerate().filter(|(_, endpoint)| !tried.contains(&endpoint.address));
-    left.min_by_key(|(_, endpoint)| endpoint.priority).map(|(index, _)| index)
-}
+pub(crate) use outlier::{OutlierSettings, failed};
+pub(crate) use pick::pick;
+pub(crate) use state::ActiveGuard;
+pub(crate) use states::{EndpointStates, Spec};
