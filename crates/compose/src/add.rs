@@ -40,7 +40,7 @@ impl ComposeFile {
         ca.register(&new, self, request, &mut plan);
         for sidecar in &existing {
             let refused = |reason| Error::Refused(vec![Problem::of_service(&sidecar.service.name, reason)]);
-            sidecar.add_routes(&new, &mut plan).map_err(refused)?;
+            sidecar.add_services(&new, &mut plan).map_err(refused)?;
         }
         for Selected { service, original } in &selected {
             let peers = new.iter().copied().chain(existing.iter().map(|sidecar| &sidecar.service));
@@ -66,7 +66,7 @@ impl ComposeFile {
         let mut selected = Vec::new();
         for name in names {
             let Some(original) = services.get(name.as_str()).and_then(Value::as_mapping) else { continue };
-            match MeshedService::new(name, request.spiffe_id(name), original, self, names) {
+            match MeshedService::new(name, &request.namespace, request.spiffe_id(name), original, self, names) {
                 Ok(service) => selected.push(Selected { service, original }),
                 Err(reasons) => {
                     problems.extend(reasons.into_iter().map(|reason| Problem::of_service(name, reason)));

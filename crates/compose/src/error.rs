@@ -218,9 +218,9 @@ pub enum ExistingProblem {
     /// The configuration lacks the parts of a SPIFFE ID.
     #[error("the configuration of {0} has no mesh.trustDomain or no workload.namespace")]
     NoIdentity(String),
-    /// The configuration has no list of routes.
-    #[error("the configuration of {0} has no list outbound.routes")]
-    NoRoutes(String),
+    /// The services of the configuration are no list.
+    #[error("services in the configuration of {0} is not a list")]
+    NoServices(String),
     /// The network of its namespace holder has an unknown form.
     #[error("{}", joined(.0))]
     Network(Vec<Reason>),

@@ -1,4 +1,4 @@
-//! Sidecars that an earlier run added: they get routes to the new ones, and the new ones get routes to them.
+//! Sidecars that an earlier run added: the new services join their directories, and they join those of the new ones.
 
 use serde_yaml::{Mapping, Value};
 
@@ -52,23 +52,23 @@ impl ExistingSidecar {
             return Err(ExistingProblem::NoIdentity(proxy));
         };
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
-        let service = MeshedService::new(name, id, holder, file, &[]).map_err(ExistingProblem::Network)?;
+        let service = MeshedService::new(name, namespace, id, holder, file, &[]).map_err(ExistingProblem::Network)?;
         Ok(Self { service, config })
     }
 
-    /// Adds a route to each new service that it can reach.
-    pub(crate) fn add_routes(&self, new: &[&MeshedService], plan: &mut Plan) -> Result<(), Reason> {
+    /// Adds each new service that it can reach to its directory.
+    pub(crate) fn add_services(&self, new: &[&MeshedService], plan: &mut Plan) -> Result<(), Reason> {
         let new: Vec<_> = new.iter().filter(|peer| peer.shares_network_with(&self.service)).collect();
         if new.is_empty() {
             return Ok(());
         }
         let SidecarNames { interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
         let mut config = self.config.clone();
-        let routes = config.get_mut("outbound").and_then(|outbound| outbound.get_mut("routes"));
-        let Some(Value::Sequence(routes)) = routes else {
-            return Err(Reason::ExistingSidecar(ExistingProblem::NoRoutes(proxy)));
+        let services = config.entry(Value::from("services")).or_insert_with(|| Value::Sequence(Vec::new()));
+        let Value::Sequence(services) = services else {
+            return Err(Reason::ExistingSidecar(ExistingProblem::NoServices(proxy)));
         };
-        routes.extend(new.into_iter().map(|peer| proxy_config::route(peer)));
+        services.extend(new.into_iter().map(|peer| proxy_config::service_entry(peer)));
         let environment = environment(&write(&Value::Mapping(config)));
         for service in [interceptor, proxy] {
             plan.set(&service, "environment", Some(environment.clone()));

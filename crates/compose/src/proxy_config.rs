@@ -11,7 +11,7 @@ pub(crate) const POLICIES_DIR: &str = "/etc/portcullis/policies";
 /// Where a sidecar finds its token, and the roots by which it recognises the CA.
 pub(crate) const IDENTITY_DIR: &str = "/var/lib/portcullis/identity";
 
-/// The configuration of the sidecar of `service`, which reaches each of `peers` over mTLS and gets its certificate from the CA at
+/// The configuration of the sidecar of `service`, whose directory has each of `peers`, and which gets its certificate from the CA at
 /// `ca_address`.
 pub(crate) fn text<'a>(
     service: &MeshedService,
@@ -19,7 +19,7 @@ pub(crate) fn text<'a>(
     ca_address: &str,
     request: &Request,
 ) -> String {
-    let routes = peers.map(route).collect();
+    let services = peers.map(service_entry).collect();
     let file = |name: &str| Value::from(format!("{IDENTITY_DIR}/{name}"));
     write(&map([
         (
@@ -45,19 +45,32 @@ pub(crate) fn text<'a>(
             )]),
         ),
         ("inbound", map([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))])),
-        ("outbound", map([("transparent", Value::from("[::]:15001")), ("routes", Value::Sequence(routes))])),
+        ("outbound", map([("transparent", Value::from("[::]:15001"))])),
+        ("services", Value::Sequence(services)),
         ("admin", map([("listen", Value::from("127.0.0.1:15000"))])),
         ("health", map([("listen", Value::from("[::]:15021"))])),
         ("metrics", map([("listen", Value::from("[::]:15090"))])),
     ]))
 }
 
-/// The route to `peer`.
-pub(crate) fn route(peer: &MeshedService) -> Value {
+/// The entry of a service in the directory: every port, and the identity that must answer.
+pub(crate) fn service_entry(peer: &MeshedService) -> Value {
+    let (name, namespace) = (|| Value::from(peer.name.as_str()), peer.namespace.as_str());
+    let endpoint = |host: &String| {
+        map([("address", Value::from(host.as_str())), ("labels", map([("app", name())])), ("serviceAccount", name())])
+    };
     map([
-        ("hosts", list(peer.hosts.iter().cloned())),
-        ("mode", Value::from("mtls")),
-        ("identities", list([peer.id.clone()])),
-        ("service", Value::from(peer.name.as_str())),
+        ("apiVersion", Value::from("networking.istio.io/v1")),
+        ("kind", Value::from("ServiceEntry")),
+        ("metadata", map([("name", name()), ("namespace", Value::from(namespace))])),
+        (
+            "spec",
+            map([
+                ("hosts", list([format!("{}.{namespace}.svc.cluster.local", peer.name)])),
+                ("location", Value::from("MESH_INTERNAL")),
+                ("resolution", Value::from("DNS")),
+                ("endpoints", Value::Sequence(peer.hosts.iter().map(endpoint).collect())),
+            ]),
+        ),
     ])
 }

@@ -29,6 +29,8 @@ pub(crate) const NETWORK_KEYS: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct MeshedService {
     pub(crate) name: String,
+    /// Its namespace, as policies name it.
+    pub(crate) namespace: String,
     /// Its SPIFFE ID.
     pub(crate) id: String,
     /// Names by which it is reached, its own first.
@@ -68,6 +70,7 @@ impl MeshedService {
     /// Reads the service `name` from its definition, or from the holder of its namespace. Links to `meshed` services are moved.
     pub(crate) fn new(
         name: &str,
+        namespace: &str,
         id: String,
         definition: &Mapping,
         file: &ComposeFile,
@@ -92,7 +95,8 @@ impl MeshedService {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { name: name.to_owned(), id, hosts, networks, network_names, links, sysctls })
+        let (name, namespace) = (name.to_owned(), namespace.to_owned());
+        Ok(Self { name, namespace, id, hosts, networks, network_names, links, sysctls })
     }
 
     /// The `network_mode` of whatever joins its namespace.
@@ -100,7 +104,7 @@ impl MeshedService {
         Value::from(format!("service:{}", SidecarNames::of(&self.name).holder))
     }
 
-    /// Whether the two can reach each other. A route to an unreachable service would wait for a name that never resolves.
+    /// Whether the two can reach each other. An entry of an unreachable service would wait for a name that never resolves.
     pub(crate) fn shares_network_with(&self, other: &Self) -> bool {
         !self.network_names.is_disjoint(&other.network_names)
     }

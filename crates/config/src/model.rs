@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
-use portcullis_policy::{MeshSettings, Workload};
+use portcullis_policy::{MeshSettings, ParsedSource, Workload};
 
 use crate::{Gateway, Identity, IdentitySource, Inbound, Outbound, UpstreamTarget};
 
@@ -25,6 +25,8 @@ pub struct Settings {
     pub mesh: Mesh,
     /// `policies`, or `policies.folder`: the folder of policy files; without it `mesh.defaultMode` holds everywhere.
     pub policies: Option<PathBuf>,
+    /// `services`: ServiceEntries of the directory; one of the policy folder with the same name replaces one of these.
+    pub services: Option<ParsedSource>,
     /// `policies.candidates`: folders whose policies are evaluated for each connection, and not enforced.
     pub candidates: Vec<PathBuf>,
     /// `rescanInterval` of folders too large for the 2 s rescan.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
-use portcullis_policy::{MeshSettings, Mode, Workload};
-use portcullis_yaml::{Content, Cursor, Problem, Problems};
+use portcullis_policy::{MeshSettings, Mode, ParsedSource, Workload};
+use portcullis_yaml::{Content, Cursor, Position, Problem, Problems};
 
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
@@ -17,6 +17,7 @@ const TOP: &[&str] = &[
     "workload",
     "mesh",
     "policies",
+    "services",
     "rescanInterval",
     "identity",
     "tls",
@@ -48,7 +49,7 @@ pub fn read(text: &[u8], folder: &Path) -> Result<Settings, Vec<Problem>> {
         documents => {
             if problems.is_empty() {
                 problems.push(Problem {
-                    position: portcullis_yaml::Position { line: 1, column: 1 },
+                    position: Position { line: 1, column: 1 },
                     field: String::new(),
                     reason: "wrong-type",
                     message: match documents.len() {
@@ -75,6 +76,7 @@ impl SectionReader<'_> {
         };
         let workload = fields.require("workload", problems).and_then(|at| workload(&at, problems));
         let policies = section(&fields, "policies", PolicyFolders::default(), problems, |at, p| self.policies(at, p));
+        let services = section(&fields, "services", None, problems, |at, p| services(at, p).map(Some));
         let rescan = section(&fields, "rescanInterval", defaults::RESCAN, problems, value::positive_duration);
         let identity = section(&fields, "identity", None, problems, |at, p| self.identity(at, p).map(Some));
         let tls = section(&fields, "tls", default_tls(), problems, tls);
@@ -99,6 +101,7 @@ impl SectionReader<'_> {
             workload: workload.model,
             mesh,
             policies: folder,
+            services: services?,
             candidates,
             rescan: rescan?,
             identity: identity?,
@@ -277,6 +280,24 @@ fn own_id(
             None
         }
     }
+}
+
+/// ServiceEntries, as they would stand in a policy folder.
+fn services(at: &Cursor<'_>, problems: &mut Problems) -> Option<ParsedSource> {
+    let items = at.items(problems)?;
+    let parsed = ParsedSource::embedded("services of the configuration", &items);
+    for error in parsed.errors() {
+        let position = Position { line: error.line, column: error.column };
+        let (field, message) = (format!("services: {}", error.field), error.message.clone());
+        problems.push(Problem { position, field, reason: error.reason, message });
+    }
+    if let Some((kind, namespace, name)) = parsed.names().find(|(kind, ..)| *kind != "ServiceEntry") {
+        let message = format!(
+            "{kind} {namespace}/{name} does not belong here; only ServiceEntry does: put it into the policy folder"
+        );
+        at.report("unsupported-kind", message, problems);
+    }
+    Some(parsed)
 }
 
 /// `policies`.

@@ -383,3 +383,22 @@ fn the_traffic_policy_has_one_name_at_a_time() {
         assert_eq!(problems_of(&text), [("workload.locality".into(), "invalid-value")], "{bad}");
     }
 }
+
+#[test]
+fn services_are_documents_of_the_directory() {
+    let text = |kind: &str, spec: &str| {
+        format!(
+            "workload: {{name: a, namespace: b}}\nservices:\n  - apiVersion: networking.istio.io/v1\n    kind: {kind}\n    \
+             metadata: {{name: cart, namespace: shop}}\n    spec: {spec}\n"
+        )
+    };
+    let good =
+        text("ServiceEntry", "{hosts: [cart.shop.svc.cluster.local], resolution: DNS, endpoints: [{address: cart}]}");
+    let settings = read(good.as_bytes(), Path::new("/")).unwrap();
+    let services = settings.services.unwrap();
+    assert_eq!(services.names().collect::<Vec<_>>(), [("ServiceEntry", "shop", "cart")]);
+    let bad = read(text("ServiceEntry", "{hosts: [cart], colour: red}").as_bytes(), Path::new("/")).unwrap_err();
+    assert!(bad.iter().any(|problem| problem.reason == "unknown-field" && problem.position.line == 6), "{bad:?}");
+    let other = read(text("DestinationRule", "{host: cart}").as_bytes(), Path::new("/")).unwrap_err();
+    assert_eq!(other[0].reason, "unsupported-kind");
+}

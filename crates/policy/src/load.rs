@@ -45,6 +45,7 @@ impl PolicySet {
             loaded.errors.extend_from_slice(&source.errors);
             for resource in &source.resources {
                 match seen.entry((resource.kind, &resource.namespace, &resource.name)) {
+                    Entry::Occupied(_) if source.yields => {}
                     Entry::Occupied(first) => loaded.errors.push(duplicate(source, resource, first.get())),
                     Entry::Vacant(free) => {
                         free.insert(format!("{}:{}", source.file, resource.position.line));

@@ -145,6 +145,11 @@ impl Modes {
     pub(crate) fn mode(&self, port: u16) -> &Arc<Decided> {
         self.ports.get(&port).unwrap_or(&self.workload)
     }
+
+    /// The ports with a mode of their own.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ports.keys().copied()
+    }
 }
 
 /// What holds for one workload: the mode of every port, a table look-up, and who is authorized. Neither depends on the number

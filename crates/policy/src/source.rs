@@ -6,7 +6,7 @@ use portcullis_istio::{MeshConfig, Operator};
 use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
 use crate::authorization::{self, AuthorizationPolicy};
-use crate::directory::{self, DestinationRule, ServiceEntry, WorkloadEntry};
+use crate::directory::{self, DestinationRule, PortList, ServiceEntry, WorkloadEntry};
 use crate::kind::{self, Kind};
 use crate::resource::PeerAuthentication;
 use crate::resource::{self, ReadResource};
@@ -31,6 +31,8 @@ pub struct ParsedSource {
     pub(crate) errors: Vec<Diagnostic>,
     /// By position.
     pub(crate) warnings: Vec<Diagnostic>,
+    /// A resource of a source before it, with the same kind and name, replaces one of this source.
+    pub(crate) yields: bool,
 }
 
 /// A resource that has a name. Its other fields may be wrong: a duplicate is then found in the same run.
@@ -81,14 +83,36 @@ impl ParsedSource {
             operators: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
+            yields: false,
         };
         let tree = portcullis_yaml::parse(text);
-        parsed.errors(tree.problems);
+        parsed.add_errors(tree.problems);
         for document in &tree.documents {
             parsed.document(&Cursor::root(document), Nesting::Document);
         }
         parsed.warnings.sort_by_key(|found| (found.line, found.column));
         parsed
+    }
+
+    /// Reads documents that stand in another file. Those of files that come before it in a set replace them.
+    #[must_use]
+    pub fn embedded(file: &str, documents: &[Cursor<'_>]) -> Self {
+        let mut parsed = Self { yields: true, ..Self::new(file, b"") };
+        for document in documents {
+            parsed.document(&document.as_root(), Nesting::Item);
+        }
+        parsed
+    }
+
+    /// What is wrong with it, by itself.
+    #[must_use]
+    pub fn errors(&self) -> &[Diagnostic] {
+        &self.errors
+    }
+
+    /// The kind, namespace and name of each resource.
+    pub fn names(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+        self.resources.iter().map(|resource| (resource.kind, resource.namespace.as_str(), resource.name.as_str()))
     }
 
     fn document(&mut self, root: &Cursor<'_>, nesting: Nesting) {
@@ -106,7 +130,8 @@ impl ParsedSource {
             }
             Kind::ServiceEntry => {
                 let make = |entry| Policy::ServiceEntry(Arc::new(entry));
-                self.policy("ServiceEntry", root, directory::read_service_entry(root, &self.file), make)
+                let ports = if self.yields { PortList::Optional } else { PortList::Required };
+                self.policy("ServiceEntry", root, directory::read_service_entry(root, &self.file, ports), make)
             }
             Kind::WorkloadEntry => {
                 let make = |entry| Policy::WorkloadEntry(Arc::new(entry));
@@ -134,7 +159,7 @@ impl ParsedSource {
         let fields = root.fields(&["apiVersion", "kind", "metadata", "items"], &mut problems);
         let items = fields.and_then(|fields| fields.require("items", &mut problems));
         let items = items.and_then(|at| at.items(&mut problems)).unwrap_or_default();
-        self.errors(problems.into_vec());
+        self.add_errors(problems.into_vec());
         for item in items {
             self.document(&item.as_root(), Nesting::Item);
         }
@@ -143,7 +168,7 @@ impl ParsedSource {
     fn policy<P>(&mut self, kind: &'static str, root: &Cursor<'_>, read: ReadResource<P>, make: fn(P) -> Policy) {
         let ReadResource { identity, policy, problems, warnings } = read;
         self.warnings(warnings.into_vec());
-        self.errors(problems.into_vec());
+        self.add_errors(problems.into_vec());
         if let Some((namespace, name)) = identity {
             let policy = policy.map(make);
             self.resources.push(Resource { namespace, name, position: root.position(), kind, policy });
@@ -156,7 +181,7 @@ impl ParsedSource {
             self.operators.push(mesh);
         }
         self.warnings(warnings.into_vec());
-        self.errors(problems.into_vec());
+        self.add_errors(problems.into_vec());
     }
 
     fn warnings(&mut self, problems: Vec<Problem>) {
@@ -164,7 +189,7 @@ impl ParsedSource {
         self.warnings.extend(warnings);
     }
 
-    fn errors(&mut self, problems: Vec<Problem>) {
+    fn add_errors(&mut self, problems: Vec<Problem>) {
         let errors = problems.into_iter().map(|problem| Diagnostic::new(&self.file, problem));
         self.errors.extend(errors);
     }

@@ -126,7 +126,7 @@ async fn to_service(
     let names = state.destinations.names.table();
     let endpoints = endpoints::dialable(wanted, &found, &names);
     drop(names);
-    let peer = Peer::Service(Arc::clone(&service.host), found.port.number);
+    let peer = Peer::Service(Arc::clone(&service.host), wanted.port());
     let settings = found.port.outlier_detection.map_or_else(OutlierSettings::default, OutlierSettings::from);
     let specs = endpoints.iter().map(Dialable::spec);
     let (candidates, turn) = state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now());
@@ -218,7 +218,8 @@ async fn to_endpoint(
             let expected = identities.as_ref().map_err(unknown)?;
             let credentials = credentials.as_ref().map_err(|why| outcome::no_identity(*why))?;
             let server = dial_endpoint(state, address, record).await?;
-            let sni = Sni::parse(sni).ok();
+            // A service that lists no ports has the one that was dialled.
+            let sni = Sni::parse(&sni.replacen("outbound_.0_", &format!("outbound_.{}_", address.port()), 1)).ok();
             let (stream, path) = secure(state, server, credentials, expected, sni.as_ref(), record).await?;
             state.seen_over_mtls.record(target.peer.clone());
             Ok((stream, Some(path), Reached::Mtls))

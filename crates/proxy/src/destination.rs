@@ -28,6 +28,16 @@ pub(crate) enum Wanted {
     Configured(Arc<Upstream>),
 }
 
+impl Wanted {
+    /// The port that was dialled, or is configured.
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Captured(address) => address.port(),
+            Self::Configured(upstream) => upstream.port,
+        }
+    }
+}
+
 /// What destinations are looked up in.
 pub(crate) struct Destinations {
     pub(crate) routes: Routes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_dns::Table;
 use portcullis_net::is_own_address;
-use portcullis_policy::directory::{Choice, Endpoint, EndpointAddress, Found, Transport};
+use portcullis_policy::directory::{Choice, EVERY_PORT, Endpoint, EndpointAddress, Found, Transport};
 
 use crate::balancer::Spec;
 use crate::destination::Wanted;
@@ -27,8 +27,8 @@ pub(crate) struct Dialable<'t> {
 /// What a connection could be made to, in no particular order.
 pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &Table) -> Vec<Dialable<'t>> {
     match found.choice {
-        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(endpoint, names)).collect(),
-        Choice::One(endpoint) => of(endpoint, names).collect(),
+        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(wanted, endpoint, names)).collect(),
+        Choice::One(endpoint) => of(wanted, endpoint, names).collect(),
         Choice::Original(transport) => match wanted {
             Wanted::Captured(address) => {
                 vec![Dialable::original(*address, transport)]
@@ -57,14 +57,15 @@ impl<'t> Dialable<'t> {
     }
 }
 
-fn of<'t>(endpoint: &'t Arc<Endpoint>, names: &Table) -> impl Iterator<Item = Dialable<'t>> {
+fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &Table) -> impl Iterator<Item = Dialable<'t>> {
+    let port = if endpoint.port == EVERY_PORT { wanted.port() } else { endpoint.port };
     let (literal, name) = match &endpoint.address {
         EndpointAddress::Ip(address) => (Some(*address), None),
         EndpointAddress::Name(name) => (None, Some(name)),
     };
     let resolved: Vec<_> = name.map(|name| names.addresses(name).to_vec()).unwrap_or_default();
     literal.into_iter().chain(resolved).map(move |address| Dialable {
-        address: SocketAddr::new(address, endpoint.port),
+        address: SocketAddr::new(address, port),
         transport: &endpoint.transport,
         priority: endpoint.priority,
         weight: endpoint.weight,

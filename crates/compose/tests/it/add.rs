@@ -147,10 +147,12 @@ fn the_proxy_accepts_the_generated_configuration() {
         assert_eq!(settings.own_id.as_str(), format!("spiffe://cluster.local/ns/shop/sa/{service}"));
         assert!(settings.inbound.http_hint && settings.inbound.transparent.is_some());
         let config = yaml(&text);
-        let peer = at(&config, "outbound/routes").as_sequence().unwrap();
-        let peer = peer.iter().find(|route| at(route, "service") != service).unwrap();
-        assert_eq!(at(peer, "hosts"), &yaml(peer_hosts));
-        assert_eq!(at(peer, "mode"), "mtls");
+        assert_eq!(settings.services.unwrap().names().count(), 2, "itself and its peer");
+        let peer = at(&config, "services").as_sequence().unwrap();
+        let peer = peer.iter().find(|entry| at(entry, "metadata/name") != service).unwrap();
+        let addresses: Vec<_> =
+            at(peer, "spec/endpoints").as_sequence().unwrap().iter().map(|endpoint| at(endpoint, "address")).collect();
+        assert_eq!(addresses, yaml(peer_hosts).as_sequence().unwrap().iter().collect::<Vec<_>>());
     }
 }
 
@@ -232,20 +234,20 @@ fn a_service_that_is_added_later_is_registered_with_the_existing_ca() {
     assert_eq!(at(&together, "services/ca/networks"), &yaml("[default, back]"));
     assert_eq!(at(&later, "services/ca/networks"), &yaml("{default: null, back: null}"));
     assert_eq!(at(&later, "volumes"), at(&together, "volumes"));
-    // Each has a route to the other, with all hosts.
+    // Each has the other in its directory, with all hosts.
     for (service, identity) in [("api", "identity"), ("db", "identity")] {
         assert_eq!(at(&config(&later, service), identity), at(&config(&together, service), identity));
     }
-    let routes = |file: &Value, service: &str| {
+    let entries = |file: &Value, service: &str| {
         let config = config(file, service);
-        let mut routes: Vec<_> =
-            at(&config, "outbound/routes").as_sequence().unwrap().iter().map(|route| format!("{route:?}")).collect();
-        routes.sort();
-        routes
+        let mut entries: Vec<_> =
+            at(&config, "services").as_sequence().unwrap().iter().map(|entry| format!("{entry:?}")).collect();
+        entries.sort();
+        entries
     };
     for service in ["api", "db"] {
-        assert_eq!(routes(&later, service), routes(&together, service), "{service}");
-        assert_eq!(routes(&later, service).len(), 2);
+        assert_eq!(entries(&later, service), entries(&together, service), "{service}");
+        assert_eq!(entries(&later, service).len(), 2);
     }
     for service in ["api", "tool", "cache", "db", "db-net", "api-net"] {
         let path = format!("services/{service}");

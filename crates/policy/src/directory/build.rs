@@ -1,6 +1,6 @@
 //! From entries and rules to the services of one client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_identity::TrustDomain;
@@ -10,7 +10,7 @@ use crate::directory::decision::{Accounts, EndpointFacts, PortDecision, PortName
 use crate::directory::host::HostPattern;
 use crate::directory::locality::{FARTHEST, Locality};
 use crate::directory::modes::ModeTable;
-use crate::directory::ports::PortSpec;
+use crate::directory::ports::{EVERY_PORT, PortSpec};
 use crate::directory::rules::{EffectiveRule, RuleIndex};
 use crate::directory::service::{Endpoint, Service, ServicePort};
 use crate::directory::service_entry::{Resolution, ServiceEntry, ServiceHost};
@@ -104,9 +104,22 @@ impl<'p> Builder<'p> {
         subset: Option<&str>,
         workloads: &[&WorkloadSpec],
     ) -> Vec<Arc<ServicePort>> {
-        let mut sorted: Vec<&PortSpec> = context.entry.ports.iter().collect();
+        let mut sorted = context.entry.ports.clone();
+        if sorted.is_empty() {
+            sorted = self.unlisted_ports(context, workloads);
+        }
         sorted.sort_by_key(|port| port.number);
-        sorted.into_iter().map(|port| Arc::new(self.port(context, port, subset, workloads))).collect()
+        sorted.iter().map(|port| Arc::new(self.port(context, port, subset, workloads))).collect()
+    }
+
+    /// Every port, as one; and each port that is reached in another way, since a policy or a rule says something about it.
+    fn unlisted_ports(&mut self, context: &HostContext<'_>, workloads: &[&WorkloadSpec]) -> Vec<PortSpec> {
+        let namespace = &context.entry.meta.namespace;
+        let mut numbers: BTreeSet<u16> =
+            workloads.iter().flat_map(|workload| self.modes.ports(namespace, &workload.labels)).collect();
+        numbers.extend(context.rule.iter().flat_map(EffectiveRule::ports));
+        numbers.insert(EVERY_PORT);
+        numbers.into_iter().map(PortSpec::unlisted).collect()
     }
 
     fn port(

@@ -45,8 +45,9 @@ pub use lookup::{Choice, Found, Lookup};
 pub use overview::{
     DirectoryOverview, EndpointOverview, LookupOverview, PortOverview, RuleOverview, ServiceOverview, TransportOverview,
 };
-pub use ports::{PortSpec, Protocol};
+pub use ports::{EVERY_PORT, PortSpec, Protocol};
 pub(crate) use read_destination_rule::read as read_destination_rule;
+pub(crate) use read_ports::PortList;
 pub(crate) use read_service_entry::read as read_service_entry;
 pub use resource::{ResourceMeta, RuleRef};
 pub use service::{Endpoint, Service, ServicePort};

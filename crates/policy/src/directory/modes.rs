@@ -53,9 +53,18 @@ impl<'p> ModeTable<'p> {
 
     /// The mode of a port of a workload.
     pub(super) fn mode(&mut self, namespace: &Arc<str>, labels: &Arc<Labels>, port: u16) -> Arc<Decided> {
+        Arc::clone(self.modes(namespace, labels).mode(port))
+    }
+
+    /// The ports of a workload with a mode of their own.
+    pub(super) fn ports(&mut self, namespace: &Arc<str>, labels: &Arc<Labels>) -> Vec<u16> {
+        self.modes(namespace, labels).ports().collect()
+    }
+
+    fn modes(&mut self, namespace: &Arc<str>, labels: &Arc<Labels>) -> &Modes {
         let Self { mesh, namespaces, known } = self;
         let modes = known.entry((Arc::clone(namespace), Arc::clone(labels)));
-        Arc::clone(modes.or_insert_with(|| resolve(mesh, namespaces, namespace, labels)).mode(port))
+        modes.or_insert_with(|| resolve(mesh, namespaces, namespace, labels))
     }
 }
 

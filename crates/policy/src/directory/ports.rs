@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+/// The number that stands for every port of a service that lists none, but those that policies or rules name.
+pub const EVERY_PORT: u16 = 0;
+
 /// One of `spec.ports`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortSpec {
@@ -16,6 +19,14 @@ pub struct PortSpec {
     pub protocol: Protocol,
     /// The port on which endpoints listen; absent, it is `number`.
     pub target_port: Option<u16>,
+}
+
+impl PortSpec {
+    /// A port of a service that lists none.
+    pub(super) fn unlisted(number: u16) -> Self {
+        let name = if number == EVERY_PORT { "every-port".into() } else { format!("port-{number}").into() };
+        Self { number, name, protocol: Protocol::Tcp, target_port: None }
+    }
 }
 
 /// `protocol` of a port.

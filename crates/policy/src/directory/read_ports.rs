@@ -10,10 +10,27 @@ use crate::directory::read;
 use crate::directory::service_entry::Resolution;
 use crate::metadata::is_dns_label;
 
+/// Whether an entry must list its ports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum PortList {
+    /// As in Istio.
+    Required,
+    /// Without a list it is every port. For entries that a program writes, which does not know on which ports an app listens.
+    Optional,
+}
+
 /// Reads `spec.ports`; without a known resolution it is not asked what goes with it.
-pub(super) fn read(fields: &Fields<'_>, resolution: Option<Resolution>, problems: &mut Problems) -> Vec<PortSpec> {
+pub(super) fn read(
+    fields: &Fields<'_>,
+    resolution: Option<Resolution>,
+    list: PortList,
+    problems: &mut Problems,
+) -> Vec<PortSpec> {
     let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
     let mut ports = Vec::new();
+    if list == PortList::Optional && fields.get("ports").is_none() {
+        return Vec::new();
+    }
     for at in read::required_items(fields, "ports", problems) {
         let Some(port) = read_port(&at, resolution, problems) else { continue };
         if !numbers.insert(port.number) {

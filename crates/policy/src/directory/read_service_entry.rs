@@ -9,7 +9,7 @@ use crate::directory::export::{self, ExportRules, ExportTo};
 use crate::directory::host::{self, HostPattern};
 use crate::directory::ports::PortSpec;
 use crate::directory::read::{self, DUPLICATE_VALUE, Report};
-use crate::directory::read_ports;
+use crate::directory::read_ports::{self, PortList};
 use crate::directory::service_entry::{Location, Resolution, ServiceEntry, ServiceHost};
 use crate::directory::workload_entry::{EndpointAddress, WorkloadSpec, read_workload};
 use crate::resource::ReadResource;
@@ -51,9 +51,10 @@ struct Spec {
 }
 
 /// Reads one document.
-pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<ServiceEntry> {
+/// `ports` is whether they must be listed.
+pub(crate) fn read(root: &Cursor<'_>, file: &str, ports: PortList) -> ReadResource<ServiceEntry> {
     let read_spec = |at: &Cursor<'_>, _: &Fields<'_>, namespace: &str, report: &mut Report| {
-        read_spec(at, namespace, &mut report.problems, &mut report.warnings)
+        read_spec(at, namespace, ports, &mut report.problems, &mut report.warnings)
     };
     read::document(root, file, read_spec, |meta, spec| {
         let Spec {
@@ -82,7 +83,13 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<ServiceEntry> 
     })
 }
 
-fn read_spec(at: &Cursor<'_>, namespace: &str, problems: &mut Problems, warnings: &mut Problems) -> Option<Spec> {
+fn read_spec(
+    at: &Cursor<'_>,
+    namespace: &str,
+    port_list: PortList,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Option<Spec> {
     let fields = at.fields(FIELDS, problems)?;
     let location = fields.get("location");
     let location = location.map(|at| read::choice(&at, "location", LOCATIONS, "unsupported-location", problems));
@@ -91,12 +98,12 @@ fn read_spec(at: &Cursor<'_>, namespace: &str, problems: &mut Problems, warnings
         Some(at) => read::choice(&at, "resolution", RESOLUTIONS, "unsupported-resolution", problems),
         None => Some(Resolution::default()),
     };
-    let ports = read_ports::read(&fields, resolution, problems);
+    let ports = read_ports::read(&fields, resolution, port_list, problems);
     let hosts = read_hosts(&fields, namespace, resolution, problems);
     if let Some(at) = fields.get("hosts")
         && hosts.len() > 1
         && !matches!(resolution, None | Some(Resolution::None))
-        && ports.iter().any(|port| !port.protocol.names_host())
+        && (ports.is_empty() || ports.iter().any(|port| !port.protocol.names_host()))
     {
         let message =
             "several hosts cannot be told apart on a TCP port, so Istio refuses them; write an entry for each";

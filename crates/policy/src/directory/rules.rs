@@ -101,6 +101,12 @@ impl<'p> EffectiveRule<'p> {
         })
     }
 
+    /// The ports about which something of their own is said.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let subsets = self.subsets.values().map(|subset| &subset.value.traffic_policy);
+        subsets.chain([self.policy.value]).flat_map(|policy| policy.ports.keys().copied())
+    }
+
     /// `tls`, and the rule that says it.
     pub(super) fn tls(&self, port: u16, subset: Option<&str>) -> Option<(&'p Arc<ClientTls>, &RuleRef)> {
         self.levels(port, subset).find_map(|(settings, rule)| Some((settings.tls.as_ref()?, rule)))

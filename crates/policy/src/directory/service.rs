@@ -7,7 +7,7 @@ use crate::cidr::Cidr;
 use crate::directory::destination_rule::{LoadBalancer, OutlierDetection};
 use crate::directory::host::HostPattern;
 use crate::directory::locality::Locality;
-use crate::directory::ports::Protocol;
+use crate::directory::ports::{EVERY_PORT, Protocol};
 use crate::directory::resource::{ResourceMeta, RuleRef};
 use crate::directory::service_entry::{Location, Resolution};
 use crate::directory::transport::Transport;
@@ -43,7 +43,7 @@ impl Service {
         self.host.to_string()
     }
 
-    /// Its port of that number; of a subset if one is named.
+    /// Its port of that number, or the one that stands for every port; of a subset if one is named.
     #[must_use]
     pub fn port(&self, number: u16, subset: Option<&str>) -> Option<&Arc<ServicePort>> {
         self.numbered_port(number, subset).map(|(_, port)| port)
@@ -55,7 +55,8 @@ impl Service {
             Some(name) => self.subsets.get(name)?,
             None => &self.ports,
         };
-        let at = ports.binary_search_by_key(&number, |port| port.number).ok()?;
+        let of = |number: u16| ports.binary_search_by_key(&number, |port| port.number).ok();
+        let at = of(number).or_else(|| of(EVERY_PORT))?;
         Some((at, ports.get(at)?))
     }
 }
@@ -63,7 +64,7 @@ impl Service {
 /// One port of a service, or of a subset of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServicePort {
-    /// The port that clients dial.
+    /// The port that clients dial; [`EVERY_PORT`] for all that are not listed by themselves.
     pub number: u16,
     /// Its name.
     pub name: Arc<str>,
@@ -84,7 +85,7 @@ pub struct ServicePort {
 pub struct Endpoint {
     /// Where it is.
     pub address: EndpointAddress,
-    /// The port on which it listens.
+    /// The port on which it listens; [`EVERY_PORT`]: the one that was dialled.
     pub port: u16,
     /// Its namespace.
     pub namespace: Arc<str>,

@@ -10,6 +10,7 @@ use crate::directory::client::Client;
 use crate::directory::host;
 use crate::directory::index::{Index, Level, Target};
 use crate::directory::lookup::{Found, Lookup};
+use crate::directory::ports::EVERY_PORT;
 use crate::directory::service::Service;
 use crate::directory::transport::{TlsOrigination, Transport};
 use crate::set::PolicySet;
@@ -95,14 +96,19 @@ impl Directory {
     #[must_use]
     pub fn find(&self, destination: SocketAddr, names: &[Arc<str>]) -> Lookup<'_> {
         let (address, port) = (destination.ip().to_canonical(), destination.port());
-        let mut pick = Pick::default();
-        if let Some(targets) = self.index.addresses.get(&(address, port)) {
-            pick.offer(targets);
+        for number in [port, EVERY_PORT] {
+            let mut pick = Pick::default();
+            if let Some(targets) = self.index.addresses.get(&(address, number)) {
+                pick.offer(targets);
+            }
+            for name in names {
+                pick.offer_name(&self.index, name, number);
+            }
+            if pick.best.is_some() {
+                return pick.lookup(&self.services);
+            }
         }
-        for name in names {
-            pick.offer_name(&self.index, name, port);
-        }
-        if pick.best.is_none() { self.find_range(address, port) } else { pick.lookup(&self.services) }
+        self.find_range(address, port)
     }
 
     fn find_range(&self, address: IpAddr, port: u16) -> Lookup<'_> {
@@ -127,7 +133,8 @@ impl Directory {
     /// does not resolve at the moment, which `failed` tells.
     #[must_use]
     pub fn may_own(&self, port: u16, failed: &dyn Fn(&str) -> bool) -> bool {
-        self.secured_names(port).is_some_and(|names| names.iter().any(|name| failed(name)))
+        let mut names = [port, EVERY_PORT].into_iter().filter_map(|port| self.secured_names(port)).flatten();
+        names.any(|name| failed(name))
     }
 
     /// The names behind which something else than plaintext is expected on a port. For callers that know the names that fail,
@@ -156,7 +163,7 @@ impl Directory {
             return self.of_services(services, port, subset);
         }
         if let Some(ports) = self.index.names.get(&*host) {
-            let Some(targets) = ports.get(&port) else { return Lookup::NoPort };
+            let Some(targets) = ports.get(&port).or_else(|| ports.get(&EVERY_PORT)) else { return Lookup::NoPort };
             if subset.is_some() {
                 return Lookup::NoSubset;
             }

@@ -35,7 +35,7 @@ enum Command {
 /// reach each other over mTLS. Keep the output in the folder of the original, since paths in it are relative.
 ///
 /// To add a service later, run it on the original with all of them, or on its own output: the CA in the file is kept and
-/// registers the new service, and existing sidecars get routes to it.
+/// registers the new service, and the directories of existing sidecars get it.
 ///
 /// The folder of the policies must exist; while it is empty the mode is PERMISSIVE. After a reboot run `docker compose up -d`
 /// again: services do not restart by themselves, since they would start without their redirect rules.

@@ -8,7 +8,7 @@ use clap::ValueHint;
 use portcullis_config::Outbound;
 use portcullis_identity::TrustDomain;
 use portcullis_policy::directory::Locality;
-use portcullis_policy::{MeshSettings, Mode, PolicySet};
+use portcullis_policy::{MeshSettings, Mode, ParsedSource, PolicySet, Source};
 
 use super::values;
 use crate::config_source::ConfigSource;
@@ -106,6 +106,8 @@ struct Subject {
 pub(crate) struct ClientSettings {
     pub(crate) outbound: Outbound,
     pub(crate) locality: Option<Locality>,
+    /// ServiceEntries of the configuration.
+    services: Option<ParsedSource>,
 }
 
 /// The policies of a valid set, and the workload.
@@ -133,6 +135,7 @@ impl SubjectArgs {
                     client: ClientSettings {
                         outbound: settings.outbound,
                         locality: settings.locality.as_deref().and_then(Locality::parse),
+                        services: settings.services,
                     },
                 }
             }
@@ -162,7 +165,7 @@ impl SubjectArgs {
     /// If there are none, or anything in them is wrong.
     pub(crate) fn load(&self) -> Result<LoadedSubject, Failure> {
         let Subject { policies, mesh, namespace, labels, client } = self.find()?;
-        let set = load_set(&policies)?;
+        let set = load_with(&policies, client.services.as_ref())?;
         for warning in &set.warnings_for(&mesh, &namespace, &labels) {
             output::note(&format!("warning: {warning}"));
         }
@@ -172,9 +175,14 @@ impl SubjectArgs {
 
 /// Reads policies that must be valid: an answer from the rest of a broken set would not be the one that the proxy acts on.
 pub(crate) fn load_set(paths: &[impl AsRef<Path>]) -> Result<PolicySet, Failure> {
+    load_with(paths, None)
+}
+
+fn load_with(paths: &[impl AsRef<Path>], services: Option<&ParsedSource>) -> Result<PolicySet, Failure> {
     let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
     let Policies { sources, mut errors } = Policies::read(&paths);
-    let loaded = PolicySet::load(&sources);
+    let parsed: Vec<ParsedSource> = sources.iter().map(Source::parse).collect();
+    let loaded = PolicySet::assemble(parsed.iter().chain(services));
     errors.extend(loaded.errors);
     if !errors.is_empty() {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

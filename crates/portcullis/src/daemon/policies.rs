@@ -49,6 +49,7 @@ pub(super) fn watch(
     let (effective, set) = (in_force.published(), Arc::<ArcSwap<PolicySet>>::default());
     let candidates = candidates::watch(settings, &in_force)?;
     let Some(folder) = settings.policies.clone() else {
+        services.set_first(&PolicySet::assemble(&settings.services).set);
         return Ok(Policies { effective, set, in_force, watcher: None, _candidates: candidates });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
@@ -58,7 +59,7 @@ pub(super) fn watch(
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let (policy, all, summary) = load(&settings, parsed.load(files), files.len())?;
+        let (policy, all, summary) = load(&settings, parsed.load(files, settings.services.as_ref()), files.len())?;
         for port in policy.ports().chain(policy.authorizer().ports()) {
             metrics.allow_port_label(port);
         }
@@ -93,7 +94,8 @@ pub(super) fn watch(
 struct Parsed(HashMap<PathBuf, (Content, ParsedSource)>);
 
 impl Parsed {
-    fn load(&mut self, files: &[FileContent]) -> Loaded {
+    /// The files, and what the configuration has besides.
+    fn load(&mut self, files: &[FileContent], services: Option<&ParsedSource>) -> Loaded {
         let mut before = std::mem::take(&mut self.0);
         for FileContent { path, content, .. } in files {
             let parsed = match before.remove(path) {
@@ -102,7 +104,8 @@ impl Parsed {
             };
             self.0.insert(path.clone(), (content.clone(), parsed));
         }
-        PolicySet::assemble(files.iter().filter_map(|file| self.0.get(&file.path)).map(|(_, parsed)| parsed))
+        let parsed = files.iter().filter_map(|file| self.0.get(&file.path)).map(|(_, parsed)| parsed);
+        PolicySet::assemble(parsed.chain(services))
     }
 }
 
@@ -209,14 +212,14 @@ mod tests {
     fn an_unchanged_file_is_not_parsed_again_and_a_changed_one_is() {
         let mut parsed = Parsed::default();
         let (one, two, three) = (named("one"), named("two"), named("three"));
-        assert_eq!(parsed.load(&[file("a", &one), file("b", &two)]).set.policies().len(), 2);
+        assert_eq!(parsed.load(&[file("a", &one), file("b", &two)], None).set.policies().len(), 2);
         // Proves that the cached result is used: a different result for the same content is returned.
         let kept = ParsedSource::new("a", named("kept").as_bytes());
         parsed.0.get_mut(&PathBuf::from("a")).unwrap().1 = kept;
         let names = |loaded: &Loaded| loaded.set.policies().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
-        let again = parsed.load(&[file("a", &one), file("b", &three)]);
+        let again = parsed.load(&[file("a", &one), file("b", &three)], None);
         assert_eq!(names(&again), ["kept", "three"]);
-        let moved = parsed.load(&[file("b", &three), file("c", &one)]);
+        let moved = parsed.load(&[file("b", &three), file("c", &one)], None);
         assert_eq!(names(&moved), ["three", "one"]);
         assert_eq!(parsed.0.len(), 2, "what is gone is forgotten");
     }
@@ -224,8 +227,8 @@ mod tests {
     #[test]
     fn a_duplicate_of_an_unchanged_file_is_found() {
         let mut parsed = Parsed::default();
-        assert!(parsed.load(&[file("a", &named("one"))]).errors.is_empty());
-        let loaded = parsed.load(&[file("a", &named("one")), file("b", &named("one"))]);
+        assert!(parsed.load(&[file("a", &named("one"))], None).errors.is_empty());
+        let loaded = parsed.load(&[file("a", &named("one")), file("b", &named("one"))], None);
         assert_eq!(loaded.errors.len(), 1, "{:?}", loaded.errors);
         assert_eq!(loaded.errors[0].reason, "duplicate-resource");
         assert!(loaded.errors[0].message.contains("at a:1 already"), "{}", loaded.errors[0]);
