@@ -17,6 +17,7 @@ mod directory_laws;
 mod directory_model;
 mod directory_view;
 mod documents;
+mod every_port;
 mod explanation;
 mod laws;
 mod operator;
