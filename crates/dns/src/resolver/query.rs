@@ -11,6 +11,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RecordType};
+use tokio::time::timeout;
 
 use super::answer::{Answer, DEFAULT_VALIDITY, normalized};
 use super::settings::Settings;
@@ -36,13 +37,17 @@ struct Failure {
 }
 
 /// Asks for A and AAAA records at once. A resolver of its own for each question shares no connection, and no question that
-/// somebody else asked before, with any other.
+/// somebody else asked before, with any other. Each of the two ends by itself after `within`, whatever is under way, so that the
+/// answer of one is not lost while the other is awaited; hickory's own limit starts anew for TCP.
 pub(super) async fn ask(server: SocketAddr, settings: &Settings, name: &Name, within: Duration) -> Reply {
     let resolver = match resolver(server, settings, within) {
         Ok(resolver) => resolver,
         Err(error) => return Reply::failed(&error, server),
     };
-    let records = async |kind| records(server, resolver.lookup(name.clone(), kind).await);
+    let records = async |kind| match timeout(within, resolver.lookup(name.clone(), kind)).await {
+        Ok(answer) => records(server, answer),
+        Err(_elapsed) => Err(Failure::silent(server)),
+    };
     let (a, aaaa) = tokio::join!(records(RecordType::A), records(RecordType::AAAA));
     Reply { a, aaaa }
 }
@@ -105,11 +110,6 @@ impl Failure {
 }
 
 impl Reply {
-    /// The reply of a server that did not answer in time.
-    pub(super) fn silent(server: SocketAddr) -> Self {
-        Self { a: Err(Failure::silent(server)), aaaa: Err(Failure::silent(server)) }
-    }
-
     fn failed(error: &NetError, server: SocketAddr) -> Self {
         Self { a: Err(Failure::new(error, server)), aaaa: Err(Failure::new(error, server)) }
     }
