@@ -10,7 +10,16 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Table {
     by_name: HashMap<Arc<str>, Known>,
-    by_address: HashMap<IpAddr, Vec<Arc<str>>>,
+    by_address: HashMap<IpAddr, Owners>,
+}
+
+/// The names of one address.
+#[derive(Debug, Default)]
+struct Owners {
+    /// Those whose last answer contains it.
+    latest: Vec<Arc<str>>,
+    /// Those that had it a moment ago. They count only if nobody has it now: an address that moved belongs to its new name.
+    remembered: Vec<Arc<str>>,
 }
 
 /// What is known about one name.
@@ -26,14 +35,19 @@ impl Table {
     /// Adds a name in lower case, with every address that it has or had a moment ago.
     pub(crate) fn insert(&mut self, name: &Arc<str>, known: Known, addresses: impl Iterator<Item = IpAddr>) {
         for address in addresses {
-            self.by_address.entry(address).or_default().push(Arc::clone(name));
+            let owners = self.by_address.entry(address).or_default();
+            let names = if known.latest.contains(&address) { &mut owners.latest } else { &mut owners.remembered };
+            names.push(Arc::clone(name));
         }
         self.by_name.insert(Arc::clone(name), known);
     }
 
     /// Same order for the same names, however they came.
     pub(crate) fn sort(&mut self) {
-        self.by_address.values_mut().for_each(|names| names.sort_unstable());
+        for owners in self.by_address.values_mut() {
+            owners.latest.sort_unstable();
+            owners.remembered.sort_unstable();
+        }
     }
 
     /// The addresses of the last answer about this name, sorted. Empty if there was none, or there is no such name.
@@ -42,11 +56,13 @@ impl Table {
         self.known(name).map_or(&[], |known| &known.latest)
     }
 
-    /// The names, in lower case and sorted, whose last answer contained the address, or an earlier one of the last 90 s: some
-    /// servers return a subset each time.
+    /// The names, in lower case and sorted, whose last answer contains the address. If there is none, those with an earlier
+    /// answer of the last 90 s that did: some servers return a subset each time. A lookup that failed is no answer.
     #[must_use]
     pub fn names_of(&self, address: IpAddr) -> &[Arc<str>] {
-        self.by_address.get(&address.to_canonical()).map_or(&[], Vec::as_slice)
+        self.by_address
+            .get(&address.to_canonical())
+            .map_or(&[], |owners| if owners.latest.is_empty() { &owners.remembered } else { &owners.latest })
     }
 
     /// Whether the name may have addresses that are not known: no lookup has succeeded yet, the last one failed or was

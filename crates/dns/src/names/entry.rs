@@ -15,7 +15,8 @@ use crate::table::Known;
 const MIN_VALIDITY: Duration = Duration::from_secs(1);
 /// An answer is used for at most this long. Docker says 600 s for containers that come and go.
 const MAX_VALIDITY: Duration = Duration::from_secs(30);
-/// How long an address stays with a name after the last answer that contained it: some servers return a subset each time.
+/// How long an address stays with a name after the last answer that contained it: some servers return a subset each time. It
+/// ends with the next answer after that, complete or not; a lookup that failed takes no address away.
 const ADDRESS_TTL: Duration = Duration::from_secs(90);
 /// A lookup that never reports its end, since it panicked, is started again after this time.
 const LOST: Duration = LOOKUP_TIMEOUT.saturating_mul(15);
@@ -97,9 +98,9 @@ impl Entry {
                 for address in &addresses {
                     new_address |= self.seen.insert(*address, began).is_none();
                 }
-                if incomplete.is_none() {
-                    self.seen.retain(|_, last| began.saturating_duration_since(*last) < ADDRESS_TTL);
-                }
+                // Behind an incomplete answer too: a family that fails for ever must not keep what others own by now. The name
+                // counts as failed, so an address that is forgotten here is not taken for a stranger's.
+                self.seen.retain(|_, last| began.saturating_duration_since(*last) < ADDRESS_TTL);
                 if *self.latest != *addresses {
                     self.latest = addresses.into();
                 }

@@ -145,6 +145,52 @@ async fn an_incomplete_answer_is_used_and_its_name_counts_as_failed() {
     assert!(!set.table().is_failed("cart"));
 }
 
+/// A family that fails for ever keeps its addresses no longer than answers without them would.
+#[tokio::test(start_paused = true)]
+async fn incomplete_answers_end_the_ninety_seconds_of_the_addresses_that_they_lack() {
+    let fake = Arc::new(Fake::default());
+    fake.set("cart", answer("10.0.0.1 fd00::1", 10), Duration::ZERO);
+    let set = running(&["cart"], &fake);
+    sleep(Duration::from_millis(500)).await;
+    let half = answer("10.0.0.1", 10).map(|answer| Answer { incomplete: Some(LookupError::NoServer), ..answer });
+    fake.set("cart", half, Duration::ZERO);
+    sleep(seconds(80)).await;
+    assert_eq!(names_of(&set, "fd00::1"), ["cart"]);
+    sleep(seconds(10)).await;
+    assert_eq!(names_of(&set, "fd00::1"), Vec::<String>::new());
+    assert!(set.table().is_failed("cart"), "it may still be one that the answer lacks");
+    // What was seen has its time anew, and failures take nothing away.
+    fake.set("cart", failure(), Duration::ZERO);
+    sleep(seconds(200)).await;
+    assert_eq!(names_of(&set, "10.0.0.1"), ["cart"]);
+}
+
+/// Else an address that moved would be of two services, and refused, for as long as the old one remembers it.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_moved_belongs_to_the_name_that_has_it_now() {
+    let fake = Arc::new(Fake::default());
+    fake.set("cart", answer("10.0.0.1", 10), Duration::ZERO);
+    fake.set("orders", answer("10.0.0.2", 10), Duration::ZERO);
+    let set = running(&["cart", "orders"], &fake);
+    sleep(Duration::from_millis(500)).await;
+    fake.set("cart", answer("10.0.0.3", 10), Duration::ZERO);
+    fake.set("orders", answer("10.0.0.1", 10), Duration::ZERO);
+    sleep(seconds(10)).await;
+    assert_eq!(names_of(&set, "10.0.0.1"), ["orders"]);
+    assert_eq!(names_of(&set, "10.0.0.2"), ["orders"], "nobody else has it");
+    // A lookup that fails gives nothing up: what the last answer said still counts.
+    fake.set("orders", failure(), Duration::ZERO);
+    sleep(seconds(10)).await;
+    assert_eq!(names_of(&set, "10.0.0.1"), ["orders"]);
+    fake.set("orders", answer("", 10), Duration::ZERO);
+    sleep(seconds(20)).await;
+    assert_eq!(names_of(&set, "10.0.0.1"), ["cart", "orders"], "both remember it");
+    // Two that have it now are both meant.
+    fake.set("orders", answer("10.0.0.3", 10), Duration::ZERO);
+    sleep(seconds(10)).await;
+    assert_eq!(names_of(&set, "10.0.0.3"), ["cart", "orders"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_that_stay_in_the_set_keep_their_addresses_and_new_ones_are_looked_up_at_once() {
     let fake = Arc::new(Fake::default());
