@@ -1,11 +1,13 @@
 //! Outbound: from a destination to an open connection, over mTLS, TLS or in plaintext. There is never a fallback.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portcullis_config::RouteMode;
+use portcullis_dns::LOOKUP_TIMEOUT;
 use portcullis_identity::ExpectedIds;
-use portcullis_policy::directory::{Lookup, MtlsReason, PlaintextReason, Transport};
+use portcullis_policy::directory::{Found, Lookup, MtlsReason, PlaintextReason, Transport};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::client::{Sni, connect_corked};
 use portcullis_tls::{Credentials, HandshakeError, HandshakeFault, Originator, PathSummary, Unavailable, originate};
@@ -123,21 +125,31 @@ async fn to_service(
     };
     let service = table.names(found.service);
     record.service = Some(service.metrics);
-    let names = state.destinations.names.table();
-    let endpoints = endpoints::dialable(wanted, &found, &names);
-    drop(names);
+    let mut endpoints = endpoints::dialable(wanted, &found, &**state.destinations.names.table());
     let peer = Peer::Service(Arc::clone(&service.host), wanted.port());
     let settings = found.port.outlier_detection.map_or_else(OutlierSettings::default, OutlierSettings::from);
-    let specs = endpoints.iter().map(Dialable::spec);
-    let (candidates, turn) = state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now());
+    let candidates = |endpoints: &[Dialable<'_>]| {
+        let specs = endpoints.iter().map(Dialable::spec);
+        state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now())
+    };
+    let (mut known, mut turn) = candidates(&endpoints);
     let target = Target { table, peer };
     let mut random = fastrand::Rng::new();
     let mut tried = Vec::new();
     let mut failed: Option<Ending> = None;
+    let mut is_fresh = false;
     while tried.len() < MAX_ATTEMPTS {
-        let chosen = balancer::pick(&candidates, &tried, found.port.load_balancer, turn, &mut random, Instant::now());
-        let Some(index) = chosen else { break };
-        let (Some(endpoint), Some(candidate)) = (endpoints.get(index), candidates.get(index)) else { break };
+        let chosen = balancer::pick(&known, &tried, found.port.load_balancer, turn, &mut random, Instant::now());
+        let Some(index) = chosen else {
+            // What is known of the names may be older than the endpoints are.
+            if std::mem::replace(&mut is_fresh, true) {
+                break;
+            }
+            endpoints = look_up_endpoints(state, wanted, &found).await;
+            (known, turn) = candidates(&endpoints);
+            continue;
+        };
+        let (Some(endpoint), Some(candidate)) = (endpoints.get(index), known.get(index)) else { break };
         let active = candidate.state.enter();
         match to_endpoint(state, &target, endpoint, &credentials, record).await {
             Ok((server, path, reached)) => {
@@ -147,7 +159,7 @@ async fn to_service(
             }
             Err(Failed { ending, next }) => {
                 if next != Next::Never
-                    && let Some(ejection) = balancer::failed(&candidates, index, &settings, Instant::now())
+                    && let Some(ejection) = balancer::failed(&known, index, &settings, Instant::now())
                 {
                     state.metrics.endpoint_ejections.with(&[]).add(1);
                     let service = &*service.host;
@@ -165,6 +177,21 @@ async fn to_service(
         }
     }
     Err(failed.unwrap_or_else(|| Ending::new(Reason::NoEndpoint, Some(wanted.to_string()))))
+}
+
+/// The endpoints by a look-up of their names that begins now. Empty if there are no names.
+async fn look_up_endpoints<'t>(state: &ProxyState, wanted: &Wanted, found: &Found<'t>) -> Vec<Dialable<'t>> {
+    let mut addresses: HashMap<&str, Vec<IpAddr>> = HashMap::new();
+    let lookups = async {
+        for name in endpoints::names_to_resolve(wanted, found) {
+            if let Ok(answer) = state.destinations.names.look_up_once(name).await {
+                addresses.insert(name, answer.addresses);
+            }
+        }
+    };
+    // Those that are not answered by then are left out.
+    let _elapsed = timeout(LOOKUP_TIMEOUT, lookups).await;
+    endpoints::dialable(wanted, found, &addresses)
 }
 
 /// Whether another endpoint may be tried after a failure.

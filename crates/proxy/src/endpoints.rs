@@ -1,5 +1,6 @@
 //! The endpoints of a service that could be dialled now.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,8 +25,27 @@ pub(crate) struct Dialable<'t> {
     pub(crate) name: Option<&'t Arc<str>>,
 }
 
+/// The addresses of names.
+pub(crate) trait Addresses {
+    /// Those of one name; none if it is not known.
+    fn of(&self, name: &str) -> &[IpAddr];
+}
+
+impl Addresses for Table {
+    fn of(&self, name: &str) -> &[IpAddr] {
+        self.addresses(name)
+    }
+}
+
+/// What a look-up for one connection found.
+impl Addresses for HashMap<&str, Vec<IpAddr>> {
+    fn of(&self, name: &str) -> &[IpAddr] {
+        self.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// What a connection could be made to, in no particular order.
-pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &Table) -> Vec<Dialable<'t>> {
+pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &impl Addresses) -> Vec<Dialable<'t>> {
     match found.choice {
         Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(wanted, endpoint, names)).collect(),
         Choice::One(endpoint) => of(wanted, endpoint, names).collect(),
@@ -37,7 +57,7 @@ pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &Table) ->
             Wanted::Configured(upstream) => {
                 let addresses = match upstream.host.parse::<IpAddr>() {
                     Ok(address) => vec![address],
-                    Err(_) => names.addresses(&upstream.host).to_vec(),
+                    Err(_) => names.of(&upstream.host).to_vec(),
                 };
                 let to = |address| SocketAddr::new(address, upstream.port);
                 addresses.into_iter().map(|address| Dialable::original(to(address), transport)).collect()
@@ -57,13 +77,13 @@ impl<'t> Dialable<'t> {
     }
 }
 
-fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &Table) -> impl Iterator<Item = Dialable<'t>> {
+fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &impl Addresses) -> impl Iterator<Item = Dialable<'t>> {
     let port = if endpoint.port == EVERY_PORT { wanted.port() } else { endpoint.port };
     let (literal, name) = match &endpoint.address {
         EndpointAddress::Ip(address) => (Some(*address), None),
         EndpointAddress::Name(name) => (None, Some(name)),
     };
-    let resolved: Vec<_> = name.map(|name| names.addresses(name).to_vec()).unwrap_or_default();
+    let resolved: Vec<_> = name.map(|name| names.of(name).to_vec()).unwrap_or_default();
     literal.into_iter().chain(resolved).map(move |address| Dialable {
         address: SocketAddr::new(address, port),
         transport: &endpoint.transport,
@@ -73,14 +93,18 @@ fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &Table) -> impl I
     })
 }
 
-/// How the endpoint at an address is reached, if the service still has one there.
-pub(crate) fn transport_at<'t>(
-    wanted: &Wanted,
-    found: &Found<'t>,
-    address: SocketAddr,
-    names: &Table,
-) -> Option<&'t Transport> {
-    dialable(wanted, found, names).into_iter().find(|it| it.address == address).map(|it| it.transport)
+/// The names that [`dialable`] needs the addresses of.
+pub(crate) fn names_to_resolve<'t>(wanted: &'t Wanted, found: &Found<'t>) -> BTreeSet<&'t str> {
+    let of_endpoint = |endpoint: &'t Arc<Endpoint>| match &endpoint.address {
+        EndpointAddress::Ip(_) => None,
+        EndpointAddress::Name(name) => Some(&**name),
+    };
+    let host = match (found.choice, wanted) {
+        (Choice::Original(_), Wanted::Configured(upstream)) => Some(&*upstream.host),
+        _ => None,
+    };
+    let names = found.choice.endpoints().iter().filter_map(of_endpoint).chain(host);
+    names.filter(|name| name.parse::<IpAddr>().is_err()).collect()
 }
 
 /// Whether the address is the workload's own, and captured: a connection to it does not leave this host, and bypasses the redirect

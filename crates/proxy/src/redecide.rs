@@ -9,7 +9,7 @@ use portcullis_telemetry::{ConnRecord, Ending};
 use crate::balancer::ActiveGuard;
 use crate::destination::Wanted;
 use crate::downgrade::Peer;
-use crate::endpoints;
+use crate::endpoints::{self, Dialable};
 use crate::outcome::Reason;
 use crate::relay::Closing;
 use crate::state::ProxyState;
@@ -62,7 +62,10 @@ impl Basis {
         let refused = |why: &str| Some(Closing::Now(Ending::new(Reason::PolicyChanged, Some(why.to_owned()))));
         let transport = match state.destinations.in_directory(&self.wanted, &table) {
             Lookup::Found(found) => {
-                endpoints::transport_at(&self.wanted, &found, self.address, &state.destinations.names.table())
+                let endpoints = endpoints::dialable(&self.wanted, &found, &**state.destinations.names.table());
+                // What was an unknown address may be that of a service now, whose endpoints have others.
+                let is_meant = |it: &&Dialable<'_>| self.service.is_none() || it.address == self.address;
+                endpoints.iter().find(is_meant).map(|it| it.transport)
             }
             Lookup::Conflict(_) => return refused("two services claim the destination now"),
             Lookup::NoPort | Lookup::NoSubset => return refused("the service has no such port now"),

@@ -8,6 +8,7 @@ use crate::cidr::Cidr;
 use crate::directory::alike::Alike;
 use crate::directory::host::{self, HostMap};
 use crate::directory::lookup::Choice;
+use crate::directory::ports::EVERY_PORT;
 use crate::directory::service::{Endpoint, Service, ServicePort};
 use crate::directory::service_entry::Resolution;
 use crate::directory::transport::Transport;
@@ -49,13 +50,54 @@ pub(super) struct Target {
     pub(super) port: u16,
     pub(super) part: Part,
     pub(super) alike: u32,
+    security: Security,
+}
+
+/// Whether what a target leads to is secured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Security {
+    /// All of it.
+    All,
+    /// Some of it, and some is plaintext.
+    Some,
+    /// Nothing, or there is nothing.
+    Nothing,
+}
+
+impl Security {
+    fn of<'t>(mut transports: impl Iterator<Item = &'t Transport> + Clone) -> Self {
+        match (transports.clone().any(Transport::is_secured), transports.all(Transport::is_secured)) {
+            (true, true) => Self::All,
+            (true, false) => Self::Some,
+            (false, _) => Self::Nothing,
+        }
+    }
 }
 
 impl Target {
     /// All of a port.
-    const fn whole(level: Level, service: usize, port: &ServicePort, alike: u32) -> Self {
+    fn whole(level: Level, service: usize, port: &ServicePort, alike: u32) -> Self {
         let part = if port.original.is_some() { Part::Original } else { Part::All };
-        Self { level, service, port: port.number, part, alike }
+        let endpoints = port.endpoints.iter().map(|endpoint| &endpoint.transport);
+        let security = match &port.original {
+            Some(transport) => Security::of([transport].into_iter()),
+            None => Security::of(endpoints),
+        };
+        Self { level, service, port: port.number, part, alike, security }
+    }
+
+    /// The smaller, the more directly it is meant: a port that is listed, then one that stands for all.
+    pub(super) const fn rank(&self) -> (bool, Level) {
+        (self.port == EVERY_PORT, self.level)
+    }
+
+    /// Whether it would be plaintext although another service, which is not reached alike, would be secured there. A name that
+    /// resolves to the address of somebody else must not take the security away.
+    pub(super) fn takes_security_from(&self, other: &Self) -> bool {
+        self.security != Security::All
+            && other.security != Security::Nothing
+            && self.service != other.service
+            && self.alike != other.alike
     }
 
     /// The endpoints that are meant.
@@ -186,7 +228,9 @@ impl Index {
         }
         if let Some(name) = resolved_host(service) {
             self.add_name(name, port.number, whole(Level::Host));
-            if port.original.as_ref().is_some_and(Transport::is_secured) {
+            // What the host resolves to may be one of the endpoints.
+            let mut transports = port.endpoints.iter().map(|endpoint| &endpoint.transport).chain(&port.original);
+            if transports.any(Transport::is_secured) {
                 self.secured.entry(port.number).or_default().insert(Arc::clone(name));
             }
         }
@@ -208,7 +252,8 @@ fn group_targets(
     let mut target = |level, start: usize, part: &[Arc<Endpoint>]| {
         let end = start + part.len();
         let alike = alike.endpoints(part);
-        Target { level, service, port: port.number, part: Part::Endpoints { start, end }, alike }
+        let security = Security::of(part.iter().map(|endpoint| &endpoint.transport));
+        Target { level, service, port: port.number, part: Part::Endpoints { start, end }, alike, security }
     };
     let mut targets = vec![(port.number, target(Level::Endpoint, start, group))];
     let mut start = start;

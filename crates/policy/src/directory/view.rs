@@ -1,6 +1,5 @@
 //! The services of one client, and the look-ups in them.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -96,23 +95,18 @@ impl Directory {
     #[must_use]
     pub fn find(&self, destination: SocketAddr, names: &[Arc<str>]) -> Lookup<'_> {
         let (address, port) = (destination.ip().to_canonical(), destination.port());
-        for number in [port, EVERY_PORT] {
-            let mut pick = Pick::default();
-            if let Some(targets) = self.index.addresses.get(&(address, number)) {
-                pick.offer(targets);
-            }
-            for name in names {
-                pick.offer_name(&self.index, name, number);
-            }
-            if pick.best.is_some() {
-                return pick.lookup(&self.services);
-            }
+        let claims = [port, EVERY_PORT].into_iter().flat_map(|number| {
+            let by_name = names.iter().filter_map(move |name| self.index.names.get(name)?.get(&number));
+            self.index.addresses.get(&(address, number)).into_iter().chain(by_name).flatten()
+        });
+        match decide(claims, &self.services, None) {
+            Lookup::Unknown => self.find_range(address, port),
+            found => found,
         }
-        self.find_range(address, port)
     }
 
     fn find_range(&self, address: IpAddr, port: u16) -> Lookup<'_> {
-        let mut pick = Pick::default();
+        let mut claims = Vec::new();
         let mut prefix = None;
         // The smallest ranges come first, and larger ones count only if none of those has the port.
         for range in self.index.ranges.iter().filter(|range| range.cidr.contains(address)) {
@@ -123,10 +117,10 @@ impl Directory {
             let whole = |service| self.index.whole(range.service, service, port, None, Level::Range);
             if let Some(target) = service.and_then(|service| whole(service)) {
                 prefix = Some(range.cidr.prefix());
-                pick.offer_one(target);
+                claims.push(target);
             }
         }
-        pick.lookup(&self.services)
+        decide(claims.iter(), &self.services, None)
     }
 
     /// Whether a service that gets something else than plaintext could have this port at an unknown address: one of its names
@@ -145,7 +139,8 @@ impl Directory {
     }
 
     /// Where a configured upstream or a backend of a gateway is: a full name, `NAME.NAMESPACE`, `NAME` in the client's
-    /// namespace, the name of an endpoint, or an address.
+    /// namespace, the name of an endpoint, or an address. Services of several of these that are not reached alike are a conflict,
+    /// unless one is of the client's own namespace.
     #[must_use]
     pub fn by_host(&self, host: &str, port: u16, subset: Option<&str>) -> Lookup<'_> {
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -158,94 +153,66 @@ impl Directory {
         let full = host::complete(&host, &self.namespace);
         let in_namespace = host::complete_in_namespace(&host);
         let hosts = &self.index.hosts;
-        let exact = [Some(&host), Some(&full), in_namespace.as_ref()].into_iter().flatten();
-        if let Some(services) = exact.into_iter().find_map(|name| hosts.exact(name)) {
-            return self.of_services(services, port, subset);
+        let mut exact: Vec<&String> = [Some(&host), Some(&full), in_namespace.as_ref()].into_iter().flatten().collect();
+        exact.dedup();
+        let services: Vec<usize> = exact.into_iter().filter_map(|name| hosts.exact(name)).flatten().copied().collect();
+        if !services.is_empty() {
+            return self.of_services(&services, port, subset);
         }
         if let Some(ports) = self.index.names.get(&*host) {
-            let Some(targets) = ports.get(&port).or_else(|| ports.get(&EVERY_PORT)) else { return Lookup::NoPort };
-            if subset.is_some() {
-                return Lookup::NoSubset;
-            }
-            let mut pick = Pick::default();
-            pick.offer(targets);
-            return pick.lookup(&self.services);
+            let claims = [port, EVERY_PORT].into_iter().filter_map(|number| ports.get(&number)).flatten();
+            return match (decide(claims, &self.services, None), subset) {
+                (Lookup::Unknown, _) => Lookup::NoPort,
+                (_, Some(_)) => Lookup::NoSubset,
+                (found, None) => found,
+            };
         }
         hosts.wildcard(&host).map_or(Lookup::Unknown, |services| self.of_services(services, port, subset))
     }
 
     fn of_services(&self, numbers: &[usize], port: u16, subset: Option<&str>) -> Lookup<'_> {
         let services = || numbers.iter().filter_map(|number| Some((*number, self.services.get(*number)?)));
-        let mut with_port = services().filter(|(_, service)| service.port(port, None).is_some()).peekable();
-        let Some((_, first)) = with_port.peek().copied() else { return Lookup::NoPort };
+        let with_port: Vec<_> = services().filter(|(_, service)| service.port(port, None).is_some()).collect();
+        if with_port.is_empty() {
+            return Lookup::NoPort;
+        }
         // An entry of the client's own namespace goes before others.
-        let own = *first.entry.namespace == *self.namespace;
-        let mut pick = Pick::default();
-        for (number, service) in with_port.filter(|(_, service)| !own || *service.entry.namespace == *self.namespace) {
-            if let Some(target) = self.index.whole(number, service, port, subset, Level::Virtual) {
-                pick.offer_one(target);
-            }
-        }
-        if pick.best.is_none() {
-            return Lookup::NoSubset;
-        }
-        pick.lookup_in(&self.services, subset)
+        let is_own = |service: &Service| *service.entry.namespace == *self.namespace;
+        let own = with_port.iter().any(|(_, service)| is_own(service));
+        let visible = with_port.into_iter().filter(|(_, service)| !own || is_own(service));
+        let claims: Vec<Target> = visible
+            .filter_map(|(number, service)| self.index.whole(number, service, port, subset, Level::Virtual))
+            .collect();
+        if claims.is_empty() { Lookup::NoSubset } else { decide(claims.iter(), &self.services, subset) }
     }
 }
 
-/// The most direct target so far, and those that are as direct and lead elsewhere.
-#[derive(Default)]
-struct Pick {
-    best: Option<Target>,
-    rivals: Vec<Target>,
-}
-
-impl Pick {
-    fn offer(&mut self, targets: &[Target]) {
-        targets.iter().for_each(|target| self.offer_one(*target));
+/// The most direct claim of a destination; of those that are as direct, the first service. A conflict if one that is as direct leads
+/// elsewhere, or if the result would be plaintext where a less direct claim is secured.
+fn decide<'t, 'd>(
+    claims: impl Iterator<Item = &'t Target> + Clone,
+    services: &'d [Arc<Service>],
+    subset: Option<&str>,
+) -> Lookup<'d> {
+    let Some(best) = claims.clone().min_by_key(|target| (target.rank(), target.service)) else {
+        return Lookup::Unknown;
+    };
+    let is_rival = |target: &&Target| {
+        target.rank() == best.rank() && target.alike != best.alike || best.takes_security_from(target)
+    };
+    let mut rivals = claims.filter(is_rival).peekable();
+    if rivals.peek().is_some() {
+        let disagreeing = rivals.chain([best]).filter_map(|target| services.get(target.service));
+        let labels: BTreeSet<String> = disagreeing.map(|service| service.entry.label()).collect();
+        return Lookup::Conflict(labels.into_iter().collect());
     }
-
-    fn offer_name(&mut self, index: &Index, name: &str, port: u16) {
-        if let Some(targets) = index.names.get(name).and_then(|ports| ports.get(&port)) {
-            self.offer(targets);
-        }
-    }
-
-    fn offer_one(&mut self, target: Target) {
-        let Some(best) = self.best else {
-            self.best = Some(target);
-            return;
-        };
-        match target.level.cmp(&best.level) {
-            Ordering::Less => {
-                self.best = Some(target);
-                self.rivals.clear();
-            }
-            Ordering::Equal if target.alike != best.alike => self.rivals.push(target),
-            Ordering::Equal if target.service < best.service => self.best = Some(target),
-            Ordering::Equal | Ordering::Greater => {}
-        }
-    }
-
-    fn lookup(self, services: &[Arc<Service>]) -> Lookup<'_> {
-        self.lookup_in(services, None)
-    }
-
-    fn lookup_in<'d>(self, services: &'d [Arc<Service>], subset: Option<&str>) -> Lookup<'d> {
-        let Some(best) = self.best else { return Lookup::Unknown };
-        if !self.rivals.is_empty() {
-            let disagreeing = self.rivals.iter().chain([&best]).filter_map(|target| services.get(target.service));
-            let labels: BTreeSet<String> = disagreeing.map(|service| service.entry.label()).collect();
-            return Lookup::Conflict(labels.into_iter().collect());
-        }
-        let found = || {
-            let service = services.get(best.service)?;
-            let port = service.port(best.port, subset)?;
-            Some(Found { service, port, choice: best.choice(port)? })
-        };
-        // A target is always one of a service.
-        found().map_or(Lookup::Unknown, Lookup::Found)
-    }
+    let found = || {
+        let service = services.get(best.service)?;
+        let port = service.port(best.port, subset)?;
+        Some(Found { service, port, choice: best.choice(port)? })
+    };
+    // A target is always one of a service.
+    found().map_or(Lookup::Unknown, Lookup::Found)
 }
 
 fn originations(services: &[Arc<Service>]) -> Vec<Arc<TlsOrigination>> {

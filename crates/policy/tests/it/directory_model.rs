@@ -395,5 +395,15 @@ pub(crate) fn candidates(directory: &Directory, address: IpAddr, port: u16, name
             }
         }
     }
-    levels.into_values().next().unwrap_or_default()
+    let mut levels = levels.into_iter();
+    let Some(((level, _), mut found)) = levels.next() else { return Vec::new() };
+    // Plaintext where another service is secured, however less directly it is meant, is a conflict.
+    let best = found[0].clone();
+    if level < 4 && best.ways.iter().any(|(_, way)| *way == Plain::Plaintext) {
+        let is_other = |other: &Candidate| (&other.host, &other.entry) != (&best.host, &best.entry);
+        let is_secured = |other: &Candidate| other.ways.iter().any(|(_, way)| *way != Plain::Plaintext);
+        let less_direct = levels.filter(|((level, _), _)| *level < 4).flat_map(|(_, candidates)| candidates);
+        found.extend(less_direct.filter(|other| is_other(other) && is_secured(other) && other.ways != best.ways));
+    }
+    found
 }

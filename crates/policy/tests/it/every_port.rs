@@ -69,3 +69,42 @@ fn a_file_replaces_what_is_embedded_and_must_list_its_ports() {
     assert!(matches!(directory.by_host("cart", 80, None), Lookup::Found(_)));
     assert!(matches!(directory.by_host("cart", 81, None), Lookup::NoPort));
 }
+
+/// Compose writes entries for every port. A declared port of another service that has the address by its name must not take the
+/// security away.
+#[test]
+fn plaintext_by_a_name_conflicts_with_a_secured_claim() {
+    let external = "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop}
+spec: {hosts: [api.example.com], resolution: DNS, ports: [{number: 8080, name: http}]}
+";
+    let directory = directory(&[ParsedSource::new("file", external.as_bytes()), embedded(ENTRY)]);
+    let names: [Arc<str>; 2] = ["api.example.com".into(), "cart".into()];
+    let find = |port: u16, names: &[Arc<str>]| match directory.find(format!("10.0.0.7:{port}").parse().unwrap(), names)
+    {
+        Lookup::Conflict(labels) => labels.join(" "),
+        Lookup::Found(found) => found.service.label(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(find(8080, &names), "shop/api shop/cart");
+    assert_eq!(find(8080, &names[..1]), "api.example.com");
+    assert_eq!(find(9000, &names), "cart.shop.svc.cluster.local");
+}
+
+/// Whoever may write into another namespace must not take over a short form of a name.
+#[test]
+fn two_spellings_of_a_host_conflict() {
+    let entry = |host: &str, namespace: &str, account: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: x, namespace: {namespace}}}\nspec: {{hosts: \
+             [{host}], location: MESH_INTERNAL, resolution: STATIC, ports: [{{number: 80, name: http}}], endpoints: [{{address: \
+             10.0.0.1{account}}}]}}\n"
+        )
+    };
+    let mesh = entry("cart.data.svc.cluster.local", "data", ", serviceAccount: cart");
+    let evil = entry("cart.data", "evil", "");
+    let sources = [ParsedSource::new("mesh", mesh.as_bytes()), ParsedSource::new("evil", evil.as_bytes())];
+    assert!(matches!(directory(&sources).by_host("cart.data", 80, None), Lookup::Conflict(_)));
+    assert!(matches!(directory(&sources[..1]).by_host("cart.data", 80, None), Lookup::Found(_)));
+}
