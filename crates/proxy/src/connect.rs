@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portcullis_config::RouteMode;
 use portcullis_dns::LOOKUP_TIMEOUT;
 use portcullis_identity::ExpectedIds;
-use portcullis_policy::directory::{Found, Lookup, MtlsReason, PlaintextReason, Transport};
+use portcullis_policy::directory::{EVERY_PORT, Found, Lookup, MtlsReason, PlaintextReason, Transport};
 use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use portcullis_tls::client::{Sni, connect_corked};
 use portcullis_tls::{Credentials, HandshakeError, HandshakeFault, Originator, PathSummary, Unavailable, originate};
@@ -99,16 +99,29 @@ async fn to_route(
     };
     let secured = secure(state, server, &credentials, expected, route.sni(port).as_ref(), record).await;
     let (stream, path) = secured.map_err(|failed| failed.ending)?;
-    if let Some(address) = record.dst_addr {
+    remember_addresses(state, wanted, record);
+    Ok((stream, Some(path)))
+}
+
+/// The addresses of a destination that was reached over mTLS: what was dialled, and what the app dialled.
+fn remember_addresses(state: &ProxyState, wanted: &Wanted, record: &ConnRecord) {
+    let captured = match wanted {
+        Wanted::Captured(address) => Some(*address),
+        Wanted::Configured(_) => None,
+    };
+    for address in record.dst_addr.into_iter().chain(captured) {
         state.seen_over_mtls.record(Peer::Address(address));
     }
-    Ok((stream, Some(path)))
 }
 
 /// A service of the directory, as it was found.
 struct Target<'t> {
+    wanted: &'t Wanted,
     table: &'t ServiceTable,
+    host: Arc<str>,
     peer: Peer,
+    /// Whether an endpoint of it is secured.
+    is_secured: bool,
 }
 
 /// To one of the endpoints of a service: another one only if no byte of the app was sent, and never after a refused certificate.
@@ -126,14 +139,16 @@ async fn to_service(
     let service = table.names(found.service);
     record.service = Some(service.metrics);
     let mut endpoints = endpoints::dialable(wanted, &found, &**state.destinations.names.table());
-    let peer = Peer::Service(Arc::clone(&service.host), wanted.port());
+    let number = if found.port.number == EVERY_PORT { wanted.port() } else { found.port.number };
+    let peer = Peer::Service(Arc::clone(&service.host), number);
     let settings = found.port.outlier_detection.map_or_else(OutlierSettings::default, OutlierSettings::from);
     let candidates = |endpoints: &[Dialable<'_>]| {
         let specs = endpoints.iter().map(Dialable::spec);
         state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now())
     };
     let (mut known, mut turn) = candidates(&endpoints);
-    let target = Target { table, peer };
+    let is_secured = found.choice.endpoints().iter().any(|endpoint| endpoint.transport.is_secured());
+    let target = Target { wanted, table, host: Arc::clone(&service.host), peer, is_secured };
     let mut random = fastrand::Rng::new();
     let mut tried = Vec::new();
     let mut failed: Option<Ending> = None;
@@ -151,6 +166,8 @@ async fn to_service(
         };
         let (Some(endpoint), Some(candidate)) = (endpoints.get(index), known.get(index)) else { break };
         let active = candidate.state.enter();
+        // What a look-up for this connection has found is fresh.
+        let endpoint = &Dialable { name: endpoint.name.filter(|_| !is_fresh), ..*endpoint };
         match to_endpoint(state, &target, endpoint, &credentials, record).await {
             Ok((server, path, reached)) => {
                 candidate.state.count_success();
@@ -231,7 +248,13 @@ async fn to_endpoint(
     let address = endpoint.address;
     match endpoint.transport {
         Transport::Plaintext(reason) => {
-            check_downgrade(state, &target.peer, reason.label())?;
+            check_downgrade(state, &Peer::Endpoint(Arc::clone(&target.host), address), reason.label())?;
+            if !target.is_secured {
+                check_downgrade(state, &target.peer, reason.label())?;
+            }
+            if *reason != PlaintextReason::External {
+                still_has(state, endpoint).await?;
+            }
             let server = to_plaintext(state, address, reason.label(), record).await?;
             Ok((server, None, Reached::Plaintext))
         }
@@ -249,6 +272,8 @@ async fn to_endpoint(
             let sni = Sni::parse(&sni.replacen("outbound_.0_", &format!("outbound_.{}_", address.port()), 1)).ok();
             let (stream, path) = secure(state, server, credentials, expected, sni.as_ref(), record).await?;
             state.seen_over_mtls.record(target.peer.clone());
+            state.seen_over_mtls.record(Peer::Endpoint(Arc::clone(&target.host), address));
+            remember_addresses(state, target.wanted, record);
             Ok((stream, Some(path), Reached::Mtls))
         }
         Transport::Originate(rule) => {
@@ -259,6 +284,20 @@ async fn to_endpoint(
             let stream = start_tls(state, server, originator, record).await?;
             Ok((stream, None, Reached::Originated))
         }
+    }
+}
+
+/// An address that a name had a moment ago may be somebody else's now, and plaintext asks nobody who he is: so the name is looked up
+/// for each connection, as those of configured destinations are.
+async fn still_has(state: &ProxyState, endpoint: &Dialable<'_>) -> Result<(), Failed> {
+    let Some(name) = endpoint.name else { return Ok(()) };
+    match state.destinations.names.look_up_once(name).await {
+        Ok(answer) if answer.addresses.contains(&endpoint.address.ip().to_canonical()) => Ok(()),
+        Ok(_) => {
+            let error = format!("{name} has not {} any more", endpoint.address.ip());
+            Err(Failed { ending: Ending::new(Reason::NoEndpoint, Some(error)), next: Next::Allowed })
+        }
+        Err(error) => Err(Ending::new(Reason::NameUnresolved, Some(error.to_string())).into()),
     }
 }
 

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use portcullis_dns::Names;
-use portcullis_policy::directory::Lookup;
+use portcullis_dns::{Names, Table};
+use portcullis_policy::directory::{Endpoint, Lookup, PlaintextReason, Transport};
 use portcullis_telemetry::Ending;
 
 use crate::outcome::Reason;
@@ -69,11 +69,12 @@ impl fmt::Display for Wanted {
 impl Destinations {
     /// What the directory says now, without waiting for a name.
     pub(crate) fn in_directory<'t>(&self, wanted: &Wanted, table: &'t ServiceTable) -> Lookup<'t> {
+        self.in_directory_by(wanted, table, &self.names.table())
+    }
+
+    fn in_directory_by<'t>(&self, wanted: &Wanted, table: &'t ServiceTable, names: &Table) -> Lookup<'t> {
         match wanted {
-            Wanted::Captured(address) => {
-                let names = self.names.table();
-                table.directory().find(*address, names.names_of(address.ip()))
-            }
+            Wanted::Captured(address) => table.directory().find(*address, names.names_of(address.ip())),
             Wanted::Configured(upstream) => match &upstream.reach {
                 Reach::Route(_) => Lookup::Unknown,
                 Reach::Directory { subset } => {
@@ -93,21 +94,30 @@ impl Destinations {
             Wanted::Configured(upstream) => {
                 return match &upstream.reach {
                     Reach::Route(route) => Ok(Destination::Fixed(Arc::clone(route))),
-                    Reach::Directory { .. } => self.service(wanted)?.ok_or_else(|| no_service(wanted, "host")),
+                    Reach::Directory { .. } => {
+                        self.service(wanted, &self.names.table())?.ok_or_else(|| no_service(wanted, "host"))
+                    }
                 };
             }
         };
-        if let Some(found) = self.known(wanted, address)? {
+        if let Some(found) = self.known(wanted, address, &self.names.table())?
+            && !self.has_moved(wanted, address, &found).await?
+        {
             return Ok(found);
         }
         self.names.refresh_all(address.ip()).await;
-        if let Some(found) = self.known(wanted, address)? {
+        // One state of the names for what is known and for what fails: a name that is resolved in between would be neither.
+        let names = self.names.table();
+        if let Some(found) = self.known(wanted, address, &names)? {
+            if self.has_moved(wanted, address, &found).await? {
+                let error = format!("{address} was that of a name a moment ago, and no name has it now");
+                return Err(Ending::new(Reason::NameUnresolved, Some(error)));
+            }
             return Ok(found);
         }
         let Some(route) = self.routes.otherwise() else {
             return Err(Ending::new(Reason::NoRoute, Some(address.to_string())));
         };
-        let names = self.names.table();
         let failed = |name: &str| names.is_failed(name);
         if self.routes.may_belong_to_failed_host(address.port(), &failed)
             || self.services.load().directory().may_own(address.port(), &failed)
@@ -118,18 +128,40 @@ impl Destinations {
     }
 
     /// What a route or the directory says of the original destination.
-    fn known(&self, wanted: &Wanted, address: SocketAddr) -> Result<Option<Destination>, Ending> {
-        let matching = self.routes.matching(address, &self.names.table());
-        match matching {
+    fn known(&self, wanted: &Wanted, address: SocketAddr, names: &Table) -> Result<Option<Destination>, Ending> {
+        match self.routes.matching(address, names) {
             Some(RouteLookup::Found(route)) => Ok(Some(Destination::Fixed(route))),
             Some(RouteLookup::Conflict) => Err(Ending::new(Reason::RouteConflict, Some(address.to_string()))),
-            None => self.service(wanted),
+            None => self.service(wanted, names),
         }
     }
 
-    fn service(&self, wanted: &Wanted) -> Result<Option<Destination>, Ending> {
+    /// Whether an address that is known by a name is somebody else's by now. Asked only where plaintext would be the result: mTLS
+    /// notices it by itself.
+    async fn has_moved(&self, wanted: &Wanted, address: SocketAddr, found: &Destination) -> Result<bool, Ending> {
+        let Destination::Service(table) = found else { return Ok(false) };
+        let names: Vec<Arc<str>> = {
+            let known = self.names.table();
+            let Lookup::Found(found) = self.in_directory_by(wanted, table, &known) else { return Ok(true) };
+            let is_internal_plaintext = |endpoint: &Arc<Endpoint>| matches!(&endpoint.transport, Transport::Plaintext(reason) if *reason != PlaintextReason::External);
+            if !found.choice.endpoints().iter().any(is_internal_plaintext) {
+                return Ok(false);
+            }
+            known.names_of(address.ip()).to_vec()
+        };
+        for name in &names {
+            match self.names.look_up_once(name).await {
+                Ok(answer) if answer.addresses.contains(&address.ip().to_canonical()) => return Ok(false),
+                Ok(_) => {}
+                Err(error) => return Err(Ending::new(Reason::NameUnresolved, Some(error.to_string()))),
+            }
+        }
+        Ok(!names.is_empty())
+    }
+
+    fn service(&self, wanted: &Wanted, names: &Table) -> Result<Option<Destination>, Ending> {
         let table = self.services.load_full();
-        let found = match self.in_directory(wanted, &table) {
+        let found = match self.in_directory_by(wanted, &table, names) {
             Lookup::Found(_) => true,
             Lookup::Unknown => false,
             Lookup::Conflict(entries) => {

@@ -17,12 +17,14 @@ use crate::outcome::Reason;
 /// How many destinations are remembered. What comes later is not: a directory this large does not fit a sidecar.
 const MAX_DESTINATIONS: usize = 65_536;
 
-/// What is remembered of a destination: services by name, since their addresses change; all others by address.
+/// What is remembered of a destination.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Peer {
-    /// The host of a service and its port.
+    /// The host of a service and its port: for a service of which no endpoint is secured any more.
     Service(Arc<str>, u16),
-    /// An address that no service claims.
+    /// One endpoint of it, by address: a service may have endpoints with and without a sidecar.
+    Endpoint(Arc<str>, SocketAddr),
+    /// An address that was dialled, by the app or by the proxy: for those that no service claims any more.
     Address(SocketAddr),
 }
 
@@ -71,6 +73,7 @@ impl SeenOverMtls {
         if !told.swap(true, Ordering::Relaxed) {
             let destination = match peer {
                 Peer::Service(host, port) => format!("{host}:{port}"),
+                Peer::Endpoint(host, address) => format!("{host} at {address}"),
                 Peer::Address(address) => address.to_string(),
             };
             tracing::warn!(

@@ -206,7 +206,7 @@ pub(crate) enum Closing {
     BetweenAnswers(Ending),
 }
 
-/// When no byte follows those of the server for this long, its answer is complete.
+/// When no byte follows those of the server for this long, its answer is taken for complete.
 const ANSWERED: Duration = Duration::from_millis(10);
 /// The connection ends then in any case. Less than the half of the transition that a port has after a change of its mode.
 const MAX_CLOSING: Duration = Duration::from_millis(200);
@@ -258,8 +258,8 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
             }
             outcome::copied(copied.end, tls_fault(copied.end, client, server))
         }
-        Err((ending, is_complete)) => {
-            if !is_complete {
+        Err((ending, was_idle)) => {
+            if !was_idle {
                 reset_both(client, server);
             }
             ending
@@ -267,8 +267,8 @@ pub(crate) async fn relay<D: Endpoint, U: Endpoint>(
     }
 }
 
-/// Waits until an answer of the server is complete, or nothing has passed at all. Returns the ending, and whether that was so before
-/// [`MAX_CLOSING`].
+/// Waits until an answer of the server seems complete. Returns the ending, and whether nothing has passed at all in
+/// [`MAX_CLOSING`]: only then a FIN cannot make a part look like the whole.
 async fn wait_for_answer(bytes: &Bytes, ending: Ending) -> (Ending, bool) {
     let passed = || (bytes.received.load(Ordering::Relaxed), bytes.sent.load(Ordering::Relaxed));
     let (began, first) = (Instant::now(), passed());
@@ -277,7 +277,7 @@ async fn wait_for_answer(bytes: &Bytes, ending: Ending) -> (Ending, bool) {
         tokio::time::sleep(ANSWERED).await;
         let now = passed();
         if is_answer && now == before {
-            return (ending, true);
+            return (ending, false);
         }
         is_answer = now.1 != before.1;
         before = now;

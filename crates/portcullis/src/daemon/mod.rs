@@ -143,6 +143,8 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let forced = runtime.block_on(async {
         let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
         tokio::spawn(async move { in_force.end_transitions(&of_policies).await });
+        let (of_names, followed) = (of_services.clone(), Arc::clone(&services));
+        tokio::spawn(async move { followed.follow_names(&of_names).await });
         tokio::spawn(async move { services.run(&of_services).await });
         tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
         tokio::spawn(log_suppressed_lines(metrics.clone()));

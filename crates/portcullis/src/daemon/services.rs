@@ -16,12 +16,14 @@ use portcullis_policy::directory::{Client, Directory, Locality};
 use portcullis_proxy::ServiceTable;
 use portcullis_proxy::changes::ChangeNotifier;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::originators::OriginatorFiles;
 
 /// From reading a directory to putting it in force.
 pub(super) const DELAY: Duration = Duration::from_millis(250);
+/// From a change of a name's addresses to asking open connections.
+const SETTLE_NAMES: Duration = Duration::from_secs(2);
 /// How often the files that DestinationRules name are read again.
 const READ_FILES: Duration = Duration::from_secs(10);
 
@@ -88,6 +90,17 @@ impl Services {
         state.waiting.push_back((Instant::now() + DELAY, directory));
         self.watch_names(&state);
         self.begun.notify_one();
+    }
+
+    /// Makes open connections ask again where they go when names have new addresses. Never returns.
+    pub(super) async fn follow_names(&self, notifier: &ChangeNotifier) {
+        let mut changed = self.names.changed();
+        while changed.changed().await.is_ok() {
+            // Names change one by one, and every connection asks.
+            sleep(SETTLE_NAMES).await;
+            changed.mark_unchanged();
+            notifier.notify();
+        }
     }
 
     /// Publishes what waits when its time has come, and reads changed files of DestinationRules. Never returns.

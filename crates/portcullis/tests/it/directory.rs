@@ -183,6 +183,21 @@ fn a_downgrade_is_refused_if_so_configured() {
     eventually("mTLS again", || passed_echo(listen).then_some(()));
 }
 
+/// One endpoint has a sidecar, the other has none: each is what it is, and that is no downgrade.
+#[test]
+fn endpoints_with_and_without_a_sidecar_live_together() {
+    let mesh = Mesh::new("STRICT");
+    let (_cart, inbound) = mesh.cart(echo(), |_| ());
+    service(&mesh, &[(inbound, "cart", ""), (echo(), "", "")]);
+    let (web, listen) = web(&mesh, ", downgrade: refuse");
+    for _ in 0..30 {
+        alive(&mut dial(listen));
+    }
+    let transports = |transport: &str| web.access().iter().filter(|line| line["transport"] == transport).count();
+    assert!(transports("mtls") > 0 && transports("plaintext") > 0, "{}", web.read_log());
+    assert!(!counted(&web, "portcullis_outbound_downgrades_total", &["refuse"]));
+}
+
 #[test]
 fn a_server_must_be_who_the_directory_says_and_no_other_endpoint_hides_it() {
     let mesh = Mesh::new("STRICT");

@@ -138,3 +138,19 @@ async fn services_that_disagree_are_a_conflict() {
     rig.dns.set("cart", &["192.0.2.1"]);
     assert_eq!(rig.find("192.0.2.1:80").await, Err("service_conflict"));
 }
+
+/// Two services swap their addresses. What the app means for one must not go to the other in plaintext, whatever was known a
+/// moment ago.
+#[tokio::test(start_paused = true)]
+async fn plaintext_by_a_name_needs_the_address_to_be_its_own_now() {
+    let plain = CART.replace("serviceAccount: cart", "labels: {security.istio.io/tlsMode: disabled}");
+    let rig = Rig::new(Vec::new(), &plain, Otherwise::Plaintext);
+    rig.dns.set("cart", &["192.0.2.1"]);
+    assert_eq!(rig.find("192.0.2.1:80").await, Ok("service"));
+    rig.dns.set("cart", &["192.0.2.2"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.find("192.0.2.1:80").await, Err("name_unresolved"), "its address a moment ago");
+    assert_eq!(rig.find("192.0.2.2:80").await, Ok("service"));
+    rig.dns.0.lock().unwrap().clear();
+    assert_eq!(rig.find("192.0.2.2:80").await, Err("name_unresolved"), "nobody says whose it is");
+}
