@@ -93,6 +93,22 @@ class Envoy:
         return self._listener(
             name, chains, listener_filters=[] if mode == "DISABLE" else [inspector], listener_filters_timeout="0s")
 
+    def server(self, name, app, leaf, clients=None):
+        """A server outside of the mesh, with TLS of its own; it demands a certificate of the CA `clients`, if there is one.
+        Returns its port."""
+        context = {"tls_certificates": [_certificate(leaf)]}
+        if clients:
+            context["validation_context"] = {"trusted_ca": {"filename": str(clients)}}
+        socket = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": TYPE + "transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": bool(clients),
+                "common_tls_context": context,
+            },
+        }
+        return self._listener(name, [{"filters": self._proxy(name, app), "transport_socket": socket}])
+
     def start(self, binary, processes):
         config = self.folder / f"{self.name}.json"
         config.write_text(json.dumps({
@@ -160,9 +176,12 @@ def _common(leaf, root, san, alpn):
         },
     }
     if leaf:
-        context["tls_certificates"] = [
-            {"certificate_chain": {"filename": leaf.certificate}, "private_key": {"filename": leaf.key}}]
+        context["tls_certificates"] = [_certificate(leaf)]
     return context
+
+
+def _certificate(leaf):
+    return {"certificate_chain": {"filename": leaf.certificate}, "private_key": {"filename": leaf.key}}
 
 
 def _address(port):

@@ -12,8 +12,9 @@ _ALERT = re.compile(r"alert number (\d+)")
 class Connection:
     """What came of it."""
 
-    def __init__(self, text, echoed):
+    def __init__(self, text, echoed, sent):
         self.text = text
+        self.sent = sent
         self.echoed = echoed
         # "New" or "Reused", if the client's half of the handshake was done.
         found = re.search(r"^(New|Reused), (TLSv[\d.]+|\(NONE\))", text, re.MULTILINE)
@@ -58,7 +59,7 @@ def connect(port, *arguments, leaf=None, linger=0.0, seconds=10):
         rest, _ = _finish(process)
         overdue.cancel()
     lines.append(rest.decode("utf-8", "replace"))
-    return Connection("".join(lines), echoed)
+    return Connection("".join(lines), echoed, token.encode())
 
 
 def _finish(process):

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import urllib.request
 
 from .certificates import CLIENT, SERVER, TRUST_DOMAIN
 from .processes import free_port
@@ -22,6 +23,9 @@ spec:
     8002: {mode: PERMISSIVE}
     8003: {mode: DISABLE}
 """
+
+# Arguments for `records`. At this level every refusal has its own line; above it they are rate-limited.
+JSON_LOG = ("--log-format", "json", "--log-level", "info,access=debug")
 
 _ID = re.compile(r"spiffe://(?P<domain>[^/]+)/ns/(?P<namespace>[^/]+)/sa/(?P<account>[^/]+)")
 
@@ -70,6 +74,10 @@ class Portcullis:
     def plaintext(self, target):
         return self._upstream({"address": f"127.0.0.1:{target}", "mode": "plaintext"})
 
+    def auto(self, host, port):
+        """As the service directory says."""
+        return self._upstream({"address": f"{host}:{port}", "mode": "auto"})
+
     def _upstream(self, upstream):
         port = free_port()
         upstreams = self.config.setdefault("outbound", {}).setdefault("upstreams", [])
@@ -89,9 +97,12 @@ class Portcullis:
         processes.wait_until_ready(self.process, f"http://127.0.0.1:{self.admin}{path}")
 
     def write_policy(self):
-        """Puts `self.policy` in place at once, as an operator's tool should."""
-        file = self.folder / "policies" / "modes.yaml"
-        file.with_name(".new").write_text(self.policy)
+        self.write_document("modes.yaml", self.policy)
+
+    def write_document(self, name, text):
+        """Puts a file in place at once, as an operator's tool should."""
+        file = self.folder / "policies" / name
+        file.with_name(".new").write_text(text)
         file.with_name(".new").rename(file)
 
     def exit_code(self, processes):
@@ -104,6 +115,21 @@ class Portcullis:
 
     def log(self):
         return pathlib.Path(self.process.log).read_text(errors="replace")
+
+    def events(self):
+        """Every complete line of the log, which is written with `JSON_LOG`."""
+        lines = self.log().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def records(self):
+        """The access log."""
+        return [event for event in self.events() if event.get("target") == "access"]
+
+    def metrics(self):
+        """Values of metrics without labels, by name."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/stats/prometheus", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
 def client(name, folder, binary, leaf, spiffe_id=CLIENT):

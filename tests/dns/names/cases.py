@@ -3,10 +3,11 @@
 import re
 import time
 
+from rig.dnsmasq import Dnsmasq
 from rig.processes import free_port
 
 from .client import Client, Missed
-from .servers import BadServer, Dnsmasq
+from .servers import BadServer
 
 # Of every name in the server's file, in seconds.
 TTL = 3
@@ -16,7 +17,9 @@ MANY = [f"10.0.9.{last}" for last in range(1, 61)]
 
 def run(binary, folder, processes, report):
     bad = BadServer()
-    server = Dnsmasq(folder, processes, bad.port)
+    server = Dnsmasq(folder, processes, free_port(), "shop.test", [
+        f"--server=/bad.test/127.0.0.1#{bad.port}", "--txt-record=text.shop.test,no address",
+        "--cname=alias.shop.test,cart.shop.test"])
     server.write("10.0.0.1 cart.shop.test", "fd00::1 cart.shop.test", "fd00::2 six.shop.test",
                  *(f"{address} many.shop.test" for address in MANY))
     server.start(TTL)

@@ -2,68 +2,17 @@
 
 import time
 
-from rig.certificates import CLIENT, SERVER
+from rig.certificates import CLIENT
 from rig.processes import until
 
-from . import rules, servers
+from . import directory, rules, servers
 from . import topology as t
 from .apps import ending, greeted, healthy, proxy_header, upload
+from .expected import Expected, allowed, denied
 from .namespaces import DIRECT, EVEN_LOOPBACK, FAMILIES, INBOUND, OUTBOUND, address, endpoint, loopback
 
-POLICY = "shop/modes"
-
-
-def logged(decision, reason, **fields):
-    return {"decision": decision, "reason": reason, **fields}
-
-
-def allowed(**fields):
-    return logged("allow", "-", **fields)
-
-
-def denied(reason, **fields):
-    return logged("deny", reason, **fields)
-
-
-def comes_from(host):
-    return lambda seen: bool(seen) and seen.rsplit(":", 1)[0].strip("[]") == host
-
-
-class Cases:
+class Cases(Expected):
     """The cases of one IP version."""
-
-    def __init__(self, topology, family):
-        self.topology = topology
-        self.family = family
-        self.own = address(family, 1)
-
-    def expect(self, group, *arguments, **options):
-        self.topology.expect(f"{group}, {self.family}", *arguments, **options)
-
-    def to(self, host, port):
-        return address(self.family, host), port
-
-    # What the two sides must log of a connection to `to`.
-
-    def out_mtls(self, to):
-        return {"mode": "mtls", "transport": "mtls", "src.identity": CLIENT, "dst.identity": SERVER,
-                **self.both_ends(to)}
-
-    def out_plain(self, to):
-        return {"mode": "plaintext", "transport": "plaintext", "src.identity": None, "dst.identity": None,
-                **self.both_ends(to)}
-
-    def in_mtls(self, to, mode):
-        return {"mode": mode, "transport": "mtls", "src.identity": CLIENT, "dst.identity": SERVER, "policy": POLICY,
-                **self.both_ends(to)}
-
-    def in_plain(self, to, mode, transport="plaintext"):
-        return {"mode": mode, "transport": transport, "src.identity": None, "policy": POLICY, **self.both_ends(to)}
-
-    def both_ends(self, to):
-        return {"src.addr": comes_from(self.own), "dst.addr": endpoint(*to), "port": to[1]}
-
-    # The groups.
 
     def without_rules(self):
         """Control: without rules and sidecars the client reaches the app, so they cause every refusal below."""
@@ -372,16 +321,9 @@ def run(topology):
                  "own_ports", "many_loops", "scanned", "names", "live_policy"):
         each(name)
     servers.run_cases(topology)
-    _stop(topology, "Listeners on [::]")
+    topology.stop_sidecars("Listeners on [::]")
+    directory.run(topology)
     topology.start_sidecars("v4", listen="0.0.0.0", otherwise="refuse")
     each("refuse_otherwise")
-    _stop(topology, "Listeners on 0.0.0.0")
-    topology.outbound = topology.inbound = None
+    topology.stop_sidecars("Listeners on 0.0.0.0")
     each("no_sidecar")
-
-
-def _stop(topology, group):
-    for sidecar in (topology.outbound, topology.inbound):
-        code = sidecar.stop()
-        topology.report.add(group, f"{sidecar.name} ends when asked", "exit code 0: no connection is left",
-                            None if code == 0 else f"exit code {code}")

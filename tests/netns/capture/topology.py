@@ -1,7 +1,6 @@
 """Client and server side with their sidecars and apps, and `expect`, which checks a connection's outcome and its access
 log lines."""
 
-import json
 import os
 import pathlib
 import re
@@ -10,7 +9,7 @@ import urllib.request
 
 from rig.app import exchange
 from rig.certificates import CLIENT, SERVER, Authority
-from rig.portcullis import Portcullis
+from rig.portcullis import JSON_LOG, Portcullis
 from rig.processes import RigError, until
 
 from .apps import DigestApp, EchoApp, GreetingApp, ProxyProtocolApp
@@ -28,6 +27,8 @@ DOWN_STRICT, DOWN_PERMISSIVE = 8031, 8032
 MAPPED, UNMAPPED = 8041, 8042
 # In `inbound.proxyProtocolPorts`.
 PROXY_PROTOCOL = 8051
+# The client's own app.
+OWN = 8091
 
 _MODES = {
     STRICT: "STRICT", PERMISSIVE: "PERMISSIVE", DISABLE: "DISABLE",
@@ -37,6 +38,8 @@ _MODES = {
 
 # The server's address for each thing that a route of the client can say, by its last number.
 MTLS, BY_NAME, MOVED, PLAINTEXT, CONFLICT, UNKNOWN, WRONG = 2, 3, 4, 5, 6, 7, 8
+# Further ones, for the service directory: an endpoint, a server outside of the mesh, and one that nothing names.
+DECLARED, EXTERNAL, UNKNOWN_TOO = 9, 10, 11
 NAME = "cart.test"
 # The only ports that the mTLS route does not name.
 UNROUTED = (DIGEST_DISABLE, GREETING_DISABLE)
@@ -79,10 +82,8 @@ class Sidecar(Portcullis):
     """One sidecar in a namespace, both of its transparent listeners on."""
 
     def __init__(self, name, topology, namespace, spiffe_id, leaf, listen):
-        # At this level every refusal has its own line; above it they are rate-limited.
         super().__init__(name, topology.folder, topology.binary, spiffe_id, leaf, admin=ADMIN, policy=policy(),
-                         wrapper=namespace.wrapper(),
-                         arguments=("--log-format", "json", "--log-level", "info,access=debug"))
+                         wrapper=namespace.wrapper(), arguments=JSON_LOG)
         self.namespace = namespace
         self.config["health"] = {"listen": f"{listen}:{HEALTH}"}
         self.config["inbound"] = {"transparent": f"{listen}:{INBOUND}"}
@@ -99,15 +100,6 @@ class Sidecar(Portcullis):
         self.process.terminate()
         return self.process.wait(30)
 
-    def events(self):
-        """Every complete line of the log."""
-        lines = pathlib.Path(self.process.log).read_text(errors="replace").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
-
-    def records(self):
-        """The access log."""
-        return [event for event in self.events() if event.get("target") == "access"]
-
     def cpu_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -122,7 +114,7 @@ class Sidecar(Portcullis):
 
 
 def sides():
-    return Namespace("client", [1]), Namespace("server", [MTLS, BY_NAME, MOVED, PLAINTEXT, CONFLICT, UNKNOWN, WRONG])
+    return Namespace("client", [1]), Namespace("server", range(MTLS, UNKNOWN_TOO + 1))
 
 
 class Topology:
@@ -156,16 +148,29 @@ class Topology:
         serve(ProxyProtocolApp, PROXY_PROTOCOL)
         for port in (MAPPED, UNMAPPED):
             serve(EchoApp, port, "127.0.0.1")
+        self.apps[OWN, "client"] = EchoApp(listener=self.client.listen(OWN))
 
-    def start_sidecars(self, suffix, listen="[::]", otherwise="plaintext"):
-        self.client.write_hosts({NAME: [BY_NAME]})
+    def start_sidecars(self, suffix, listen="[::]", otherwise="plaintext", directory=None):
+        """With routes, or with a service directory, which are documents of the client's policy folder."""
+        self.client.write_hosts({} if directory else {NAME: [BY_NAME]})
         self.outbound = Sidecar(f"out-{suffix}", self, self.client, CLIENT, self.leaves[CLIENT], listen)
-        self.outbound.config["outbound"].update(routes=routes(), otherwise=otherwise)
+        if directory:
+            self.outbound.config["outbound"]["trafficPolicy"] = {"plaintext": "ALLOW_ANY", "refuse": "REGISTRY_ONLY"}[otherwise]
+            self.outbound.policy += directory
+        else:
+            self.outbound.config["outbound"].update(routes=routes(), otherwise=otherwise)
         self.inbound = Sidecar(f"in-{suffix}", self, self.server, SERVER, self.leaves[SERVER], listen)
         self.inbound.config["inbound"]["apps"] = {str(MAPPED): f"127.0.0.1:{MAPPED}"}
         self.inbound.config["inbound"]["proxyProtocolPorts"] = [PROXY_PROTOCOL]
         for sidecar in (self.outbound, self.inbound):
             sidecar.start(self.processes)
+
+    def stop_sidecars(self, group):
+        for sidecar in (self.outbound, self.inbound):
+            code = sidecar.stop()
+            self.report.add(group, f"{sidecar.name} ends when asked", "exit code 0: no connection is left",
+                            None if code == 0 else f"exit code {code}")
+        self.outbound = self.inbound = None
 
     def change_policy(self, text, port, mode):
         """Writes the server's policy and waits until this mode of this port is in force."""
