@@ -27,6 +27,8 @@ DOWN_STRICT, DOWN_PERMISSIVE = 8031, 8032
 MAPPED, UNMAPPED = 8041, 8042
 # In `inbound.proxyProtocolPorts`.
 PROXY_PROTOCOL = 8051
+# A port that changes to or from DISABLE admits both for half a second; a little more.
+TRANSITION = 0.6
 # The client's own app.
 OWN = 8091
 
@@ -173,16 +175,18 @@ class Topology:
         self.outbound = self.inbound = None
 
     def change_policy(self, text, port, mode):
-        """Writes the server's policy and waits until this mode of this port is in force."""
+        """Writes the server's policy and waits until this mode of this port, and no other, is in force."""
         known = len(self.inbound.events())
         self.inbound.policy = text
         self.inbound.write_policy()
 
         def in_force():
-            return any(event.get("message") == "inbound port" and event.get("port") == port
-                       and event.get("mode") == mode for event in self.inbound.events()[known:])
+            return [event for event in self.inbound.events()[known:] if event.get("message") == "inbound port"
+                    and event.get("port") == port and event.get("mode") == mode]
         if not until(in_force, 10):
             raise RigError(f"the change to {mode} was not noticed: see {self.inbound.process.log}")
+        if "DISABLE" in (mode, in_force()[0].get("was")):
+            time.sleep(TRANSITION)
 
     # What clients do. `to` is (host, port).
 
