@@ -19,7 +19,7 @@ use portcullis_wire::proxy_header::Origin;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use self::first_bytes::FirstBytes;
+use self::first_bytes::{FirstBytes, Hello};
 use self::outsider::Outsider;
 use crate::changes::ChangeWatch;
 use crate::connect::Connected;
@@ -196,8 +196,10 @@ impl Attempt<'_> {
             self.record.sni = ServerName::Absent;
             return Ok(MeshStream::Raw(first.into_stream()));
         }
-        first.tls(from_balancer).await?;
-        self.slot.made_progress();
+        // One byte is cheap: who has sent no whole ClientHello is evicted before those who have.
+        if first.tls(from_balancer).await? == Hello::Whole {
+            self.slot.made_progress();
+        }
         self.record.transport = "tls";
         // The files were read before the listener was served.
         let tls = self.state.gateway_servers.get(self.listener);

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use portcullis_testkit::RawPeer;
 use portcullis_testkit::apps::echo;
@@ -76,12 +77,17 @@ impl Scene {
 
     /// A sidecar with one gateway listener.
     fn gateway(&self, listener: &str) -> (Sidecar, SocketAddr) {
+        self.gateway_with(listener, "")
+    }
+
+    /// The same, with more lines in its configuration.
+    fn gateway_with(&self, listener: &str, more: &str) -> (Sidecar, SocketAddr) {
         let listen = free_address();
         let body = format!(
             "workload: {{name: gateway, namespace: shop, serviceAccount: web, labels: {{app: gateway}}}}\n\
              policies: policies\n\
              identity: {{files: {{certificate: web/cert.pem, privateKey: web/key.pem, trustBundle: web/ca.pem}}}}\n\
-             gateway:\n  listeners:\n    - {{listen: \"{listen}\", {listener}}}\n"
+             gateway:\n  listeners:\n    - {{listen: \"{listen}\", {listener}}}\n{more}"
         );
         (self.mesh.start("gateway", &body, |_| ()), listen)
     }
@@ -419,6 +425,35 @@ fn a_client_certificate_is_demanded_with_mutual() {
 }
 
 /// `mode: auto`: the route's destination is a service of the directory.
+/// The first byte of TLS is not enough to push out who is in the middle of a handshake.
+#[test]
+fn one_byte_does_not_take_the_place_of_a_client_hello() {
+    let scene = Scene::new();
+    let (gateway, listen) = scene.gateway_with(&scene.simple(), "limits: {handshakes: 8}\n");
+    let mut honest = secure(patient(dial(listen)), scene.client(), SHOP);
+    honest.conn.write_tls(&mut honest.sock).unwrap();
+    // The answer shows that the hello was read. The handshake goes on later.
+    honest.conn.read_tls(&mut honest.sock).unwrap();
+    let flood: Vec<TcpStream> = (0..30)
+        .map(|_| {
+            let mut stream = dial(listen);
+            stream.write_all(b"\x16").unwrap();
+            // So that the byte is there before the next one connects.
+            thread::sleep(Duration::from_millis(5));
+            stream
+        })
+        .collect();
+    line(&gateway, "too_many_handshakes");
+    honest.conn.process_new_packets().unwrap();
+    honest.write_all(b"hello").unwrap();
+    honest.conn.send_close_notify();
+    honest.flush().unwrap();
+    let mut answer = Vec::new();
+    honest.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"got:hello");
+    drop(flood);
+}
+
 #[test]
 fn a_route_leads_to_a_service_of_the_directory() {
     let scene = Scene::new();

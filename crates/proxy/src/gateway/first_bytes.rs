@@ -5,8 +5,8 @@ use std::io;
 
 use portcullis_net::Replay;
 use portcullis_telemetry::Ending;
-use portcullis_wire::HANDSHAKE_RECORD;
 use portcullis_wire::proxy_header::{Origin, ProxyHeaderError, decode};
+use portcullis_wire::{HANDSHAKE_RECORD, HelloParser, Progress};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -14,6 +14,8 @@ use crate::outcome::{self, Reason};
 
 /// How much is read at a time: a header of usual length and a ClientHello.
 const READ_SIZE: usize = 2048;
+/// The most bytes that are read in search of the end of a ClientHello, as in detection. TLS refuses what is longer.
+const MAX_SEEN: usize = 66 * 1024;
 
 pub(super) struct FirstBytes {
     stream: TcpStream,
@@ -26,6 +28,15 @@ enum End {
     /// The client ended its direction.
     Fin,
     Deadline,
+}
+
+/// What came of a ClientHello.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Hello {
+    /// All of it.
+    Whole,
+    /// It was cut short by a FIN or the deadline, or is none. TLS knows the alert and the reason.
+    Unusable,
 }
 
 impl FirstBytes {
@@ -62,8 +73,9 @@ impl FirstBytes {
         }
     }
 
-    /// Waits for the first byte, which has to be that of TLS. `has_header` says whether a header was taken.
-    pub(super) async fn tls(&mut self, has_header: bool) -> Result<(), Ending> {
+    /// Waits for the first byte, which has to be that of TLS, and then for the rest of the ClientHello. `has_header` says whether a
+    /// PROXY header was taken.
+    pub(super) async fn tls(&mut self, has_header: bool) -> Result<Hello, Ending> {
         while self.seen.is_empty() {
             match self.more().await? {
                 None => {}
@@ -73,10 +85,29 @@ impl FirstBytes {
             }
         }
         if self.seen.first() == Some(&HANDSHAKE_RECORD) {
-            return Ok(());
+            return self.hello().await;
         }
         let looks_like_header = !has_header && !matches!(decode(&self.seen), Err(ProxyHeaderError::NoHeader));
         Err(outcome::plaintext_at_gateway(looks_like_header))
+    }
+
+    /// Reads until the ClientHello is whole, or it is certain that it will not be.
+    async fn hello(&mut self) -> Result<Hello, Ending> {
+        let mut parser = HelloParser::new();
+        let mut parsed = 0;
+        loop {
+            let progress = parser.push(self.seen.get(parsed..).unwrap_or_default());
+            parsed = self.seen.len();
+            match progress {
+                Progress::Hello(_) => return Ok(Hello::Whole),
+                Progress::NotTls | Progress::Malformed => return Ok(Hello::Unusable),
+                Progress::NeedMore if parsed >= MAX_SEEN => return Ok(Hello::Unusable),
+                Progress::NeedMore => {}
+            }
+            if self.more().await?.is_some() {
+                return Ok(Hello::Unusable);
+            }
+        }
     }
 
     /// Reads once.
@@ -136,6 +167,38 @@ mod tests {
             first.into_stream().read_to_end(&mut rest).await.unwrap();
             assert_eq!(rest, b"\x16\x03\x01rest");
         }
+    }
+
+    /// One of OpenSSL's.
+    const HELLO: &[u8] = include_bytes!("../../../wire/tests/data/openssl-hello.bin");
+
+    #[tokio::test]
+    async fn only_a_whole_hello_is_one() {
+        let (start, end) = HELLO.split_at(HELLO.len() - 1);
+        for (bytes, fin, hello) in [
+            (HELLO, false, Hello::Whole),
+            (start, false, Hello::Unusable),
+            (start, true, Hello::Unusable),
+            (b"\x16", false, Hello::Unusable),
+            (b"\x16GET /", false, Hello::Unusable),
+        ] {
+            let (mut client, mut first) = pair().await;
+            client.write_all(bytes).await.unwrap();
+            if fin {
+                client.shutdown().await.unwrap();
+            }
+            assert_eq!(first.tls(false).await.ok(), Some(hello), "{} {fin}", bytes.len());
+            assert_eq!(first.seen, bytes);
+        }
+        // It may come in pieces.
+        let (mut client, mut first) = pair().await;
+        let (hello, ()) = tokio::join!(first.tls(false), async {
+            client.write_all(start).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            client.write_all(end).await.unwrap();
+        });
+        assert_eq!(hello.ok(), Some(Hello::Whole));
+        assert_eq!(first.seen, HELLO);
     }
 
     #[tokio::test]
