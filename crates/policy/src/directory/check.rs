@@ -29,6 +29,7 @@ pub(crate) fn check(set: &PolicySet) -> Checked {
     let index = index_of(set.workload_entries());
     let mut hints = PortHints::default();
     let mut nameless = Vec::new();
+    let mutual = rules_by_host(set, has_mutual);
     for entry in set.service_entries() {
         let workloads = workloads_of(entry, &index, &mut checked);
         if !names_identity(entry) {
@@ -37,6 +38,7 @@ pub(crate) fn check(set: &PolicySet) -> Checked {
                 nameless.push(&**entry);
             }
         }
+        checked.warnings.extend(unused_identity(entry, &workloads, &mutual));
         hints.add(entry, &workloads);
     }
     checked.warnings.extend(mutual_without_identity(set, &nameless));
@@ -88,10 +90,7 @@ fn names_identity(entry: &ServiceEntry) -> bool {
 /// Rules with ISTIO_MUTUAL and no names of their own, for endpoints without an identity. Once for each rule; which clients it holds
 /// for is not known here.
 fn mutual_without_identity(set: &PolicySet, nameless: &[&ServiceEntry]) -> Vec<Diagnostic> {
-    let mut rules: HostMap<Vec<&DestinationRule>> = HostMap::default();
-    for rule in set.destination_rules().iter().filter(|rule| has_mutual_without_names(rule)) {
-        rules.entry(&rule.host).push(rule);
-    }
+    let rules = rules_by_host(set, has_mutual_without_names);
     let mut warned = HashSet::new();
     let mut warnings = Vec::new();
     for entry in nameless {
@@ -112,11 +111,48 @@ fn mutual_without_identity(set: &PolicySet, nameless: &[&ServiceEntry]) -> Vec<D
     warnings
 }
 
+fn rules_by_host(set: &PolicySet, is_wanted: fn(&DestinationRule) -> bool) -> HostMap<Vec<&DestinationRule>> {
+    let mut rules: HostMap<Vec<&DestinationRule>> = HostMap::default();
+    for rule in set.destination_rules().iter().filter(|rule| is_wanted(rule)) {
+        rules.entry(&rule.host).push(rule);
+    }
+    rules
+}
+
+fn has_mutual(rule: &DestinationRule) -> bool {
+    any_tls(rule, |tls| matches!(tls, ClientTls::IstioMutual { .. }))
+}
+
 fn has_mutual_without_names(rule: &DestinationRule) -> bool {
+    let without_names = |tls: &ClientTls| matches!(tls, ClientTls::IstioMutual { subject_alt_names, .. } if subject_alt_names.is_empty());
+    any_tls(rule, without_names)
+}
+
+/// Whether one of the rule's settings, at any level, is such a one.
+fn any_tls(rule: &DestinationRule, is_wanted: impl Fn(&ClientTls) -> bool) -> bool {
     let policies = rule.subsets.values().map(|subset| &subset.traffic_policy).chain([&rule.traffic_policy]);
     let mut settings = policies.flat_map(|policy| policy.ports.values().chain([&policy.settings]));
-    let without_names = |tls: &ClientTls| matches!(tls, ClientTls::IstioMutual { subject_alt_names, .. } if subject_alt_names.is_empty());
-    settings.any(|settings| settings.tls.as_deref().is_some_and(without_names))
+    settings.any(|settings| settings.tls.as_deref().is_some_and(&is_wanted))
+}
+
+/// An identity that is never asked for. Its author probably expects mTLS, and left out the location, whose default is outside.
+fn unused_identity(
+    entry: &ServiceEntry,
+    workloads: &[&WorkloadSpec],
+    mutual: &HostMap<Vec<&DestinationRule>>,
+) -> Option<Diagnostic> {
+    let is_mutual = || entry.hosts.iter().any(|host| mutual.most_specific(&host.pattern).is_some());
+    if entry.location == Location::MeshInternal || is_mutual() {
+        return None;
+    }
+    let named = workloads.iter().find_map(|workload| Some((workload, workload.service_account.as_ref()?)));
+    let (workload, account) = named?;
+    let message = format!(
+        "is MESH_EXTERNAL, the default, so the serviceAccount of its endpoint {} ({account}) has no effect: there is no mTLS; \
+         write location: MESH_INTERNAL, or a DestinationRule with ISTIO_MUTUAL",
+        workload.address
+    );
+    Some(about(&entry.meta, "spec.location", "external-identity", message))
 }
 
 /// An endpoint with a sidecar that nobody can be verified at: connections to it are refused.
