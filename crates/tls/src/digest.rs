@@ -1,4 +1,5 @@
-//! A digest of a set of trust bundles, to compare whether two sides trust the same roots.
+//! Digests: of a set of trust bundles, to compare whether two sides trust the same roots, and of the content of a file, to notice
+//! that it has changed.
 
 use std::fmt::Write as _;
 
@@ -50,6 +51,21 @@ impl TrustBundles {
     }
 }
 
+/// SHA-256 of the content of a file: what is kept of a private key in order to notice another one.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ContentDigest([u8; 32]);
+
+impl ContentDigest {
+    /// The digest of this content.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        // The lengths are equal, so nothing is left out.
+        bytes.iter_mut().zip(digest(&SHA256, content).as_ref()).for_each(|(to, from)| *to = *from);
+        Self(bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +77,13 @@ mod tests {
         let text = bundle_digest([(&domain, [&root])]);
         // printf 'cluster.local\0\0\0\0\1' with the SHA-256 of "root" behind it, through sha256sum.
         assert_eq!(text, "d2fe18b20f17571ca926d3cd0260ea515eb3ee268d5715c298bd04adeb7bf5fe");
+    }
+
+    #[test]
+    fn the_digest_of_content_is_that_of_sha256sum() {
+        let ContentDigest(bytes) = ContentDigest::of(b"abc");
+        assert_eq!(bytes[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_eq!(bytes[28..], [0xf2, 0x00, 0x15, 0xad]);
     }
 
     #[test]

@@ -34,8 +34,22 @@ use crate::stream::Stream;
 pub enum Roots<'a> {
     /// A file that was chosen for this service, in PEM: every certificate must be usable as a root.
     Chosen(&'a [u8]),
-    /// The system's roots, in PEM: those that cannot be read are left out.
-    System(&'a [u8]),
+    /// The system's roots, read once for all who trust them.
+    System(&'a SystemRoots),
+}
+
+/// The roots that a system trusts. Clones share them: a system has more than a hundred.
+#[derive(Clone, Debug)]
+pub struct SystemRoots(Arc<RootCertStore>);
+
+impl SystemRoots {
+    /// Reads a file in PEM. Certificates that cannot be roots are left out.
+    ///
+    /// # Errors
+    /// It is not a list of certificates, or none of them can be a root.
+    pub fn from_pem(file: &[u8]) -> Result<Self, RootsError> {
+        system_roots(file).map(|store| Self(Arc::new(store)))
+    }
 }
 
 /// What an external service is called with. Files are given by their content.
@@ -100,12 +114,12 @@ impl Originator {
     /// The first error.
     pub fn new(parts: &OriginationParts<'_>, clock: &Clock) -> Result<Self, OriginationError> {
         let roots = match parts.ca {
-            Roots::Chosen(file) => chosen_roots(file)?,
-            Roots::System(file) => system_roots(file)?,
+            Roots::Chosen(file) => Arc::new(chosen_roots(file)?),
+            Roots::System(SystemRoots(roots)) => Arc::clone(roots),
         };
         let name = ServerName::try_from(parts.sni.to_owned())
             .map_err(|_| OriginationError::ServerName(parts.sni.to_owned()))?;
-        let verifier = verifier(Arc::new(roots), parts.subject_alt_names)?;
+        let verifier = verifier(roots, parts.subject_alt_names)?;
         let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
             .with_protocol_versions(parts.min_version.versions())
             .map_err(tls)?
@@ -246,4 +260,31 @@ impl ServerCertVerifier for AnyOfNames {
     }
 
     crate::signatures::signature_verification!();
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_testkit::certs::{Authority, Profile};
+
+    use super::*;
+
+    #[test]
+    fn the_roots_of_the_system_are_shared() {
+        let authority =
+            Authority::self_signed(&Profile { sans: None, ..Profile::authority("unused", "CN=a CA of the web") });
+        let roots = SystemRoots::from_pem(authority.bundle_pem().as_bytes()).unwrap();
+        let originator = |names: &[String]| {
+            let parts = OriginationParts {
+                ca: Roots::System(&roots),
+                client: None,
+                subject_alt_names: names,
+                sni: "shop.example.com",
+                min_version: MinVersion::Tls12,
+            };
+            Originator::new(&parts, &Clock::system()).unwrap()
+        };
+        let _originators = [originator(&[]), originator(&["other.example.com".to_owned()])];
+        // One of ours, and one of each originator.
+        assert_eq!(Arc::strong_count(&roots.0), 3);
+    }
 }

@@ -9,12 +9,14 @@ use portcullis_config::{IdentitySource, Settings, UpstreamMode, UpstreamTarget};
 use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
-use super::originators::SYSTEM_ROOTS;
+use super::originators::system_roots;
 use crate::sandbox::{self, PROC, Sandbox, is_deep};
 
 /// Files that a name lookup reads. Missing ones are left out.
 const NAME_LOOKUP: &[&str] =
     &["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
+/// Some systems have their CAs beside a folder with private keys.
+const HOLDS_KEYS: &str = "/etc/ssl";
 /// An answer that is too long for one datagram is fetched over TCP.
 const DNS: u16 = 53;
 
@@ -36,7 +38,7 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
         read.extend(paths.within);
         read.extend(paths.around.into_iter().filter(|folder| is_deep(folder)));
     }
-    read.extend(SYSTEM_ROOTS.iter().map(PathBuf::from));
+    read.extend(system_roots().flat_map(|bundle| bundle_file(&bundle)));
     for file in NAME_LOOKUP.iter().map(PathBuf::from) {
         // A link leads to the folder in which a resolver replaces the file by rename.
         let holder = fs::canonicalize(&file).ok().and_then(|end| end.parent().map(Path::to_owned));
@@ -44,6 +46,16 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
         read.insert(file);
     }
     read
+}
+
+/// A file with the CAs of the system, and the folders in which it, or the file to which it leads, is replaced by rename.
+fn bundle_file(bundle: &Path) -> BTreeSet<PathBuf> {
+    let end = fs::canonicalize(bundle).ok();
+    let end = end.as_deref().and_then(Path::parent).map(Path::to_owned);
+    // Also where the file itself is yet to come.
+    let holder = bundle.parent().and_then(|holder| fs::canonicalize(holder).ok());
+    let holders = holder.into_iter().chain(end).filter(|holder| is_deep(holder) && holder != Path::new(HOLDS_KEYS));
+    holders.chain([bundle.to_owned()]).collect()
 }
 
 /// The configuration file, and the folder in which it would be replaced. In a folder such as `/etc`, which holds much that
@@ -117,6 +129,24 @@ mod tests {
         let of = |path: &str| config_file(Path::new(path));
         assert_eq!(of("/etc/hosts"), BTreeSet::from([fs::canonicalize("/etc/hosts").unwrap()]));
         assert_eq!(of("/srv/app/conf/cart.yaml"), BTreeSet::from(["/srv/app/conf".into()]));
+    }
+
+    #[test]
+    fn a_bundle_of_roots_may_be_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let [links, files] = ["links", "files"].map(|name| root.join(name));
+        [&links, &files].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        fs::write(files.join("ca.pem"), "x").unwrap();
+        std::os::unix::fs::symlink("../files/ca.pem", links.join("ca.pem")).unwrap();
+        let link = links.join("ca.pem");
+        assert_eq!(bundle_file(&link), BTreeSet::from([links.clone(), files.clone(), link]));
+        // It may come later.
+        let none = files.join("none.pem");
+        assert_eq!(bundle_file(&none), BTreeSet::from([files, none]));
+        for alone in ["/etc/hostname", "/etc/ssl/cert.pem", "/nowhere/at/all.pem"].map(PathBuf::from) {
+            assert_eq!(bundle_file(&alone), BTreeSet::from([alone.clone()]), "{}", alone.display());
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use portcullis_testkit::certs::{Authority, Issued, Profile, San, now};
 use portcullis_testkit::{KeyKind, RawPeer};
 use portcullis_tls::{
     CertificateFor, Clock, HandshakeError, HandshakeFault, MinVersion, OneWayError, OneWayInfo, OneWayParts,
-    OneWayServer, OriginationError, OriginationParts, Originator, Roots, ServerInfo, Stream, StreamFault,
-    accept_one_way, originate,
+    OneWayServer, OriginationError, OriginationParts, Originator, Roots, RootsError, ServerInfo, Stream, StreamFault,
+    SystemRoots, accept_one_way, originate,
 };
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -245,13 +245,15 @@ fn what_cannot_be_called_is_refused_before_any_call() {
     let parts =
         |ca| OriginationParts { ca, client: None, subject_alt_names: &[], sni: HOST, min_version: MinVersion::Tls13 };
     let bundle = ca.bundle_pem();
-    assert!(Originator::new(&parts(Roots::System(bundle.as_bytes())), &Clock::system()).is_ok());
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let both = format!("{garbage}{bundle}");
-    assert!(Originator::new(&parts(Roots::System(both.as_bytes())), &Clock::system()).is_ok());
-    for bad in
-        [Roots::Chosen(both.as_bytes()), Roots::System(garbage.as_bytes()), Roots::Chosen(b""), Roots::System(b"x")]
-    {
+    for system in [&bundle, &both].map(|usable| SystemRoots::from_pem(usable.as_bytes()).unwrap()) {
+        let parts = |ca| OriginationParts { ca, ..parts(Roots::Chosen(b"")) };
+        assert!(Originator::new(&parts(Roots::System(&system)), &Clock::system()).is_ok());
+    }
+    assert_eq!(SystemRoots::from_pem(garbage.as_bytes()).unwrap_err(), RootsError::None { count: 1 });
+    assert!(SystemRoots::from_pem(b"x").is_err());
+    for bad in [Roots::Chosen(both.as_bytes()), Roots::Chosen(b"")] {
         let error = Originator::new(&parts(bad), &Clock::system()).unwrap_err();
         assert!(error.to_string().starts_with("caCertificates: "), "{error}");
     }
