@@ -93,6 +93,19 @@ fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &impl Addresses) 
     })
 }
 
+/// The first of them for which this holds, without making the others.
+pub(crate) fn find<'t>(
+    wanted: &Wanted,
+    found: &Found<'t>,
+    names: &impl Addresses,
+    is_meant: impl Fn(&Dialable<'t>) -> bool,
+) -> Option<Dialable<'t>> {
+    match found.choice {
+        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(wanted, endpoint, names)).find(is_meant),
+        Choice::One(_) | Choice::Original(_) => dialable(wanted, found, names).into_iter().find(is_meant),
+    }
+}
+
 /// The names that [`dialable`] needs the addresses of.
 pub(crate) fn names_to_resolve<'t>(wanted: &'t Wanted, found: &Found<'t>) -> BTreeSet<&'t str> {
     let of_endpoint = |endpoint: &'t Arc<Endpoint>| match &endpoint.address {

@@ -62,10 +62,10 @@ impl Basis {
         let refused = |why: &str| Some(Closing::Now(Ending::new(Reason::PolicyChanged, Some(why.to_owned()))));
         let transport = match state.destinations.in_directory(&self.wanted, &table) {
             Lookup::Found(found) => {
-                let endpoints = endpoints::dialable(&self.wanted, &found, &**state.destinations.names.table());
                 // What was an unknown address may be that of a service now, whose endpoints have others.
-                let is_meant = |it: &&Dialable<'_>| self.service.is_none() || it.address == self.address;
-                endpoints.iter().find(is_meant).map(|it| it.transport)
+                let is_meant = |it: &Dialable<'_>| self.service.is_none() || it.address == self.address;
+                let names = state.destinations.names.table();
+                endpoints::find(&self.wanted, &found, &**names, is_meant).map(|it| it.transport)
             }
             Lookup::Conflict(_) => return refused("two services claim the destination now"),
             Lookup::NoPort | Lookup::NoSubset => return refused("the service has no such port now"),

@@ -53,24 +53,17 @@ pub(super) struct Target {
     security: Security,
 }
 
-/// Whether what a target leads to is secured.
+/// Whether what a target leads to is secured: both, where endpoints differ, and neither, where there are none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Security {
-    /// All of it.
-    All,
-    /// Some of it, and some is plaintext.
-    Some,
-    /// Nothing, or there is nothing.
-    Nothing,
+struct Security {
+    secured: bool,
+    plaintext: bool,
 }
 
 impl Security {
     fn of<'t>(mut transports: impl Iterator<Item = &'t Transport> + Clone) -> Self {
-        match (transports.clone().any(Transport::is_secured), transports.all(Transport::is_secured)) {
-            (true, true) => Self::All,
-            (true, false) => Self::Some,
-            (false, _) => Self::Nothing,
-        }
+        let plaintext = transports.clone().any(|transport| !transport.is_secured());
+        Self { secured: transports.any(Transport::is_secured), plaintext }
     }
 }
 
@@ -94,10 +87,7 @@ impl Target {
     /// Whether it would be plaintext although another service, which is not reached alike, would be secured there. A name that
     /// resolves to the address of somebody else must not take the security away.
     pub(super) fn takes_security_from(&self, other: &Self) -> bool {
-        self.security != Security::All
-            && other.security != Security::Nothing
-            && self.service != other.service
-            && self.alike != other.alike
+        self.security.plaintext && other.security.secured && self.service != other.service && self.alike != other.alike
     }
 
     /// The endpoints that are meant.

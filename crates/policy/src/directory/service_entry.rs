@@ -68,7 +68,7 @@ pub enum Resolution {
     Static,
     /// The addresses to which the names of the endpoints, or the hosts, resolve.
     Dns,
-    /// The first address to which the one name resolves.
+    /// The addresses to which the one name resolves, as with DNS.
     DnsRoundRobin,
 }
 
