@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use portcullis_config::Otherwise;
+use portcullis_identity::SpiffeId;
 use portcullis_policy::directory::{Lookup, Transport};
 use portcullis_telemetry::{ConnRecord, Ending};
 
@@ -85,20 +86,89 @@ impl Basis {
             }
         };
         // An endpoint that is gone ends its connections itself.
-        match (self.reached, transport?) {
-            (Reached::OwnApp, _)
-            // What is more than the directory asks for may stay.
-            | (Reached::Plaintext | Reached::Mtls | Reached::Originated, Transport::Plaintext(_))
-            | (Reached::Originated, Transport::Originate(_)) => None,
-            (Reached::Mtls, Transport::Mtls { identities, .. }) => {
-                let expected = identities.as_ref().is_ok_and(|ids| record.peer.as_ref().is_some_and(|id| ids.contains(id)));
-                if expected { None } else { refused("the service has other identities now") }
-            }
-            (Reached::Plaintext | Reached::Originated, Transport::Mtls { .. })
-            | (Reached::Plaintext | Reached::Mtls, Transport::Originate(_)) => {
+        match verdict(self.reached, transport?, record.peer.as_ref()) {
+            Verdict::Keep => None,
+            Verdict::OtherIdentities => refused("the service has other identities now"),
+            Verdict::OtherTransport => {
                 let why = "the destination is reached in another way now";
                 Some(Closing::BetweenAnswers(Ending::new(Reason::PolicyChanged, Some(why.to_owned()))))
             }
+        }
+    }
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    /// It stays: a new one would be made like it, or with less.
+    Keep,
+    /// Its peer is not expected any more.
+    OtherIdentities,
+    /// A new one would be made in another way, with more.
+    OtherTransport,
+}
+
+/// Decides from how the destination was reached, with a verified `peer` if that was mTLS, and how it would be reached now.
+fn verdict(reached: Reached, transport: &Transport, peer: Option<&SpiffeId>) -> Verdict {
+    match (reached, transport) {
+        (Reached::OwnApp, _)
+        // What is more than the directory asks for may stay.
+        | (Reached::Plaintext | Reached::Mtls | Reached::Originated, Transport::Plaintext(_))
+        | (Reached::Originated, Transport::Originate(_)) => Verdict::Keep,
+        (Reached::Mtls, Transport::Mtls { identities, .. }) => {
+            let expected = identities.as_ref().is_ok_and(|ids| peer.is_some_and(|id| ids.contains(id)));
+            if expected { Verdict::Keep } else { Verdict::OtherIdentities }
+        }
+        (Reached::Plaintext | Reached::Originated, Transport::Mtls { .. })
+        | (Reached::Plaintext | Reached::Mtls, Transport::Originate(_)) => Verdict::OtherTransport,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use portcullis_identity::ExpectedIds;
+    use portcullis_policy::directory::{
+        MtlsReason, NoIdentities, OriginationMode, PlaintextReason, RuleRef, TlsOrigination,
+    };
+
+    use super::*;
+
+    /// Every way in which a connection was made, against every way in which it would be made now.
+    #[test]
+    fn the_whole_table() {
+        use Reached::{Mtls, Originated, OwnApp, Plaintext};
+        use Verdict::{Keep, OtherIdentities, OtherTransport};
+        let id = |name: &str| SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{name}")).unwrap();
+        let rule = RuleRef { label: "shop/cart".into(), file: "f".into(), line: 1 };
+        let by = || MtlsReason::Rule { rule: rule.clone() };
+        let mtls = |identities| Transport::Mtls { identities, sni: "s".into(), by: by() };
+        let originate = TlsOrigination {
+            mode: OriginationMode::Simple,
+            ca: None,
+            subject_alt_names: Vec::new(),
+            sni: None,
+            rule: rule.clone(),
+        };
+        let transports = [
+            Transport::Plaintext(PlaintextReason::NoSidecar),
+            mtls(Ok(ExpectedIds::new([id("cart")]).unwrap())),
+            mtls(Ok(ExpectedIds::new([id("pay")]).unwrap())),
+            mtls(Err(NoIdentities::Undeclared)),
+            Transport::Originate(Arc::new(originate)),
+        ];
+        // Now: plaintext, mTLS with the same peer, with another, with nobody, TLS to a server outside.
+        let rows = [
+            (Plaintext, [Keep, OtherTransport, OtherTransport, OtherTransport, OtherTransport]),
+            (OwnApp, [Keep; 5]),
+            (Mtls, [Keep, Keep, OtherIdentities, OtherIdentities, OtherTransport]),
+            (Originated, [Keep, OtherTransport, OtherTransport, OtherTransport, Keep]),
+        ];
+        for (reached, expected) in rows {
+            let peer = (reached == Mtls).then(|| id("cart"));
+            let found = transports.each_ref().map(|transport| verdict(reached, transport, peer.as_ref()));
+            assert_eq!(found, expected, "{reached:?}");
         }
     }
 }
