@@ -1,7 +1,7 @@
 //! Reads the header of PROXY protocol version 1 or 2 (haproxy's `proxy-protocol.txt`), with which a load balancer says whose
 //! connection it relays.
 //!
-//! Anybody can send such a header, so it may be read only where the sender is known to be a load balancer; see [`proxy_v2`](crate::proxy_v2) for
+//! Anybody can send such a header, so it may be read only where the sender is known to be a load balancer; see [`proxy_v2`] for
 //! the other direction.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
