@@ -54,7 +54,7 @@ pub(crate) async fn connect(
         }
         Destination::Unknown(route) => {
             if let Wanted::Captured(address) = wanted {
-                check_downgrade(state, &Peer::Address(*address), "unknown_destination")?;
+                check_downgrade(state, &[Peer::Address(*address)], "unknown_destination")?;
             }
             let (server, path) = to_route(state, wanted, route, credentials, record).await?;
             let address = record.dst_addr;
@@ -248,10 +248,10 @@ async fn to_endpoint(
     let address = endpoint.address;
     match endpoint.transport {
         Transport::Plaintext(reason) => {
-            check_downgrade(state, &Peer::Endpoint(Arc::clone(&target.host), address), reason.label())?;
-            if !target.is_secured {
-                check_downgrade(state, &target.peer, reason.label())?;
-            }
+            let endpoint_alone = Peer::Endpoint(Arc::clone(&target.host), address);
+            let names = [target.peer.clone(), endpoint_alone];
+            // A service that has endpoints with and without a sidecar is what it is.
+            check_downgrade(state, names.get(usize::from(target.is_secured)..).unwrap_or_default(), reason.label())?;
             if *reason != PlaintextReason::External {
                 still_has(state, endpoint).await?;
             }
@@ -334,9 +334,9 @@ fn check_loop(state: &ProxyState, server: &TcpStream, record: &mut ConnRecord) -
     }
 }
 
-fn check_downgrade(state: &ProxyState, peer: &Peer, why: &'static str) -> Result<(), Ending> {
+fn check_downgrade(state: &ProxyState, names: &[Peer], why: &'static str) -> Result<(), Ending> {
     let count = |action| state.metrics.downgrades.with(&[action]).add(1);
-    state.seen_over_mtls.check(peer, why, state.settings.outbound.downgrade, count)
+    state.seen_over_mtls.check(names, why, state.settings.outbound.downgrade, count)
 }
 
 /// The mTLS handshake with a mesh peer.

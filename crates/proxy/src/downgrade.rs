@@ -51,20 +51,20 @@ impl SeenOverMtls {
         }
     }
 
-    /// The destination is to be sent plaintext because of `why`. Warns once if it was reached over mTLS before, and is counted
-    /// by `count` for each connection.
+    /// The destination is to be sent plaintext because of `why`. Warns once if it was reached over mTLS before, by the first of its
+    /// names that was, and is counted by `count` for each connection.
     ///
     /// # Errors
     /// If it was, and that is to be refused.
     pub(crate) fn check(
         &self,
-        peer: &Peer,
+        names: &[Peer],
         why: &'static str,
         downgrade: Downgrade,
         count: impl FnOnce(&'static str),
     ) -> Result<(), Ending> {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(told) = peers.get(peer) else { return Ok(()) };
+        let Some((peer, told)) = names.iter().find_map(|peer| Some((peer, peers.get(peer)?))) else { return Ok(()) };
         let action = match downgrade {
             Downgrade::Warn => "warn",
             Downgrade::Refuse => "refuse",
@@ -102,7 +102,9 @@ mod tests {
         let cart = Peer::Service("cart.shop.svc.cluster.local".into(), 8080);
         let counted = RefCell::new(Vec::new());
         let check = |peer: &Peer, downgrade| {
-            let checked = seen.check(peer, "mode_disable", downgrade, |action| counted.borrow_mut().push(action));
+            let checked = seen.check(std::slice::from_ref(peer), "mode_disable", downgrade, |action| {
+                counted.borrow_mut().push(action)
+            });
             checked.map_err(|ending| ending.reason)
         };
         assert_eq!(check(&cart, Downgrade::Refuse), Ok(()), "it never was over mTLS");
@@ -112,6 +114,10 @@ mod tests {
         let other_port = Peer::Service("cart.shop.svc.cluster.local".into(), 8081);
         assert_eq!(check(&other_port, Downgrade::Refuse), Ok(()));
         assert_eq!(check(&Peer::Address("10.0.0.1:8080".parse().unwrap()), Downgrade::Refuse), Ok(()));
-        assert_eq!(counted.into_inner(), ["warn", "refuse"]);
+        let endpoint = Peer::Endpoint("cart.shop.svc.cluster.local".into(), "10.0.0.1:8080".parse().unwrap());
+        let both =
+            seen.check(&[endpoint, cart], "no_sidecar", Downgrade::Warn, |action| counted.borrow_mut().push(action));
+        assert!(both.is_ok());
+        assert_eq!(counted.into_inner(), ["warn", "refuse", "warn"], "once for each connection");
     }
 }
