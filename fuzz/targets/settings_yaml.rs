@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_config::{RouteMode, Settings, read};
+use portcullis_config::{RouteMode, Settings, UpstreamMode, read};
 
 fuzz_target!(|text: &[u8]| {
     let here = Path::new("/etc/portcullis");
@@ -45,11 +45,16 @@ fn relied_upon(settings: &Settings, folder: &Path) {
         assert!(apps.into_iter().all(|app| app != *one), "{listeners:?}");
     }
     let outbound = &settings.outbound;
-    let modes = outbound.upstreams.iter().map(|upstream| &upstream.mode);
+    let modes = settings.upstream_targets().filter_map(|target| match &target.mode {
+        UpstreamMode::Fixed(mode) => Some(mode),
+        UpstreamMode::Auto { .. } => None,
+    });
     for mode in modes.chain(outbound.routes.iter().map(|route| &route.mode)) {
         assert!(!matches!(mode, RouteMode::Mtls(expected) if expected.iter().next().is_none()));
     }
     assert!(outbound.routes.is_empty() || outbound.transparent.is_some());
+    // What the configuration embeds is free of mistakes, or it would not have been accepted.
+    assert!(settings.services.iter().all(|services| services.errors().is_empty()));
     let files = settings.identity_files().into_iter().chain(settings.policies.clone());
     for path in files {
         assert!(path.starts_with(folder) || path.is_absolute(), "{path:?}");
