@@ -127,6 +127,10 @@ fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<
     };
     let outcome = read(&mut us, &play(&mut our_peer, steps), room);
     let our_alert = alert_in(&mut our_peer, &outcome.to_send);
+    // rustls 0.23.46 lets an empty record of a message pass, against RFC 8446, section 5.4, and panics at some that follow one.
+    if matches!(outcome.result, Err(Error::InvalidMessage(InvalidMessage::InvalidEmptyPayload))) {
+        return Ok(());
+    }
 
     // rustls in our place, and the same peer.
     let (mut peer, mut rustls) = handshake(ours.other(), suite);
@@ -146,12 +150,10 @@ fn compare(ours: Side, (suite, room): (usize, usize), steps: &[Step]) -> Result<
     let their_alert = alert_in(&mut peer, &rustls.flush());
 
     prop_assert!(received.starts_with(&outcome.received));
-    // We refuse a message of a wrong kind or length by its front; rustls waits for the rest, and says what it thinks then. An
-    // empty record of a message it lets pass, against RFC 8446, section 5.4.
+    // We refuse a message of a wrong kind or length by its front; rustls waits for the rest, and says what it thinks then.
     if matches!(
         outcome.result,
-        Err(Error::InappropriateHandshakeMessage { .. }
-            | Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate | InvalidMessage::InvalidEmptyPayload))
+        Err(Error::InappropriateHandshakeMessage { .. } | Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate))
     ) {
         return Ok(());
     }
