@@ -29,8 +29,8 @@ use crate::gateway_listener::Listener;
 use crate::outbound;
 use crate::outcome::{self, Reason};
 use crate::permits::Permits;
-use crate::redecide::Basis;
-use crate::relay::{Closing, Endpoints, MeshStream, check_trust, relay};
+use crate::redecide::{Basis, after_change};
+use crate::relay::{Closing, Endpoints, MeshStream, relay};
 use crate::state::{ProxyState, Snapshot};
 
 /// What the accept loop hands over with an accepted connection.
@@ -61,8 +61,7 @@ pub(crate) fn serve(
                     if let Some(refused) = reauthorize(state, record, &held.outsider) {
                         return Some(Closing::Now(refused));
                     }
-                    let changed = held.basis.as_ref().and_then(|basis| basis.redecide(state, record));
-                    changed.or_else(|| check_trust(state, record, held.path.as_ref()?).map(Closing::Now))
+                    after_change(state, record, held.basis.as_deref(), held.path.as_ref())
                 };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }

@@ -15,8 +15,8 @@ use crate::connect::{Connected, connect};
 use crate::destination::Wanted;
 use crate::drain::{ConnectionGuard, Phase};
 use crate::outcome::{self, Reason};
-use crate::redecide::Basis;
-use crate::relay::{Closing, Endpoints, MeshStream, check_trust, relay};
+use crate::redecide::{Basis, after_change};
+use crate::relay::{Endpoints, MeshStream, relay};
 use crate::state::ProxyState;
 
 /// What a listener serves.
@@ -57,8 +57,7 @@ pub(crate) fn serve(
         let ending = match admitted {
             Ok(Admitted { mut endpoints, path, basis, changes }) => {
                 let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
-                    let changed = basis.as_ref().and_then(|basis| basis.redecide(state, record));
-                    changed.or_else(|| check_trust(state, record, path.as_ref()?).map(Closing::Now))
+                    after_change(state, record, basis.as_deref(), path.as_ref())
                 };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }

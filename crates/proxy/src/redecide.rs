@@ -6,13 +6,14 @@ use portcullis_config::Otherwise;
 use portcullis_identity::SpiffeId;
 use portcullis_policy::directory::{Lookup, Transport};
 use portcullis_telemetry::{ConnRecord, Ending};
+use portcullis_tls::PathSummary;
 
 use crate::balancer::ActiveGuard;
 use crate::destination::Wanted;
 use crate::downgrade::Peer;
 use crate::endpoints::{self, Dialable};
 use crate::outcome::Reason;
-use crate::relay::Closing;
+use crate::relay::{Closing, check_trust};
 use crate::state::ProxyState;
 
 /// How the destination was reached.
@@ -95,6 +96,18 @@ impl Basis {
             }
         }
     }
+}
+
+/// How a change ends an open connection to a server, if it does: by what it was decided with, or by what the trust in its peer rests
+/// on.
+pub(crate) fn after_change(
+    state: &ProxyState,
+    record: &ConnRecord,
+    basis: Option<&Basis>,
+    path: Option<&PathSummary>,
+) -> Option<Closing> {
+    let changed = basis.and_then(|basis| basis.redecide(state, record));
+    changed.or_else(|| check_trust(state, record, path?).map(Closing::Now))
 }
 
 /// What becomes of a connection.
