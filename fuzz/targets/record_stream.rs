@@ -24,6 +24,8 @@ use rustls::{Error, InvalidMessage, PeerMisbehaved};
 use peer::{Keys, Peer, Stream};
 use rustls_ends::{Rustls, Side};
 
+/// The length of a record's header.
+const HEADER_LEN: usize = 5;
 const STILL_HERE: &[u8] = b"still here";
 /// A fatal alert.
 const UNEXPECTED_MESSAGE: [u8; 2] = [2, 10];
@@ -83,7 +85,7 @@ fn read_ours(records: &mut RecordLayer, wire: &[u8], first: usize, step: usize, 
 /// The length of the record at the start of `bytes`, of which a part may be missing.
 fn record_len(bytes: &[u8]) -> usize {
     match bytes {
-        [_, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+        [_, _, _, high, low, ..] => HEADER_LEN + usize::from(u16::from_be_bytes([*high, *low])),
         _ => bytes.len(),
     }
 }
@@ -113,6 +115,10 @@ fuzz_target!(|input: &[u8]| {
     let first = usize::from(*first) * usize::from(*first) + 1;
     let step = usize::from(*step) * 11;
     let our = read_ours(&mut ours, &wire, first, step, usize::from(*room) * 100);
+    // rustls lets an empty record of a message pass, against RFC 8446, section 5.4, and 0.23.46 panics at some that follow one.
+    if matches!(our.result, Err(Error::InvalidMessage(InvalidMessage::InvalidEmptyPayload))) {
+        return;
+    }
     let their = read_rustls(&mut rustls, &wire);
 
     assert!(their.received.starts_with(&our.received), "we delivered what rustls did not");
@@ -122,18 +128,20 @@ fuzz_target!(|input: &[u8]| {
         assert!(our.result.is_err() || our.closed || their.result.is_ok());
         return;
     }
-    // We refuse a message by its header; rustls waits for the rest of it. It also accepts an empty record inside of a handshake
-    // message, against RFC 8446, section 5.4.
+    // We refuse a message by its header; rustls waits for the rest of it.
     if matches!(
         our.result,
-        Err(Error::InappropriateHandshakeMessage { .. }
-            | Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate | InvalidMessage::InvalidEmptyPayload))
+        Err(Error::InappropriateHandshakeMessage { .. } | Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate))
     ) {
         return;
     }
     let rest = &wire[our.consumed..];
     if our.result.is_err() && rest.len() < record_len(rest) {
         // Refused by its header; rustls may wait for the rest of the record.
+        return;
+    }
+    if our.result.is_ok() && (1..HEADER_LEN).contains(&rest.len()) {
+        // We wait for the whole header; rustls may refuse its first bytes.
         return;
     }
     if has_empty_records && our.result == Err(PeerMisbehaved::TooManyEmptyFragments.into()) {
