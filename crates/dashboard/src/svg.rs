@@ -1,0 +1,229 @@
+//! The graph of who talks to whom, with a lock on each edge.
+
+use crate::html::Html;
+use crate::layout::{Layout, Place, layout};
+use crate::view::{Edge, Lock, Node, View};
+use portcullis_api::Mode;
+
+/// More boxes than these do not fit on a screen.
+const MAX_NODES: usize = 20;
+const MAX_EDGES: usize = 24;
+
+const BOX_WIDTH: usize = 152;
+const BOX_HEIGHT: usize = 46;
+const COLUMN: usize = 272;
+const ROW: usize = 74;
+const MARGIN: usize = 10;
+
+/// What is drawn of a view.
+pub(crate) struct Drawn {
+    /// Indices of the nodes.
+    nodes: Vec<usize>,
+    /// One for each pair of nodes. The numbers are indices of `nodes`.
+    edges: Vec<Edge>,
+    /// How many ports each of them stands for.
+    ports: Vec<usize>,
+    pub(crate) nodes_left_out: usize,
+}
+
+/// Chooses what is drawn: what is not protected first, then what was used last.
+pub(crate) fn choose(view: &View) -> Drawn {
+    let mut pairs: Vec<(Edge, usize)> = Vec::new();
+    for edge in view.edges.iter().filter(|edge| edge.from < view.nodes.len() && edge.to < view.nodes.len()) {
+        match pairs.iter_mut().find(|(pair, _)| (pair.from, pair.to) == (edge.from, edge.to)) {
+            Some((pair, ports)) => {
+                pair.mtls = pair.mtls.saturating_add(edge.mtls);
+                pair.plaintext = pair.plaintext.saturating_add(edge.plaintext);
+                pair.refused = pair.refused.saturating_add(edge.refused);
+                pair.last_seen = pair.last_seen.max(edge.last_seen);
+                *ports += 1;
+            }
+            None => pairs.push((edge.clone(), 1)),
+        }
+    }
+    pairs.sort_by_key(|(edge, _)| (urgency(edge), std::cmp::Reverse(edge.last_seen)));
+    let (mut nodes, mut edges, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+    for (edge, count) in pairs.into_iter().take(MAX_EDGES) {
+        let new = [edge.from, edge.to].into_iter().filter(|node| !nodes.contains(node)).count();
+        if nodes.len() + new > MAX_NODES {
+            continue;
+        }
+        let (from, to) = (index_of(&mut nodes, edge.from), index_of(&mut nodes, edge.to));
+        edges.push(Edge { from, to, ..edge });
+        ports.push(count);
+    }
+    for node in 0..view.nodes.len() {
+        if nodes.len() < MAX_NODES {
+            index_of(&mut nodes, node);
+        }
+    }
+    let nodes_left_out = view.nodes.len().saturating_sub(nodes.len());
+    Drawn { nodes, edges, ports, nodes_left_out }
+}
+
+/// The place of a node among those that are drawn; it is added if it is not there.
+fn index_of(nodes: &mut Vec<usize>, node: usize) -> usize {
+    nodes.iter().position(|drawn| *drawn == node).unwrap_or_else(|| {
+        nodes.push(node);
+        nodes.len() - 1
+    })
+}
+
+const fn urgency(edge: &Edge) -> u8 {
+    match edge.lock() {
+        Some(Lock::Open) => 0,
+        Some(Lock::Half) => 1,
+        None => 2,
+        Some(Lock::Closed) => 3,
+    }
+}
+
+/// Writes the graph.
+pub(crate) fn graph(html: &mut Html, view: &View, drawn: &Drawn) {
+    let Layout { places, ways } = layout(drawn.nodes.len(), &drawn.edges);
+    let all = || places.iter().chain(ways.iter().flatten());
+    let columns = all().map(|place| place.column + 1).max().unwrap_or(0);
+    let rows = all().map(|place| place.row + 1).max().unwrap_or(0);
+    let width = MARGIN * 2 + columns.saturating_sub(1) * COLUMN + BOX_WIDTH;
+    let height = MARGIN * 2 + rows.saturating_sub(1) * ROW + BOX_HEIGHT;
+    html.raw(
+        "<svg class=graph role=img aria-label=\"Graph of the services; the table of connections says the same\" width=",
+    );
+    html.number(width as u64).raw(" height=").number(height as u64).raw(" viewBox=\"0 0 ");
+    html.number(width as u64).raw(" ").number(height as u64).raw("\">");
+    for ((edge, ports), way) in drawn.edges.iter().zip(&drawn.ports).zip(&ways) {
+        if let (Some(from), Some(to)) = (places.get(edge.from), places.get(edge.to)) {
+            draw_edge(html, edge, *ports, &Path::new(*from, way, *to));
+        }
+    }
+    for (node, place) in drawn.nodes.iter().zip(&places) {
+        if let Some(node) = view.nodes.get(*node) {
+            draw_node(html, node, *place);
+        }
+    }
+    html.raw("</svg>");
+}
+
+const fn corner(place: Place) -> (i64, i64) {
+    ((MARGIN + place.column * COLUMN) as i64, (MARGIN + place.row * ROW) as i64)
+}
+
+/// The class of an edge and of its lock.
+pub(crate) const fn class(lock: Option<Lock>) -> &'static str {
+    match lock {
+        Some(Lock::Closed) => "closed",
+        Some(Lock::Half) => "half",
+        Some(Lock::Open) => "open",
+        None => "denied",
+    }
+}
+
+/// The line of an edge: from the right side of a box to the left side of another, through free places between them.
+struct Path {
+    start: (i64, i64),
+    /// Each is a curve to a point by two control points. Behind each but the last is a straight line past a column.
+    curves: Vec<[(i64, i64); 3]>,
+}
+
+impl Path {
+    fn new(from: Place, way: &[Place], to: Place) -> Self {
+        let width = BOX_WIDTH as i64;
+        let left = |place: Place| (corner(place).0, corner(place).1 + BOX_HEIGHT as i64 / 2);
+        let right = |place: Place| (left(place).0 + width, left(place).1);
+        let start = right(from);
+        let (mut at, mut curves) = (start, Vec::new());
+        let is_forward = to.column > from.column;
+        let mut curve = |from: (i64, i64), to: (i64, i64)| {
+            // Backwards and downwards edges leave and arrive on the outer sides too.
+            let bend = if is_forward { (to.0 - from.0) / 2 } else { 46 };
+            curves.push([(from.0 + bend, from.1), (to.0 - bend, to.1), to]);
+        };
+        for place in way {
+            curve(at, left(*place));
+            at = right(*place);
+        }
+        curve(at, left(to));
+        Self { start, curves }
+    }
+
+    /// The middle of the first curve: close to the client, where edges into one box are apart.
+    fn middle(&self) -> (i64, i64) {
+        let Some([one, two, end]) = self.curves.first() else { return self.start };
+        let middle = |start: i64, one: i64, two: i64, end: i64| (start + 3 * one + 3 * two + end) / 8;
+        (middle(self.start.0, one.0, two.0, end.0), middle(self.start.1, one.1, two.1, end.1))
+    }
+}
+
+fn draw_edge(html: &mut Html, edge: &Edge, ports: usize, path: &Path) {
+    let middle = path.middle();
+    html.raw("<g class=").raw(class(edge.lock())).raw("><path class=e d=\"M");
+    html.number(path.start.0).raw(" ").number(path.start.1);
+    for (n, curve) in path.curves.iter().enumerate() {
+        if let Some([.., (x, _)]) = n.checked_sub(1).and_then(|before| path.curves.get(before)) {
+            html.raw("H").number(*x + BOX_WIDTH as i64);
+        }
+        html.raw("C");
+        for (x, y) in curve {
+            html.number(*x).raw(" ").number(*y).raw(" ");
+        }
+    }
+    html.raw("\"/>");
+    html.raw("<g transform=\"translate(")
+        .number(middle.0)
+        .raw(" ")
+        .number(middle.1)
+        .raw(")\"><circle r=11 class=bg />");
+    html.raw(glyph(edge.lock())).raw("<text y=24 class=l>");
+    match ports {
+        1 => html.raw(":").number(edge.port),
+        ports => html.number(ports as u64).raw(" ports"),
+    };
+    match edge.mtls_percent() {
+        Some(percent) if percent < 100 => html.raw(" ").number(percent).raw("%"),
+        None => html.raw(" refused"),
+        _ => html,
+    };
+    html.raw("</text></g></g>");
+}
+
+/// A lock of about 12 by 14 units around the origin. The shapes differ, not only the colours.
+pub(crate) const fn glyph(lock: Option<Lock>) -> &'static str {
+    match lock {
+        Some(Lock::Closed) => {
+            "<path class=k d=\"M-3.2-1v-2.3a3.2 3.2 0 0 1 6.4 0V-1\"/><rect class=b x=-5 y=-1 width=10 height=7.4 rx=1.4 />"
+        }
+        Some(Lock::Half) => {
+            "<path class=k d=\"M-3.2-1v-3.6a3.2 3.2 0 0 1 6.4 0\"/><rect class=o x=-5 y=-1 width=10 height=7.4 rx=1.4 /><path class=b d=\"M-5 2.7h10v2.3a1.4 1.4 0 0 1-1.4 1.4h-7.2a1.4 1.4 0 0 1-1.4-1.4z\"/>"
+        }
+        Some(Lock::Open) => {
+            "<path class=k d=\"M1-1v-2.3a3.2 3.2 0 0 1 6.4 0v1\"/><rect class=o x=-6 y=-1 width=10 height=7.4 rx=1.4 />"
+        }
+        None => "<path class=k d=\"M-4-4l8 8M4-4l-8 8\"/>",
+    }
+}
+
+fn draw_node(html: &mut Html, node: &Node, place: Place) {
+    let (x, y) = corner(place);
+    html.raw("<g class=").raw(if node.is_meshed { "n" } else { "\"n out\"" });
+    html.raw(" transform=\"translate(").number(x).raw(" ").number(y).raw(")\"><title>").text(&node.name);
+    if !node.namespace.is_empty() {
+        html.raw(" in ").text(&node.namespace);
+    }
+    html.raw("</title><rect width=").number(BOX_WIDTH as u64).raw(" height=").number(BOX_HEIGHT as u64).raw(" rx=7 />");
+    html.raw("<text x=11 y=20 class=name>").text(&shortened(&node.name)).raw("</text><text x=11 y=36 class=sub>");
+    match (node.is_meshed, node.mode) {
+        (false, _) => html.raw("no sidecar"),
+        (true, Some(Mode::Unknown) | None) => html.raw("has an identity"),
+        (true, Some(mode)) => html.raw(mode.as_str()),
+    };
+    html.raw("</text></g>");
+}
+
+/// What fits into a box.
+fn shortened(name: &str) -> String {
+    const FITS: usize = 18;
+    if name.chars().count() <= FITS {
+        return name.to_owned();
+    }
+    name.chars().take(FITS - 1).chain(['…']).collect()
+}
