@@ -20,6 +20,8 @@ pub struct ProxyInfo {
     pub identity: String,
     /// `mesh.trustDomain`.
     pub trust_domain: String,
+    /// `mesh.trustDomainAliases`: policies that name one of them mean the trust domain.
+    pub trust_domain_aliases: Vec<String>,
     /// `mesh.rootNamespace`.
     pub root_namespace: String,
     /// `mesh.defaultMode`.
