@@ -8,6 +8,7 @@
 //! one identity. It refuses to repair: nothing is trimmed, decoded, lower-cased or skipped. Names of servers, which are no
 //! identities, follow the rules of DNS: [`HostPattern`].
 
+mod details;
 mod domain;
 mod expected;
 mod host_pattern;
@@ -20,6 +21,7 @@ mod summary;
 mod svid;
 mod x509;
 
+pub use details::{Constraints, Details, Usages, details};
 pub use domain::{TrustDomain, TrustedDomains, TrustedDomainsError};
 pub use expected::{ExpectedIds, ExpectedIdsError};
 pub use host_pattern::{HostPattern, HostPatternError};

@@ -79,10 +79,11 @@ impl<'a> Strict<'a> {
     }
 
     pub(crate) fn is_ca(&self) -> Result<bool, SvidError> {
-        let Some(extension) = self.extension(&OID_X509_EXT_BASIC_CONSTRAINTS) else {
-            return Ok(false);
-        };
-        Ok(whole::<BasicConstraints>(extension)?.ca)
+        Ok(self.basic_constraints()?.is_some_and(|basic| basic.ca))
+    }
+
+    pub(crate) fn basic_constraints(&self) -> Result<Option<BasicConstraints>, SvidError> {
+        self.extension(&OID_X509_EXT_BASIC_CONSTRAINTS).map(whole).transpose()
     }
 
     /// Key usage, and whether the extension is critical.
@@ -95,6 +96,10 @@ impl<'a> Strict<'a> {
 
     pub(crate) fn extended_key_usage(&self) -> Result<Option<ExtendedKeyUsage<'a>>, SvidError> {
         self.extension(&OID_X509_EXT_EXTENDED_KEY_USAGE).map(whole).transpose()
+    }
+
+    pub(crate) fn extended_key_usage_is_critical(&self) -> bool {
+        self.extension(&OID_X509_EXT_EXTENDED_KEY_USAGE).is_some_and(|extension| extension.critical)
     }
 
     /// The raw content of every URI subject alternative name, counted by tag before any of them is read.
@@ -168,14 +173,17 @@ fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), KeyError> {
     if *algorithm != OID_PKCS1_RSAENCRYPTION {
         return Err(KeyError::Unsupported);
     }
-    let Ok(([], rsa)) = RSAPublicKey::from_der(&key.subject_public_key.data) else {
-        return Err(KeyError::Unsupported);
-    };
-    match bits(rsa.modulus) {
-        bits @ ..2048 => Err(KeyError::Weak { bits }),
-        2048..=8192 => Ok(()),
+    match rsa_bits(key) {
+        Some(bits @ ..2048) => Err(KeyError::Weak { bits }),
+        Some(2048..=8192) => Ok(()),
         _ => Err(KeyError::Unsupported),
     }
+}
+
+/// The length of the modulus of an RSA key; `None` if it is none.
+pub(crate) fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
+    let Ok(([], rsa)) = RSAPublicKey::from_der(&key.subject_public_key.data) else { return None };
+    Some(bits(rsa.modulus))
 }
 
 /// The length of a big-endian number in bits.

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
     auth, ca, can, certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, policy,
-    proxy, run, validate, version, wait,
+    proxy, run, validate, verify, version, wait,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -42,6 +42,7 @@ enum Command {
     Can(Box<can::Args>),
     Auth(auth::Args),
     Policy(policy::Args),
+    Verify(Box<verify::Args>),
     Identity(identity::Args),
     Certs(certs::Args),
     Ca(ca::Args),
@@ -73,6 +74,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Can(args)) => can::run(args),
         Some(Command::Auth(args)) => auth::run(args),
         Some(Command::Policy(args)) => policy::run(args),
+        Some(Command::Verify(args)) => verify::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Ca(args)) => ca::run(args),

@@ -111,6 +111,20 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
     read.map_err(|error| unusable(&shown, &error, NOT_THERE))
 }
 
+/// As [`read_text`], for a file that need not be text.
+///
+/// # Errors
+/// If it cannot be read: bad input, or no permission.
+pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let shown = if is_stdin(path) { STDIN.to_owned() } else { path.display().to_string() };
+    let read = if is_stdin(path) {
+        bytes_limited(io::stdin().lock(), limit)
+    } else {
+        File::open(path).and_then(|file| bytes_limited(file, limit))
+    };
+    read.map_err(|error| unusable(&shown, &error, NOT_THERE))
+}
+
 /// The failure of reading an input file: its exit code is the same for every command.
 pub(crate) fn unusable(shown: &str, error: &io::Error, not_there: &str) -> Failure {
     match error.kind() {
@@ -127,10 +141,15 @@ pub(crate) fn not_written(error: WriteError) -> Failure {
 }
 
 fn read_limited(from: impl Read, limit: u64) -> io::Result<String> {
-    let mut text = String::new();
-    from.take(limit.saturating_add(1)).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+    String::from_utf8(bytes_limited(from, limit)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+}
+
+fn bytes_limited(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {limit} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
 }

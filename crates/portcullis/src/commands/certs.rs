@@ -1,10 +1,11 @@
-//! `portcullis certs`: a certificate authority in a folder, and workload certificates from it.
+//! `portcullis certs`: a certificate authority in a folder, workload certificates from it, and what any certificate is.
 //!
 //! For development, and for meshes small enough to be run by hand. Nothing is replaced unless requested: overwriting a CA key
 //! invalidates every certificate that it ever signed.
 
 mod ca_folder;
 mod ensure;
+mod show;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,12 +21,13 @@ use super::values::{key_type, parse_id, trust_domain, ttl};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 
-/// Create a certificate authority in a folder, and issue certificates from it
+/// Create a certificate authority in a folder, issue certificates from it, and show any certificate
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis certs init --out ca
   portcullis certs issue --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart
-  portcullis certs ensure --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart")]
+  portcullis certs ensure --ca ca --id spiffe://cluster.local/ns/shop/sa/cart --out certs/cart
+  portcullis certs show certs/cart/cert.pem")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -36,6 +38,7 @@ enum Command {
     Init(Init),
     Issue(Issue),
     Ensure(ensure::Args),
+    Show(show::Args),
 }
 
 /// Create a root: writes ca-cert.pem, ca-key.pem (mode 0600) and root-cert.pem
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Init(args) => init(args),
         Command::Issue(args) => issue(args),
         Command::Ensure(args) => ensure::run(args),
+        Command::Show(args) => show::run(args),
     }
 }
 

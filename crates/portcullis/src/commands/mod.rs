@@ -19,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod subject;
 pub(crate) mod validate;
 pub(crate) mod values;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod wait;
 
