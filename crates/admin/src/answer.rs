@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use crate::guard::{Guard, Refused};
 use crate::paths::Endpoint;
-use crate::{Change, Serves, State, html, query};
+use crate::{Change, RecentQuery, Serves, State, html, query};
 
 /// No request needs a body; what a client sends all the same is read up to here and not looked at.
 const MAX_BODY: usize = 16 * 1024;
@@ -67,6 +67,10 @@ fn show(request: &Request<Incoming>, endpoint: Endpoint, context: Context, state
         Endpoint::Page(page) => json(state.page(page)),
         Endpoint::Explain => match port(query) {
             Ok(port) => json(state.explain(port)),
+            Err(words) => line(StatusCode::BAD_REQUEST, words),
+        },
+        Endpoint::Recent => match RecentQuery::parse(query) {
+            Ok(query) => json(state.recent(&query)),
             Err(words) => line(StatusCode::BAD_REQUEST, words),
         },
         Endpoint::Logging => match query::single(query, "level") {

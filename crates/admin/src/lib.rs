@@ -15,11 +15,13 @@ mod guard;
 mod html;
 mod paths;
 mod query;
+mod recent_query;
 mod server;
 mod state;
 mod token;
 
 pub use paths::Serves;
+pub use recent_query::RecentQuery;
 pub use server::serve;
 pub use state::{Change, Page, State};
 pub use token::{Token, TokenError};

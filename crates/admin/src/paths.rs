@@ -14,6 +14,7 @@ pub(crate) enum Endpoint {
     Help,
     Page(Page),
     Explain,
+    Recent,
     Logging,
     Change(Change),
 }
@@ -30,7 +31,7 @@ const fn row(path: &'static str, endpoint: Endpoint, summary: &'static str) -> R
     Row { path, endpoint, summary }
 }
 
-pub(crate) const ROWS: [Row; 17] = [
+pub(crate) const ROWS: [Row; 19] = [
     row("/", Endpoint::Index, "this page, with links and buttons"),
     row("/help", Endpoint::Help, "every path, as text"),
     row("/config_dump", Endpoint::Page(Page::ConfigDump), "everything in force but secrets"),
@@ -38,6 +39,12 @@ pub(crate) const ROWS: [Row; 17] = [
     row("/listeners", Endpoint::Page(Page::Listeners), "addresses that are listened on"),
     row("/policies", Endpoint::Page(Page::Policies), "policies in force, and what is wrong with newer files"),
     row("/connections", Endpoint::Page(Page::Connections), "connections that are open now"),
+    row(
+        "/observations",
+        Endpoint::Page(Page::Observations),
+        "who was seen talking to the workload, and to whom it talked",
+    ),
+    row("/recent", Endpoint::Recent, "connections that ended last; ?after=N&limit=N&denied=true&conn=ID&peer=WHO"),
     row("/explain", Endpoint::Explain, "?port=N: which policy holds for a port, and why not the others"),
     row("/server_info", Endpoint::Page(Page::ServerInfo), "version, state and age of the process"),
     row("/logging", Endpoint::Logging, "the log level; POST ?level=debug or ?level=access=off changes it"),

@@ -1,4 +1,4 @@
-//! The single query parameter of a request.
+//! The query parameters of a request.
 
 /// The value of `name` in a query that has exactly this parameter.
 ///
@@ -13,6 +13,30 @@ pub(crate) fn single(query: Option<&str>, name: &str) -> Result<Option<String>, 
         },
         _ => Err(format!("there is one parameter here, {name}=...")),
     }
+}
+
+/// Every parameter of a query.
+///
+/// # Errors
+/// The text of the error response: `known` lists the parameters that there are.
+pub(crate) fn all(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, String> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let read = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if known.contains(&name) => match decode(value) {
+            Some(value) => Ok((name.to_owned(), value)),
+            None => Err(format!("the value of {name} is not percent-encoded UTF-8")),
+        },
+        _ => Err(format!("the parameters here are {}", known.join(", "))),
+    };
+    let mut found: Vec<(String, String)> = Vec::new();
+    for pair in pairs {
+        let (name, value) = read(pair)?;
+        if found.iter().any(|(other, _)| *other == name) {
+            return Err(format!("{name} is there twice"));
+        }
+        found.push((name, value));
+    }
+    Ok(found)
 }
 
 /// Undoes `%41`. A plus stays one: no value here has a space in it.

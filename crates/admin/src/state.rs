@@ -1,6 +1,6 @@
 //! The interface to the proxy: the pages it supplies and the changes it makes.
 
-use crate::{Token, TokenError};
+use crate::{RecentQuery, Token, TokenError};
 
 /// The content of the responses. This crate handles HTTP and access control; the implementor supplies the content.
 pub trait State: Send + Sync + 'static {
@@ -15,6 +15,8 @@ pub trait State: Send + Sync + 'static {
     fn about(&self) -> Vec<(&'static str, String)>;
     /// A page, in JSON with a newline at its end.
     fn page(&self, page: Page) -> String;
+    /// The connections that ended last, in JSON with a newline at its end.
+    fn recent(&self, query: &RecentQuery) -> String;
     /// Which policy holds for a port and why, in JSON with a newline at its end.
     fn explain(&self, port: u16) -> String;
     /// The log filter in force.
@@ -46,6 +48,8 @@ pub enum Page {
     Policies,
     /// `/connections`.
     Connections,
+    /// `/observations`.
+    Observations,
     /// `/server_info`.
     ServerInfo,
 }

@@ -48,6 +48,19 @@ pub(crate) fn upstreams(settings: &Settings, root: &Cursor<'_>, problems: &mut P
     }
 }
 
+/// The sandbox lets the sidecar write in the folder of the ledger, so nothing that it reads may be there.
+pub(crate) fn ledger(settings: &Settings, root: &Cursor<'_>, problems: &mut Problems) {
+    let Some(folder) = &settings.ledger.folder else { return };
+    let folders = settings.policies.iter().chain(&settings.candidates).chain(&settings.outbound.tls_folder);
+    let files = settings.identity_files();
+    let mut read = folders.chain(&files).chain(settings.gateway.files()).chain(&settings.admin_token);
+    if let Some(inside) = read.find(|path| path.starts_with(folder)) {
+        let message =
+            format!("the sidecar may write here, and reads {}; give the ledger a folder of its own", inside.display());
+        at(root, "ledger.folder").report("conflict", message, problems);
+    }
+}
+
 /// Where a field stands, by the path that a cursor writes. These checks look at what was read, when the cursors are gone.
 pub(crate) fn at<'t>(root: &Cursor<'t>, path: &str) -> Cursor<'t> {
     let mut at = root.clone();

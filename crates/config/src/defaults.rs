@@ -35,6 +35,9 @@ pub const HANDSHAKES: usize = 1024;
 /// buffer; a sidecar's container has 128 MB and more. One peer may hold a quarter.
 pub const BUFFERS: usize = 64_000_000;
 
+/// Observations that the ledger keeps: a peer at a port by a transport. A few hundred bytes each.
+pub const LEDGER_PAIRS: usize = 10_000;
+
 /// From the first termination signal to the forced end. Docker kills after 10 s by default; the quick start sets
 /// `stop_grace_period: 30s`.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);

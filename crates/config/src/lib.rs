@@ -13,6 +13,7 @@ mod fields;
 mod gateway;
 mod identity;
 mod inbound;
+mod ledger;
 mod model;
 mod outbound;
 mod paths;
@@ -23,6 +24,7 @@ mod value;
 pub use gateway::{Gateway, GatewayCertificate, GatewayListener, GatewayRoute, GatewayTls};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};
+pub use ledger::LedgerSettings;
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{
     Downgrade, HostPort, Otherwise, Outbound, Route, RouteMode, Upstream, UpstreamMode, UpstreamTarget,

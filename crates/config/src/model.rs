@@ -8,7 +8,7 @@ use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, ParsedSource, Workload};
 
-use crate::{Gateway, Identity, IdentitySource, Inbound, Outbound, UpstreamTarget};
+use crate::{Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, UpstreamTarget};
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct Settings {
     pub health: Option<SocketAddr>,
     /// `metrics.listen`: serves the metrics alone.
     pub metrics: Option<SocketAddr>,
+    /// `ledger`.
+    pub ledger: LedgerSettings,
     /// `limits`.
     pub limits: Limits,
     /// `timeouts`.

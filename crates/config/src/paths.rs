@@ -17,6 +17,8 @@ pub enum PathUse {
     File,
     /// A file or socket that the proxy waits for: it starts without it, and is not ready until it is there.
     Later,
+    /// A folder that the proxy makes if it can, and writes to. It starts without it, too.
+    Written,
 }
 
 /// A path, and the key that names it.
@@ -95,6 +97,9 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
         if let Some(ca) = &tls.client_ca {
             add(format!("{tls_field}.clientCa"), ca, PathUse::File);
         }
+    }
+    if let Some(folder) = &settings.ledger.folder {
+        add("ledger.folder".to_owned(), folder, PathUse::Written);
     }
     if let Some(token) = &settings.admin_token {
         add("admin.tokenFile".to_owned(), token, PathUse::Later);

@@ -11,7 +11,9 @@ use portcullis_yaml::{Content, Cursor, Position, Problem, Problems};
 
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
-use crate::{Gateway, Identity, IdentitySource, Inbound, Outbound, checks, defaults, inbound, outbound, value};
+use crate::{
+    Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, checks, defaults, inbound, outbound, value,
+};
 
 const TOP: &[&str] = &[
     "workload",
@@ -27,6 +29,7 @@ const TOP: &[&str] = &[
     "admin",
     "health",
     "metrics",
+    "ledger",
     "limits",
     "timeouts",
     "drain",
@@ -86,6 +89,7 @@ impl SectionReader<'_> {
         let admin = section(&fields, "admin", (None, None), problems, |at, p| self.admin(at, p));
         let [health, metrics] =
             ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
+        let ledger = section(&fields, "ledger", LedgerSettings::default(), problems, |at, p| self.ledger(at, p));
         let limits = section(&fields, "limits", default_limits(), problems, limits);
         let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
@@ -113,6 +117,7 @@ impl SectionReader<'_> {
             admin_token,
             health: health?,
             metrics: metrics?,
+            ledger: ledger?,
             limits: limits?,
             timeouts: timeouts?,
             drain_grace: drain_grace?,
@@ -121,6 +126,7 @@ impl SectionReader<'_> {
         };
         checks::listeners(&settings, root, problems);
         checks::upstreams(&settings, root, problems);
+        checks::ledger(&settings, root, problems);
         Some(settings)
     }
 

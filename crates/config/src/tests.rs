@@ -402,3 +402,26 @@ fn services_are_documents_of_the_directory() {
     let other = read(text("DestinationRule", "{host: cart}").as_bytes(), Path::new("/")).unwrap_err();
     assert_eq!(other[0].reason, "unsupported-kind");
 }
+
+#[test]
+fn the_ledger_has_a_folder_of_its_own_and_a_limit() {
+    let settings = |text: &str| {
+        let text = format!("workload: {{name: a, namespace: b}}\n{text}");
+        read(text.as_bytes(), Path::new("/conf")).unwrap().ledger
+    };
+    assert_eq!(settings(""), LedgerSettings { folder: None, max_pairs: 10_000 });
+    let problems = |text: &str| problems_of(&format!("workload: {{name: a, namespace: b}}\n{text}"));
+    let one = |field: &str, reason| vec![(field.to_owned(), reason)];
+    let own = settings("ledger: {folder: seen, maxPairs: 500}\npolicies: seen-not");
+    assert_eq!(own, LedgerSettings { folder: Some("/conf/seen".into()), max_pairs: 500 });
+    assert_eq!(problems("ledger: {maxPairs: 5}"), one("ledger.maxPairs", "out-of-range"));
+    for shared in
+        ["policies: seen", "policies: seen/policies", "admin: {listen: \"127.0.0.1:1\", tokenFile: seen/token}"]
+    {
+        assert_eq!(
+            problems(&format!("ledger: {{folder: seen}}\n{shared}")),
+            one("ledger.folder", "conflict"),
+            "{shared}"
+        );
+    }
+}

@@ -16,6 +16,7 @@ use system::System;
 
 mod answer;
 mod query;
+mod reverse;
 mod settings;
 mod system;
 #[cfg(test)]
@@ -87,14 +88,18 @@ impl Resolver {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(Answer::local(vec![address]));
         }
-        let settings = match &self.0.source {
-            Source::System(system) => system.settings(),
-            Source::Fixed(settings) => Arc::clone(settings),
-        };
+        let settings = self.settings();
         if let Some(addresses) = settings.host(name) {
             return Ok(Answer::local(addresses.to_vec()));
         }
         self.search(&settings, name, Instant::now() + (LOOKUP_TIMEOUT - MARGIN)).await
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        match &self.0.source {
+            Source::System(system) => system.settings(),
+            Source::Fixed(settings) => Arc::clone(settings),
+        }
     }
 
     /// Asks for the name in each search domain until there is an address. As with glibc, an error of a server about one of

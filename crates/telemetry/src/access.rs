@@ -1,6 +1,5 @@
 //! The access log: one line for each connection, in the format of ztunnel or Envoy.
 
-use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use crate::connection::Direction;
 use crate::envoy;
 use crate::facts::RuleIndex;
 use crate::outcome::{Decision, Ending, ResponseFlag};
+use crate::printable::printable;
 use crate::record::ConnRecord;
 
 /// Writes the line of a connection that has ended.
@@ -90,30 +90,5 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
         (Decision::Deny, _) if ending.flag == ResponseFlag::Abandoned => line!(Level::INFO, "connection abandoned"),
         (Decision::Deny, false) => line!(Level::WARN, "connection refused"),
         (Decision::Deny, true) => line!(Level::WARN, "connection closed"),
-    }
-}
-
-/// Escapes control characters and bidirectional marks in text that a peer may have chosen. The formats escape line breaks and
-/// quotes themselves, but JSON leaves characters that only terminals interpret.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(acts) {
-        return Cow::Borrowed(text);
-    }
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if acts(c) { printable.extend(c.escape_unicode()) } else { printable.push(c) }
-    }
-    Cow::Owned(printable)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ordinary_text_is_not_touched() {
-        assert!(matches!(printable("cart.shop: grün \"quoted\""), Cow::Borrowed(_)));
-        assert_eq!(printable("a\tb"), "a\\u{9}b");
     }
 }

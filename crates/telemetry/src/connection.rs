@@ -53,3 +53,12 @@ pub struct TlsFacts {
     /// The root that the peer's chain ends at: the SHA-256 of its certificate in hexadecimal.
     pub root: Arc<String>,
 }
+
+impl From<Direction> for portcullis_api::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Inbound => Self::Inbound,
+            Direction::Outbound => Self::Outbound,
+        }
+    }
+}

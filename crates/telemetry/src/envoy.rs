@@ -174,7 +174,7 @@ fn cluster(record: &ConnRecord, ending: &Ending, outcome: &Outcome) -> Option<St
     let port = record.port.filter(|_| outcome.upstream)?;
     Some(match (record.direction, &record.service) {
         (Direction::Inbound, _) => format!("inbound|{port}||"),
-        (Direction::Outbound, Some(service)) => format!("outbound|{port}||{}", visible(&service.host())),
+        (Direction::Outbound, Some(service)) => format!("outbound|{port}||{}", visible(service.host())),
         (Direction::Outbound, None) => "PassthroughCluster".to_owned(),
     })
 }
@@ -194,8 +194,14 @@ mod tests {
     use crate::outcome::Decision;
 
     fn record(direction: Direction) -> ConnRecord {
-        let metrics =
-            Metrics::with_access_log("0.0.0", own(), crate::AccessLog::Envoy, crate::log::Output::direct()).unwrap();
+        let metrics = Metrics::with_access_log(
+            "0.0.0",
+            own(),
+            crate::AccessLog::Envoy,
+            crate::log::Output::direct(),
+            crate::metrics::in_memory(),
+        )
+        .unwrap();
         let mut record = ConnRecord::open(&metrics, direction, "10.0.0.9:4000".parse().unwrap());
         record.dst_addr = Some("10.0.0.1:8080".parse().unwrap());
         record.port = Some(8080);

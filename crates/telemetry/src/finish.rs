@@ -28,13 +28,18 @@ impl ConnRecord {
                 open.flush();
                 self.metrics.tcp.open().remove(self.id);
                 open.edge.closed(ending.flag);
+                self.observe_cut(open, ending);
             }
             // Who went away by itself was neither refused nor failed.
             None if ending.flag == ResponseFlag::Abandoned => {}
             None => self.edge().failed(ending.flag),
         }
+        if admitted.is_none() {
+            self.observe_refusal(ending);
+        }
         self.count(ending);
         access::write(self, ending, admitted.is_some());
+        self.keep(ending);
     }
 
     fn count(&self, ending: &Ending) {

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use portcullis_ledger::{Ledger, SystemClock};
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::access_format::AccessLog;
@@ -13,6 +14,7 @@ use crate::names::LocalWorkload;
 use crate::open::OpenConnection;
 use crate::ports::KnownPorts;
 use crate::rate_limit::LogRateLimit;
+use crate::recent::{EndedConnections, RecentConnections, RecentFilter};
 use crate::tcp::TcpMetrics;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
@@ -28,6 +30,9 @@ pub struct Families {
     pub(crate) rate_limit: LogRateLimit,
     dropped_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
+    /// Who was seen.
+    pub ledger: Ledger,
+    pub(crate) recent: RecentConnections,
     pub(crate) ports: KnownPorts,
     /// The label value `-`, for what is absent. Shared.
     pub(crate) nothing: Arc<str>,
@@ -62,6 +67,15 @@ pub struct Families {
     /// The source of certificates, if it is one that has to be asked.
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
+    ledger_metrics: LedgerMetrics,
+}
+
+/// What the ledger says, copied when it is scraped.
+struct LedgerMetrics {
+    readiness: GaugeVec,
+    pairs: IntGauge,
+    evicted: CounterFamily,
+    write_failures: CounterFamily,
 }
 
 /// What connections hold because their receivers do not read.
@@ -105,10 +119,10 @@ impl Metrics {
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
     pub fn new(version: &str, own: LocalWorkload) -> Result<Self, prometheus::Error> {
-        Self::with_access_log(version, own, AccessLog::default(), Output::direct())
+        Self::with_access_log(version, own, AccessLog::default(), Output::direct(), in_memory())
     }
 
-    /// The same, with another form of the access log.
+    /// The same, with another form of the access log, and a ledger that may be on disk.
     ///
     /// # Errors
     /// As [`Metrics::new`].
@@ -117,6 +131,7 @@ impl Metrics {
         own: LocalWorkload,
         access: AccessLog,
         output: Output,
+        ledger: Ledger,
     ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registering(&registry);
@@ -149,6 +164,8 @@ impl Metrics {
                 &[],
             )?,
             tcp,
+            ledger,
+            recent: RecentConnections::default(),
             ports: KnownPorts::default(),
             nothing: Arc::from("-"),
             decisions: new.family(
@@ -237,6 +254,24 @@ impl Metrics {
                     &["result", "reason"],
                 )?,
             },
+            ledger_metrics: LedgerMetrics {
+                readiness: new.gauges(
+                    "portcullis_readiness",
+                    "1 if no connection without mTLS was let through at this port in the last 7 days, otherwise 0.",
+                    "port",
+                )?,
+                pairs: new.gauge(Opts::new("portcullis_ledger_pairs", "Observations that the ledger has."))?,
+                evicted: new.family(
+                    "portcullis_ledger_evicted_total",
+                    "Observations that were given up to stay below ledger.maxPairs.",
+                    &[],
+                )?,
+                write_failures: new.family(
+                    "portcullis_ledger_write_failures_total",
+                    "Attempts to write the ledger that failed.",
+                    &[],
+                )?,
+            },
             expiry: [
                 new.gauges(
                     "portcullis_cert_expiry_seconds",
@@ -298,14 +333,46 @@ impl Metrics {
         self.tcp.open().list()
     }
 
+    /// Copies what the ledger says, at the moment of the scrape.
+    fn refresh_ledger(&self) {
+        let LedgerMetrics { readiness, pairs, evicted, write_failures } = &self.ledger_metrics;
+        readiness.reset();
+        for (port, is_ready) in self.ledger.readiness() {
+            // Clients choose ports that nothing listens on.
+            if self.ports.is_known(port) {
+                readiness.with_label_values(&[&port.to_string()]).set(f64::from(u8::from(is_ready)));
+            }
+        }
+        pairs.set(i64::try_from(self.ledger.pairs()).unwrap_or(i64::MAX));
+        evicted.with(&[]).raise_to(self.ledger.evicted());
+        write_failures.with(&[]).raise_to(self.ledger.write_failures());
+    }
+
+    /// Adds the bytes that open connections have moved to their edges and observations.
+    pub fn flush_bytes(&self) {
+        self.tcp.flush();
+    }
+
+    /// The connections that ended last.
+    #[must_use]
+    pub fn ended_connections(&self, filter: &RecentFilter) -> EndedConnections {
+        self.recent.list(filter)
+    }
+
     /// All metrics in the Prometheus text format 0.0.4.
     ///
     /// # Errors
     /// If a metric cannot be written in that format.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         self.dropped_lines.with(&[]).raise_to(self.output.dropped());
+        self.refresh_ledger();
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// A ledger of this process alone.
+pub(crate) fn in_memory() -> Ledger {
+    Ledger::new(Ledger::DEFAULT_MAX, Arc::new(SystemClock::starting_now()))
 }
 
 impl Deref for Metrics {

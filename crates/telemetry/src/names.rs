@@ -4,6 +4,8 @@
 //! carries, stand for its namespace and its workload, service and app. What is not known is `unknown`, never absent.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use portcullis_identity::SpiffeId;
 
@@ -29,17 +31,38 @@ pub struct LocalWorkload {
 }
 
 /// A service by its names.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Service {
     name: String,
     namespace: String,
+    /// Made from the names, once: every connection carries it.
+    host: Arc<str>,
+}
+
+impl PartialEq for Service {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.namespace == other.namespace
+    }
+}
+
+impl Eq for Service {}
+
+impl Hash for Service {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.namespace.hash(state);
+    }
 }
 
 impl Service {
     /// A service of a namespace.
     #[must_use]
     pub fn new(name: &str, namespace: &str) -> Self {
-        Self { name: name.to_owned(), namespace: namespace.to_owned() }
+        let host = match namespace {
+            UNKNOWN => name.into(),
+            namespace => format!("{name}.{namespace}.svc.cluster.local").into(),
+        };
+        Self { name: name.to_owned(), namespace: namespace.to_owned(), host }
     }
 
     /// A destination whose route has a service name without a namespace.
@@ -52,11 +75,8 @@ impl Service {
         Self::without_namespace(UNKNOWN)
     }
 
-    pub(crate) fn host(&self) -> String {
-        match self.namespace.as_str() {
-            UNKNOWN => self.name.clone(),
-            namespace => format!("{}.{namespace}.svc.cluster.local", self.name),
-        }
+    pub(crate) const fn host(&self) -> &Arc<str> {
+        &self.host
     }
 }
 
@@ -175,7 +195,7 @@ pub(crate) struct EdgeKey {
     pub(crate) direction: crate::Direction,
     pub(crate) peer: Principal,
     /// The destination's service; inbound it is always our own.
-    pub(crate) service: Option<std::sync::Arc<Service>>,
+    pub(crate) service: Option<Arc<Service>>,
     pub(crate) mutual_tls: bool,
 }
 
@@ -205,7 +225,7 @@ pub(crate) fn values(own: &LocalWorkload, key: &EdgeKey) -> [String; 22] {
         source.app,
         source.version,
         CLUSTER.to_owned(),
-        service.host(),
+        service.host().to_string(),
         service.namespace,
         service.name,
         destination.workload,
@@ -243,7 +263,7 @@ pub(crate) mod tests {
     #[test]
     fn no_label_of_an_mtls_edge_is_unknown() {
         let peer = Principal::Id(SpiffeId::parse("spiffe://cluster.local/ns/front/sa/web").unwrap());
-        let service = Some(std::sync::Arc::new(Service::new("web", "front")));
+        let service = Some(Arc::new(Service::new("web", "front")));
         for direction in [Direction::Inbound, Direction::Outbound] {
             let key = EdgeKey { direction, peer: peer.clone(), service: service.clone(), mutual_tls: true };
             let values = values(&own(), &key);

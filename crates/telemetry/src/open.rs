@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use portcullis_ledger::Observed;
+
 use crate::connection::{Bytes, Direction};
 use crate::edge::Edge;
 
@@ -23,6 +25,7 @@ pub(crate) struct Open {
     pub(crate) facts: OpenConnection,
     pub(crate) bytes: Bytes,
     pub(crate) edge: Arc<Edge>,
+    pub(crate) observed: Observed,
     pub(crate) started: Instant,
     counted: [AtomicU64; 2],
 }
@@ -59,14 +62,22 @@ pub struct OpenConnection {
 }
 
 impl Open {
-    pub(crate) fn new(facts: OpenConnection, bytes: Bytes, edge: Arc<Edge>, started: Instant) -> Self {
-        Self { facts, bytes, edge, started, counted: Default::default() }
+    pub(crate) fn new(
+        facts: OpenConnection,
+        bytes: Bytes,
+        edge: Arc<Edge>,
+        observed: Observed,
+        started: Instant,
+    ) -> Self {
+        Self { facts, bytes, edge, observed, started, counted: Default::default() }
     }
 
-    /// Adds the bytes since the last call to the edge. May be called from several threads at once.
+    /// Adds the bytes since the last call to the edge and to what was observed. May be called from several threads at once.
     pub(crate) fn flush(&self) {
         let [received, sent] = &self.counted;
-        self.edge.moved(newly_moved(&self.bytes.received, received), newly_moved(&self.bytes.sent, sent));
+        let (received, sent) = (newly_moved(&self.bytes.received, received), newly_moved(&self.bytes.sent, sent));
+        self.edge.moved(received, sent);
+        self.observed.moved(received, sent);
     }
 
     fn show(&self) -> OpenConnection {

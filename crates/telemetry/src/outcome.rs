@@ -140,6 +140,9 @@ pub const PANIC: Outcome = Outcome::deny(
     "a bug in this proxy ended this connection alone; please report it with the line that says panic",
 );
 
+/// The label of connections to a port of the proxy itself, which are health probes most of the time.
+pub const LOOP: &str = "loop";
+
 /// A record was dropped without an ending.
 pub const SHUTDOWN: Outcome = Outcome::deny(
     "shutdown",

@@ -27,10 +27,13 @@ impl KnownPorts {
         }
     }
 
-    pub(crate) fn label(&self, port: u16) -> Cow<'static, str> {
+    pub(crate) fn is_known(&self, port: u16) -> bool {
         let (word, bit) = slot(port);
-        let known = self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0);
-        if known { Cow::Owned(port.to_string()) } else { Cow::Borrowed("other") }
+        self.0.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    pub(crate) fn label(&self, port: u16) -> Cow<'static, str> {
+        if self.is_known(port) { Cow::Owned(port.to_string()) } else { Cow::Borrowed("other") }
     }
 }
 

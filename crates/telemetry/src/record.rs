@@ -52,6 +52,8 @@ pub struct ConnRecord {
     pub(crate) metrics: Metrics,
     pub(crate) admitted: Option<Arc<Open>>,
     pub(crate) ended: bool,
+    /// The client is one of a gateway listener. Until there is a server, the addresses are those of the listener.
+    pub from_outside: bool,
 }
 
 #[derive(Default)]
@@ -92,6 +94,7 @@ impl ConnRecord {
             metrics: metrics.clone(),
             admitted: None,
             ended: false,
+            from_outside: false,
         }
     }
 
@@ -170,7 +173,7 @@ impl ConnRecord {
             received: 0,
             sent: 0,
         };
-        let open = Arc::new(Open::new(facts, self.bytes.clone(), edge, self.started));
+        let open = Arc::new(Open::new(facts, self.bytes.clone(), edge, self.observe(), self.started));
         self.metrics.tcp.open().insert(Arc::clone(&open));
         self.admitted = Some(open);
     }

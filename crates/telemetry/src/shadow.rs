@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use crate::access::printable;
 use crate::facts::RuleIndex;
+use crate::printable::printable;
 use crate::record::ConnRecord;
 
 /// What a policy that is not enforced says.

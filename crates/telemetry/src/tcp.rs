@@ -68,7 +68,7 @@ impl TcpMetrics {
         Arc::clone(edges.entry(key).or_insert_with_key(|key| Arc::new(Edge::new(&self.0.own, key))))
     }
 
-    fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.0.open.for_each(Open::flush);
     }
 }

@@ -26,6 +26,9 @@ impl State for Fixed {
     fn page(&self, page: Page) -> String {
         format!("{{\"page\": \"{page:?}\"}}\n")
     }
+    fn recent(&self, query: &crate::RecentQuery) -> String {
+        format!("recent {query:?}\n")
+    }
     fn explain(&self, port: u16) -> String {
         format!("{{\"port\": {port}}}\n")
     }

@@ -52,7 +52,7 @@ pub(super) async fn ask(server: SocketAddr, settings: &Settings, name: &Name, wi
     Reply { a, aaaa }
 }
 
-fn resolver(server: SocketAddr, settings: &Settings, within: Duration) -> Result<TokioResolver, NetError> {
+pub(super) fn resolver(server: SocketAddr, settings: &Settings, within: Duration) -> Result<TokioResolver, NetError> {
     let at = |mut connection: ConnectionConfig| {
         connection.port = server.port();
         connection
@@ -69,6 +69,17 @@ fn resolver(server: SocketAddr, settings: &Settings, within: Duration) -> Result
     options.num_concurrent_reqs = 1;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     builder.build()
+}
+
+/// Whether an error is the answer that there is no such name, or nothing of the kind that was asked for.
+pub(super) const fn is_no_such_name(error: &NetError) -> bool {
+    matches!(
+        error,
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
+            response_code: ResponseCode::NXDomain | ResponseCode::NoError,
+            ..
+        }))
+    )
 }
 
 fn records(server: SocketAddr, answer: Result<hickory_resolver::lookup::Lookup, NetError>) -> Result<Records, Failure> {

@@ -73,6 +73,12 @@ impl Settings {
         self.hosts.get(&name).map(Vec::as_slice)
     }
 
+    /// A name of the address in the hosts file: the first in alphabetical order.
+    pub(super) fn name_of(&self, address: IpAddr) -> Option<&str> {
+        let has_it = |(_, addresses): &(&String, &Vec<IpAddr>)| addresses.contains(&address);
+        self.hosts.iter().filter(has_it).map(|(name, _)| name.as_str()).min()
+    }
+
     /// The full names to ask for, in order.
     pub(super) fn candidates(&self, name: &str) -> Result<Vec<Name>, LookupError> {
         let parse = |full: &str| {

@@ -84,7 +84,7 @@ fn check(args: &Check) -> Outcome {
     for named in &paths {
         match (unusable(named), named.usage) {
             (None, _) => {}
-            (Some(problem), PathUse::Later) => output::note(&format!("warning: {source}:{problem}")),
+            (Some(problem), PathUse::Later | PathUse::Written) => output::note(&format!("warning: {source}:{problem}")),
             (Some(problem), PathUse::File | PathUse::Folder) => missing.push(problem),
         }
     }
@@ -112,6 +112,7 @@ fn unusable(named: &NamedPath) -> Option<Problem> {
                         "there is no file {shown}; put it there, or correct the path; the proxy does not start without it"
                     )
                 }
+                PathUse::Written => format!("there is no folder {shown} yet; the proxy makes it if it may"),
                 PathUse::Later => format!("there is no file {shown} yet; the proxy waits for it"),
             };
             return Some(named.problem("missing-path", message));
@@ -119,13 +120,15 @@ fn unusable(named: &NamedPath) -> Option<Problem> {
         Err(error) => return Some(named.problem("unreadable", format!("{shown}: {error}"))),
     };
     match named.usage {
-        PathUse::Folder if !found.is_dir() => Some(named.problem("not-a-folder", format!("{shown} is not a folder"))),
+        PathUse::Folder | PathUse::Written if !found.is_dir() => {
+            Some(named.problem("not-a-folder", format!("{shown} is not a folder")))
+        }
         PathUse::File if !found.is_file() => {
             Some(named.problem("not-regular-file", format!("{shown} is not a regular file")))
         }
         PathUse::Folder => opened(named, &named.path, |path| path.read_dir().map(drop)),
         PathUse::File => opened(named, &named.path, |path| File::open(path).map(drop)),
-        PathUse::Later => None,
+        PathUse::Later | PathUse::Written => None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use portcullis_admin::{Change, Page, State, Token, TokenError};
+use portcullis_admin::{Change, Page, RecentQuery, State, Token, TokenError};
+use portcullis_api::ProxyInfo;
 use portcullis_config::Settings;
 use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::buffers::Buffers;
@@ -23,7 +24,7 @@ use super::credentials::CredentialSource;
 use super::format::{StartTime, unix_seconds};
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
-use super::pages::{body, certs, config, connections, policies, process};
+use super::pages::{body, certs, config, connections, observations, policies, process};
 use super::policies::Policies;
 use super::shutdown::AdminRequests;
 use super::source_status::{SourceStatus, refresh_reload_metrics};
@@ -145,7 +146,12 @@ impl AdminState {
 
     fn server_info(&self) -> serde_json::Value {
         let state = process::state(self.is_started(), self.drain.phase());
-        process::server_info(self.start_time, state, &self.config_file)
+        process::server_info(self.start_time, state, &self.config_file, &self.proxy_info())
+    }
+
+    fn proxy_info(&self) -> ProxyInfo {
+        let state = process::state(self.is_started(), self.drain.phase());
+        observations::proxy_info(&self.settings, self.start_time, state, SystemTime::now())
     }
 }
 
@@ -196,8 +202,21 @@ impl State for AdminState {
             Page::Listeners => process::listeners(&self.settings, self.drain.phase()),
             Page::Policies => self.policies(),
             Page::Connections => connections::connections(&self.metrics),
+            Page::Observations => {
+                let found = observations::observations(
+                    self.proxy_info(),
+                    &self.settings,
+                    &self.effective.load(),
+                    &self.metrics,
+                );
+                return body(&found);
+            }
             Page::ServerInfo => self.server_info(),
         })
+    }
+
+    fn recent(&self, query: &RecentQuery) -> String {
+        body(&observations::recent(self.proxy_info(), &self.metrics, query))
     }
 
     fn explain(&self, port: u16) -> String {

@@ -6,6 +6,7 @@ mod admin_state;
 mod admin_token;
 mod agent;
 mod candidates;
+mod client_names;
 mod config_file;
 mod credentials;
 mod expiry_warning;
@@ -15,6 +16,7 @@ mod free_memory;
 mod gateway;
 mod identity_files;
 mod in_force;
+mod ledger;
 mod originators;
 mod pages;
 mod policies;
@@ -41,6 +43,7 @@ use portcullis_telemetry::{AccessLog, LocalWorkload, Metrics, Service, log, pani
 use tokio::time::sleep;
 
 use self::admin_state::{AdminState, Parts};
+use self::client_names::ClientNames;
 use self::config_file::ConfigFile;
 use self::credentials::CredentialSource;
 use self::format::StartTime;
@@ -77,16 +80,25 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let admin_listeners = admin::bind(&settings)?;
 
     // Enter the sandbox before the first thread, which would stay outside of it. Logging has a thread.
+    ledger::make_folder(&settings);
     let sandbox = sandbox::enter(&settings, config_file.source().file());
     let log = log::init(logging.format, &logging.level).map_err(|error| Failure::message(Exit::Usage, error))?;
     panics::log();
     sandbox.log();
 
     // Build.
-    let metrics = Metrics::with_access_log(VERSION, metric_labels(&settings), logging.access, log.output.clone())
-        .context("metrics")?;
+    let metrics = Metrics::with_access_log(
+        VERSION,
+        metric_labels(&settings),
+        logging.access,
+        log.output.clone(),
+        ledger::new(&settings),
+    )
+    .context("metrics")?;
+    let ledger_writer = ledger::write(&settings, &metrics);
     let (notifier, changes) = change_channel();
-    let names = Names::new(Resolver::system().context("DNS")?);
+    let resolver = Resolver::system().context("DNS")?;
+    let names = Names::new(resolver.clone());
     let services = Arc::new(Services::new(&settings, Arc::clone(&names)));
     let policies = policies::watch(&settings, &metrics, &services, notifier.clone())?;
     let credentials = credentials::watch(&settings, &policies.set, &metrics, notifier.clone())?;
@@ -109,6 +121,13 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         requests: &admin_requests,
         log: log.control.clone(),
     }));
+
+    let client_names = ClientNames {
+        ledger: metrics.ledger.clone(),
+        services: services.published(),
+        names: Arc::clone(&names),
+        resolver,
+    };
 
     // Spawn.
     admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
@@ -147,6 +166,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         tokio::spawn(async move { followed.follow_names(&of_names).await });
         tokio::spawn(async move { services.run(&of_services).await });
         tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
+        tokio::spawn(client_names.run());
         tokio::spawn(log_suppressed_lines(metrics.clone()));
         tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
         let mut requests = Requests::listen(&admin_requests)?;
@@ -156,6 +176,8 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     })?;
 
     engine.join();
+    // After the last connection has ended.
+    drop(ledger_writer);
     metrics.log_suppressed();
     drop((policies, credentials, gateway));
     tracing::info!(forced, "ended");

@@ -22,7 +22,8 @@ const DNS: u16 = 53;
 
 /// Enters the sandbox. `config` is the configuration file, which stays readable so that a change can be reported.
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
-    let access = Access { read: readable(settings, config), connect: dialled(settings), ..Access::default() };
+    let write = settings.ledger.folder.iter().cloned().collect();
+    let access = Access { read: readable(settings, config), write, connect: dialled(settings), ..Access::default() };
     sandbox::enter(settings.sandbox.landlock.then_some(&access), settings.sandbox.seccomp)
 }
 

@@ -32,6 +32,7 @@ mod http_hint;
 mod identity;
 mod intercept;
 mod istio_settings;
+mod ledger;
 mod lifecycle;
 mod live_change;
 mod logs;

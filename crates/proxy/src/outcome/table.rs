@@ -134,7 +134,7 @@ outcomes! {
     AuthorizationNotAllowed = Outcome::deny(authorization::NOT_ALLOWED, Stage::Authorization, Flag::Deny,
         "no rule of the ALLOW policies that `error` names matches this connection; add one for this peer if it may connect");
     /// The destination is this proxy itself.
-    Loop = Outcome::deny("loop", Stage::Routing, Flag::Deny,
+    Loop = Outcome::deny(outcome::LOOP, Stage::Routing, Flag::Deny,
         "the destination is a port of this proxy itself");
     /// A connection to a transparent listener was not redirected there.
     NoOriginalDestination = Outcome::deny("no_original_destination", Stage::Routing, Flag::Deny,

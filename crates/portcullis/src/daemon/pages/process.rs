@@ -1,5 +1,6 @@
 //! `/server_info` and `/listeners`: the process itself.
 
+use portcullis_api::ProxyInfo;
 use portcullis_config::Settings;
 use portcullis_proxy::drain::Phase;
 use serde_json::{Value, json};
@@ -18,13 +19,18 @@ pub(in crate::daemon) const fn state(started: bool, phase: Phase) -> &'static st
 }
 
 /// The page `/server_info`.
-pub(in crate::daemon) fn server_info(start_time: StartTime, state: &str, config_file: &ConfigFile) -> Value {
+pub(in crate::daemon) fn server_info(
+    start_time: StartTime,
+    state: &str,
+    config_file: &ConfigFile,
+    proxy: &ProxyInfo,
+) -> Value {
     let restart_needed = match config_file.change() {
         ConfigChange::Unchanged => Value::Bool(false),
         ConfigChange::Changed => Value::Bool(true),
         ConfigChange::Unreadable(_) => Value::Null,
     };
-    json!({
+    let mut page = json!({
         "configFile": config_file.source().to_string(),
         "restartNeeded": restart_needed,
         "version": VERSION,
@@ -33,7 +39,14 @@ pub(in crate::daemon) fn server_info(start_time: StartTime, state: &str, config_
         "startedAt": system_time(start_time.wall()),
         "uptime": duration(start_time.uptime()),
         "pid": std::process::id(),
-    })
+    });
+    // Who answers, in the words of every other answer.
+    if let (Value::Object(page), Ok(Value::Object(proxy))) = (&mut page, serde_json::to_value(proxy)) {
+        for (name, value) in proxy {
+            page.entry(name).or_insert(value);
+        }
+    }
+    page
 }
 
 /// The page `/listeners`.
