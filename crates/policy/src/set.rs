@@ -1,5 +1,6 @@
 //! All policies of a mesh, as one value.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portcullis_istio::MeshConfig;
@@ -55,6 +56,19 @@ impl PolicySet {
     #[must_use]
     pub fn with_authorization(mut self, policies: impl IntoIterator<Item = AuthorizationPolicy>) -> Self {
         self.authorization.extend(policies.into_iter().map(Arc::new));
+        self
+    }
+
+    /// The same set after `kubectl apply` of the PeerAuthentications and AuthorizationPolicies of another one: those of the same kind,
+    /// namespace and name are replaced, the others added.
+    #[must_use]
+    pub fn with_applied(mut self, other: &Self) -> Self {
+        let peer: BTreeSet<_> = other.policies.iter().map(|new| (&new.namespace, &new.name)).collect();
+        let authorization: BTreeSet<_> = other.authorization.iter().map(|new| (&new.namespace, &new.name)).collect();
+        self.policies.retain(|old| !peer.contains(&(&old.namespace, &old.name)));
+        self.authorization.retain(|old| !authorization.contains(&(&old.namespace, &old.name)));
+        self.policies.extend_from_slice(&other.policies);
+        self.authorization.extend_from_slice(&other.authorization);
         self
     }
 

@@ -93,6 +93,12 @@ struct CompiledRule {
     rule: Rule,
 }
 
+impl CompiledRule {
+    fn matched(&self) -> MatchedRule<'_> {
+        MatchedRule { policy: &self.policy, label: &self.label, rule: self.index, line: self.rule.line }
+    }
+}
+
 impl RuleSet {
     fn new(mut policies: Vec<Arc<AuthorizationPolicy>>, mesh: &MeshSettings) -> Self {
         policies.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
@@ -119,8 +125,11 @@ impl RuleSet {
             let found = earlier.into_iter().find(|number| self.get(*number).is_some_and(|it| it.rule.matches(facts)));
             first = found.or(first);
         });
-        let CompiledRule { policy, label, index, rule } = self.get(first?)?;
-        Some(MatchedRule { policy, label, rule: *index, line: rule.line })
+        Some(self.get(first?)?.matched())
+    }
+
+    fn all(&self) -> impl Iterator<Item = (MatchedRule<'_>, &Rule)> {
+        self.rules.iter().map(|compiled| (compiled.matched(), &compiled.rule))
     }
 
     fn reads_sni(&self) -> bool {
@@ -193,6 +202,21 @@ impl Authorizer {
     #[must_use]
     pub const fn reads_sni(&self) -> bool {
         self.reads_sni
+    }
+
+    /// The DENY rules, in the order of evaluation.
+    pub(super) fn denying(&self) -> impl Iterator<Item = (MatchedRule<'_>, &Rule)> {
+        self.deny.all()
+    }
+
+    /// The ALLOW rules, in the order of evaluation.
+    pub(super) fn allowing(&self) -> impl Iterator<Item = (MatchedRule<'_>, &Rule)> {
+        self.allow.all()
+    }
+
+    /// The ALLOW policies; where there is one, one must match.
+    pub(super) fn allow_policies(&self) -> &[Arc<AuthorizationPolicy>] {
+        &self.allow.policies
     }
 
     /// The rules of one action as they are evaluated: trust domains expanded, fields of HTTP resolved.

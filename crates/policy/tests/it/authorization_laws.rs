@@ -1,10 +1,10 @@
 //! Laws of authorization, against the plain evaluation.
 
-use portcullis_policy::Evaluation;
 use portcullis_policy::authorization::{
-    Authorization, AuthorizationAction, AuthorizationPolicy, Condition, Facts, NamespaceMatch, Rule, ServiceAccount,
-    Values,
+    Authorization, AuthorizationAction, AuthorizationPolicy, Condition, Facts, KnownFacts, NamespaceMatch, Rule,
+    ServiceAccount, Values,
 };
+use portcullis_policy::{Cidr, Evaluation};
 use proptest::prelude::*;
 
 use crate::authorization_model::{
@@ -51,6 +51,32 @@ fn of(action: AuthorizationAction, name: &str, rules: Vec<Rule>) -> Authorizatio
     }
 }
 
+/// Unknown facts leave an answer open only where it depends on them.
+#[test]
+fn an_unknown_address_matters_only_where_a_rule_would_turn_on_it() {
+    let block = Condition::SourceIp(Values::new(vec![Cidr::parse("10.0.0.0/8").unwrap()], Vec::new()));
+    let port = |port: u16| Condition::Port(Values::new(vec![port], Vec::new()));
+    let rule = |when: Vec<Condition>| Rule { when, line: 7, ..Rule::default() };
+    let known = KnownFacts { source: false, remote: false, destination: true, sni: true };
+    let connection = anonymous();
+    let allow = |name: &str, rules| of(AuthorizationAction::Allow, name, rules);
+    let deny = |name: &str, rules| of(AuthorizationAction::Deny, name, rules);
+    for (policies, expected) in [
+        (vec![allow("a", vec![rule(vec![block.clone()])])], Err(("shop/a".to_owned(), 7, "source.ip"))),
+        (vec![allow("a", vec![rule(vec![block.clone()]), rule(vec![port(80)])])], Ok(true)),
+        (vec![allow("a", vec![rule(vec![block.clone(), port(81)])])], Ok(false)),
+        (vec![deny("d", vec![rule(vec![block.clone()])])], Err(("shop/d".to_owned(), 7, "source.ip"))),
+        (vec![deny("d", vec![rule(vec![block.clone()])]), allow("a", vec![rule(vec![port(81)])])], Ok(false)),
+        (vec![deny("d", vec![rule(vec![block, port(81)])])], Ok(true)),
+    ] {
+        let scene = Scene { policies, ..one(allow("unused", Vec::new())) };
+        let authorizer = scene.authorizer();
+        let answer = authorizer.authorize_known(&connection.facts(), known);
+        let answer = answer.map(|decided| decided.is_allowed());
+        assert_eq!(answer.map_err(|open| (open.rule.label.to_string(), open.rule.line, open.key)), expected);
+    }
+}
+
 fn anonymous() -> Connection {
     let address = "192.0.2.1".parse().unwrap();
     Connection { peer: None, source: address, remote: address, destination: address, port: 80, sni: None }
@@ -68,6 +94,41 @@ proptest! {
             let audit = authorizer.audit(&facts).map(|by| (by.policy.label(), by.rule));
             prop_assert_eq!(audit, plain::first(&scene, AuthorizationAction::Audit, &facts));
         }
+    }
+
+    #[test]
+    fn what_is_decided_without_some_facts_holds_whatever_they_are(
+        (scene, connection, others, [source, remote, destination, sni]) in
+            (scene(), connection(), prop::collection::vec(connection(), 8), any::<[bool; 4]>())
+    ) {
+        let authorizer = scene.authorizer();
+        let known = KnownFacts { source, remote, destination, sni };
+        let partial = authorizer.authorize_known(&connection.facts(), known);
+        let mut allowed = Vec::new();
+        for other in others.into_iter().chain([connection.clone()]) {
+            let of = |is_known: bool, ours, theirs| if is_known { ours } else { theirs };
+            let completed = Connection {
+                source: of(source, connection.source, other.source),
+                remote: of(remote, connection.remote, other.remote),
+                destination: of(destination, connection.destination, other.destination),
+                sni: if sni { connection.sni.clone() } else { other.sni },
+                ..connection.clone()
+            };
+            allowed.push(authorizer.authorize(&completed.facts()).is_allowed());
+        }
+        match partial {
+            Ok(decided) => prop_assert!(allowed.iter().all(|allowed| *allowed == decided.is_allowed()), "{decided:?}"),
+            Err(open) => prop_assert!(!open.key.is_empty() && open.rule.policy.action != AuthorizationAction::Audit),
+        }
+    }
+
+    #[test]
+    fn with_every_fact_known_the_answer_is_that_of_the_index((scene, connection) in (scene(), connection())) {
+        let authorizer = scene.authorizer();
+        let all = KnownFacts { source: true, remote: true, destination: true, sni: true };
+        let facts = connection.facts();
+        let known = authorizer.authorize_known(&facts, all).map(Verdict::from).map_err(|open| open.key);
+        prop_assert_eq!(known, Ok(Verdict::from(authorizer.authorize(&facts))));
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! What reports are made from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use portcullis_api::Observations;
+use serde::Serialize;
+
+use crate::text::clean;
+
+/// The answer of one sidecar.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// How the caller names the sidecar: its address, or the file that its answer was saved in.
+    pub label: String,
+    /// What it observed, or why it did not answer.
+    pub observations: Result<Observations, String>,
+}
+
+/// A sidecar that did not answer.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Unanswered {
+    /// How the caller names it.
+    pub address: String,
+    /// Why.
+    pub message: String,
+}
+
+/// Names of addresses that the caller knows from elsewhere, such as a container engine.
+#[derive(Clone, Debug, Default)]
+pub struct Names(BTreeMap<IpAddr, String>);
+
+/// A workload of a service directory that has no sidecar.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct NoSidecar {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Where that is written, `file:line`.
+    pub written: String,
+}
+
+impl Names {
+    /// The name of an address.
+    #[must_use]
+    pub(crate) fn get(&self, address: IpAddr) -> Option<&str> {
+        self.0.get(&address.to_canonical()).map(String::as_str)
+    }
+}
+
+impl FromIterator<(IpAddr, String)> for Names {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, String)>>(names: I) -> Self {
+        Self(names.into_iter().map(|(address, name)| (address.to_canonical(), clean(&name))).collect())
+    }
+}
+
+/// Sorts answers into those that are there and those that are not.
+pub(crate) fn split(answers: &[Answer]) -> (Vec<&Observations>, Vec<Unanswered>) {
+    let (mut answered, mut silent) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match &answer.observations {
+            Ok(observations) => answered.push(observations),
+            Err(reason) => silent.push(Unanswered { address: clean(&answer.label), message: clean(reason) }),
+        }
+    }
+    silent.sort();
+    (answered, silent)
+}

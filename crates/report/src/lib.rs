@@ -1,0 +1,29 @@
+//! Reports from what sidecars observed: "who breaks if I switch to STRICT?" ([`readiness`]) and "what would these policies have
+//! done?" ([`replay`]).
+//!
+//! The observations of all sidecars are merged: replicas and restarts of one workload are one workload, and a client is one client
+//! however many sidecars saw it. The result depends neither on the order of the answers nor on how observations are spread over them.
+//!
+//! Guarantees:
+//!
+//! - Doubt is never hidden. A sidecar that does not answer, a list that is not complete, too short an observation, a fact that is not
+//!   recorded: each is in the report, and in its [`Status`].
+//! - READY means that no connection without mTLS was let through in the window.
+//! - Text that a stranger chose (names from DNS, server names) has no control characters, and is escaped for each format.
+//!
+//! Refuses: IO, and asking for the time. The caller brings answers, names and the time.
+
+mod address_book;
+mod input;
+mod merge;
+pub mod readiness;
+mod render;
+pub mod replay;
+mod status;
+mod text;
+mod window;
+
+pub use input::{Answer, Names, NoSidecar, Unanswered};
+pub use render::{Form, RenderError};
+pub use status::Status;
+pub use window::Window;
