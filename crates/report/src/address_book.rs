@@ -7,6 +7,7 @@ use portcullis_api::{Direction, Observations, Timestamp, Transport};
 use portcullis_identity::SpiffeId;
 
 use crate::input::Names;
+use crate::merge::Peer;
 use crate::text::{clean, clean_long};
 
 /// Names of the address at which a container sees its own host.
@@ -81,6 +82,18 @@ impl<'n> AddressBook<'n> {
         sidecars.first().filter(|_| sidecars.len() == 1).map(String::as_str)
     }
 
+    /// How reports call a peer.
+    pub(crate) fn shown(&self, peer: &Peer) -> String {
+        match peer {
+            Peer::Identity(identity) => shown_identity(identity),
+            Peer::Address(address) => {
+                let Called { name, .. } = self.called(*address);
+                name.or_else(|| self.sidecar(*address).map(str::to_owned)).unwrap_or_else(|| address.to_string())
+            }
+            Peer::Unknown => "unknown".to_owned(),
+        }
+    }
+
     /// What is at the address. A name that was recorded with a connection goes before one that is known now: the address may have
     /// another owner by now.
     pub(crate) fn called(&self, address: IpAddr) -> Called {
@@ -132,12 +145,12 @@ fn is_service_name(name: &str) -> bool {
 }
 
 /// `NAME.NAMESPACE`, as istioctl names a workload.
-pub(crate) fn workload(namespace: &str, name: &str) -> String {
+fn workload(namespace: &str, name: &str) -> String {
     format!("{name}.{namespace}")
 }
 
 /// An identity as reports show it: the workload if it is one of Istio's form.
-pub(crate) fn shown_identity(identity: &str) -> String {
+fn shown_identity(identity: &str) -> String {
     match SpiffeId::parse(identity).ok().as_ref().and_then(SpiffeId::istio) {
         Some(id) => workload(id.namespace, id.service_account),
         None => clean_long(identity),

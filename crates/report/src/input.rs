@@ -26,6 +26,16 @@ pub struct Unanswered {
     pub message: String,
 }
 
+/// A workload.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Names of addresses that the caller knows from elsewhere, such as a container engine.
 #[derive(Clone, Debug, Default)]
 pub struct Names(BTreeMap<IpAddr, String>);

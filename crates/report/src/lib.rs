@@ -16,14 +16,17 @@
 mod address_book;
 mod input;
 mod merge;
+mod paste;
 pub mod readiness;
 mod render;
 pub mod replay;
 mod status;
 mod text;
+mod view;
 mod window;
 
-pub use input::{Answer, Names, NoSidecar, Unanswered};
+pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
+pub use paste::{Fix, Paste};
 pub use render::{Form, RenderError};
 pub use status::Status;
 pub use window::Window;

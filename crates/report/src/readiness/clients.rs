@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use portcullis_api::{Timestamp, Transport};
-use serde::Serialize;
+use portcullis_api::Transport;
 
-use crate::address_book::{AddressBook, Called, shown_identity};
-use crate::merge::{Peer, PeerKey, Seen};
-use crate::readiness::fix::{self, Fix, Scene};
+use crate::address_book::AddressBook;
+use crate::merge::{PeerKey, Seen};
+use crate::readiness::fix::{self, Scene};
+use crate::readiness::model::{Client, What};
 
 /// The longest gap between the checks of one that looks like a health check, in seconds.
 const CHECK_INTERVAL: u64 = 60;
@@ -17,74 +17,12 @@ const CHECK_BYTES: u64 = 2048;
 /// The fewest checks that show a rhythm.
 const CHECKS: u64 = 10;
 
-/// A client that STRICT would refuse.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Client {
-    /// Its name, else its address.
-    pub client: String,
-    /// The addresses that it was seen with.
-    pub addresses: BTreeSet<IpAddr>,
-    /// How it speaks; `-` if the port is DISABLE, where nobody looks.
-    pub transport: Transport,
-    /// What it is, as far as that is known.
-    pub what: What,
-    /// Who has a sidecar at its address.
-    pub sidecar: Option<String>,
-    /// Its connections in the window that were let through.
-    pub connections: u64,
-    /// Its first connection ever.
-    pub first_seen: Timestamp,
-    /// Its last one.
-    pub last_seen: Timestamp,
-    /// The mean time between two connections.
-    pub interval_seconds: Option<u64>,
-    /// What to do, one of these.
-    pub fixes: Vec<Fix>,
-}
-
-/// What a client is.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// No sidecar is known at its address.
-    NoSidecar,
-    /// There is a sidecar at its address, but it sends plaintext.
-    BesideSidecar,
-    /// It is a small request in a short, steady rhythm from an address without a name: probably a health check.
-    HealthCheck,
-    /// The host of the containers: what comes through a published port.
-    HostGateway,
-    /// A process on the host of the sidecar.
-    ThisHost,
-    /// TLS that is not the mesh's. STRICT takes it if it presents a certificate of the mesh.
-    OwnTls,
-    /// The port is DISABLE, so nobody looked at what it speaks.
-    NotInspected,
-}
-
-impl What {
-    /// In words.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoSidecar => "no sidecar",
-            Self::BesideSidecar => "has a sidecar, but sends plaintext",
-            Self::HealthCheck => "looks like a health check",
-            Self::HostGateway => "the containers' host, through a published port",
-            Self::ThisHost => "a process on the sidecar's host",
-            Self::OwnTls => "TLS of its own",
-            Self::NotInspected => "not inspected, since the port is DISABLE",
-        }
-    }
-}
-
 /// The clients in the window that were let through without mTLS; those with the same name are one.
 pub(super) fn of(traffic: &[(PeerKey, Seen)], book: &AddressBook<'_>, scene: &Scene<'_>) -> Vec<Client> {
     let mut clients: BTreeMap<(String, Transport, What), (BTreeSet<IpAddr>, Seen)> = BTreeMap::new();
     let others = |(key, seen): &&(PeerKey, Seen)| key.transport != Transport::Mtls && seen.window.allowed > 0;
     for (key, seen) in traffic.iter().filter(others) {
-        let group = (called(&key.peer, book), key.transport, what(key, seen, book));
+        let group = (book.shown(&key.peer), key.transport, what(key, seen, book));
         match clients.get_mut(&group) {
             Some((addresses, known)) => {
                 addresses.extend(key.peer.address());
@@ -148,16 +86,4 @@ fn is_check(seen: &Seen) -> bool {
         && seen.interval().is_some_and(|interval| (1..=CHECK_INTERVAL).contains(&interval))
         && seen.received <= most
         && seen.sent <= most
-}
-
-/// How reports call a peer.
-pub(crate) fn called(peer: &Peer, book: &AddressBook<'_>) -> String {
-    match peer {
-        Peer::Identity(identity) => shown_identity(identity),
-        Peer::Address(address) => {
-            let Called { name, .. } = book.called(*address);
-            name.or_else(|| book.sidecar(*address).map(str::to_owned)).unwrap_or_else(|| address.to_string())
-        }
-        Peer::Unknown => "unknown".to_owned(),
-    }
 }

@@ -4,34 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use portcullis_api::{Mode, PortMode};
-use serde::Serialize;
 
+use crate::input::WorkloadName;
 use crate::merge::Workload;
-use crate::readiness::{What, WorkloadName};
+use crate::paste::{Fix, Paste};
+use crate::readiness::model::What;
 
 /// The namespace that `compose add` gives to services where nobody names one.
 const COMPOSE_NAMESPACE: &str = "default";
-
-/// What to do about a client.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Fix {
-    /// What it does, and when it is the right one.
-    pub what: String,
-    /// What to paste.
-    #[serde(flatten)]
-    pub paste: Paste,
-}
-
-/// What to paste.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Paste {
-    /// Into a shell.
-    Command(String),
-    /// Into a file.
-    Yaml(String),
-}
 
 /// The port that a client calls.
 pub(super) struct Scene<'a> {

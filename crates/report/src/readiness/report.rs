@@ -3,27 +3,26 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use portcullis_api::{DecidingPolicy, Mode, PortMode};
+use portcullis_api::DecidingPolicy;
 
-use crate::readiness::{Client, Fix, Level, Paste, Port, Readiness, Verdict, What};
-use crate::render::{Case, Finding, Level as FindingLevel, Outcome, Rule, Section, Table, View};
+use crate::paste::{Fix, Paste};
+use crate::readiness::confidence::Level;
+use crate::readiness::model::{Client, Port, Readiness, Verdict, What};
+use crate::render::{self, Form, RenderError};
 use crate::text::{ago, count, length, list, percent};
+use crate::view::{Case, Finding, Level as FindingLevel, Outcome, Rule, Section, Table, View};
 
 /// How many clients or workloads a line names.
 const NAMED: usize = 5;
 
-pub(super) fn notes(modes: &[PortMode]) -> Vec<String> {
-    let mut notes = Vec::new();
-    if modes.iter().any(|mode| mode.server_first && mode.mode != Mode::Strict) {
-        notes.push("server-first: STRICT removes the wait for silent clients".to_owned());
+impl Readiness {
+    /// The report in a format.
+    ///
+    /// # Errors
+    /// If JSON or YAML cannot be made of it.
+    pub fn render(&self, form: Form) -> Result<String, RenderError> {
+        render::render(self, form)
     }
-    let different: BTreeSet<Mode> = modes.iter().map(|mode| mode.mode).collect();
-    if different.len() > 1 {
-        notes.push(
-            "its sidecars have different modes: one of them has not read the policies yet, or reads others".to_owned(),
-        );
-    }
-    notes
 }
 
 impl Port {

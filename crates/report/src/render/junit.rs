@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Case, Outcome, View};
+use crate::view::{Case, Outcome, View};
 
 pub(super) fn render(report: &impl View) -> String {
     let cases = report.cases();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Entry, View};
-use crate::readiness::Paste;
+use crate::paste::Paste;
+use crate::view::{Entry, View};
 
 pub(super) fn render(report: &impl View) -> String {
     let mut text = format!("### {}\n\n", escaped(&report.title()));

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Entry, Section, Table, View};
-use crate::readiness::Paste;
+use crate::paste::Paste;
+use crate::view::{Entry, Section, Table, View};
 
 pub(super) fn render(report: &impl View, is_wide: bool) -> String {
     let table = report.table(is_wide);

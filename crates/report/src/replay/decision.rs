@@ -5,13 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use portcullis_api::{Mode as ApiMode, Observation, Observations, Transport};
 use portcullis_identity::SpiffeId;
 use portcullis_policy::authorization::{
-    AuthorizationAction, AuthorizationPolicy, DENIED, Facts, KnownFacts, MatchedRule, NOT_ALLOWED, OpenRule,
+    AuthorizationPolicy, DENIED, Facts, KnownFacts, MatchedRule, NOT_ALLOWED, OpenRule,
 };
 use portcullis_policy::diff::Client;
 use portcullis_policy::{Answer, Decided, EffectivePolicy, MeshSettings, Mode};
-use serde::Serialize;
 
-use crate::replay::{Change, Found, Options};
+use crate::replay::model::{Change, Decider, Options};
 use crate::text::{clean, clean_long};
 use crate::window::Connections;
 
@@ -21,26 +20,6 @@ const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const POLICY_REASONS: [&str; 4] = [DENIED, NOT_ALLOWED, "plaintext_in_strict", "policy_changed"];
 /// The most policies that are named for one refusal.
 const NAMED: usize = 10;
-
-/// A policy, and the rule in it, that decides.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decider {
-    /// `PeerAuthentication` or `AuthorizationPolicy`.
-    pub kind: &'static str,
-    /// Its namespace; none for the default mode.
-    pub namespace: Option<String>,
-    /// Its name; none for the default mode.
-    pub name: Option<String>,
-    /// Of an AuthorizationPolicy.
-    pub action: Option<AuthorizationAction>,
-    /// The rule, from 0; none where no rule matches.
-    pub rule: Option<usize>,
-    /// The file that it was read from.
-    pub file: Option<String>,
-    /// The line of the rule or the policy, from 1.
-    pub line: Option<u32>,
-}
 
 /// What a sidecar decides with.
 pub(super) struct Sidecar {
@@ -55,8 +34,17 @@ pub(super) struct Recorded<'o> {
     pub(super) counted: Connections,
 }
 
+/// What was found out about one observation.
+pub(super) struct Found {
+    pub(super) change: Change,
+    pub(super) connections: u64,
+    pub(super) reason: &'static str,
+    pub(super) decided_by: Vec<Decider>,
+    pub(super) note: Option<String>,
+}
+
 /// What a set of policies says.
-pub(super) enum Decision {
+enum Decision {
     Allow,
     Refuse {
         reason: &'static str,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::render::{Case, Finding, Level, Outcome, Rule, Section, Table, View};
-use crate::replay::{Change, Decider, Replay, Row};
+use crate::render::{self, Form, RenderError};
+use crate::replay::model::{Change, Decider, Replay, Row};
 use crate::text::{ago, count, length, list};
+use crate::view::{Case, Finding, Level, Outcome, Rule, Section, Table, View};
 
 /// How many policies or workloads a line names.
 const NAMED: usize = 3;
@@ -48,6 +49,14 @@ impl Row {
 }
 
 impl Replay {
+    /// The report in a format.
+    ///
+    /// # Errors
+    /// If JSON or YAML cannot be made of it.
+    pub fn render(&self, form: Form) -> Result<String, RenderError> {
+        render::render(self, form)
+    }
+
     fn of(&self, change: Change) -> impl Iterator<Item = &Row> {
         self.items.iter().filter(move |row| row.change == change)
     }

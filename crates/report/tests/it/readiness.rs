@@ -1,8 +1,8 @@
 //! What `readiness` says about traffic.
 
 use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, Timestamp, Transport};
-use portcullis_report::readiness::{Level, Options, Paste, Port, Readiness, Verdict, What};
-use portcullis_report::{Answer, Names, NoSidecar, Status, Window};
+use portcullis_report::readiness::{Level, Options, Port, Readiness, Verdict, What};
+use portcullis_report::{Answer, Names, NoSidecar, Paste, Status, Window};
 
 use crate::model::*;
 
