@@ -1,6 +1,6 @@
 //! Handles one request: access, dispatch, response.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,12 +22,30 @@ const MAX_BODY: usize = 16 * 1024;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
+/// Who sent a request, for the log.
+#[derive(Clone, Copy)]
+pub(crate) enum Client {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over the Unix socket, which has no addresses.
+    Unix,
+}
+
+impl Display for Client {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
 /// The part of a request's context that is the same for all requests of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {
     pub(crate) serves: Serves,
     pub(crate) guard: Guard,
-    pub(crate) client: SocketAddr,
+    pub(crate) client: Client,
     /// How long a body may take.
     pub(crate) body_timeout: Duration,
 }

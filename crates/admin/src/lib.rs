@@ -5,7 +5,7 @@
 //!
 //! - Every path and every rule about methods is in one table (`paths`).
 //! - A change takes a POST. On loopback the request must name this address and must not come from a foreign web page; on any
-//!   other address it must have the token (`guard`). Without a token no change is possible there.
+//!   other address it must have the token (`guard`). Without a token no change is possible there. A Unix socket is as loopback.
 //! - A web page that reached loopback by DNS rebinding can read only health and metrics.
 //! - At the limit of connections the oldest is evicted and a newcomer is never refused; a slow client is closed
 //!   after seconds.
@@ -22,6 +22,6 @@ mod token;
 
 pub use paths::Serves;
 pub use recent_query::RecentQuery;
-pub use server::serve;
+pub use server::{serve, serve_unix};
 pub use state::{Change, Page, State};
 pub use token::{Token, TokenError};

@@ -1,4 +1,4 @@
-//! Listener and limits.
+//! Listeners and limits.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,9 +8,10 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_net::admission::{EvictingSlots, Slot};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 
-use crate::answer::{Context, answer};
+use crate::answer::{Client, Context, answer};
 use crate::guard::Guard;
 use crate::paths::Serves;
 use crate::state::State;
@@ -24,6 +25,23 @@ const MAX_LIFETIME: Duration = Duration::from_secs(120);
 /// Pause after a failed accept: the descriptor shortage that caused it needs time to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Serves every path on a Unix socket until the task is dropped. Whoever may connect may change something, as on loopback, and the
+/// same names are expected: a web server that passes requests on to the socket must not pass those of foreign pages.
+pub async fn serve_unix(listener: UnixListener, state: Arc<dyn State>) {
+    let slots = EvictingSlots::new(MAX_CONNECTIONS);
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let guard = Guard::new(loopback);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let context = Context { serves: Serves::All, guard, client: Client::Unix, body_timeout: HEAD_TIMEOUT };
+                tokio::spawn(connection(stream, slots.acquire(loopback), context, Arc::clone(&state)));
+            }
+            Err(error) => not_accepted(&error).await,
+        }
+    }
+}
+
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>) {
     let slots = EvictingSlots::new(MAX_CONNECTIONS);
@@ -34,18 +52,25 @@ pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>)
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::debug!(%error, "admin accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                not_accepted(&error).await;
                 continue;
             }
         };
         let slot = slots.acquire(client.ip());
-        let context = Context { serves, guard, client, body_timeout: HEAD_TIMEOUT };
+        let context = Context { serves, guard, client: Client::Tcp(client), body_timeout: HEAD_TIMEOUT };
         tokio::spawn(connection(stream, slot, context, Arc::clone(&state)));
     }
 }
 
-async fn connection(stream: TcpStream, slot: Slot, context: Context, state: Arc<dyn State>) {
+async fn not_accepted(error: &std::io::Error) {
+    tracing::debug!(%error, "admin accept failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn connection<S>(stream: S, slot: Slot, context: Context, state: Arc<dyn State>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(request, context, state.as_ref()).await) }

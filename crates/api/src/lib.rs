@@ -1,20 +1,32 @@
-//! The JSON that a sidecar answers commands with: `/observations`, `/recent` and what belongs to them, as types that both sides
+//! The JSON that a sidecar answers commands with: `/observations`, `/recent` and what commands read of other pages, as types that both sides
 //! share.
 //!
 //! Compatibility: fields are added, never renamed or given another meaning. A reader ignores fields that it does not know; those
 //! that an older sidecar does not write have a default. Words of closed sets are enums, with `Unknown` for a word that a newer
 //! sidecar may write.
 
+mod config_dump;
 mod connection;
+mod explanation;
 mod mode;
 mod observations;
+mod pages;
 mod proxy;
 mod recent;
 mod timestamp;
 
+pub use config_dump::{
+    ConfigDump, DecidedMode, GatewayListener, GatewayListeners, GatewayTls, InboundListener, InboundListeners,
+    Listener, Modes, OutboundListeners, Route, TlsCompat, TlsSettings, Upstream,
+};
 pub use connection::{Direction, Transport};
+pub use explanation::{Explanation, IgnoredPolicy, Rung};
 pub use mode::{DecidingPolicy, Mode, PortMode};
 pub use observations::{Client, DayCount, Observation, Observations, RefusedFor};
+pub use pages::{
+    AuthorizationPolicy, Certificate, Certs, OpenConnection, OpenConnections, PeerAuthentication, Policies, Problem,
+    TrustDomainRoots, WorkloadCertificate,
+};
 pub use proxy::ProxyInfo;
 pub use recent::{EndedConnection, Recent, Tls};
 pub use timestamp::Timestamp;

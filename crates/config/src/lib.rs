@@ -7,6 +7,7 @@
 //!
 //! This crate does no IO: the caller reads the file and passes its text.
 
+mod admin;
 mod checks;
 pub mod defaults;
 mod fields;
@@ -21,6 +22,7 @@ mod precedence;
 mod read;
 mod value;
 
+pub use admin::AdminSocket;
 pub use gateway::{Gateway, GatewayCertificate, GatewayListener, GatewayRoute, GatewayTls};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{Inbound, InboundPort, Protocol};

@@ -8,7 +8,7 @@ use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, ParsedSource, Workload};
 
-use crate::{Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, UpstreamTarget};
+use crate::{AdminSocket, Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, UpstreamTarget};
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct Settings {
     pub gateway: Gateway,
     /// `admin.listen`: serves every path.
     pub admin: Option<SocketAddr>,
+    /// `admin.socket`: a Unix socket that serves every path.
+    pub admin_socket: Option<AdminSocket>,
     /// `admin.tokenFile`: a request that changes something must present its content. Without it, only loopback may change anything.
     pub admin_token: Option<PathBuf>,
     /// `health.listen`: serves readiness alone.

@@ -9,6 +9,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, Mode, ParsedSource, Workload};
 use portcullis_yaml::{Content, Cursor, Position, Problem, Problems};
 
+use crate::admin::Admin;
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 use crate::{
@@ -86,7 +87,7 @@ impl SectionReader<'_> {
         let inbound = section(&fields, "inbound", Inbound::default(), problems, inbound::read);
         let outbound = section(&fields, "outbound", Outbound::default(), problems, |at, p| outbound::read(self, at, p));
         let gateway = section(&fields, "gateway", Gateway::default(), problems, |at, p| self.gateway(at, p));
-        let admin = section(&fields, "admin", (None, None), problems, |at, p| self.admin(at, p));
+        let admin = section(&fields, "admin", Admin::default(), problems, |at, p| self.admin(at, p));
         let [health, metrics] =
             ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
         let ledger = section(&fields, "ledger", LedgerSettings::default(), problems, |at, p| self.ledger(at, p));
@@ -95,7 +96,8 @@ impl SectionReader<'_> {
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
         let sandbox = section(&fields, "sandbox", Sandbox { landlock: true, seccomp: true }, problems, sandbox);
         let workers = section(&fields, "workers", None, problems, |at, p| count(at, 1024, p).map(Some));
-        let (workload, mesh, (admin, admin_token)) = (workload?, mesh?, admin?);
+        let (workload, mesh) = (workload?, mesh?);
+        let Admin { listen: admin, socket: admin_socket, token_file: admin_token } = admin?;
         let PolicyFolders { folder, candidates } = policies?;
         let own_id = own_id(&workload, &mesh, identity.as_ref().and_then(Option::as_ref), root, problems);
         let settings = Settings {
@@ -114,6 +116,7 @@ impl SectionReader<'_> {
             outbound: outbound?,
             gateway: gateway?,
             admin,
+            admin_socket,
             admin_token,
             health: health?,
             metrics: metrics?,
@@ -179,13 +182,6 @@ impl SectionReader<'_> {
             mesh.policy.default_mode = value::word(&at, &words, problems)?;
         }
         Some(mesh)
-    }
-
-    fn admin(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<(Option<SocketAddr>, Option<PathBuf>)> {
-        let fields = at.fields(&["listen", "tokenFile"], problems)?;
-        let listen = fields.require("listen", problems).and_then(|at| value::socket_addr(&at, problems));
-        let token = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
-        Some((Some(listen?), token?))
     }
 }
 

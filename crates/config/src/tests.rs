@@ -252,6 +252,28 @@ fn an_app_that_gets_a_proxy_header_is_configured_and_not_server_first() {
 }
 
 #[test]
+fn the_admin_socket_stands_alone_or_beside_the_address() {
+    let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
+    let socket = |text: &str| {
+        let settings = read(with(admin, text).as_bytes(), Path::new("/run/portcullis")).unwrap();
+        let socket = settings.admin_socket.map(|socket| (socket.path, socket.for_group));
+        (settings.admin.is_some(), socket)
+    };
+    assert_eq!(socket("admin: {socket: admin.sock}"), (false, Some(("/run/portcullis/admin.sock".into(), false))));
+    let both = r#"admin: {listen: "127.0.0.1:1", socket: /run/a.sock, socketMode: "0660"}"#;
+    assert_eq!(socket(both), (true, Some(("/run/a.sock".into(), true))));
+    for (wrong, field, reason) in [
+        (r#"admin: {socket: ""}"#, "admin.socket", "invalid-value"),
+        (r#"admin: {socket: a, socketMode: "0666"}"#, "admin.socketMode", "invalid-value"),
+        (r#"admin: {socket: a, socketMode: 0660}"#, "admin.socketMode", "wrong-type"),
+        (r#"admin: {listen: "127.0.0.1:1", socketMode: "0660"}"#, "admin.socketMode", "invalid-value"),
+        ("admin: {}", "admin", "missing-field"),
+    ] {
+        assert_eq!(problems_of(&with(admin, wrong)), [(field.to_owned(), reason)], "{wrong}");
+    }
+}
+
+#[test]
 fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
     let admin = r#"admin: {listen: "127.0.0.1:15000"}"#;
     let text = with(admin, r#"admin: {listen: "0.0.0.0:15000", tokenFile: secrets/token}"#);
@@ -261,6 +283,7 @@ fn a_token_file_belongs_to_admin_alone_and_is_a_path() {
     for (wrong, field, reason) in [
         (r#"admin: {listen: "127.0.0.1:1", tokenFile: ""}"#, "admin.tokenFile", "invalid-value"),
         (r#"admin: {listen: "127.0.0.1:1", tokenFile: 7}"#, "admin.tokenFile", "wrong-type"),
+        (r#"admin: {tokenFile: t}"#, "admin", "missing-field"),
         (r#"admin: {listen: "127.0.0.1:1", token: secret}"#, "admin.token", "unknown-field"),
         (r#"health: {listen: "127.0.0.1:1", tokenFile: t}"#, "health.tokenFile", "unknown-field"),
     ] {

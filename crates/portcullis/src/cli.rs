@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
-    auth, ca, can, certs, completion, compose, config, demo, explain, healthcheck, hold, identity, intercept, policy,
-    proxy, run, validate, verify, version, wait,
+    auth, ca, can, certs, completion, compose, config, connections, demo, edges, explain, healthcheck, hold, identity,
+    intercept, logs, policy, proxy, proxy_config, proxy_status, run, validate, verify, version, wait, why,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -37,6 +37,14 @@ struct Cli {
 enum Command {
     Proxy(proxy::Args),
     Demo(demo::Args),
+    #[command(visible_alias = "ps")]
+    ProxyStatus(proxy_status::Args),
+    Connections(connections::Args),
+    Logs(logs::Args),
+    Edges(edges::Args),
+    Why(why::Args),
+    #[command(visible_alias = "pc")]
+    ProxyConfig(proxy_config::Args),
     Validate(validate::Args),
     Explain(explain::Args),
     Can(Box<can::Args>),
@@ -69,6 +77,12 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         None => output::text(&Cli::command().render_help().to_string()).map(|()| Exit::Ok).map_err(Failure::from),
         Some(Command::Proxy(args)) => proxy::run(args),
         Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::ProxyStatus(args)) => proxy_status::run(args),
+        Some(Command::Connections(args)) => connections::run(args),
+        Some(Command::Logs(args)) => logs::run(args),
+        Some(Command::Edges(args)) => edges::run(args),
+        Some(Command::Why(args)) => why::run(args),
+        Some(Command::ProxyConfig(args)) => proxy_config::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Can(args)) => can::run(args),

@@ -89,6 +89,10 @@ impl Failure {
         Self { exit, error: error.into() }
     }
 
+    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+
     pub(crate) fn bad_input(error: impl Into<anyhow::Error>) -> Self {
         Self::new(Exit::BadInput, error)
     }

@@ -10,7 +10,6 @@ mod daemon;
 mod demo;
 mod exit;
 mod files;
-mod http;
 mod output;
 mod ready;
 mod sandbox;

@@ -25,6 +25,8 @@ pub struct Access {
     pub read: BTreeSet<PathBuf>,
     /// Folders below which files and folders may be written, made, renamed and removed as well, and Unix sockets bound.
     pub write: BTreeSet<PathBuf>,
+    /// Folders in which files may be removed, and nothing else.
+    pub remove: BTreeSet<PathBuf>,
     /// TCP ports that may be bound; 0 is any that the system chooses.
     pub bind: BTreeSet<u16>,
     /// TCP ports that may be dialled; `None` leaves that open.
@@ -118,6 +120,10 @@ fn files(access: &Access) -> Result<RestrictionStatus, RulesetError> {
     for path in access.write.iter().filter(|path| path.is_dir()) {
         let Ok(place) = PathFd::new(path) else { continue };
         ruleset = ruleset.add_rule(PathBeneath::new(place, writing()))?;
+    }
+    for path in access.remove.iter().filter(|path| path.is_dir()) {
+        let Ok(place) = PathFd::new(path) else { continue };
+        ruleset = ruleset.add_rule(PathBeneath::new(place, AccessFs::RemoveFile))?;
     }
     ruleset.restrict_self()
 }

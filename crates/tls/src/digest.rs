@@ -55,6 +55,12 @@ impl TrustBundles {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ContentDigest([u8; 32]);
 
+impl std::fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl ContentDigest {
     /// The digest of this content.
     #[must_use]

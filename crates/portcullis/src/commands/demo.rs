@@ -7,8 +7,8 @@ use anyhow::Context as _;
 
 use crate::demo::{self, server};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::http::Url;
 use crate::output;
+use portcullis_mesh::Url;
 
 /// Show what each mode admits, with a temporary CA and real sidecars
 ///

@@ -1,9 +1,9 @@
 //! `portcullis healthcheck`: is the sidecar ready? For images that have no shell and no curl.
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::http::Url;
 use crate::output;
 use crate::ready::{self, Readiness};
+use portcullis_mesh::Url;
 
 /// Check whether a running proxy is ready: 0 ready, 1 not ready, 69 no answer
 #[derive(Debug, clap::Args)]

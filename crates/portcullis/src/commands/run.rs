@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 
 use super::wait;
 use crate::exit::{Exit, Outcome};
-use crate::http::Url;
 use crate::output;
 use crate::ready::Waited;
 use crate::signals::{Signals, ended_children};
+use portcullis_mesh::Url;
 
 /// Signals that are forwarded to the program.
 const FORWARDED: [Signal; 8] =

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::http::Url;
 use crate::ready::{self, Waited};
 use crate::signals::Signals;
+use portcullis_mesh::Url;
 
 /// Wait until a running proxy is ready: 0 ready, 1 not ready in time, 69 no answer
 ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_admin::{Change, Page, RecentQuery, State, Token, TokenError};
 use portcullis_api::ProxyInfo;
 use portcullis_config::Settings;
@@ -42,6 +42,7 @@ pub(super) struct AdminState {
     effective: Arc<ArcSwap<EffectivePolicy>>,
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
+    hash: Arc<ArcSwapOption<String>>,
     credentials: SourceStatus,
     gateway: Option<Monitor>,
     gateway_servers: Arc<GatewayServers>,
@@ -96,6 +97,7 @@ impl AdminState {
             effective: Arc::clone(&policies.effective),
             set: Arc::clone(&policies.set),
             policies: policies.monitor(),
+            hash: Arc::clone(&policies.hash),
             credentials: credentials.status.clone(),
             gateway: gateway.monitor(),
             gateway_servers: Arc::clone(&gateway.servers),
@@ -137,7 +139,7 @@ impl AdminState {
 
     fn policies(&self) -> serde_json::Value {
         let status = self.policies.as_ref().map(Monitor::status);
-        policies::policies(&self.settings, &self.set.load(), status.as_ref())
+        policies::policies(&self.settings, &self.set.load(), status.as_ref(), self.hash.load_full().as_deref())
     }
 
     fn buffers(&self) -> serde_json::Value {

@@ -2,6 +2,7 @@
 //! The work itself is in the crates that it calls.
 
 mod admin;
+mod admin_socket;
 mod admin_state;
 mod admin_token;
 mod agent;
@@ -130,7 +131,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     };
 
     // Spawn.
-    admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
+    let admin_socket = admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
     log_start(&settings, &policies.effective.load(), workers);
     let grace = settings.drain_grace;
     let state = Arc::new(ProxyState::new(ProxyParts {
@@ -179,7 +180,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     // After the last connection has ended.
     drop(ledger_writer);
     metrics.log_suppressed();
-    drop((policies, credentials, gateway));
+    drop((policies, credentials, gateway, admin_socket));
     tracing::info!(forced, "ended");
     Ok(if forced { Exit::DrainForced } else { Exit::Ok })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_config::{IdentitySource, Settings};
 use portcullis_istio::MeshConfig;
 use portcullis_policy::authorization::AuthorizationAction;
@@ -12,7 +12,7 @@ use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource,
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
-use portcullis_tls::{Clock, check_extra_roots};
+use portcullis_tls::{Clock, ContentDigest, check_extra_roots};
 
 use super::candidates;
 use super::identity_files::not_started;
@@ -25,6 +25,8 @@ pub(super) struct Policies {
     pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
     /// For explanations; no connection reads it.
     pub(super) set: Arc<ArcSwap<PolicySet>>,
+    /// [`set_hash`] of the files in force; none without a folder.
+    pub(super) hash: Arc<ArcSwapOption<String>>,
     pub(super) in_force: Arc<InForce>,
     watcher: Option<Watcher>,
     /// They are not reported: what is not enforced does not make the set in force out of date.
@@ -47,15 +49,16 @@ pub(super) fn watch(
     let none = resolve(settings, &PolicySet::default());
     let in_force = Arc::new(InForce::new(none, settings.candidates.len()));
     let (effective, set) = (in_force.published(), Arc::<ArcSwap<PolicySet>>::default());
+    let hash = Arc::<ArcSwapOption<String>>::default();
     let candidates = candidates::watch(settings, &in_force)?;
     let Some(folder) = settings.policies.clone() else {
         services.set_first(&PolicySet::assemble(&settings.services).set);
-        return Ok(Policies { effective, set, in_force, watcher: None, _candidates: candidates });
+        return Ok(Policies { effective, set, hash, in_force, watcher: None, _candidates: candidates });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
     let (target, whole, metrics, settings) =
         (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
-    let (loaded, services) = (Arc::clone(&in_force), Arc::clone(services));
+    let (loaded, services, in_force_hash) = (Arc::clone(&in_force), Arc::clone(services), Arc::clone(&hash));
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
@@ -78,6 +81,7 @@ pub(super) fn watch(
             services.set(&all);
         }
         whole.store(Arc::new(all));
+        in_force_hash.store(Some(Arc::new(set_hash(files))));
         changed.notify();
         Ok::<_, String>(summary)
     };
@@ -86,7 +90,14 @@ pub(super) fn watch(
             thread @ StartError::Thread(_) => not_started("policies", thread),
             other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
-    Ok(Policies { effective, set, in_force, watcher: Some(watcher), _candidates: candidates })
+    Ok(Policies { effective, set, hash, in_force, watcher: Some(watcher), _candidates: candidates })
+}
+
+/// A digest of a policy folder: equal for equal contents, whatever the files are called and wherever they are mounted.
+fn set_hash(files: &[FileContent]) -> String {
+    let mut contents: Vec<String> = files.iter().map(|file| ContentDigest::of(&file.content).to_string()).collect();
+    contents.sort_unstable();
+    ContentDigest::of(contents.join("\n").as_bytes()).to_string()
 }
 
 /// The parsed content of each file. A file that did not change is not parsed again.
@@ -222,6 +233,16 @@ mod tests {
         let moved = parsed.load(&[file("b", &three), file("c", &one)], None);
         assert_eq!(names(&moved), ["three", "one"]);
         assert_eq!(parsed.0.len(), 2, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn equal_contents_have_one_hash_whatever_the_files_are_called() {
+        let hash =
+            |files: &[(&str, &str)]| set_hash(&files.iter().map(|(path, text)| file(path, text)).collect::<Vec<_>>());
+        assert_eq!(hash(&[("a", "one"), ("b", "two")]), hash(&[("x/b", "one"), ("x/a", "two")]));
+        let all = [hash(&[]), hash(&[("a", "one")]), hash(&[("a", "onetwo")]), hash(&[("a", "one"), ("b", "two")])];
+        assert!(all.iter().enumerate().all(|(index, one)| !all[..index].contains(one)), "{all:?}");
+        assert!(all.iter().all(|hash| hash.len() == 64));
     }
 
     #[test]

@@ -22,9 +22,21 @@ const DNS: u16 = 53;
 
 /// Enters the sandbox. `config` is the configuration file, which stays readable so that a change can be reported.
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
-    let write = settings.ledger.folder.iter().cloned().collect();
-    let access = Access { read: readable(settings, config), write, connect: dialled(settings), ..Access::default() };
+    let access = Access {
+        read: readable(settings, config),
+        write: settings.ledger.folder.iter().cloned().collect(),
+        remove: socket_folder(settings),
+        connect: dialled(settings),
+        ..Access::default()
+    };
     sandbox::enter(settings.sandbox.landlock.then_some(&access), settings.sandbox.seccomp)
+}
+
+/// The folder of the admin socket, which is removed at the end. One that holds much else stays closed: there the socket is left
+/// behind, and the next start replaces it.
+fn socket_folder(settings: &Settings) -> BTreeSet<PathBuf> {
+    let folder = settings.admin_socket.as_ref().and_then(|socket| socket.path.parent());
+    folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().filter(|folder| is_deep(folder)).collect()
 }
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {

@@ -16,7 +16,7 @@ use portcullis_ca::{Private, write};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, POLL};
-use crate::http::Url;
+use portcullis_mesh::Url;
 
 /// A sidecar, or the authority, must be ready within this.
 pub(super) const START: Duration = Duration::from_secs(10);

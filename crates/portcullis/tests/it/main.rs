@@ -38,6 +38,7 @@ mod live_change;
 mod logs;
 mod no_secrets;
 mod processes;
+mod proxies;
 mod proxy_protocol;
 mod reload;
 mod schema;

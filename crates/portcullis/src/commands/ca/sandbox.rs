@@ -29,5 +29,6 @@ pub(super) fn access(dir: &Path, bootstrap: Option<&Path>, listen: [Option<Socke
         bind: listen.into_iter().flatten().map(|address| address.port()).collect(),
         // It never opens connections.
         connect: Some(BTreeSet::new()),
+        ..Access::default()
     })
 }

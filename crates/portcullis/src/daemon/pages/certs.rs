@@ -49,6 +49,8 @@ fn certificate_facts(der: &[u8]) -> Value {
             "serialNumberHex": facts.serial_hex,
             "validFrom": utc(facts.not_before_unix),
             "expirationTime": utc(facts.not_after_unix),
+            // Whoever asks can verify the chain.
+            "pem": portcullis_ca::pem(der),
         }),
         Err(error) => json!({ "error": error.to_string() }),
     }

@@ -67,7 +67,7 @@ pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, par
         "rescanInterval": duration(settings.rescan),
         "sandbox": { "landlock": settings.sandbox.landlock, "seccomp": settings.sandbox.seccomp },
         "workers": derived.workers,
-        "admin": { "listen": shown(settings.admin), "tokenFile": settings.admin_token.as_deref().map(path) },
+        "admin": { "listen": shown(settings.admin), "socket": settings.admin_socket.as_ref().map(|socket| path(&socket.path)), "tokenFile": settings.admin_token.as_deref().map(path) },
         "health": { "listen": shown(settings.health) },
         "metrics": { "listen": shown(settings.metrics) },
     });

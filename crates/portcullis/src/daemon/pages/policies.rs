@@ -15,8 +15,14 @@ use crate::daemon::policies::named_ports;
 const UNSET: &str = "UNSET";
 
 /// The page, also a part of `/config_dump`. Without a policy folder there is no status.
-pub(in crate::daemon) fn policies(settings: &Settings, set: &PolicySet, status: Option<&ReloadStatus>) -> Value {
+pub(in crate::daemon) fn policies(
+    settings: &Settings,
+    set: &PolicySet,
+    status: Option<&ReloadStatus>,
+    hash: Option<&String>,
+) -> Value {
     json!({
+        "hash": hash,
         "folder": settings.policies.as_ref().map(|folder| folder.display().to_string()),
         "generation": status.map(|status| status.generation),
         "loadedAt": status.map(|status| system_time(status.loaded_at)),

@@ -2,10 +2,22 @@
 //!
 //! A reader that goes away (`portcullis ... | head -1`) is not an error. Any other failed write is: a script that redirects
 //! the answer to a full disk must see the failure.
+//!
+//! What sidecars answer is text of others. Cells of a [`Table`], JSON, YAML and notes let no control character through to a terminal.
+
+mod clean;
+mod colour;
+mod list;
+mod table;
 
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+pub(crate) use clean::{clean, clean_lines};
+pub(crate) use colour::Style;
+pub(crate) use list::{List, ListArgs, ListFormat, MissingAnswer};
+pub(crate) use table::{Cell, Table};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -25,14 +37,30 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
 
 /// Writes one JSON value and a newline to standard output.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    let mut line = clean::json(&serde_json::to_string_pretty(value).map_err(io::Error::other)?).into_owned();
     line.push('\n');
     text(&line)
 }
 
+/// Writes a value as one line of JSON.
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
+    let line = serde_json::to_string(value).map_err(io::Error::other)?;
+    text(&format!("{}\n", clean::json(&line)))
+}
+
+/// Writes a YAML document to standard output.
+pub(crate) fn yaml(value: &impl Serialize) -> io::Result<()> {
+    let document = serde_yaml::to_string(value).map_err(io::Error::other)?;
+    if clean::is_clean(&document) {
+        return text(&document);
+    }
+    // YAML writes some of these as they are. JSON is YAML too, and escapes them.
+    json(value)
+}
+
 /// Writes a line to standard error. If that fails, there is nowhere to report it.
 pub(crate) fn note(line: &str) {
-    let _unwritable = writeln!(io::stderr().lock(), "{line}");
+    let _unwritable = writeln!(io::stderr().lock(), "{}", clean_lines(line));
 }
 
 fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {

@@ -1,5 +1,4 @@
-//! One plain HTTP/1.1 GET or POST with a deadline, for readiness and changes on an admin address: hyper's client, with a
-//! connection for each request.
+//! One plain HTTP/1.1 GET or POST with a deadline, over TCP or a Unix socket: hyper's client, with a connection for each request.
 //!
 //! It refuses https, redirects and large answers. An image without a shell has no other HTTP client.
 
@@ -15,29 +14,37 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// The largest answer that is read; the metrics page of a busy proxy is far below this.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+use crate::AdminAddress;
 
-/// An `http://` URL, split into the address to dial and the path to request.
+/// The largest answer that is read: 10,000 observations are far below this.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The address to dial, and the path to request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Url {
-    authority: String,
+pub struct Url {
+    address: AdminAddress,
     path: String,
 }
 
 /// The answer to a request.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: String,
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body; bytes that are not UTF-8 are replaced.
+    pub body: String,
 }
 
 impl Url {
-    /// Parses `http://HOST[:PORT][/PATH]`; the message describes the problem.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Parses `http://HOST[:PORT][/PATH]`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with("http://") {
             return Err(format!("\"{text}\" does not begin with http://"));
         }
@@ -58,24 +65,32 @@ impl Url {
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Self { authority: format!("{host}:{port}"), path: format!("{slash}{path}") })
+        Ok(Self { address: AdminAddress::Tcp(format!("{host}:{port}")), path: format!("{slash}{path}") })
     }
 
-    /// The URL of a path at an address.
-    pub(crate) fn at(address: SocketAddr, path: &str) -> Self {
-        Self { authority: address.to_string(), path: path.to_owned() }
+    /// A path at an address.
+    #[must_use]
+    pub fn at(address: SocketAddr, path: &str) -> Self {
+        Self::of(address.into(), path)
+    }
+
+    /// A path of an admin server.
+    #[must_use]
+    pub fn of(address: AdminAddress, path: &str) -> Self {
+        Self { address, path: path.to_owned() }
     }
 
     /// Another path of the same server.
-    pub(crate) fn with_path(&self, path: &str) -> Self {
-        Self { authority: self.authority.clone(), path: path.to_owned() }
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        Self::of(self.address.clone(), path)
     }
 
     /// Sends a GET, and waits at most `within` for the whole answer.
     ///
     /// # Errors
     /// If there is no whole answer in time, or it is not HTTP.
-    pub(crate) fn get(&self, within: Duration) -> io::Result<Answer> {
+    pub fn get(&self, within: Duration) -> io::Result<Answer> {
         block_on(self.fetch(Method::GET, within))
     }
 
@@ -83,7 +98,7 @@ impl Url {
     ///
     /// # Errors
     /// If there is no whole answer in time, or it is not HTTP.
-    pub(crate) fn post(&self, within: Duration) -> io::Result<Answer> {
+    pub fn post(&self, within: Duration) -> io::Result<Answer> {
         block_on(self.fetch(Method::POST, within))
     }
 
@@ -91,20 +106,30 @@ impl Url {
     ///
     /// # Errors
     /// If there is no whole answer in time, or it is not HTTP.
-    pub(crate) async fn fetch(&self, method: Method, within: Duration) -> io::Result<Answer> {
+    pub async fn fetch(&self, method: Method, within: Duration) -> io::Result<Answer> {
         let timed_out = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
         timeout(within, self.exchange(method)).await.map_err(timed_out)?
     }
 
     async fn exchange(&self, method: Method) -> io::Result<Answer> {
-        let stream = TcpStream::connect(&self.authority).await?;
+        match &self.address {
+            AdminAddress::Tcp(authority) => self.exchange_over(TcpStream::connect(authority).await?, method).await,
+            AdminAddress::Unix(path) => self.exchange_over(UnixStream::connect(path).await?, method).await,
+        }
+    }
+
+    async fn exchange_over<S>(&self, stream: S, method: Method) -> io::Result<Answer>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut client = http1::Builder::new();
         // As most clients write them; some small servers compare names byte by byte.
         client.title_case_headers(true);
         let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(not_answered)?;
         // The task ends with the answer or with this runtime. Its failure is the error of the request.
         tokio::spawn(async move { connection.await.unwrap_or_default() });
-        let mut request = Request::builder().uri(&self.path).header(HOST, &self.authority).header(CONNECTION, "close");
+        let mut request =
+            Request::builder().uri(&self.path).header(HOST, self.address.authority()).header(CONNECTION, "close");
         if method == Method::POST {
             request = request.header(CONTENT_LENGTH, 0);
         }
@@ -115,7 +140,7 @@ impl Url {
             match error.downcast::<hyper::Error>() {
                 Ok(error) => not_answered(*error),
                 Err(error) if error.is::<LengthLimitError>() => io::Error::new(
-                    io::ErrorKind::InvalidData,
+                    io::ErrorKind::FileTooLarge,
                     format!("the answer is larger than {MAX_ANSWER_BYTES} bytes"),
                 ),
                 Err(error) => io::Error::other(error),
@@ -127,7 +152,10 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        match &self.address {
+            AdminAddress::Tcp(authority) => write!(f, "http://{authority}{}", self.path),
+            AdminAddress::Unix(socket) => write!(f, "unix:{}:{}", socket.display(), self.path),
+        }
     }
 }
 

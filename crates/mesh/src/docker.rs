@@ -1,0 +1,203 @@
+//! The socket of a container engine: which containers are sidecars, and what containers are called. One GET, nothing else.
+//!
+//! The engine is never needed. It saves its user a list of addresses, and it knows the names of containers that have no sidecar.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+use serde::Deserialize;
+
+use crate::{AdminAddress, DEFAULT_PORT, Target, Url};
+
+/// The usual socket of the engine.
+pub const DEFAULT_ENGINE: &str = "/var/run/docker.sock";
+/// On every container of a sidecar that `compose add` wrote; its value is the service that the sidecar belongs to.
+pub const SIDECAR_LABEL: &str = "portcullis.sidecar-of";
+/// The port of `admin.listen`, where it is not 15000; a container that has it is a sidecar even without the other label.
+pub const ADMIN_PORT_LABEL: &str = "portcullis.admin-port";
+const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+/// Running containers. `{"status":["running"]}`, as a query has it.
+const RUNNING: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%7D";
+
+/// Why an engine gives no list.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No connection, or no answer.
+    #[error("the container engine does not answer: {0}")]
+    Io(#[from] io::Error),
+    /// The socket belongs to others.
+    #[error("permission denied: the socket of the container engine is for root and its group")]
+    Denied,
+    /// Another server, or an error of the engine.
+    #[error("the container engine gives no list of containers: {0}")]
+    Answer(String),
+}
+
+/// Names of containers by their addresses.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerNames(HashMap<IpAddr, String>);
+
+/// The running containers.
+#[derive(Clone, Debug)]
+pub(crate) struct Containers(Vec<Container>);
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Container {
+    names: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct NetworkSettings {
+    networks: Option<BTreeMap<String, Network>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Network {
+    #[serde(rename = "IPAddress")]
+    v4: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    v6: String,
+}
+
+/// Asks the engine for its running containers.
+///
+/// # Errors
+/// If there is no list within the deadline.
+pub(crate) async fn list(socket: &Path, within: Duration) -> Result<Containers, EngineError> {
+    let url = Url::of(AdminAddress::Unix(socket.to_owned()), RUNNING);
+    let answer = url.fetch(Method::GET, within).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => EngineError::Denied,
+        _ => EngineError::Io(error),
+    })?;
+    if answer.status != 200 {
+        return Err(EngineError::Answer(format!("status {}", answer.status)));
+    }
+    Containers::parse(&answer.body).map_err(|error| EngineError::Answer(error.to_string()))
+}
+
+impl Containers {
+    fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text).map(Self)
+    }
+
+    /// The sidecars that have an address of their own. Of the containers that share a network, that is the one which holds it.
+    pub(crate) fn sidecars(&self) -> Vec<Target> {
+        let mut targets: Vec<Target> = self.0.iter().filter_map(Container::sidecar).collect();
+        targets.sort_by(|one, other| one.name.cmp(&other.name));
+        targets
+    }
+
+    /// What to say where there is none.
+    pub(crate) fn no_sidecar(&self, socket: &Path) -> String {
+        format!(
+            "{}: none of {} running containers is a sidecar with an address: `portcullis compose add` writes the label \
+             {SIDECAR_LABEL}, and {ADMIN_PORT_LABEL} names an admin port",
+            socket.display(),
+            self.0.len()
+        )
+    }
+}
+
+impl Container {
+    fn label(&self, name: &str) -> Option<&String> {
+        self.labels.as_ref().and_then(|labels| labels.get(name)).filter(|value| !value.is_empty())
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let networks = self.network_settings.networks.iter().flat_map(BTreeMap::values);
+        networks.flat_map(|network| [&network.v4, &network.v6]).filter_map(|address| address.parse().ok())
+    }
+
+    /// The service of the sidecar, that of compose, else the name of the container.
+    fn name(&self) -> Option<String> {
+        let own = || self.names.iter().flatten().next().map(|name| name.trim_start_matches('/').to_owned());
+        let label = self.label(SIDECAR_LABEL).or_else(|| self.label(COMPOSE_SERVICE));
+        label.cloned().or_else(own)
+    }
+
+    fn sidecar(&self) -> Option<Target> {
+        let port = self.label(ADMIN_PORT_LABEL);
+        if port.is_none() && self.label(SIDECAR_LABEL).is_none() {
+            return None;
+        }
+        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
+        let address = self.addresses().next()?;
+        Some(Target { address: AdminAddress::tcp(&address.to_string(), port), name: self.name() })
+    }
+}
+
+impl ContainerNames {
+    /// The name of the container that has this address.
+    #[must_use]
+    pub fn get(&self, address: IpAddr) -> Option<&str> {
+        self.0.get(&address.to_canonical()).map(String::as_str)
+    }
+
+    /// Whether no engine was asked, or it has no container.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, containers: &Containers) {
+        for container in &containers.0 {
+            let Some(name) = container.name() else { continue };
+            self.0.extend(container.addresses().map(|address| (address, name.clone())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the engine of a compose project with one sidecar, one app beside it and one container without a sidecar answers.
+    const LIST: &str = r#"[
+      {"Id": "1", "Names": ["/shop-cart-net-1"], "State": "running",
+       "Labels": {"portcullis.sidecar-of": "cart", "com.docker.compose.service": "cart-net"},
+       "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.3", "GlobalIPv6Address": "fd00::3"}}}},
+      {"Id": "2", "Names": ["/shop-cart-proxy-1"], "Labels": {"portcullis.sidecar-of": "cart"},
+       "HostConfig": {"NetworkMode": "container:1"}, "NetworkSettings": {"Networks": {}}},
+      {"Id": "3", "Names": ["/shop-cron-1"], "Labels": {"com.docker.compose.service": "cron-report"},
+       "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.9", "GlobalIPv6Address": ""}}}},
+      {"Id": "4", "Names": ["/alone"], "Labels": {"portcullis.admin-port": "16000"},
+       "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}},
+      {"Id": "5", "Names": null, "Labels": null, "NetworkSettings": {"Networks": null}}
+    ]"#;
+
+    #[test]
+    fn sidecars_are_the_labelled_containers_that_have_an_address() {
+        let list = Containers::parse(LIST).unwrap();
+        let found: Vec<_> = list.sidecars().iter().map(|t| (t.name.clone().unwrap(), t.address.to_string())).collect();
+        let expected = [("alone", "172.17.0.2:16000"), ("cart", "172.18.0.3:15000")];
+        assert_eq!(found, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
+    }
+
+    #[test]
+    fn containers_are_called_by_their_service() {
+        let mut names = ContainerNames::default();
+        names.add(&Containers::parse(LIST).unwrap());
+        let name = |address: &str| names.get(address.parse().unwrap());
+        assert_eq!(name("172.18.0.9"), Some("cron-report"));
+        assert_eq!(
+            (name("172.18.0.3"), name("fd00::3"), name("::ffff:172.17.0.2")),
+            (Some("cart"), Some("cart"), Some("alone"))
+        );
+        assert_eq!(name("10.0.0.1"), None);
+    }
+
+    #[test]
+    fn a_list_of_another_form_is_an_error_and_no_panic() {
+        assert!(Containers::parse("{\"message\": \"no\"}").is_err());
+        assert!(Containers::parse("[{\"Names\": 7}]").is_err());
+    }
+}
