@@ -15,6 +15,7 @@ mod family;
 mod filter;
 mod finish;
 mod identity;
+mod ledger_metrics;
 pub mod log;
 mod metrics;
 mod names;

@@ -9,6 +9,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 use crate::access_format::AccessLog;
 use crate::family::CounterFamily;
 use crate::identity::IdentityMetrics;
+use crate::ledger_metrics::LedgerMetrics;
 use crate::log::Output;
 use crate::names::LocalWorkload;
 use crate::open::OpenConnection;
@@ -68,14 +69,6 @@ pub struct Families {
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
     ledger_metrics: LedgerMetrics,
-}
-
-/// What the ledger says, copied when it is scraped.
-struct LedgerMetrics {
-    readiness: GaugeVec,
-    pairs: IntGauge,
-    evicted: CounterFamily,
-    write_failures: CounterFamily,
 }
 
 /// What connections hold because their receivers do not read.
@@ -254,24 +247,7 @@ impl Metrics {
                     &["result", "reason"],
                 )?,
             },
-            ledger_metrics: LedgerMetrics {
-                readiness: new.gauges(
-                    "portcullis_readiness",
-                    "1 if no connection without mTLS was let through at this port in the last 7 days, otherwise 0.",
-                    "port",
-                )?,
-                pairs: new.gauge(Opts::new("portcullis_ledger_pairs", "Observations that the ledger has."))?,
-                evicted: new.family(
-                    "portcullis_ledger_evicted_total",
-                    "Observations that were given up to stay below ledger.maxPairs.",
-                    &[],
-                )?,
-                write_failures: new.family(
-                    "portcullis_ledger_write_failures_total",
-                    "Attempts to write the ledger that failed.",
-                    &[],
-                )?,
-            },
+            ledger_metrics: LedgerMetrics::new(&registry)?,
             expiry: [
                 new.gauges(
                     "portcullis_cert_expiry_seconds",
@@ -333,21 +309,6 @@ impl Metrics {
         self.tcp.open().list()
     }
 
-    /// Copies what the ledger says, at the moment of the scrape.
-    fn refresh_ledger(&self) {
-        let LedgerMetrics { readiness, pairs, evicted, write_failures } = &self.ledger_metrics;
-        readiness.reset();
-        for (port, is_ready) in self.ledger.readiness() {
-            // Clients choose ports that nothing listens on.
-            if self.ports.is_known(port) {
-                readiness.with_label_values(&[&port.to_string()]).set(f64::from(u8::from(is_ready)));
-            }
-        }
-        pairs.set(i64::try_from(self.ledger.pairs()).unwrap_or(i64::MAX));
-        evicted.with(&[]).raise_to(self.ledger.evicted());
-        write_failures.with(&[]).raise_to(self.ledger.write_failures());
-    }
-
     /// Adds the bytes that open connections have moved to their edges and observations.
     pub fn flush_bytes(&self) {
         self.tcp.flush();
@@ -365,7 +326,7 @@ impl Metrics {
     /// If a metric cannot be written in that format.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         self.dropped_lines.with(&[]).raise_to(self.output.dropped());
-        self.refresh_ledger();
+        self.ledger_metrics.refresh(&self.ledger, &self.ports);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -38,7 +38,7 @@ impl ConnRecord {
             ResponseFlag::Deny | ResponseFlag::Connect | ResponseFlag::TlsFailure | ResponseFlag::IdentityError => true,
         };
         // The addresses are those of the listener until a server is chosen.
-        let has_no_server = self.from_outside && self.mode == "-";
+        let has_no_server = self.is_from_outside() && self.mode == "-";
         if was_decided && ending.reason != LOOP && !has_no_server {
             self.metrics.ledger.refuse(&self.seen(port), &self.refusal(ending));
         }

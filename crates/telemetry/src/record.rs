@@ -52,8 +52,6 @@ pub struct ConnRecord {
     pub(crate) metrics: Metrics,
     pub(crate) admitted: Option<Arc<Open>>,
     pub(crate) ended: bool,
-    /// The client is one of a gateway listener. Until there is a server, the addresses are those of the listener.
-    pub from_outside: bool,
 }
 
 #[derive(Default)]
@@ -62,6 +60,8 @@ struct FurtherAddresses {
     app: Option<SocketAddr>,
     /// The load balancer that relayed the connection; set by [`ConnRecord::relayed_for`].
     balancer: Option<SocketAddr>,
+    /// Set by [`ConnRecord::set_from_outside`].
+    is_from_outside: bool,
 }
 
 /// Numbers the connections of this process, so that lines of one connection can be found.
@@ -94,7 +94,6 @@ impl ConnRecord {
             metrics: metrics.clone(),
             admitted: None,
             ended: false,
-            from_outside: false,
         }
     }
 
@@ -112,6 +111,15 @@ impl ConnRecord {
 
     pub(crate) fn app(&self) -> Option<SocketAddr> {
         self.further.as_ref()?.app
+    }
+
+    /// The client is one of a gateway listener. Until there is a server, the address that was dialled is that of the listener.
+    pub fn set_from_outside(&mut self) {
+        self.further.get_or_insert_default().is_from_outside = true;
+    }
+
+    pub(crate) fn is_from_outside(&self) -> bool {
+        self.further.as_ref().is_some_and(|further| further.is_from_outside)
     }
 
     /// The connection is a load balancer's, which relays it for this client: its PROXY header says so.

@@ -10,4 +10,5 @@ mod cost;
 mod files;
 mod law;
 mod limits;
+mod readiness;
 mod support;

@@ -256,3 +256,16 @@ fn a_folder_that_cannot_be_used_is_said_once_and_harms_nothing() {
     let seen = observations(&cart);
     assert!(!seen.is_persistent && allowed(&seen) == 1);
 }
+
+#[test]
+fn a_client_without_an_identity_has_the_name_of_the_service_with_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start();
+    let services = "services:\n  - apiVersion: networking.istio.io/v1\n    kind: ServiceEntry\n    \
+                    metadata: {name: cron, namespace: shop}\n    spec: {hosts: [cron.shop.svc.cluster.local], resolution: STATIC, \
+                    location: MESH_INTERNAL, ports: [{number: 80, name: tcp, protocol: TCP}], endpoints: [{address: 127.0.0.1}]}\n";
+    let (cart, inbound) = cart(folder.path(), app.address, services);
+    assert!(passed(inbound, b"plain"));
+    let named = |seen: &Observation| seen.peer.name.as_deref() == Some("cron.shop.svc.cluster.local");
+    find(&cart, named);
+}

@@ -23,7 +23,7 @@ pub(super) struct Outsider {
 impl Outsider {
     pub(super) fn new(stream: &TcpStream, record: &mut ConnRecord) -> Self {
         let local = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
-        record.from_outside = true;
+        record.set_from_outside();
         record.dst_addr = local;
         record.port = local.map(|local| local.port());
         let ip = local.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |local| local.ip());
