@@ -7,7 +7,8 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::{
     auth, ca, can, certs, completion, compose, config, connections, demo, edges, explain, healthcheck, hold, identity,
-    intercept, logs, policy, proxy, proxy_config, proxy_status, run, validate, verify, version, wait, why,
+    intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run, validate, verify, version,
+    wait, why,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -51,6 +52,8 @@ enum Command {
     Auth(auth::Args),
     Policy(policy::Args),
     Verify(Box<verify::Args>),
+    Readiness(Box<readiness::Args>),
+    Replay(Box<replay::Args>),
     Identity(identity::Args),
     Certs(certs::Args),
     Ca(ca::Args),
@@ -89,6 +92,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Auth(args)) => auth::run(args),
         Some(Command::Policy(args)) => policy::run(args),
         Some(Command::Verify(args)) => verify::run(args),
+        Some(Command::Readiness(args)) => readiness::run(args),
+        Some(Command::Replay(args)) => replay::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Ca(args)) => ca::run(args),

@@ -24,6 +24,10 @@ pub(crate) enum Exit {
     NoPermission,
     /// The proxy's own configuration is wrong or cannot be read.
     BadConfig,
+    /// A client would be refused under STRICT.
+    NotReady,
+    /// Too little was observed for an answer.
+    TooLittleObserved,
     /// A certificate has expired, or is about to.
     Expired,
     /// The exit code of a program that was run, in the convention of shells.
@@ -41,6 +45,8 @@ impl Exit {
             Self::Unreachable => 69,
             Self::NoPermission => 77,
             Self::BadConfig => 78,
+            Self::NotReady => 80,
+            Self::TooLittleObserved => 81,
             Self::Expired => 82,
             Self::Program(code) => code,
         }
@@ -63,13 +69,16 @@ pub(crate) const TABLE: &str = "\
 Exit codes:
   0   success
   1   failure; demo --check: a cell differs from its expected outcome; can: denied; policy diff: the sets differ;
+      replay: somebody loses access;
       verify: not all is as expected; certs show: the chain does not verify; healthcheck, wait, run: not ready
   3   proxy: connections were cut at the end of the drain
   64  wrong usage of the command line
   65  bad input: policy, certificate, compose file or SPIFFE ID; or an input file that is missing
-  69  the proxy cannot be reached
+  69  the proxy cannot be reached; readiness, replay: one of them
   77  permission denied
   78  bad configuration of the proxy, or none that can be read
+  80  readiness: a client would be refused under STRICT
+  81  readiness, replay: too little was observed
   82  a certificate has expired, or is about to
 run exits with the code of the program; 126 if it cannot be executed, 127 if it is not found.
 wait and run: 128 plus the number of the signal that ended them, or the program.";

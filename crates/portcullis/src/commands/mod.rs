@@ -17,12 +17,15 @@ pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
 pub(crate) mod logs;
+pub(crate) mod observed;
 pub(crate) mod policy;
 #[allow(dead_code, reason = "the first commands of several that ask proxies")]
 pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
+pub(crate) mod readiness;
+pub(crate) mod replay;
 pub(crate) mod run;
 #[allow(dead_code, reason = "the first commands of several that ask proxies")]
 pub(crate) mod selection;

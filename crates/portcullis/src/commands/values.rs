@@ -48,6 +48,14 @@ pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A length of time of the past; none is one as well.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    match with_unit(text, &[("s", 1), ("m", 60), ("h", 60 * 60), ("d", DAY)]) {
+        Some(total) if total <= 100 * 365 * DAY => Ok(Duration::from_secs(total)),
+        _ => Err("write a whole number and s, m, h or d, such as 36h; at most 100 years".to_owned()),
+    }
+}
+
 /// How long to wait: a whole number and a unit.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match with_unit(text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]) {
@@ -99,6 +107,12 @@ mod tests {
         for wrong in ["", "24", "h", "0h", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "99999999999999999999d"] {
             assert!(ttl(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_span_may_be_nothing() {
+        assert_eq!((span("0s"), span("36h")), (Ok(Duration::ZERO), Ok(Duration::from_secs(129_600))));
+        assert!(span("36").is_err() && span("-1s").is_err() && span("36501d").is_err());
     }
 
     #[test]

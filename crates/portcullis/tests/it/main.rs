@@ -40,6 +40,7 @@ mod no_secrets;
 mod processes;
 mod proxies;
 mod proxy_protocol;
+mod readiness;
 mod reload;
 mod schema;
 mod stalled_receivers;

@@ -8,7 +8,7 @@ use crate::address_book::AddressBook;
 use crate::input::{Answer, Names, WorkloadName, split};
 use crate::merge::{self, Peer, PeerKey, WorkloadKey};
 use crate::replay::decision::{Found, Recorded, Sidecar};
-use crate::replay::model::{Change, Decider, Options, Replay, Row, TooShort};
+use crate::replay::model::{Change, Decider, Drift, Options, Replay, Row, TooShort};
 use crate::status::Status;
 use crate::text::clean_long;
 use crate::window::Connections;
@@ -24,9 +24,12 @@ impl Replay {
         let is_asked = |answer: &&&Observations| options.namespace.is_none_or(|asked| asked == answer.proxy.namespace);
         let asked: Vec<&Observations> = answered.iter().filter(is_asked).copied().collect();
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        let mut drift: BTreeSet<Drift> = BTreeSet::new();
         let mut connections = 0_u64;
         for answer in &asked {
             let sidecar = Sidecar::new(answer, options);
+            let (namespace, name) = merge::workload_key(&answer.proxy);
+            drift.extend(sidecar.drift(&answer.ports, &WorkloadName { namespace, name }));
             let span = options.window.of(answer, options.now);
             for observation in answer.observations.iter().filter(|it| it.direction == Direction::Inbound) {
                 let counted = span.connections(observation);
@@ -52,6 +55,7 @@ impl Replay {
             connections,
             items,
             too_short: too_short(&asked, options),
+            drift: drift.into_iter().collect(),
             unanswered,
             evicted: asked.iter().map(|answer| answer.evicted).fold(0, u64::saturating_add),
         };

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use portcullis_api::{Mode as ApiMode, Observation, Observations, Transport};
+use portcullis_api::{Mode as ApiMode, Observation, Observations, PortMode, Transport};
 use portcullis_identity::SpiffeId;
 use portcullis_policy::authorization::{
     AuthorizationPolicy, DENIED, Facts, KnownFacts, MatchedRule, NOT_ALLOWED, OpenRule,
@@ -10,7 +10,8 @@ use portcullis_policy::authorization::{
 use portcullis_policy::diff::Client;
 use portcullis_policy::{Answer, Decided, EffectivePolicy, MeshSettings, Mode};
 
-use crate::replay::model::{Change, Decider, Options};
+use crate::input::WorkloadName;
+use crate::replay::model::{Change, Decider, Drift, Options};
 use crate::text::{clean, clean_long};
 use crate::window::Connections;
 
@@ -79,6 +80,22 @@ impl Sidecar {
         };
         let resolve = |set| EffectivePolicy::evaluate(set, &mesh, &proxy.namespace, &proxy.labels, options.evaluation);
         Self { in_force: options.in_force.map(resolve), new: resolve(options.new) }
+    }
+
+    /// Ports that have another mode than by the policies in force.
+    pub(super) fn drift(&self, ports: &[PortMode], workload: &WorkloadName) -> Vec<Drift> {
+        let Some(policy) = &self.in_force else { return Vec::new() };
+        let differs = |port: &PortMode| {
+            let by_policies = port.port.map_or_else(|| policy.workload(), |port| policy.mode(port)).mode.as_str();
+            let observed = port.mode.as_str();
+            (port.mode != ApiMode::Unknown && observed != by_policies).then(|| Drift {
+                workload: workload.clone(),
+                port: port.port,
+                observed,
+                by_policies,
+            })
+        };
+        ports.iter().filter_map(differs).collect()
     }
 
     /// What changes for the peer, if anything.

@@ -9,4 +9,4 @@ mod decision;
 mod model;
 mod report;
 
-pub use model::{Change, Decider, Options, Replay, Row, TooShort};
+pub use model::{Change, Decider, Drift, Options, Replay, Row, TooShort};

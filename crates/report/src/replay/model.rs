@@ -50,6 +50,8 @@ pub struct Replay {
     pub items: Vec<Row>,
     /// Workloads that were observed for too short a time.
     pub too_short: Vec<TooShort>,
+    /// Ports whose mode at the sidecar is not that of the policies in force: those are others, or not read yet.
+    pub drift: Vec<Drift>,
     /// Sidecars that did not answer.
     pub unanswered: Vec<Unanswered>,
     /// Observations that were given up, so that connections are missing.
@@ -65,6 +67,21 @@ pub struct TooShort {
     pub workload: WorkloadName,
     /// For how long, within the window.
     pub observed_seconds: u64,
+}
+
+/// A port whose mode at the sidecar is not that of the policies in force.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The workload.
+    #[serde(flatten)]
+    pub workload: WorkloadName,
+    /// The port; none stands for every port without a mode of its own.
+    pub port: Option<u16>,
+    /// Its mode at the sidecar.
+    pub observed: &'static str,
+    /// Its mode by the policies.
+    pub by_policies: &'static str,
 }
 
 /// One client at one port.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::render::{self, Form, RenderError};
-use crate::replay::model::{Change, Decider, Replay, Row};
+use crate::replay::model::{Change, Decider, Drift, Replay, Row};
 use crate::text::{ago, count, length, list};
 use crate::view::{Case, Finding, Level, Outcome, Rule, Section, Table, View};
 
@@ -138,6 +138,16 @@ impl View for Replay {
                 .map(|it| format!("{}/{} ({})", it.workload.namespace, it.workload.name, length(it.observed_seconds)))
                 .collect();
             lines.push(format!("Observed for too short a time: {}", list(&short, NAMED)));
+        }
+        for Drift { workload, port, observed, by_policies } in self.drift.iter().take(NAMED) {
+            let port = port.map_or_else(|| "every other port".to_owned(), |port| format!("port {port}"));
+            lines.push(format!(
+                "{port} of {}/{} is {observed} at its sidecar and {by_policies} by the policies in force that were given: are they?",
+                workload.namespace, workload.name
+            ));
+        }
+        if self.drift.len() > NAMED {
+            lines.push(format!("{} more ports differ like this", self.drift.len() - NAMED));
         }
         if self.evicted > 0 {
             lines.push(format!(

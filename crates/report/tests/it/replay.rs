@@ -145,6 +145,15 @@ fn each_sidecar_is_decided_with_its_own_labels_and_mesh() {
 }
 
 #[test]
+fn policies_that_the_sidecars_do_not_have_are_told() {
+    let answers = [answer(sidecar(ledger(&[mtls("web", 60)])))];
+    let report = replay(&answers, Some(&set(&[STRICT])), &set(&[STRICT]));
+    let told: Vec<_> = report.drift.iter().map(|it| (it.port, it.observed, it.by_policies)).collect();
+    assert_eq!(told, [None, Some(8080), Some(9090)].map(|port| (port, "PERMISSIVE", "STRICT")));
+    assert!(replay(&answers, Some(&set(&[PERMISSIVE])), &set(&[STRICT])).drift.is_empty());
+}
+
+#[test]
 fn too_little_and_unreachable_are_told() {
     let mut young = sidecar(ledger(&[mtls("web", 60)]));
     young.observed_seconds = 60;
