@@ -135,7 +135,7 @@ fn compose_service(name: &str) -> Option<&str> {
     number.parse::<u32>().ok()?;
     let project = network.char_indices().filter(|(_, c)| *c == '_').map(|(at, _)| network.split_at(at).0);
     let service = |project: &str| host.strip_prefix(project)?.strip_prefix('-').filter(|service| !service.is_empty());
-    project.filter_map(service).last()
+    project.rev().find_map(service)
 }
 
 /// Whether it can be written on a command line as it is.

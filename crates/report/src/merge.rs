@@ -12,6 +12,8 @@ use portcullis_api::{
 use crate::text::{clean, clean_long};
 use crate::window::{Connections, Span, Window};
 
+const SECONDS_A_DAY: u64 = 86_400;
+
 /// A workload: namespace and name.
 pub(crate) type WorkloadKey = (String, String);
 
@@ -63,6 +65,10 @@ pub(crate) struct Seen {
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     pub(crate) refusal: Option<RefusedFor>,
+    /// Days with a connection, as far back as the ledger keeps days apart.
+    days: BTreeSet<i64>,
+    /// The day before those.
+    before: i64,
     pub(crate) dialled: Option<IpAddr>,
 }
 
@@ -100,6 +106,8 @@ impl Seen {
             first: observation.first_seen,
             last: observation.last_seen,
             refusal,
+            days: observation.days.iter().map(|count| count.day).collect(),
+            before: span.day_before_kept(),
             dialled: observation.peer.dialled,
         }
     }
@@ -118,6 +126,8 @@ impl Seen {
         self.sent = self.sent.saturating_add(other.sent);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
+        self.days.extend(other.days);
+        self.before = self.before.max(other.before);
         if order(&other.refusal) > order(&self.refusal) {
             self.refusal = other.refusal;
         }
@@ -127,6 +137,16 @@ impl Seen {
     pub(crate) fn interval(&self) -> Option<u64> {
         let gaps = self.total.checked_sub(1).filter(|gaps| *gaps > 0)?;
         Some(self.last.seconds_since(self.first) / gaps)
+    }
+
+    /// The longest time between two connections that is known of: the mean, or whole days without one. A batch that runs once a week has a
+    /// short mean.
+    pub(crate) fn longest_gap(&self) -> Option<u64> {
+        let before = (self.first.day() < self.before).then_some(self.before);
+        let days = before.into_iter().chain(self.days.iter().copied());
+        let without = |(day, next): (i64, i64)| u64::try_from(next.saturating_sub(day).saturating_sub(1)).unwrap_or(0);
+        let longest = days.clone().zip(days.skip(1)).map(without).max().unwrap_or(0).saturating_mul(SECONDS_A_DAY);
+        self.interval().max((longest > 0).then_some(longest))
     }
 }
 

@@ -46,6 +46,11 @@ impl Span {
         self.end
     }
 
+    /// The last day that a ledger does not keep apart.
+    pub(crate) const fn day_before_kept(self) -> i64 {
+        self.end.day().saturating_sub(DAYS)
+    }
+
     /// The connections of an observation that are in the window.
     pub(crate) fn connections(self, observation: &Observation) -> Connections {
         if observation.last_seen < self.start {
@@ -59,7 +64,7 @@ impl Span {
             let within = observation.days.iter().filter(|day| day.day >= self.start.day());
             let counted = within.map(of).fold(0, u64::saturating_add);
             // Days that are not kept apart any more.
-            let reaches_back = self.start.day() <= self.end.day().saturating_sub(DAYS);
+            let reaches_back = self.start.day() <= self.day_before_kept();
             if reaches_back { counted.saturating_add(all.saturating_sub(kept)) } else { counted }
         };
         let mut connections = Connections {

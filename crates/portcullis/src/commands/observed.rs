@@ -121,7 +121,9 @@ impl ObservedArgs {
                 .into_iter()
                 .map(|answer| Answer { label: answer.target.address.to_string(), observations: Ok(answer.value) });
             let silent = unanswered.into_iter().map(|missing| Answer {
-                label: missing.name.map_or(missing.address.clone(), |name| format!("{name} ({})", missing.address)),
+                label: missing
+                    .name
+                    .map_or_else(|| missing.address.clone(), |name| format!("{name} ({})", missing.address)),
                 observations: Err(missing.message),
             });
             let answers: Vec<Answer> = answered.chain(silent).collect();

@@ -112,7 +112,7 @@ impl Evidence<'_> {
     fn weigh_lapsed(&self, confidence: &mut Confidence, called: impl Fn(&Peer) -> String) {
         let is_lapsed = |(key, seen): &&(PeerKey, Seen)| {
             let gone = self.as_of.seconds_since(seen.last);
-            let may_return = seen.interval().is_none_or(|interval| interval.saturating_mul(2) >= gone);
+            let may_return = seen.longest_gap().is_none_or(|interval| interval.saturating_mul(2) >= gone);
             key.transport != Transport::Mtls && seen.total_allowed > 0 && seen.window.allowed == 0 && may_return
         };
         for (key, seen) in self.traffic.iter().filter(is_lapsed).take(NAMED) {
@@ -132,7 +132,8 @@ impl Evidence<'_> {
     fn weigh_rare(&self, confidence: &mut Confidence, called: impl Fn(&Peer) -> String) {
         let mut rare: Vec<(u64, &Peer)> = Vec::new();
         for (key, seen) in self.traffic.iter().filter(|(_, seen)| seen.window.allowed > 0) {
-            if let Some(interval) = seen.interval().filter(|interval| interval.saturating_mul(3) > self.window.seconds)
+            if let Some(interval) =
+                seen.longest_gap().filter(|interval| interval.saturating_mul(3) > self.window.seconds)
             {
                 rare.push((interval, &key.peer));
             }

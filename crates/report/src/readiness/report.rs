@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use portcullis_api::DecidingPolicy;
+use portcullis_api::{DecidingPolicy, Transport};
 
 use crate::paste::{Fix, Paste};
 use crate::readiness::confidence::Level;
@@ -217,10 +217,11 @@ impl View for Readiness {
                     format!(", last {} ({}, policy {})", ago(last.at, self.as_of), last.reason, last.policy)
                 });
                 let times = count(it.connections, "connection");
-                refused.add(
-                    format!("{} -> {}: {times} ({}){why}", it.client, port.label(), it.transport.as_str()),
-                    Vec::new(),
-                );
+                let spoken = match it.transport {
+                    Transport::Unknown => String::new(),
+                    known => format!(" ({})", known.as_str()),
+                };
+                refused.add(format!("{} -> {}: {times}{spoken}{why}", it.client, port.label()), Vec::new());
             }
         }
         vec![clients, refused]

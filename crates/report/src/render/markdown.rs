@@ -34,7 +34,7 @@ pub(super) fn render(report: &impl View) -> String {
                 for line in code.lines() {
                     let _infallible = writeln!(text, "  {line}");
                 }
-                let _infallible = writeln!(text, "  {fence}\n");
+                let _infallible = writeln!(text, "  {fence}");
             }
         }
         text.push('\n');

@@ -95,7 +95,7 @@ pub(crate) fn ledger(connections: &[Connection]) -> Vec<Observation> {
         });
         observation.peer.address = Some(connection.address);
         observation.peer.dialled = Some(connection.dialled);
-        observation.peer.server_name = connection.sni.clone().or(observation.peer.server_name.take());
+        observation.peer.server_name = connection.sni.clone().or_else(|| observation.peer.server_name.take());
         observation.last_seen = observation.last_seen.max(Timestamp::from_unix(connection.until()));
         if observation.days.last().is_none_or(|last| last.day != at.day()) {
             observation.days.push(DayCount { day: at.day(), ..DayCount::default() });

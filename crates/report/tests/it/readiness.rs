@@ -72,6 +72,19 @@ fn a_client_that_calls_once_in_a_week_lowers_the_confidence() {
 }
 
 #[test]
+fn a_batch_that_runs_once_a_week_is_rare_however_many_connections_it_makes() {
+    let batch = |ago: i64| (0..500).map(move |n| mtls("batch", ago + n));
+    let often = often(&mtls("web", 60));
+    let level = |batches: Vec<Connection>| port(&[&batches[..], &often[..]].concat()).confidence;
+    let weekly = level(batch(DAY).chain(batch(8 * DAY)).chain(batch(15 * DAY)).collect());
+    assert_eq!(
+        (weekly.level, &weekly.reasons[..]),
+        (Level::Medium, &["batch.shop calls about every 6d only".to_owned()][..])
+    );
+    assert_eq!(level((0..8).flat_map(|day| batch(day * DAY)).collect()).level, Level::High);
+}
+
+#[test]
 fn what_a_client_is_follows_from_what_other_sidecars_saw() {
     let web = Connection { address: "10.0.0.9".parse().unwrap(), ..mtls("web", 60) };
     let of = |address: &str| {
