@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::ValueHint;
 use portcullis_api::{Observations, Timestamp};
 use portcullis_mesh::{ContainerNames, Sidecar, Unanswered};
 use portcullis_report::{Answer, Form, Names, Status, Window};
+use portcullis_tls::Clock;
 
 use super::proxies::{Answers, ProxiesArgs};
 use super::selection::NamespaceArgs;
@@ -112,8 +113,7 @@ impl ObservedArgs {
     /// # Errors
     /// If a saved answer is none, or no proxy is found. One that does not answer is part of the result.
     pub(crate) fn load(&self) -> Result<Observed, Failure> {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
-        let now = Timestamp::from_unix(i64::try_from(since_1970).unwrap_or(i64::MAX));
+        let now = Timestamp::from_unix(Clock::system().now_unix());
         if self.from.is_empty() {
             let question = |sidecar: Sidecar| async move { observations(&sidecar).await };
             let Answers { answers, unanswered, containers } = self.proxies.find()?.rows(question);
