@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
+use crate::commands::resources::{apply, delete, diff, get};
 use crate::commands::{
-    auth, ca, can, certs, completion, compose, config, connections, demo, edges, explain, healthcheck, hold, identity,
-    intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run, validate, verify, version,
-    wait, why,
+    analyze, auth, ca, can, certs, completion, compose, config, connections, demo, edges, explain, healthcheck, hold,
+    identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run, validate, verify,
+    version, wait, why,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -46,7 +47,12 @@ enum Command {
     Why(why::Args),
     #[command(visible_alias = "pc")]
     ProxyConfig(proxy_config::Args),
+    Get(Box<get::Args>),
+    Apply(Box<apply::Args>),
+    Diff(Box<diff::Args>),
+    Delete(Box<delete::Args>),
     Validate(validate::Args),
+    Analyze(Box<analyze::Args>),
     Explain(explain::Args),
     Can(Box<can::Args>),
     Auth(auth::Args),
@@ -86,6 +92,11 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Edges(args)) => edges::run(args),
         Some(Command::Why(args)) => why::run(args),
         Some(Command::ProxyConfig(args)) => proxy_config::run(args),
+        Some(Command::Get(args)) => get::run(args),
+        Some(Command::Apply(args)) => apply::run(args),
+        Some(Command::Diff(args)) => diff::run(args),
+        Some(Command::Delete(args)) => delete::run(args),
+        Some(Command::Analyze(args)) => analyze::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Can(args)) => can::run(args),

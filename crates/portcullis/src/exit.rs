@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     NoPermission,
     /// The proxy's own configuration is wrong or cannot be read.
     BadConfig,
+    /// `analyze` found something.
+    Found,
     /// A client would be refused under STRICT.
     NotReady,
     /// Too little was observed for an answer.
@@ -45,6 +47,7 @@ impl Exit {
             Self::Unreachable => 69,
             Self::NoPermission => 77,
             Self::BadConfig => 78,
+            Self::Found => 79,
             Self::NotReady => 80,
             Self::TooLittleObserved => 81,
             Self::Expired => 82,
@@ -68,7 +71,7 @@ impl From<Exit> for ExitCode {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0   success
-  1   failure; demo --check: a cell differs from its expected outcome; can: denied; policy diff: the sets differ;
+  1   failure; demo --check: a cell differs from its expected outcome; can: denied; policy diff, diff: the sets differ;
       replay: somebody loses access;
       verify: not all is as expected; certs show: the chain does not verify; healthcheck, wait, run: not ready
   3   proxy: connections were cut at the end of the drain
@@ -77,6 +80,7 @@ Exit codes:
   69  the proxy cannot be reached; readiness, replay: one of them
   77  permission denied
   78  bad configuration of the proxy, or none that can be read
+  79  analyze: something was found
   80  readiness: a client would be refused under STRICT
   81  readiness, replay: too little was observed
   82  a certificate has expired, or is about to

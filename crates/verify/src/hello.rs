@@ -102,9 +102,9 @@ pub(crate) fn old(connection: &mut Connection, version: u16, server: Option<&str
 
 /// What the beginning of an answer says; `None`: more is needed.
 fn answer(record: &[u8]) -> Option<End> {
-    match record.first()? {
-        &ALERT => record.get(RECORD_HEADER.saturating_add(1)).map(|byte| End::Alert(AlertDescription::from(*byte))),
-        &HANDSHAKE => {
+    match *record.first()? {
+        ALERT => record.get(RECORD_HEADER.saturating_add(1)).map(|byte| End::Alert(AlertDescription::from(*byte))),
+        HANDSHAKE => {
             let message = record.get(RECORD_HEADER..)?;
             match message {
                 [SERVER_HELLO, _, _, _, major, minor, ..] => {

@@ -157,11 +157,11 @@ impl Context {
     fn of(probes: &[(Attempt, Probe)]) -> Self {
         let tried = || {
             probes.iter().filter_map(|(attempt, probe)| match probe {
-                Probe::Tried(observation) => Some((*attempt, observation)),
+                Probe::Tried(observation) => Some((*attempt, observation.as_ref())),
                 Probe::Skipped(_) => None,
             })
         };
-        let answered = |(attempt, seen): (Attempt, &Box<Observation>)| {
+        let answered = |(attempt, seen): (Attempt, &Observation)| {
             attempt == Attempt::RightIdentity
                 && seen.handshake.is_some()
                 && !seen.bytes.is_empty()

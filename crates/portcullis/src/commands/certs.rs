@@ -13,9 +13,8 @@ use std::time::Duration;
 use clap::ValueHint;
 use portcullis_identity::{KeyType, TrustDomain};
 
-use self::ca_folder::{
-    CA_CERT, CA_KEY, Ca, Existing, LEAF_CERT, LEAF_KEY, LEAF_TRUST, ROOT_CERT, lock, new_ca, write_all,
-};
+pub(crate) use self::ca_folder::lock;
+use self::ca_folder::{CA_CERT, CA_KEY, Ca, Existing, LEAF_CERT, LEAF_KEY, LEAF_TRUST, ROOT_CERT, new_ca, write_all};
 use super::ca::folder::made_by_ca_init;
 use super::values::{key_type, parse_id, trust_domain, ttl};
 use crate::exit::{Exit, Failure, Outcome};

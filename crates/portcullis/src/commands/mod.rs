@@ -1,6 +1,7 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
 pub(crate) mod age;
+pub(crate) mod analyze;
 pub(crate) mod auth;
 pub(crate) mod ca;
 pub(crate) mod can;
@@ -26,6 +27,7 @@ pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
 pub(crate) mod readiness;
 pub(crate) mod replay;
+pub(crate) mod resources;
 pub(crate) mod run;
 #[allow(dead_code, reason = "the first commands of several that ask proxies")]
 pub(crate) mod selection;

@@ -109,7 +109,8 @@ fn what_has_expired_or_is_about_to_has_its_own_code() {
 fn what_makes_a_certificate_unfit_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::root("cluster.local");
-    let faults: [(&str, fn(&mut Profile)); 3] = [
+    type Fault = fn(&mut Profile);
+    let faults: [(&str, Fault); 3] = [
         ("no-uri-san", |profile| profile.sans = None),
         ("ku", |profile| profile.key_usage = None),
         ("eku", |profile| profile.extended_key_usage = Some(vec![Profile::SERVER_AUTH])),

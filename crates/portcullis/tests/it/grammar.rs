@@ -184,10 +184,12 @@ fn a_shell_completes_the_values_of_closed_sets_and_the_names_of_files() {
         ("--file", ":_files' "),
         ("--out", ":_files -/' "),
         ("--default-mode", ":(STRICT PERMISSIVE DISABLE)' "),
-        ("--key", ":(ecdsa-p256 ecdsa-p384 rsa-2048 rsa-3072 rsa-4096 ed25519)' "),
+        ("--key=[Key type", ":(ecdsa-p256 ecdsa-p384 rsa-2048 rsa-3072 rsa-4096 ed25519)' "),
+        ("--key=[Its private key", ":_files' "),
         ("--url", ":_urls' "),
     ] {
-        let is_flag = |line: &&str| line.trim_start_matches(['\'', '*']).starts_with(&format!("{flag}="));
+        let start = if flag.contains('=') { flag.to_owned() } else { format!("{flag}=") };
+        let is_flag = |line: &&str| line.trim_start_matches(['\'', '*']).starts_with(&start);
         let lines: Vec<_> = zsh.lines().filter(is_flag).collect();
         assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(action)), "{flag}: {lines:#?}");
     }

@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod analyze;
 mod authorization;
 mod authorization_commands;
 mod build_commit;
@@ -42,6 +43,7 @@ mod proxies;
 mod proxy_protocol;
 mod readiness;
 mod reload;
+mod resources;
 mod schema;
 mod stalled_receivers;
 mod storm;

@@ -34,7 +34,7 @@ pub(super) const LEAF_TRUST: &str = "ca.pem";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// Locks the folder itself, so that no file is left in it. The lock ends with the file, and so with the process.
-pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
+pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
     let named = || folder.display().to_string();
     DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(named)?;
     let opened = File::open(folder).with_context(named)?;

@@ -1,0 +1,231 @@
+//! `portcullis analyze`: what is wrong in a policy folder, and what is valid and hardly meant.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueHint;
+use portcullis_analyze::{Code, Finding, Input, Level, Resource, Suppression, analyze};
+use portcullis_manifest::read;
+use portcullis_policy::{MeshSettings, PolicySet};
+use portcullis_tls::{Clock, check_extra_roots};
+use serde_json::{Value, json};
+
+use super::subject::MeshArgs;
+use crate::config_source::ConfigSource;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::files::{self, Policies};
+use crate::output;
+
+/// Analyze policies offline, for CI: 0 nothing found, 79 something
+///
+/// Kiali's codes for PeerAuthentication (KIA...) and ours (PC...). Without a finding of --failure-threshold or worse the exit code is 0.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis analyze -f policies
+  portcullis analyze -c cart.yaml --failure-threshold Warning
+  portcullis analyze -f policies -S \"KIA0004=PeerAuthentication cart.shop\" -o sarif")]
+pub(crate) struct Args {
+    /// The proxy's configuration, which names the policy folder; `-` is standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Policy files, or folders with every .yaml, .yml and .json below them; `-` is standard input [default: `policies` of the
+    /// configuration]
+    #[arg(short, long = "file", visible_alias = "policies", value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    file: Vec<PathBuf>,
+    #[command(flatten)]
+    mesh: MeshArgs,
+    /// The least level at which the exit code is 79
+    #[arg(long, value_enum, ignore_case = true, default_value = "Error")]
+    failure_threshold: Threshold,
+    /// The least level that is printed
+    #[arg(long, value_enum, ignore_case = true, default_value = "Info")]
+    output_threshold: Threshold,
+    /// Leave out a finding: `CODE=Kind name.namespace`; `*` in the name stands for any text. May be repeated
+    #[arg(short = 'S', long = "suppress", value_name = "CODE=Kind name.ns", value_parser = Suppression::parse)]
+    suppress: Vec<Suppression>,
+    /// Clients do not find out by themselves which servers speak mTLS: look for DestinationRules that say it
+    #[arg(long)]
+    no_auto_mtls: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+enum Format {
+    /// One finding on a line.
+    #[default]
+    Log,
+    Json,
+    /// For code hosts.
+    Sarif,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Threshold {
+    Info,
+    Warning,
+    Error,
+}
+
+impl From<Threshold> for Level {
+    fn from(threshold: Threshold) -> Self {
+        match threshold {
+            Threshold::Info => Self::Info,
+            Threshold::Warning => Self::Warning,
+            Threshold::Error => Self::Error,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let (paths, mesh) = find(args)?;
+    let Policies { sources, mut errors } = Policies::read(&paths);
+    let loaded = PolicySet::load(&sources);
+    let now_unix = Clock::system().now_unix();
+    let roots = check_extra_roots(loaded.set.mesh(), now_unix);
+    errors.extend(loaded.errors.into_iter().chain(roots.errors));
+    let warnings: Vec<_> = loaded.warnings.into_iter().chain(roots.warnings).collect();
+    let resources: Vec<Resource> = sources
+        .iter()
+        .flat_map(|source| {
+            let objects = read(&String::from_utf8_lossy(&source.text));
+            objects.into_iter().map(|object| Resource { file: source.file.clone(), object }).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut findings = analyze(&Input {
+        resources: &resources,
+        set: &loaded.set,
+        errors: &errors,
+        warnings: &warnings,
+        ignored_files: &ignored(&paths),
+        mesh: &mesh,
+        auto_mtls: !args.no_auto_mtls,
+        now_unix,
+    });
+    findings.retain(|finding| !args.suppress.iter().any(|known| known.covers(finding)));
+    let (fail_at, show_at) = (Level::from(args.failure_threshold), Level::from(args.output_threshold));
+    let fails = findings.iter().any(|finding| finding.code.level() >= fail_at);
+    findings.retain(|finding| finding.code.level() >= show_at);
+    match args.output {
+        Format::Log => {
+            output::text(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
+            if findings.is_empty() {
+                let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                output::note(&format!("\u{2714} No validation issues found when analyzing {}.", shown.join(", ")));
+            }
+        }
+        Format::Json => output::json(&list(&findings))?,
+        Format::Sarif => output::json(&sarif(&findings))?,
+    }
+    Ok(if fails { Exit::Found } else { Exit::Ok })
+}
+
+fn find(args: &Args) -> Result<(Vec<PathBuf>, MeshSettings), Failure> {
+    let source =
+        if !args.file.is_empty() && args.config.is_none() { None } else { ConfigSource::find(args.config.as_deref()) };
+    let settings = source.map(|source| source.load().map(|loaded| loaded.settings)).transpose()?;
+    let (named, mesh) =
+        settings.map_or_else(|| (None, MeshSettings::default()), |settings| (settings.policies, settings.mesh.policy));
+    let paths: Vec<PathBuf> = if args.file.is_empty() { named.into_iter().collect() } else { args.file.clone() };
+    if paths.is_empty() {
+        let message = "there are no policies to analyze: name them with -f PATH, or the proxy's configuration (-c FILE, or \
+                       $PORTCULLIS_CONFIG)";
+        return Err(Failure::message(Exit::Usage, message));
+    }
+    Ok((paths, args.mesh.or(mesh)))
+}
+
+/// Files of the folders that the proxy does not read.
+fn ignored(paths: &[PathBuf]) -> Vec<String> {
+    let mut ignored = Vec::new();
+    let mut pending: Vec<PathBuf> =
+        paths.iter().filter(|path| !files::is_stdin(path) && path.is_dir()).cloned().collect();
+    while let Some(folder) = pending.pop() {
+        // A folder that cannot be read is an error already.
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            // A mounted volume has its files twice: in a folder with a dot, and as links to them.
+            let is_hidden = name.to_string_lossy().starts_with('.');
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && !is_hidden => pending.push(path),
+                Ok(kind) if kind.is_file() && (is_hidden || !is_policy(&path)) => {
+                    ignored.push(path.display().to_string())
+                }
+                _ => {}
+            }
+        }
+    }
+    ignored.sort();
+    ignored
+}
+
+fn is_policy(path: &Path) -> bool {
+    path.extension().is_some_and(|end| portcullis_reload::EXTENSIONS.iter().any(|known| end == *known))
+}
+
+fn list(findings: &[Finding]) -> Value {
+    let item = |finding: &Finding| {
+        let subject = &finding.subject;
+        json!({
+            "code": finding.code.id(),
+            "level": finding.code.level().name(),
+            "kind": subject.kind,
+            "namespace": subject.namespace,
+            "name": subject.name,
+            "file": subject.file,
+            "line": subject.line,
+            "message": finding.text,
+            "remedy": finding.code.remedy(),
+        })
+    };
+    json!({
+        "apiVersion": "portcullis/v1",
+        "kind": "FindingList",
+        "items": findings.iter().map(item).collect::<Vec<_>>(),
+    })
+}
+
+/// SARIF 2.1.0.
+fn sarif(findings: &[Finding]) -> Value {
+    let level = |level: Level| match level {
+        Level::Info => "note",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let rule = |code: Code| {
+        json!({
+            "id": code.id(),
+            "shortDescription": { "text": code.meaning() },
+            "help": { "text": code.remedy() },
+            "defaultConfiguration": { "level": level(code.level()) },
+        })
+    };
+    let result = |finding: &Finding| {
+        let mut place = json!({ "artifactLocation": { "uri": finding.subject.file } });
+        if finding.subject.line > 0
+            && let Some(place) = place.as_object_mut()
+        {
+            place.insert("region".to_owned(), json!({ "startLine": finding.subject.line }));
+        }
+        json!({
+            "ruleId": finding.code.id(),
+            "level": level(finding.code.level()),
+            "message": { "text": finding.text },
+            "locations": [{ "physicalLocation": place }],
+        })
+    };
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "portcullis analyze",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": Code::ALL.into_iter().map(rule).collect::<Vec<_>>(),
+            } },
+            "results": findings.iter().map(result).collect::<Vec<_>>(),
+        }],
+    })
+}

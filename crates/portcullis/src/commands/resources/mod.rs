@@ -1,0 +1,12 @@
+//! `portcullis get`, `apply`, `diff` and `delete`: kubectl's commands on the policy folder, without a cluster.
+
+pub(crate) mod apply;
+mod commit;
+pub(crate) mod delete;
+pub(crate) mod diff;
+mod effects;
+mod folder;
+pub(crate) mod get;
+mod input;
+mod located;
+mod rows;
