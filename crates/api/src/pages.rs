@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Timestamp, Transport};
+use crate::{Direction, ProxyInfo, Timestamp, Transport};
 
 /// `/policies`: what is in force, and what is wrong with newer files.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -70,12 +70,26 @@ pub struct AuthorizationPolicy {
     pub name: String,
     /// `ALLOW`, `DENY` or `AUDIT`.
     pub action: String,
+    /// The labels that it selects; none selects every workload.
+    pub selector: Option<BTreeMap<String, String>>,
+    /// Evaluated, but not enforced.
+    pub dry_run: bool,
     /// How many rules it has.
     pub rules: usize,
     /// The file that it was read from.
     pub file: String,
     /// Its line, from 1.
     pub line: u32,
+}
+
+impl AuthorizationPolicy {
+    /// Whether it applies to a workload: its namespace's, or one of the root namespace, and its selector matches.
+    #[must_use]
+    pub fn applies_to(&self, proxy: &ProxyInfo) -> bool {
+        let is_near = self.namespace == proxy.namespace || self.namespace == proxy.root_namespace;
+        let selects = |(name, value): (&String, &String)| proxy.labels.get(name) == Some(value);
+        is_near && self.selector.iter().flatten().all(selects)
+    }
 }
 
 /// `/certs`: the own certificate, and the roots that peers are verified against.

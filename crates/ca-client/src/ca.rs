@@ -102,7 +102,9 @@ impl CaAgent {
         let monitor = self.publisher.monitor().clone();
         let mut watched = true;
         loop {
-            match self.schedule.next(self.now()) {
+            let now = self.now();
+            monitor.renews_at(self.schedule.renewal_unix(now));
+            match self.schedule.next(now) {
                 Action::Fetch => self.renew(&authority).await,
                 Action::Poll => self.poll(&authority).await,
                 Action::Wait(wait) => tokio::select! {

@@ -109,6 +109,14 @@ impl Schedule {
         Action::Wait(poll.map_or(fetch, |poll| poll.min(fetch)).min(MAX_WAIT))
     }
 
+    /// When a certificate is to be asked for, by the wall clock. None before the first one.
+    #[must_use]
+    pub fn renewal_unix(&self, now: Now) -> Option<i64> {
+        self.current?;
+        let wait = i64::try_from(self.fetch_in(now).as_secs()).unwrap_or(i64::MAX);
+        Some(now.unix.saturating_add(wait))
+    }
+
     /// How long until a certificate is to be asked for.
     fn fetch_in(&self, now: Now) -> Duration {
         let wait = match (self.retry, self.current) {

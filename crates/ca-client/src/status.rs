@@ -17,6 +17,8 @@ pub struct RenewalStatus {
     pub renewals: u64,
     /// When the last one was put in force.
     pub renewed_at: Option<SystemTime>,
+    /// When the next certificate is asked for, in Unix time; `None` where the source decides.
+    pub renews_at_unix: Option<i64>,
     /// Attempts that brought no certificate, by reason.
     pub failures: BTreeMap<&'static str, u64>,
     /// How many in a row.
@@ -53,6 +55,7 @@ impl RenewalMonitor {
             source,
             renewals: 0,
             renewed_at: None,
+            renews_at_unix: None,
             failures: BTreeMap::new(),
             consecutive_failures: 0,
             problem: None,
@@ -81,6 +84,10 @@ impl RenewalMonitor {
     pub(crate) fn lock(&self) -> MutexGuard<'_, RenewalStatus> {
         // Only whole values are stored, so what a panic left behind is still a status.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn renews_at(&self, unix: Option<i64>) {
+        self.lock().renews_at_unix = unix;
     }
 
     pub(crate) fn renewed(&self) {

@@ -7,9 +7,9 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::resources::{apply, delete, diff, get};
 use crate::commands::{
-    analyze, auth, ca, can, certs, completion, compose, config, connections, demo, edges, explain, healthcheck, hold,
-    identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run, validate, verify,
-    version, wait, why,
+    analyze, auth, ca, can, certs, completion, compose, config, connections, demo, describe, edges, explain,
+    healthcheck, hold, identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run,
+    validate, verify, version, wait, why, x,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -55,7 +55,10 @@ enum Command {
     Analyze(Box<analyze::Args>),
     Explain(explain::Args),
     Can(Box<can::Args>),
-    Auth(auth::Args),
+    Auth(Box<auth::Args>),
+    Describe(Box<describe::Args>),
+    X(x::Args),
+    Authn(x::AuthnArgs),
     Policy(policy::Args),
     Verify(Box<verify::Args>),
     Readiness(Box<readiness::Args>),
@@ -101,6 +104,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Can(args)) => can::run(args),
         Some(Command::Auth(args)) => auth::run(args),
+        Some(Command::Describe(args)) => describe::run(args),
+        Some(Command::X(args)) => x::run(args),
+        Some(Command::Authn(args)) => x::authn(args),
         Some(Command::Policy(args)) => policy::run(args),
         Some(Command::Verify(args)) => verify::run(args),
         Some(Command::Readiness(args)) => readiness::run(args),

@@ -71,7 +71,7 @@ impl From<Exit> for ExitCode {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0   success
-  1   failure; demo --check: a cell differs from its expected outcome; can: denied; policy diff, diff: the sets differ;
+  1   failure; demo --check: a cell differs from its expected outcome; can: denied; auth: a port is not OK; policy diff, diff: the sets differ;
       replay: somebody loses access;
       verify: not all is as expected; certs show: the chain does not verify; healthcheck, wait, run: not ready
   3   proxy: connections were cut at the end of the drain

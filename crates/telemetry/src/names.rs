@@ -75,7 +75,9 @@ impl Service {
         Self::without_namespace(UNKNOWN)
     }
 
-    pub(crate) const fn host(&self) -> &Arc<str> {
+    /// Its fully qualified name, such as `cart.shop.svc.cluster.local`.
+    #[must_use]
+    pub const fn host(&self) -> &Arc<str> {
         &self.host
     }
 }

@@ -10,6 +10,7 @@ use portcullis_ledger::Observed;
 
 use crate::connection::{Bytes, Direction};
 use crate::edge::Edge;
+use crate::names::Service;
 
 /// The number of locks, so that workers rarely wait for each other.
 const SHARDS: usize = 16;
@@ -43,6 +44,8 @@ pub struct OpenConnection {
     pub dst_addr: Option<SocketAddr>,
     /// The authenticated peer.
     pub peer: Option<String>,
+    /// The service that was dialled, if it is known.
+    pub service: Option<Arc<Service>>,
     /// The label `port`.
     pub port: String,
     /// The mode it was admitted under.

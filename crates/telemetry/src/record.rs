@@ -172,6 +172,7 @@ impl ConnRecord {
             src_addr: self.src_addr,
             dst_addr: self.dst_addr,
             peer: self.peer.as_ref().map(ToString::to_string),
+            service: self.service.clone(),
             port: self.port.map_or_else(|| "-".to_owned(), |port| port.to_string()),
             mode: self.mode,
             policy: Arc::clone(&self.policy),

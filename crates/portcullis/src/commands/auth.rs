@@ -1,157 +1,44 @@
 //! `portcullis auth`: every policy that applies to a workload, in the order in which they are evaluated.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod offline;
+mod running;
 
-use portcullis_policy::authorization::{AppliedPolicy, AuthorizationOverview};
-use portcullis_policy::{DecidedBy, EffectivePolicy, Mode};
-use serde::Serialize;
-
-use super::subject::{LoadedSubject, SubjectArgs};
-use crate::exit::{Exit, Outcome};
-use crate::output::{self, Format};
+use super::proxies::ProxiesArgs;
+use super::selection::{Name, NamespaceArgs, SelectionArgs};
+use super::subject::SubjectArgs;
+use crate::exit::Outcome;
+use crate::output::ListArgs;
 
 /// List every policy that applies to a workload: the mode of each port, then DENY, ALLOW and AUDIT policies
 ///
-/// Policies that do not apply are listed with the reason. Policies and workload come from the configuration or from flags, as for
-/// `explain`.
+/// Of files (-c, or -f with -n) it lists also those that do not apply, with the reason. Of running proxies (TARGET, --admin, --proxies or
+/// --docker) it tells whether clients and policies fit, as istioctl's tls-check did: exit code 0 only if all are OK.
+///
+/// STATUS: OK; CONFLICT, clients are refused that do not speak what the port demands; PLAINTEXT-SEEN, the port lets plaintext through and some
+/// came; SHADOWED, another policy of the same scope is older, so one has no effect. CLIENT: what clients sent since the proxy observes.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis auth -c cart.yaml
   portcullis auth -f policies -n shop -l app=cart
-  portcullis auth -f policies -n shop -l app=cart -o json")]
+  portcullis auth -f policies -n shop -l app=cart -o json
+  portcullis auth -n shop cart
+  portcullis x auth cart.shop --proxies proxies.yaml")]
 pub(crate) struct Args {
+    /// The workload of a running proxy: [TYPE/]NAME[.NAMESPACE]
+    #[arg(value_name = "TARGET", value_parser = Name::parse, conflicts_with_all = ["config", "file", "labels"])]
+    target: Option<Name>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    namespace: String,
-    labels: BTreeMap<String, String>,
-    /// The ports with a mode of their own, then all others.
-    ports: Vec<Port>,
-    authorization: AuthorizationOverview,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Port {
-    /// `null`: every other port.
-    port: Option<u16>,
-    mode: Mode,
-    decided_by: DecidedBy,
+    #[command(flatten)]
+    list: ListArgs,
+    #[command(flatten)]
+    proxies: ProxiesArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let LoadedSubject { set, mesh, namespace, labels, .. } = args.subject.load()?;
-    let policy = EffectivePolicy::resolve(&set, &mesh, &namespace, &labels);
-    let mut named: Vec<u16> = policy.ports().collect();
-    named.sort_unstable();
-    let mut ports: Vec<Port> = Vec::new();
-    for port in named.into_iter().map(Some).chain([None]) {
-        let decided = port.map_or_else(|| policy.workload(), |port| policy.mode(port));
-        ports.push(Port { port, mode: decided.mode, decided_by: decided.by.clone() });
+    if args.target.is_none() && !args.proxies.is_named() {
+        return offline::run(&args.subject, args.list);
     }
-    let authorization = AuthorizationOverview::new(&set, &mesh, &namespace, &labels);
-    let answer = Answer { namespace, labels, ports, authorization };
-    match args.output {
-        Format::Json => output::json(&answer)?,
-        Format::Text => output::text(&text(&answer))?,
-    }
-    Ok(Exit::Ok)
-}
-
-fn text(answer: &Answer) -> String {
-    let mut modes = vec![["PORT", "SERVER", "AUTHN POLICY", "SCOPE", "WHERE"].map(str::to_owned)];
-    modes.extend(answer.ports.iter().map(|Port { port, mode, decided_by }| {
-        let at = decided_by.file.as_ref().zip(decided_by.line).map(|(file, line)| format!("{file}:{line}"));
-        let port = port.map_or_else(|| "*".to_owned(), |port| port.to_string());
-        [port, mode.to_string(), decided_by.label(), decided_by.scope.to_string(), at.unwrap_or_default()]
-    }));
-    let mut text = table(&modes);
-    text.push('\n');
-    let AuthorizationOverview { applied, ignored } = &answer.authorization;
-    if applied.is_empty() {
-        text.push_str("no AuthorizationPolicy applies, so every connection that the mode accepts is allowed\n");
-    } else {
-        let mut rows = vec![["ACTION", "AuthorizationPolicy", "RULES", "WHERE", "NOTES"].map(str::to_owned)];
-        rows.extend(applied.iter().map(|policy| {
-            let AppliedPolicy { action, namespace, name, rules, file, line, .. } = policy;
-            [
-                action.to_string(),
-                // As istioctl prints it.
-                format!("{name}.{namespace}"),
-                rules.to_string(),
-                format!("{file}:{line}"),
-                notes(policy),
-            ]
-        }));
-        text.push_str(&table(&rows));
-    }
-    if !ignored.is_empty() {
-        text.push_str("\nignored:\n");
-    }
-    let (others, ours): (Vec<_>, Vec<_>) = ignored.iter().partition(|policy| policy.reason == OTHER_NAMESPACE);
-    let listed = if others.len() > OTHERS_LISTED { 0 } else { others.len() };
-    for policy in ours.into_iter().chain(others.iter().copied().take(listed)) {
-        let (namespace, name, file, line) = (&policy.namespace, &policy.name, &policy.file, policy.line);
-        let why = explanation(policy.reason);
-        let _infallible = writeln!(text, "   {namespace}/{name} ({file}:{line}): {why} ({})", policy.reason);
-    }
-    if others.len() > listed {
-        let _infallible = writeln!(text, "   {} policies of other namespaces ({OTHER_NAMESPACE})", others.len());
-    }
-    text
-}
-
-/// How many policies of other namespaces the text lists one by one, as `explain` does.
-const OTHERS_LISTED: usize = 5;
-const OTHER_NAMESPACE: &str = "other-namespace";
-
-fn notes(policy: &AppliedPolicy) -> String {
-    let mut notes = Vec::new();
-    if policy.dry_run {
-        notes.push("dry run: decides nothing".to_owned());
-    }
-    if policy.root_selector {
-        notes.push("root namespace with a selector: reaches every namespace".to_owned());
-    }
-    let mut rules = |numbers: &[usize], what: &str| {
-        if !numbers.is_empty() {
-            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-            notes.push(format!("about HTTP, {what}: rule {}", numbers.join(", ")));
-        }
-    };
-    rules(&policy.rules_without_effect, "so never matches a connection");
-    rules(&policy.rules_widened, "matched without regard to it");
-    if policy.rules == 0 {
-        notes.push("no rules: matches nothing".to_owned());
-    }
-    notes.join("; ")
-}
-
-fn explanation(reason: &str) -> &'static str {
-    match reason {
-        "target-refs" => "it has targetRefs, which are for waypoints and gateways",
-        "selector-mismatch" => "its selector does not match these labels",
-        _ => "it is of another namespace",
-    }
-}
-
-/// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    let namespace = NamespaceArgs::of(args.subject.namespace.clone());
+    running::run(&SelectionArgs { target: args.target.clone(), namespace }, &args.proxies, args.list)
 }

@@ -11,6 +11,7 @@ pub(crate) mod compose;
 pub(crate) mod config;
 pub(crate) mod connections;
 pub(crate) mod demo;
+pub(crate) mod describe;
 pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod healthcheck;
@@ -20,7 +21,6 @@ pub(crate) mod intercept;
 pub(crate) mod logs;
 pub(crate) mod observed;
 pub(crate) mod policy;
-#[allow(dead_code, reason = "the first commands of several that ask proxies")]
 pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod proxy_config;
@@ -29,7 +29,6 @@ pub(crate) mod readiness;
 pub(crate) mod replay;
 pub(crate) mod resources;
 pub(crate) mod run;
-#[allow(dead_code, reason = "the first commands of several that ask proxies")]
 pub(crate) mod selection;
 pub(crate) mod subject;
 pub(crate) mod validate;
@@ -38,5 +37,6 @@ pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod why;
+pub(crate) mod x;
 
 pub(crate) use crate::exit::Outcome;

@@ -185,7 +185,8 @@ impl Mesh {
 
     /// Waits between two rounds of questions.
     pub(crate) fn pause(&self, pause: Duration) {
-        self.runtime.block_on(sleep(pause));
+        // Within the runtime: a sleep needs its clock from the start.
+        self.runtime.block_on(async { sleep(pause).await });
     }
 }
 

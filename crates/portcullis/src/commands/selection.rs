@@ -109,6 +109,11 @@ impl std::fmt::Display for Name {
 }
 
 impl NamespaceArgs {
+    /// As if it were on the command line.
+    pub(crate) const fn of(namespace: Option<String>) -> Self {
+        Self { namespace, all_namespaces: false }
+    }
+
     pub(crate) fn has(&self, proxy: &ProxyInfo) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == proxy.namespace)
     }

@@ -195,6 +195,7 @@ impl State for AdminState {
                     policy: &self.effective.load(),
                     mesh: set.mesh(),
                     credentials: &self.reader,
+                    source: &self.credentials,
                 };
                 let parts =
                     [("serverInfo", self.server_info()), ("policies", self.policies()), ("buffers", self.buffers())];

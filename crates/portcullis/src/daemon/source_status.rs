@@ -82,6 +82,14 @@ impl SourceStatus {
         }
     }
 
+    /// When the next certificate is asked for, in Unix time, where that is known.
+    pub(super) fn renews_at_unix(&self) -> Option<i64> {
+        match self {
+            Self::None | Self::Files(_) => None,
+            Self::Agent { monitor, .. } => monitor.status().renews_at_unix,
+        }
+    }
+
     /// What `/certs` shows of the source.
     pub(super) fn page(&self) -> Value {
         match self {

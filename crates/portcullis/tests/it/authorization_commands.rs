@@ -171,10 +171,10 @@ fn auth_lists_what_applies_in_the_order_of_evaluation_and_what_does_not() {
 
     let text = run(folder.path(), "auth -f policies -n shop -l app=cart").out;
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("PORT  SERVER   AUTHN POLICY  SCOPE"), "{text}");
+    assert!(lines[0].starts_with("PORT   SERVER    AUTHN POLICY   SCOPE"), "{text}");
     for part in [
-        "ACTION  AuthorizationPolicy",
-        "DENY    deny-net.",
+        "ACTION   AuthorizationPolicy",
+        "DENY     deny-net.",
         "reaches every namespace",
         "dry run",
         "never matches a connection: rule 0",

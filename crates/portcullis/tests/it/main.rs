@@ -38,6 +38,7 @@ mod lifecycle;
 mod live_change;
 mod logs;
 mod no_secrets;
+mod operate;
 mod processes;
 mod proxies;
 mod proxy_protocol;

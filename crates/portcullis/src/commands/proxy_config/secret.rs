@@ -1,8 +1,8 @@
 //! `portcullis proxy-config secret`: the certificate of a workload and the roots that it trusts.
 
 use portcullis_api::{Certificate, Certs, ConfigDump, ProxyInfo, Timestamp, TlsCompat, WorkloadCertificate};
-use portcullis_identity::TrustDomain;
 use portcullis_identity::leaf::{Compat, Role};
+use portcullis_identity::{TrustDomain, details};
 use portcullis_tls::{Clock, TrustBundle, TrustBundles, certificates};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
@@ -50,6 +50,7 @@ struct Item {
     kind: &'static str,
     spiffe_id: Option<String>,
     issuer: String,
+    key: Option<String>,
     renews_at: Option<Timestamp>,
     /// Why it is not valid.
     problem: Option<String>,
@@ -124,9 +125,16 @@ fn item(proxy: &ProxyInfo, certificate: &Certificate, name: &str, kind: &'static
         kind,
         spiffe_id: None,
         issuer: certificate.issuer.clone(),
+        key: key(certificate),
         renews_at: None,
         problem,
     }
+}
+
+/// `ecdsa-p256`, `rsa-2048`.
+fn key(certificate: &Certificate) -> Option<String> {
+    let der = certificates(certificate.pem.as_bytes()).ok()?.into_iter().next()?;
+    details(&der).ok().map(|details| details.key)
 }
 
 fn out_of_time(certificate: &Certificate, now: i64) -> Option<String> {
@@ -187,7 +195,7 @@ fn table(items: &[Item], wide: bool, now: i64) -> Table {
         table = table.extend(["TRUST DOMAIN"]);
     }
     if wide {
-        table = table.extend(["SPIFFE ID", "ISSUER", "RENEWS IN"]);
+        table = table.extend(["SPIFFE ID", "ISSUER", "KEY", "RENEWS IN"]);
     }
     for item in items {
         let style = if item.cert_valid { Style::Good } else { Style::Bad };
@@ -205,6 +213,7 @@ fn table(items: &[Item], wide: bool, now: i64) -> Table {
         let more = [
             item.spiffe_id.as_deref().unwrap_or("-").into(),
             item.issuer.as_str().into(),
+            item.key.as_deref().unwrap_or("-").into(),
             item.renews_at.map_or_else(|| "-".to_owned(), left).into(),
         ];
         let domain = domains.then(|| Cell::from(item.trust_domain.as_str()));

@@ -7,6 +7,8 @@ use portcullis_policy::Mode;
 use portcullis_verify::{Row, ServerOutcome, Verdict};
 use serde::Serialize;
 
+use crate::output::{Cell, Table};
+
 /// The form of the result.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -125,26 +127,13 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let head = ["ATTEMPT", "EXPECTED", "GOT", "VERDICT", "SEEN"].map(str::to_owned);
-        let line = |line: &Line| {
-            [
-                line.attempt.to_owned(),
-                line.expected.clone(),
-                line.got.clone(),
-                line.verdict.to_owned(),
-                line.seen.clone(),
-            ]
-        };
-        let rows: Vec<[String; 5]> = std::iter::once(head).chain(self.items.iter().map(line)).collect();
-        let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-        let widths: [usize; 5] = std::array::from_fn(width);
+        let mut table = Table::new(["ATTEMPT", "EXPECTED", "GOT", "VERDICT", "SEEN"]);
+        for Line { attempt, expected, got, verdict, seen, .. } in &self.items {
+            table.push([attempt, expected.as_str(), got.as_str(), verdict, seen.as_str()].map(Cell::from));
+        }
         let Subject { target, mode, decided_by } = &self.subject;
         let mut text = format!("{target} should be {mode}, by {decided_by}\n\n");
-        for row in &rows {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            text.push_str(cells.join("   ").trim_end());
-            text.push('\n');
-        }
+        text.push_str(&table.render(true, false));
         let (failed, skipped) = (self.count(|line| line.is_failure), self.count(|line| line.is_skipped));
         let all = self.items.len().saturating_sub(skipped);
         let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };

@@ -139,6 +139,11 @@ fn fit(one: &Seen, other: &Seen) -> Option<(u32, std::cmp::Reverse<u64>)> {
     if known.contains(&Some(false)) {
         return None;
     }
+    // One side let it through and answered: the other one did not refuse it.
+    let answered = |seen: &Seen| !seen.is_refused() && seen.connection.bytes_sent > 0;
+    if (server.is_refused() && answered(client)) || (client.is_refused() && answered(server)) {
+        return None;
+    }
     let identities = known.iter().filter(|known| **known == Some(true)).count();
     let address =
         |seen: &Seen| seen.connection.destination.as_ref().and_then(|address| address.parse::<SocketAddr>().ok());
@@ -254,6 +259,10 @@ mod tests {
             connection.peer = Some("spiffe://cluster.local/ns/shop/sa/pay".to_owned())
         });
         assert!(other_side(&[other], &server).is_none());
+        let answered = seen("web", Direction::Outbound, 5, |connection| {
+            (connection.decision, connection.bytes_sent) = ("allow".to_owned(), 9);
+        });
+        assert!(other_side(&[answered], &server).is_none(), "it was let through");
         let late = seen("web", Direction::Outbound, 5 + TOGETHER + 1, |_| ());
         assert!(other_side(&[late], &server).is_none());
         assert!(other_side(&[seen("cart", Direction::Inbound, 5, |_| ())], &server).is_none(), "the same side");

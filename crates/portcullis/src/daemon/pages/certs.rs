@@ -8,11 +8,11 @@ use crate::daemon::source_status::SourceStatus;
 
 /// The page, also a part of `/config_dump`.
 pub(in crate::daemon) fn certs(reader: &CredentialReader, source: &SourceStatus) -> Value {
-    json!({ "certificates": certificates(reader), "source": source.page(), "trustBundles": bundles(reader) })
+    json!({ "certificates": certificates(reader, source), "source": source.page(), "trustBundles": bundles(reader) })
 }
 
 /// One entry, or none before the first certificate: a workload has one identity.
-pub(super) fn certificates(reader: &CredentialReader) -> Vec<Value> {
+pub(super) fn certificates(reader: &CredentialReader, source: &SourceStatus) -> Vec<Value> {
     let Some(latest) = reader.latest() else { return Vec::new() };
     let state = match reader.current() {
         Ok(_) => "Available".to_owned(),
@@ -22,6 +22,7 @@ pub(super) fn certificates(reader: &CredentialReader) -> Vec<Value> {
     vec![json!({
         "identity": latest.id().as_str(),
         "state": state,
+        "renewsAt": source.renews_at_unix().map(utc),
         "generation": latest.generation(),
         "certChain": latest.svid().chain.iter().map(|certificate| certificate_facts(certificate)).collect::<Vec<_>>(),
         "rootCerts": own.map(roots).unwrap_or_default(),

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::certs::certificates;
 use super::policies::modes;
 use crate::daemon::format::duration;
+use crate::daemon::source_status::SourceStatus;
 
 /// Values that the configuration leaves to the machine.
 #[derive(Clone, Copy)]
@@ -33,16 +34,17 @@ pub(in crate::daemon) struct InForce<'a> {
     pub(in crate::daemon) policy: &'a EffectivePolicy,
     pub(in crate::daemon) mesh: &'a MeshConfig,
     pub(in crate::daemon) credentials: &'a CredentialReader,
+    pub(in crate::daemon) source: &'a SourceStatus,
 }
 
 /// The page; `parts` are other pages that belong into it.
 pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, parts: [(&str, Value); 3]) -> Value {
-    let InForce { derived, policy, mesh: mesh_config, credentials } = in_force;
+    let InForce { derived, policy, mesh: mesh_config, credentials, source } = in_force;
     let mut dump = json!({
         "workload": workload(settings),
         "mesh": mesh(settings),
         "identity": identity(settings, mesh_config),
-        "certificates": certificates(credentials),
+        "certificates": certificates(credentials, source),
         "modes": modes(settings, policy),
         "inbound": inbound(&settings.inbound),
         "outbound": outbound(&settings.outbound),

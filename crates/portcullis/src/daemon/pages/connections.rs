@@ -17,6 +17,7 @@ fn connection(open: &OpenConnection) -> Value {
         "source": open.src_addr.to_string(),
         "destination": open.dst_addr.map(|address| address.to_string()),
         "peer": open.peer,
+        "service": open.service.as_ref().map(|service| service.host().to_string()),
         "port": open.port,
         "mode": open.mode,
         "policy": &*open.policy,

@@ -8,6 +8,7 @@ use portcullis_tls::utc;
 use serde::Serialize;
 
 use super::shown::{Expiry, Kind, Shown};
+use crate::output::{Cell, Table};
 
 /// The form of the answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -212,8 +213,10 @@ impl Report {
     fn table(&self, wide: bool) -> String {
         let head = ["#", "KIND", "NAME", "KEY", "NOT AFTER", "LEFT", "STATUS"];
         let more = ["SERIAL NUMBER", "ISSUER", "NOT BEFORE", "KEY USAGE", "EXTENDED KEY USAGE", "BASIC CONSTRAINTS"];
-        let mut rows: Vec<Vec<String>> =
-            vec![head.into_iter().chain(more.into_iter().filter(|_| wide)).map(str::to_owned).collect()];
+        let mut table = Table::new(head);
+        if wide {
+            table = table.extend(more);
+        }
         for (index, item) in self.items.iter().enumerate() {
             let status = if item.unfit.is_some() && item.status == "valid" { "unfit" } else { item.status };
             let mut row = vec![
@@ -228,9 +231,9 @@ impl Report {
             if wide {
                 row.extend(item.wide());
             }
-            rows.push(row);
+            table.push(row.into_iter().map(Cell::from));
         }
-        let mut text = aligned(&rows);
+        let mut text = table.render(true, false);
         for (index, item) in self.items.iter().enumerate() {
             if let Some(Unfit { class, message }) = &item.unfit {
                 let _infallible = writeln!(text, "{index}: not usable in the mesh: {message} [{class}]");
@@ -248,22 +251,6 @@ impl Report {
         }
         text
     }
-}
-
-/// Columns as wide as their widest cell.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("   ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]
