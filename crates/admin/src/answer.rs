@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 
+use crate::content::Content;
+use crate::events::{Events, Views};
 use crate::guard::{Guard, Refused};
 use crate::paths::Endpoint;
 use crate::{Change, RecentQuery, Serves, State, html, query};
@@ -20,7 +23,7 @@ use crate::{Change, RecentQuery, Serves, State, html, query};
 /// No request needs a body; what a client sends all the same is read up to here and not looked at.
 const MAX_BODY: usize = 16 * 1024;
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Content>;
 
 /// Who sent a request, for the log.
 #[derive(Clone, Copy)]
@@ -50,8 +53,38 @@ pub(crate) struct Context {
     pub(crate) body_timeout: Duration,
 }
 
+/// What a server has.
+#[derive(Clone)]
+pub(crate) enum Site {
+    /// A proxy.
+    Proxy(Arc<dyn State>),
+    /// The page alone.
+    Page(Arc<dyn Views>),
+}
+
 /// Answers one request.
-pub(crate) async fn answer(request: Request<Incoming>, context: Context, state: &dyn State) -> Answer {
+pub(crate) async fn answer(request: Request<Incoming>, context: Context, site: &Site) -> Answer {
+    match site {
+        Site::Proxy(state) => answer_of_proxy(request, context, state).await,
+        Site::Page(views) => answer_of_page(&request, context, views),
+    }
+}
+
+/// Answers a request to a server that has the page and nothing to change.
+fn answer_of_page(request: &Request<Incoming>, context: Context, views: &Arc<dyn Views>) -> Answer {
+    let Some(endpoint) = context.serves.find(request.uri().path()) else {
+        return text(StatusCode::NOT_FOUND, format!("no such path; there are:\n{}", context.serves.help()));
+    };
+    if !endpoint.allows(request.method()) {
+        return not_allowed(endpoint.allow());
+    }
+    if let Err(Refused { status, words }) = context.guard.may_see(request) {
+        return line(status, words);
+    }
+    show_page(request, endpoint, context, views).unwrap_or_else(|| not_allowed(endpoint.allow()))
+}
+
+async fn answer_of_proxy(request: Request<Incoming>, context: Context, state: &Arc<dyn State>) -> Answer {
     let Context { serves, guard, .. } = context;
     let Some(endpoint) = serves.find(request.uri().path()) else {
         let body = format!("no such path; there are:\n{}", serves.help());
@@ -61,7 +94,7 @@ pub(crate) async fn answer(request: Request<Incoming>, context: Context, state: 
         return not_allowed(endpoint.allow());
     }
     if request.method() == Method::POST {
-        return change(request, endpoint, context, state).await;
+        return change(request, endpoint, context, state.as_ref()).await;
     }
     if !endpoint.is_public()
         && let Err(Refused { status, words }) = guard.may_see(&request)
@@ -71,17 +104,19 @@ pub(crate) async fn answer(request: Request<Incoming>, context: Context, state: 
     show(&request, endpoint, context, state)
 }
 
-fn show(request: &Request<Incoming>, endpoint: Endpoint, context: Context, state: &dyn State) -> Answer {
+fn show(request: &Request<Incoming>, endpoint: Endpoint, context: Context, state: &Arc<dyn State>) -> Answer {
+    let views: Arc<dyn Views> = Arc::<dyn State>::clone(state);
+    if let Some(page) = show_page(request, endpoint, context, &views) {
+        return page;
+    }
     let query = request.uri().query();
     match endpoint {
         Endpoint::Ready => match state.ready() {
             Ok(()) => line(StatusCode::OK, "ready"),
             Err(pending) => line(StatusCode::SERVICE_UNAVAILABLE, format_args!("not ready, pending: {pending}")),
         },
-        Endpoint::Live => line(StatusCode::OK, "live"),
         Endpoint::Metrics => with_type(StatusCode::OK, state.metrics(), "text/plain; version=0.0.4; charset=utf-8"),
-        Endpoint::Help => text(StatusCode::OK, context.serves.help()),
-        Endpoint::Index => index(context, state),
+        Endpoint::Index => index(context, state.as_ref()),
         Endpoint::Page(page) => json(state.page(page)),
         Endpoint::Explain => match port(query) {
             Ok(port) => json(state.explain(port)),
@@ -97,7 +132,30 @@ fn show(request: &Request<Incoming>, endpoint: Endpoint, context: Context, state
             Ok(Some(_)) | Err(_) => not_allowed("POST"),
         },
         Endpoint::Change(_) => not_allowed(endpoint.allow()),
+        // Shown above.
+        Endpoint::Live | Endpoint::Help | Endpoint::Dashboard | Endpoint::Script | Endpoint::Events => {
+            not_allowed(endpoint.allow())
+        }
     }
+}
+
+/// What every server with a page shows.
+fn show_page(
+    request: &Request<Incoming>,
+    endpoint: Endpoint,
+    context: Context,
+    views: &Arc<dyn Views>,
+) -> Option<Answer> {
+    Some(match endpoint {
+        Endpoint::Live => line(StatusCode::OK, "live"),
+        Endpoint::Help => text(StatusCode::OK, context.serves.help()),
+        Endpoint::Dashboard => {
+            html(html::dashboard(views.as_ref(), context.serves), portcullis_dashboard::CONTENT_SECURITY_POLICY)
+        }
+        Endpoint::Script => with_type(StatusCode::OK, portcullis_dashboard::SCRIPT.to_owned(), "text/javascript"),
+        Endpoint::Events => events(request, views),
+        _ => return None,
+    })
 }
 
 async fn change(request: Request<Incoming>, endpoint: Endpoint, context: Context, state: &dyn State) -> Answer {
@@ -156,11 +214,24 @@ async fn read_body(body: Incoming, body_timeout: Duration) -> bool {
 fn index(context: Context, state: &dyn State) -> Answer {
     // A browser sends no token.
     let buttons = context.guard.is_loopback() && matches!(state.token(), Ok(None));
-    let mut answer = with_type(StatusCode::OK, html::index(state, buttons), "text/html; charset=utf-8");
-    set(&mut answer, CONTENT_SECURITY_POLICY, html::CONTENT_SECURITY_POLICY);
+    html(html::index(state, buttons), html::CONTENT_SECURITY_POLICY)
+}
+
+fn html(page: String, policy: &'static str) -> Answer {
+    let mut answer = with_type(StatusCode::OK, page, "text/html; charset=utf-8");
+    set(&mut answer, CONTENT_SECURITY_POLICY, policy);
     set(&mut answer, X_FRAME_OPTIONS, "DENY");
     // `no-referrer` would hide the origin of a button too.
     set(&mut answer, REFERRER_POLICY, "same-origin");
+    answer
+}
+
+/// New content for a page that is open, until the reader leaves or the connection has lived for its time. The page then asks again.
+fn events(request: &Request<Incoming>, views: &Arc<dyn Views>) -> Answer {
+    let mut answer = with_type(StatusCode::OK, String::new(), "text/event-stream");
+    if request.method() == Method::GET {
+        *answer.body_mut() = Content::Events(Events::new(Arc::clone(views)));
+    }
     answer
 }
 
@@ -194,7 +265,7 @@ fn text(status: StatusCode, body: String) -> Answer {
 }
 
 fn with_type(status: StatusCode, body: String, kind: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Content::Text(Full::new(Bytes::from(body))));
     *answer.status_mut() = status;
     set(&mut answer, CONTENT_TYPE, kind);
     set(&mut answer, CACHE_CONTROL, "no-store");

@@ -1,9 +1,11 @@
-//! The index page: a link or button for each path, without a script.
+//! The page of the workload, and the index page: a link or button for each path, without a script.
 
 use std::fmt::Write as _;
 
+use portcullis_dashboard::{Frame, page};
+
 use crate::paths::{Endpoint, Row};
-use crate::{Serves, State};
+use crate::{Serves, State, Views};
 
 /// No script, no foreign content, no frame around it: a visitor sees the button that is clicked.
 pub(crate) const CONTENT_SECURITY_POLICY: &str =
@@ -11,7 +13,15 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str =
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// The page. `buttons` is false where a browser could not press them with success.
+/// The page. The links below it lead to further pages.
+pub(crate) fn dashboard(views: &dyn Views, serves: Serves) -> String {
+    let is_shown =
+        |row: &&Row| matches!(row.endpoint, Endpoint::Index | Endpoint::Page(_) | Endpoint::Metrics | Endpoint::Recent);
+    let links = serves.rows().filter(is_shown).map(|row| (row.path, row.summary)).collect();
+    page(&views.view(), &Frame { links })
+}
+
+/// The index page. `buttons` is false where a browser could not press them with success.
 pub(crate) fn index(state: &dyn State, buttons: bool) -> String {
     let mut page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>portcullis</title>\n\
         <style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding:.2em 1em .2em 0;vertical-align:top}\

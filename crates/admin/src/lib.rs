@@ -11,6 +11,8 @@
 //!   after seconds.
 
 mod answer;
+mod content;
+mod events;
 mod guard;
 mod html;
 mod paths;
@@ -20,8 +22,9 @@ mod server;
 mod state;
 mod token;
 
+pub use events::Views;
 pub use paths::Serves;
 pub use recent_query::RecentQuery;
-pub use server::{serve, serve_unix};
+pub use server::{serve, serve_page, serve_unix};
 pub use state::{Change, Page, State};
 pub use token::{Token, TokenError};

@@ -10,6 +10,9 @@ pub(crate) enum Endpoint {
     Ready,
     Live,
     Metrics,
+    Dashboard,
+    Script,
+    Events,
     Index,
     Help,
     Page(Page),
@@ -31,8 +34,11 @@ const fn row(path: &'static str, endpoint: Endpoint, summary: &'static str) -> R
     Row { path, endpoint, summary }
 }
 
-pub(crate) const ROWS: [Row; 19] = [
-    row("/", Endpoint::Index, "this page, with links and buttons"),
+pub(crate) const ROWS: [Row; 23] = [
+    row("/", Endpoint::Dashboard, "which traffic is mTLS, and why not: a page that stays up to date"),
+    row("/dashboard.js", Endpoint::Script, "the script of that page"),
+    row("/events", Endpoint::Events, "its content whenever it changes, as server-sent events"),
+    row("/admin", Endpoint::Index, "every path, with links and buttons"),
     row("/help", Endpoint::Help, "every path, as text"),
     row("/config_dump", Endpoint::Page(Page::ConfigDump), "everything in force but secrets"),
     row("/certs", Endpoint::Page(Page::Certs), "own certificate and the roots that peers are verified against"),
@@ -44,6 +50,7 @@ pub(crate) const ROWS: [Row; 19] = [
         Endpoint::Page(Page::Observations),
         "who was seen talking to the workload, and to whom it talked",
     ),
+    row("/changes", Endpoint::Page(Page::Changes), "policies, modes and certificates that changed since the start"),
     row("/recent", Endpoint::Recent, "connections that ended last; ?after=N&limit=N&denied=true&conn=ID&peer=WHO"),
     row("/explain", Endpoint::Explain, "?port=N: which policy holds for a port, and why not the others"),
     row("/server_info", Endpoint::Page(Page::ServerInfo), "version, state and age of the process"),
@@ -90,6 +97,8 @@ pub enum Serves {
     Health,
     /// Metrics: `metrics.listen`.
     Metrics,
+    /// The page, for a server that is no proxy.
+    Page,
 }
 
 impl Serves {
@@ -98,6 +107,10 @@ impl Serves {
             Self::All => true,
             Self::Health => matches!(endpoint, Endpoint::Ready | Endpoint::Live),
             Self::Metrics => matches!(endpoint, Endpoint::Metrics),
+            Self::Page => matches!(
+                endpoint,
+                Endpoint::Dashboard | Endpoint::Script | Endpoint::Events | Endpoint::Help | Endpoint::Live
+            ),
         }
     }
 

@@ -11,7 +11,8 @@ use portcullis_net::admission::{EvictingSlots, Slot};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::answer::{Client, Context, answer};
+use crate::answer::{Client, Context, Site, answer};
+use crate::events::Views;
 use crate::guard::Guard;
 use crate::paths::Serves;
 use crate::state::State;
@@ -35,7 +36,8 @@ pub async fn serve_unix(listener: UnixListener, state: Arc<dyn State>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let context = Context { serves: Serves::All, guard, client: Client::Unix, body_timeout: HEAD_TIMEOUT };
-                tokio::spawn(connection(stream, slots.acquire(loopback), context, Arc::clone(&state)));
+                let site = Site::Proxy(Arc::clone(&state));
+                tokio::spawn(connection(stream, slots.acquire(loopback), context, site));
             }
             Err(error) => not_accepted(&error).await,
         }
@@ -44,6 +46,15 @@ pub async fn serve_unix(listener: UnixListener, state: Arc<dyn State>) {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>) {
+    accept(listener, serves, Site::Proxy(state)).await;
+}
+
+/// Serves the page and nothing that can be changed, until the task is dropped.
+pub async fn serve_page(listener: TcpListener, views: Arc<dyn Views>) {
+    accept(listener, Serves::Page, Site::Page(views)).await;
+}
+
+async fn accept(listener: TcpListener, serves: Serves, site: Site) {
     let slots = EvictingSlots::new(MAX_CONNECTIONS);
     // An address that is not known is treated as one that is not loopback.
     let listen = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
@@ -58,7 +69,7 @@ pub async fn serve(listener: TcpListener, serves: Serves, state: Arc<dyn State>)
         };
         let slot = slots.acquire(client.ip());
         let context = Context { serves, guard, client: Client::Tcp(client), body_timeout: HEAD_TIMEOUT };
-        tokio::spawn(connection(stream, slot, context, Arc::clone(&state)));
+        tokio::spawn(connection(stream, slot, context, site.clone()));
     }
 }
 
@@ -67,13 +78,13 @@ async fn not_accepted(error: &std::io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn connection<S>(stream: S, slot: Slot, context: Context, state: Arc<dyn State>)
+async fn connection<S>(stream: S, slot: Slot, context: Context, site: Site)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(request, context, state.as_ref()).await) }
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(answer(request, context, &site).await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(16 * 1024);

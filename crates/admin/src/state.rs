@@ -1,9 +1,9 @@
 //! The interface to the proxy: the pages it supplies and the changes it makes.
 
-use crate::{RecentQuery, Token, TokenError};
+use crate::{RecentQuery, Token, TokenError, Views};
 
 /// The content of the responses. This crate handles HTTP and access control; the implementor supplies the content.
-pub trait State: Send + Sync + 'static {
+pub trait State: Views {
     /// `Ok` when ready, otherwise what is pending, in words.
     ///
     /// # Errors
@@ -50,6 +50,8 @@ pub enum Page {
     Connections,
     /// `/observations`.
     Observations,
+    /// `/changes`.
+    Changes,
     /// `/server_info`.
     ServerInfo,
 }

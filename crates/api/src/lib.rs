@@ -5,6 +5,7 @@
 //! that an older sidecar does not write have a default. Words of closed sets are enums, with `Unknown` for a word that a newer
 //! sidecar may write.
 
+mod changes;
 mod config_dump;
 mod connection;
 mod explanation;
@@ -15,6 +16,7 @@ mod proxy;
 mod recent;
 mod timestamp;
 
+pub use changes::{Change, Changes};
 pub use config_dump::{
     ConfigDump, DecidedMode, GatewayListener, GatewayListeners, GatewayTls, InboundListener, InboundListeners,
     Listener, Modes, OutboundListeners, Route, TlsCompat, TlsSettings, Upstream,

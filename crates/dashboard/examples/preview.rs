@@ -128,7 +128,6 @@ fn main() -> std::io::Result<()> {
             ("/stats/prometheus", "metrics"),
             ("/help", "every path"),
         ],
-        buttons: vec![("/drain_listeners", "drain")],
     };
     stdout().lock().write_all(page(&view, &frame).as_bytes())
 }

@@ -1,10 +1,11 @@
 //! The web page that answers in one screen whether all traffic is mTLS, and if not, why.
 //!
-//! A [`View`] is what is shown, [`page`] makes HTML and SVG of it. The server sends the page, its [`SCRIPT`], and a [`fragment`] for
+//! [`view`] merges the answers of sidecars, a [`View`] is what is shown, [`page`] makes HTML and SVG of it. The server sends the page, its [`SCRIPT`], and a [`fragment`] for
 //! each change. Nothing comes from another host: [`CONTENT_SECURITY_POLICY`] allows no other source. Without the script the page is
 //! complete, and stands still.
 
 mod age;
+mod build;
 mod html;
 mod layout;
 mod page;
@@ -12,6 +13,7 @@ mod svg;
 mod verdict;
 mod view;
 
+pub use build::{Sidecar, view};
 pub use page::{Frame, MAX_PAGE_BYTES, fragment, page};
 pub use view::{Certificate, Change, Edge, Lock, Node, PlaintextClient, Port, Refused, Verdict, View};
 

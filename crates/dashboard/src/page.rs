@@ -17,8 +17,6 @@ const STYLE: &str = include_str!("style.css");
 pub struct Frame {
     /// Paths of further pages, with their descriptions.
     pub links: Vec<(&'static str, &'static str)>,
-    /// Paths that take a POST, with the text of their button.
-    pub buttons: Vec<(&'static str, &'static str)>,
 }
 
 /// The page as a browser loads it. Its script is at `/dashboard.js`, and it listens to `/events`.
@@ -36,9 +34,6 @@ pub fn page(view: &View, frame: &Frame) -> String {
     html.append(&content(view)).raw("</main><footer>");
     for (path, description) in &frame.links {
         html.raw("<a href=\"").raw(path).raw("\" title=\"").raw(description).raw("\">").raw(path).raw("</a>");
-    }
-    for (path, text) in &frame.buttons {
-        html.raw("<form method=post action=\"").raw(path).raw("\"><button>").raw(text).raw("</button></form> ");
     }
     html.raw("</footer><script src=\"/dashboard.js\" defer></script></body></html>\n");
     html.into_string()
@@ -78,7 +73,7 @@ fn verdict(html: &mut Html, Headline { lock, sentence, reasons }: &Headline, vie
         html.raw("</ul>");
     }
     html.raw("<p class=sub>").number(view.answered as u64).raw(" of ").number(view.asked as u64);
-    html.raw(" sidecars answered; traffic of the last 24 hours, as of ").show(view.now).raw(".</p></div></div>");
+    html.raw(" sidecars answered; traffic of the last hour, as of ").show(view.now).raw(".</p></div></div>");
 }
 
 fn traffic(html: &mut Html, view: &View) {
@@ -124,9 +119,9 @@ fn plaintext(html: &mut Html, view: &View) {
     if view.plaintext.is_empty() {
         return;
     }
-    html.raw("<section><h2>Clients without mTLS <small>STRICT would refuse them</small></h2>");
+    html.raw("<section><h2>Clients without mTLS <small>in the last 7 days; STRICT would refuse them</small></h2>");
     table(html, &["Client", "Calls", "How", "Connections", "Last"]);
-    rows(html, 25_000, &view.plaintext, |html, client| {
+    rows(html, 23_500, &view.plaintext, |html, client| {
         html.raw("<tr><td><b>").text(&client.name).raw("</b>");
         if let Some(address) = &client.address {
             html.raw(" <span class=sub>").text(address).raw("</span>");
@@ -145,7 +140,7 @@ fn refused(html: &mut Html, view: &View) {
     }
     html.raw("<section><h2>Refused connections</h2>");
     table(html, &["Client", "Called", "Reason", "Policy", "How often", "Last"]);
-    rows(html, 30_000, &view.refused, |html, refused| {
+    rows(html, 28_500, &view.refused, |html, refused| {
         html.raw("<tr><td><b>").text(&refused.from).raw("</b></td><td>").text(&refused.to);
         html.raw("</td><td><code>").text(&refused.reason).raw("</code></td><td>").text(&refused.policy);
         html.raw("</td><td class=w data-l=times>").number(refused.count).raw("</td>");
@@ -159,9 +154,9 @@ fn refused(html: &mut Html, view: &View) {
 }
 
 fn ports(html: &mut Html, view: &View) {
-    html.raw("<section><h2>Ports <small>and whether each may become STRICT</small></h2>");
+    html.raw("<section><h2>Ports <small>and whether each may become STRICT, after 7 days of traffic or what there is of them</small></h2>");
     table(html, &["Workload", "Port", "Mode", "mTLS", "Ready for STRICT", "Decided by"]);
-    rows(html, 35_000, &view.ports, |html, port| {
+    rows(html, 33_000, &view.ports, |html, port| {
         html.raw("<tr><td>").text(&port.workload).raw("</td><td class=w data-l=port>");
         match port.port {
             Some(port) => html.number(port),
@@ -203,7 +198,7 @@ fn connections(html: &mut Html, view: &View) {
     table(html, &["", "Client", "Server", "mTLS", "Without", "Refused", "Last"]);
     let mut edges: Vec<_> = view.edges.iter().collect();
     edges.sort_by_key(|edge| (edge.lock() == Some(Lock::Closed), std::cmp::Reverse(edge.last_seen)));
-    rows(html, 40_000, &edges, |html, edge| {
+    rows(html, 38_000, &edges, |html, edge| {
         let name = |node: usize| view.nodes.get(node).map_or("", |node| node.name.as_str());
         html.raw("<tr><td class=w>");
         symbol(html, edge.lock());
@@ -227,7 +222,7 @@ fn connections(html: &mut Html, view: &View) {
 fn certificates(html: &mut Html, view: &View) {
     html.raw("<section><h2>Certificates</h2>");
     table(html, &["Workload", "Time left", ""]);
-    rows(html, 42_500, &view.certificates, |html, certificate| {
+    rows(html, 40_500, &view.certificates, |html, certificate| {
         let left = certificate.not_after.seconds_since(view.now);
         let lifetime = certificate.not_after.seconds_since(certificate.not_before).max(1);
         html.raw("<tr><td title=\"")
@@ -257,7 +252,7 @@ fn changes(html: &mut Html, view: &View) {
         return;
     }
     table(html, &["When", "Workload", "What"]);
-    rows(html, 45_000, &view.changes, |html, change| {
+    rows(html, 43_000, &view.changes, |html, change| {
         html.raw("<tr>");
         when(html, view, change.at);
         html.raw("<td>").text(&change.workload).raw("</td><td>").text(&change.what).raw("</td></tr>");

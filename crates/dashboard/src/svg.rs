@@ -205,12 +205,19 @@ pub(crate) const fn glyph(lock: Option<Lock>) -> &'static str {
 fn draw_node(html: &mut Html, node: &Node, place: Place) {
     let (x, y) = corner(place);
     html.raw("<g class=").raw(if node.is_meshed { "n" } else { "\"n out\"" });
-    html.raw(" transform=\"translate(").number(x).raw(" ").number(y).raw(")\"><title>").text(&node.name);
+    html.raw(" transform=\"translate(")
+        .number(x)
+        .raw(" ")
+        .number(y)
+        .raw(")\"><title>")
+        .text(&shortened(&node.name, TOOLTIP_CHARS));
     if !node.namespace.is_empty() {
-        html.raw(" in ").text(&node.namespace);
+        html.raw(" in ").text(&shortened(&node.namespace, TOOLTIP_CHARS));
     }
     html.raw("</title><rect width=").number(BOX_WIDTH as u64).raw(" height=").number(BOX_HEIGHT as u64).raw(" rx=7 />");
-    html.raw("<text x=11 y=20 class=name>").text(&shortened(&node.name)).raw("</text><text x=11 y=36 class=sub>");
+    html.raw("<text x=11 y=20 class=name>")
+        .text(&shortened(&node.name, BOX_CHARS))
+        .raw("</text><text x=11 y=36 class=sub>");
     match (node.is_meshed, node.mode) {
         (false, _) => html.raw("no sidecar"),
         (true, Some(Mode::Unknown) | None) => html.raw("has an identity"),
@@ -219,11 +226,13 @@ fn draw_node(html: &mut Html, node: &Node, place: Place) {
     html.raw("</text></g>");
 }
 
-/// What fits into a box.
-fn shortened(name: &str) -> String {
-    const FITS: usize = 18;
-    if name.chars().count() <= FITS {
+/// What fits into a box, and what its tooltip has at most: the table of connections has whole names.
+const BOX_CHARS: usize = 18;
+const TOOLTIP_CHARS: usize = 63;
+
+fn shortened(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
         return name.to_owned();
     }
-    name.chars().take(FITS - 1).chain(['…']).collect()
+    name.chars().take(most - 1).chain(['…']).collect()
 }

@@ -21,7 +21,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     let unprotected = used.iter().filter(|lock| **lock != Lock::Closed).count();
     let admitting = view.ports.iter().filter(|port| port.verdict != Verdict::Strict).count();
     let (lock, sentence) = match (used.len(), unprotected) {
-        (0, _) => (None, "Nothing was let through yet, so nothing can be said.".to_owned()),
+        (0, _) => (None, "Nothing was let through in the last hour, so nothing can be said.".to_owned()),
         (all, open) if open == all => (Some(Lock::Open), "No: none of the traffic is mTLS.".to_owned()),
         (all, open) if open > 0 => {
             (Some(Lock::Half), format!("No: on {open} of {all} paths between services, traffic goes without mTLS."))
@@ -36,7 +36,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     };
     let mut reasons: Vec<String> =
         view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
-    for client in &view.plaintext {
+    for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < 3600) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
         let when = ago(view.now, client.last_seen);
         reasons.push(format!("{} sends {what} to {} (last {when}).", client.name, client.to));

@@ -142,6 +142,11 @@ impl ContainerNames {
         self.0.get(&address.to_canonical()).map(String::as_str)
     }
 
+    /// Every address with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        self.0.iter().map(|(address, name)| (*address, name.as_str()))
+    }
+
     /// Whether no engine was asked, or it has no container.
     #[must_use]
     pub fn is_empty(&self) -> bool {

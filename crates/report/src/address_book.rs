@@ -145,12 +145,12 @@ fn is_service_name(name: &str) -> bool {
 }
 
 /// `NAME.NAMESPACE`, as istioctl names a workload.
-fn workload(namespace: &str, name: &str) -> String {
+pub(crate) fn workload(namespace: &str, name: &str) -> String {
     format!("{name}.{namespace}")
 }
 
 /// An identity as reports show it: the workload if it is one of Istio's form.
-fn shown_identity(identity: &str) -> String {
+pub(crate) fn shown_identity(identity: &str) -> String {
     match SpiffeId::parse(identity).ok().as_ref().and_then(SpiffeId::istio) {
         Some(id) => workload(id.namespace, id.service_account),
         None => clean_long(identity),

@@ -14,6 +14,7 @@
 //! Refuses: IO, and asking for the time. The caller brings answers, names and the time.
 
 mod address_book;
+mod edges;
 mod input;
 mod merge;
 mod paste;
@@ -25,6 +26,7 @@ mod text;
 mod view;
 mod window;
 
+pub use edges::{Edge, Party, edges};
 pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
 pub use paste::{Fix, Paste};
 pub use render::{Form, RenderError};

@@ -14,6 +14,12 @@ struct Fixed {
     done: Mutex<Vec<String>>,
 }
 
+impl crate::Views for Fixed {
+    fn view(&self) -> portcullis_dashboard::View {
+        portcullis_dashboard::View { title: "<script>alert(1)</script>".to_owned(), ..Default::default() }
+    }
+}
+
 impl State for Fixed {
     fn ready(&self) -> Result<(), String> {
         self.pending.map_or(Ok(()), |pending| Err(pending.to_owned()))
@@ -191,7 +197,7 @@ async fn json_is_json_and_a_wrong_port_is_told() {
 #[tokio::test]
 async fn the_index_has_buttons_and_no_script() {
     let address = start("127.0.0.1", Serves::All, &Arc::default()).await;
-    let page = ask(address, "GET /").await;
+    let page = ask(address, "GET /admin").await;
     assert!(page.contains("content-type: text/html") && page.contains("frame-ancestors 'none'"), "{page}");
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     assert!(page.contains(r#"<form method="post" action="/quitquitquit">"#), "{page}");
@@ -199,10 +205,38 @@ async fn the_index_has_buttons_and_no_script() {
         assert!(page.contains(&format!("\"{}\"", row.path)), "{}", row.path);
     }
     let state = Arc::new(Fixed { token: Some("0123456789abcdef"), ..Fixed::default() });
-    let page = ask(start("127.0.0.1", Serves::All, &state).await, "GET /").await;
+    let page = ask(start("127.0.0.1", Serves::All, &state).await, "GET /admin").await;
     assert!(!page.contains("method=\"post\""), "{page}");
     let help = ask(address, "GET /help").await;
     assert!(Serves::All.rows().all(|row| help.contains(row.summary)), "{help}");
+}
+
+#[tokio::test]
+async fn the_page_has_this_servers_script_only_and_listens_to_its_events() {
+    let address = start("127.0.0.1", Serves::All, &Arc::default()).await;
+    let page = ask(address, "GET /").await;
+    let policy = page.lines().find(|line| line.starts_with("content-security-policy: ")).unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"), "{policy}");
+    assert!(page.contains("&lt;script&gt;alert(1)") && page.matches("<script").count() == 1, "{page}");
+    assert!(page.contains("src=\"/dashboard.js\"") && page.contains("href=\"/admin\""), "{page}");
+    let script = ask(address, "GET /dashboard.js").await;
+    assert!(
+        script.contains("content-type: text/javascript") && script.contains("EventSource(\"/events\")"),
+        "{script}"
+    );
+    for path in ["/", "/dashboard.js", "/events"] {
+        assert_eq!(status(&ask(address, &format!("GET {path}\nhost: evil.test")).await), "403", "{path}");
+    }
+    let mut events = TcpStream::connect(address).await.unwrap();
+    events.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut read = String::new();
+    while !read.contains("data: \"<div class=\\\"verdict") {
+        let mut part = [0; 4096];
+        let len = events.read(&mut part).await.unwrap();
+        assert!(len > 0, "{read}");
+        read.push_str(&String::from_utf8_lossy(&part[..len]));
+    }
+    assert!(read.contains("content-type: text/event-stream"), "{read}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ pub(crate) mod completion;
 pub(crate) mod compose;
 pub(crate) mod config;
 pub(crate) mod connections;
+pub(crate) mod dashboard;
 pub(crate) mod demo;
 pub(crate) mod describe;
 pub(crate) mod edges;

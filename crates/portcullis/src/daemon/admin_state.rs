@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use portcullis_admin::{Change, Page, RecentQuery, State, Token, TokenError};
-use portcullis_api::ProxyInfo;
+use portcullis_admin::{Change, Page, RecentQuery, State, Token, TokenError, Views};
+use portcullis_api::{Changes, Observations, ProxyInfo};
 use portcullis_config::Settings;
+use portcullis_dashboard::{Sidecar, View};
 use portcullis_policy::{EffectivePolicy, PolicySet};
 use portcullis_proxy::buffers::Buffers;
 use portcullis_proxy::drain::{DrainTrigger, Phase};
@@ -19,12 +20,13 @@ use portcullis_tls::CredentialReader;
 use serde_json::json;
 
 use super::admin_token::TokenFile;
+use super::change_log::ChangeLog;
 use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
 use super::format::{StartTime, unix_seconds};
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
-use super::pages::{body, certs, config, connections, observations, policies, process};
+use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
 use super::policies::Policies;
 use super::shutdown::AdminRequests;
 use super::source_status::{SourceStatus, refresh_reload_metrics};
@@ -50,6 +52,7 @@ pub(super) struct AdminState {
     drain: Arc<DrainTrigger>,
     requests: Arc<AdminRequests>,
     log: Control,
+    changes: ChangeLog,
     token: Option<TokenFile>,
 }
 
@@ -67,6 +70,7 @@ pub(super) struct Parts<'a> {
     pub(super) drain: &'a Arc<DrainTrigger>,
     pub(super) requests: &'a Arc<AdminRequests>,
     pub(super) log: Control,
+    pub(super) changes: &'a ChangeLog,
 }
 
 impl AdminState {
@@ -84,6 +88,7 @@ impl AdminState {
             drain,
             requests,
             log,
+            changes,
         } = parts;
         let connections = limits::connections(settings);
         let private = settings.identity.as_ref().is_some_and(|identity| identity.require_private_mode);
@@ -105,6 +110,7 @@ impl AdminState {
             drain: Arc::clone(drain),
             requests: Arc::clone(requests),
             log,
+            changes: changes.clone(),
             token: settings.admin_token.clone().map(|path| TokenFile::new(path, private)),
             settings: settings.clone(),
         }
@@ -151,9 +157,31 @@ impl AdminState {
         process::server_info(self.start_time, state, &self.config_file, &self.proxy_info())
     }
 
+    fn observations(&self) -> Observations {
+        observations::observations(self.proxy_info(), &self.settings, &self.effective.load(), &self.metrics)
+    }
+
+    fn changes(&self) -> Changes {
+        Changes { proxy: self.proxy_info(), changes: self.changes.list() }
+    }
+
     fn proxy_info(&self) -> ProxyInfo {
         let state = process::state(self.is_started(), self.drain.phase());
         observations::proxy_info(&self.settings, self.start_time, state, SystemTime::now())
+    }
+}
+
+impl Views for AdminState {
+    fn view(&self) -> View {
+        let refused = RecentQuery { denied: true, ..RecentQuery::default() };
+        let proxy = self.proxy_info();
+        let sidecar = Sidecar {
+            recent: observations::recent(proxy.clone(), &self.metrics, &refused),
+            certificates: dashboard::certificate(&proxy, &self.reader).into_iter().collect(),
+            changes: self.changes(),
+            observations: self.observations(),
+        };
+        dashboard::view_of(&proxy, sidecar)
     }
 }
 
@@ -205,15 +233,8 @@ impl State for AdminState {
             Page::Listeners => process::listeners(&self.settings, self.drain.phase()),
             Page::Policies => self.policies(),
             Page::Connections => connections::connections(&self.metrics),
-            Page::Observations => {
-                let found = observations::observations(
-                    self.proxy_info(),
-                    &self.settings,
-                    &self.effective.load(),
-                    &self.metrics,
-                );
-                return body(&found);
-            }
+            Page::Observations => return body(&self.observations()),
+            Page::Changes => return body(&self.changes()),
             Page::ServerInfo => self.server_info(),
         })
     }

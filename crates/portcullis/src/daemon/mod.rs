@@ -7,6 +7,7 @@ mod admin_state;
 mod admin_token;
 mod agent;
 mod candidates;
+mod change_log;
 mod client_names;
 mod config_file;
 mod credentials;
@@ -44,6 +45,7 @@ use portcullis_telemetry::{AccessLog, LocalWorkload, Metrics, Service, log, pani
 use tokio::time::sleep;
 
 use self::admin_state::{AdminState, Parts};
+use self::change_log::ChangeLog;
 use self::client_names::ClientNames;
 use self::config_file::ConfigFile;
 use self::credentials::CredentialSource;
@@ -101,7 +103,8 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let resolver = Resolver::system().context("DNS")?;
     let names = Names::new(resolver.clone());
     let services = Arc::new(Services::new(&settings, Arc::clone(&names)));
-    let policies = policies::watch(&settings, &metrics, &services, notifier.clone())?;
+    let change_log = ChangeLog::default();
+    let policies = policies::watch(&settings, &metrics, &services, &change_log, notifier.clone())?;
     let credentials = credentials::watch(&settings, &policies.set, &metrics, notifier.clone())?;
     let gateway = gateway::watch(&settings)?;
     let (drain_trigger, drain_token) = drain(notifier.clone());
@@ -121,6 +124,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         drain: &drain_trigger,
         requests: &admin_requests,
         log: log.control.clone(),
+        changes: &change_log,
     }));
 
     let client_names = ClientNames {
@@ -168,6 +172,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         tokio::spawn(async move { services.run(&of_services).await });
         tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
         tokio::spawn(client_names.run());
+        tokio::spawn(change_log::watch_certificates(change_log, credentials.reader.clone()));
         tokio::spawn(log_suppressed_lines(metrics.clone()));
         tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
         let mut requests = Requests::listen(&admin_requests)?;

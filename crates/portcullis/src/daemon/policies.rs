@@ -15,6 +15,7 @@ use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, ContentDigest, check_extra_roots};
 
 use super::candidates;
+use super::change_log::ChangeLog;
 use super::identity_files::not_started;
 use super::in_force::InForce;
 use super::services::Services;
@@ -44,6 +45,7 @@ pub(super) fn watch(
     settings: &Settings,
     metrics: &Metrics,
     services: &Arc<Services>,
+    change_log: &ChangeLog,
     changed: ChangeNotifier,
 ) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
@@ -59,10 +61,14 @@ pub(super) fn watch(
     let (target, whole, metrics, settings) =
         (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
     let (loaded, services, in_force_hash) = (Arc::clone(&in_force), Arc::clone(services), Arc::clone(&hash));
+    let change_log = change_log.clone();
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let (policy, all, summary) = load(&settings, parsed.load(files, settings.services.as_ref()), files.len())?;
+        let loading = load(&settings, parsed.load(files, settings.services.as_ref()), files.len());
+        let (policy, all, summary) = loading.inspect_err(|error| {
+            change_log.add(format!("policies refused, those from before stay in force: {error}"));
+        })?;
         for port in policy.ports().chain(policy.authorizer().ports()) {
             metrics.allow_port_label(port);
         }
@@ -77,6 +83,7 @@ pub(super) fn watch(
             let before = target.load();
             log_modes(&settings, &policy, Some(&before));
             log_authorization(&policy, Some(&before));
+            add_changes(&change_log, &settings, &policy, &before);
             loaded.set_policy(policy);
             services.set(&all);
         }
@@ -189,6 +196,32 @@ pub(super) fn log_authorization(policy: &EffectivePolicy, before: Option<&Effect
     let (deny, allow) = (count(AuthorizationAction::Deny), count(AuthorizationAction::Allow));
     let audit = count(AuthorizationAction::Audit);
     tracing::info!(deny, allow, audit, "authorization policies that apply to this workload");
+}
+
+/// Adds what a change of policies means for this workload.
+fn add_changes(log: &ChangeLog, settings: &Settings, policy: &EffectivePolicy, before: &EffectivePolicy) {
+    let mut is_told = false;
+    let mut add = |what: String| {
+        is_told = true;
+        log.add(what);
+    };
+    for port in named_ports(settings, policy).into_iter().chain(before.ports()).collect::<BTreeSet<_>>() {
+        let (was, is) = (before.mode(port), policy.mode(port));
+        if was.mode != is.mode {
+            add(format!("port {port}: {} -> {} ({})", was.mode, is.mode, is.label));
+        }
+    }
+    let (was, is) = (before.workload(), policy.workload());
+    if was.mode != is.mode {
+        add(format!("every other port: {} -> {} ({})", was.mode, is.mode, is.label));
+    }
+    if policy.authorizer() != before.authorizer() {
+        let count = policy.authorizer().policies().count();
+        add(format!("AuthorizationPolicies that apply: {count}"));
+    }
+    if !is_told {
+        log.add("policies read again; nothing changes for this workload".to_owned());
+    }
 }
 
 /// How much a mode lets through, for comparison.

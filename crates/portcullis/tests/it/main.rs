@@ -21,6 +21,7 @@ mod ca_rotation;
 mod certs_show;
 mod cli;
 mod compose;
+mod dashboard;
 mod demo_app;
 mod directory;
 mod domains;

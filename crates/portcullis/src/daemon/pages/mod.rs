@@ -6,6 +6,7 @@
 pub(super) mod certs;
 pub(super) mod config;
 pub(super) mod connections;
+pub(super) mod dashboard;
 pub(super) mod observations;
 pub(super) mod policies;
 pub(super) mod process;

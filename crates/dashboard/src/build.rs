@@ -1,0 +1,313 @@
+//! From the answers of sidecars to what the page shows.
+
+use std::collections::BTreeMap;
+
+use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, Transport};
+use portcullis_report::readiness::{self, Readiness};
+use portcullis_report::{Answer, Names, Party, Paste, Window, WorkloadName, edges};
+
+use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, Verdict, View};
+
+/// What the graph shows: long enough for a job that runs now and then, short enough that a mended client disappears while one waits.
+const TRAFFIC: Window = Window { seconds: 3600 };
+/// What readiness is judged by.
+const READINESS: Window = Window { seconds: 7 * 86_400 };
+
+/// What one sidecar answered.
+#[derive(Clone, Debug, Default)]
+pub struct Sidecar {
+    /// `/observations`.
+    pub observations: Observations,
+    /// `/recent?denied=true`.
+    pub recent: Recent,
+    /// `/certs`.
+    pub certificates: Vec<Certificate>,
+    /// `/changes`.
+    pub changes: Changes,
+}
+
+/// Makes the view. The label of a sidecar is what the caller calls it; the error is why it did not answer.
+#[must_use]
+pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names: &Names, now: Timestamp) -> View {
+    let answer = |(label, sidecar): &(String, Result<Sidecar, String>)| Answer {
+        label: label.clone(),
+        observations: sidecar.as_ref().map(|sidecar| sidecar.observations.clone()).map_err(Clone::clone),
+    };
+    let answers: Vec<Answer> = sidecars.iter().map(answer).collect();
+    let options = readiness::Options { window: READINESS, min_observation: 0, namespace: None, now };
+    let readiness = Readiness::new(&answers, names, &[], &options);
+    let answered: Vec<&Sidecar> = sidecars.iter().filter_map(|(_, sidecar)| sidecar.as_ref().ok()).collect();
+    let (nodes, edges) = graph(&answers, &answered, names, now);
+    let mut view = View {
+        title,
+        now,
+        asked: sidecars.len(),
+        answered: answered.len(),
+        unreachable: readiness.unanswered.iter().map(|it| (it.address.clone(), it.message.clone())).collect(),
+        nodes,
+        edges,
+        plaintext: readiness.items.iter().filter(|port| is_open(port)).flat_map(plaintext).collect(),
+        refused: refused(&answered),
+        ports: readiness.items.iter().map(port).chain(answered.iter().filter_map(|it| other_ports(it))).collect(),
+        certificates: answered.iter().flat_map(|sidecar| sidecar.certificates.iter().cloned()).collect(),
+        changes: answered.iter().flat_map(|sidecar| changes(sidecar)).collect(),
+    };
+    view.plaintext.sort_by_key(|client| std::cmp::Reverse(client.last_seen));
+    view.ports.sort_by(|one, other| {
+        (&one.workload, one.port.is_none(), one.port).cmp(&(&other.workload, other.port.is_none(), other.port))
+    });
+    view.ports.dedup_by(|one, other| (&one.workload, one.port) == (&other.workload, other.port));
+    view.certificates.sort_by_key(|certificate| certificate.not_after);
+    view.changes.sort_by_key(|change| std::cmp::Reverse(change.at));
+    view
+}
+
+fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestamp) -> (Vec<Node>, Vec<Edge>) {
+    let mut parties: BTreeMap<Party, usize> = BTreeMap::new();
+    let (mut nodes, mut drawn) = (Vec::new(), Vec::new());
+    let mut number = |party: Party| {
+        let next = nodes.len();
+        *parties.entry(party).or_insert_with_key(|party| {
+            nodes.push(Node {
+                name: party.name.clone(),
+                namespace: party.namespace.clone().unwrap_or_default(),
+                is_meshed: party.is_meshed(),
+                mode: mode_of(party, answered),
+            });
+            next
+        })
+    };
+    for sidecar in answered {
+        number(Party::of(&sidecar.observations.proxy));
+    }
+    for edge in edges(answers, names, TRAFFIC, now) {
+        // What was let through before the port became STRICT is over.
+        let is_strict = mode_of_port(&edge.to, edge.port, answered) == Some(Mode::Strict);
+        let plaintext = if is_strict { 0 } else { edge.plaintext.saturating_add(edge.tls) };
+        drawn.push(Edge {
+            from: number(edge.from),
+            to: number(edge.to),
+            port: edge.port,
+            mtls: edge.mtls,
+            plaintext,
+            refused: edge.refused,
+            last_seen: edge.last_seen,
+        });
+    }
+    (nodes, drawn)
+}
+
+/// STRICT or DISABLE if all ports of the workload are, otherwise PERMISSIVE.
+fn mode_of(party: &Party, answered: &[&Sidecar]) -> Option<Mode> {
+    let of = |sidecar: &&&Sidecar| Party::of(&sidecar.observations.proxy) == *party;
+    let mut modes = answered.iter().filter(of).flat_map(|sidecar| &sidecar.observations.ports).map(|port| port.mode);
+    let first = modes.next()?;
+    Some(if modes.all(|mode| mode == first) { first } else { Mode::Permissive })
+}
+
+/// The mode of a port that sidecars which answered agree on.
+fn mode_of_port(party: &Party, port: u16, answered: &[&Sidecar]) -> Option<Mode> {
+    let of = |sidecar: &&&Sidecar| Party::of(&sidecar.observations.proxy) == *party;
+    let mut modes = answered.iter().filter(of).map(|sidecar| {
+        let ports = &sidecar.observations.ports;
+        let named = ports.iter().find(|mode| mode.port == Some(port));
+        named.or_else(|| ports.iter().find(|mode| mode.port.is_none())).map(|mode| mode.mode)
+    });
+    let first = modes.next()??;
+    modes.all(|mode| mode == Some(first)).then_some(first)
+}
+
+fn workload(name: &WorkloadName) -> String {
+    format!("{}.{}", name.name, name.namespace)
+}
+
+fn location(by: &portcullis_api::DecidingPolicy) -> String {
+    match (&by.file, by.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}"),
+        _ => String::new(),
+    }
+}
+
+fn port(seen: &readiness::Port) -> Port {
+    // The first one admits most, if the sidecars of a workload differ.
+    let mode = seen.modes.first().cloned().unwrap_or_default();
+    let all = seen.mtls_connections.saturating_add(seen.other_connections);
+    let percent = u128::from(seen.mtls_connections) * 100 / u128::from(all.max(1));
+    Port {
+        workload: workload(&seen.workload),
+        port: Some(seen.port),
+        mode: mode.mode,
+        decided_by: mode.decided_by.label(),
+        location: location(&mode.decided_by),
+        mtls_percent: u64::try_from(percent).ok().filter(|_| all > 0),
+        verdict: match seen.verdict {
+            readiness::Verdict::Enforced => Verdict::Strict,
+            readiness::Verdict::Ready => Verdict::Ready,
+            readiness::Verdict::NotReady => Verdict::NotReady,
+            readiness::Verdict::NoData => Verdict::NoData,
+        },
+    }
+}
+
+/// The ports that nothing names, if they admit more than mTLS.
+fn other_ports(sidecar: &Sidecar) -> Option<Port> {
+    let Observations { proxy, ports, .. } = &sidecar.observations;
+    let PortMode { mode, decided_by, .. } =
+        ports.iter().find(|port| port.port.is_none() && port.mode != Mode::Strict)?;
+    Some(Port {
+        workload: format!("{}.{}", proxy.name, proxy.namespace),
+        port: None,
+        mode: *mode,
+        decided_by: decided_by.label(),
+        location: location(decided_by),
+        mtls_percent: None,
+        verdict: Verdict::NoData,
+    })
+}
+
+/// Whether it lets through more than mTLS.
+fn is_open(port: &readiness::Port) -> bool {
+    port.verdict != readiness::Verdict::Enforced
+}
+
+fn plaintext(port: &readiness::Port) -> impl Iterator<Item = PlaintextClient> + '_ {
+    port.clients.iter().map(|client| {
+        let address = client.addresses.first().map(ToString::to_string);
+        let fix = client.fixes.first().map(|fix| match &fix.paste {
+            Paste::Command(command) => format!("{}: {command}", fix.what),
+            Paste::Yaml(_) => format!("{} (portcullis readiness has the YAML)", fix.what),
+        });
+        PlaintextClient {
+            address: address.filter(|address| *address != client.client),
+            name: client.client.clone(),
+            to: format!("{}:{}", port.workload.name, port.port),
+            transport: if client.transport == Transport::Tls { "tls" } else { "plaintext" },
+            connections: client.connections,
+            last_seen: client.last_seen,
+            fix: fix.unwrap_or_else(|| client.what.as_str().to_owned()),
+        }
+    })
+}
+
+/// Refused connections that are in memory, those with the same parties and reason as one.
+fn refused(answered: &[&Sidecar]) -> Vec<Refused> {
+    let mut all: BTreeMap<(String, String, String, String), Refused> = BTreeMap::new();
+    for Recent { proxy, connections, .. } in answered.iter().map(|sidecar| &sidecar.recent) {
+        for ended in connections.iter().filter(|ended| ended.decision == "deny") {
+            let own = match ended.port {
+                Some(port) => format!("{}:{port}", proxy.name),
+                None => proxy.name.clone(),
+            };
+            let host = ended.source.rsplit_once(':').map_or(ended.source.as_str(), |(host, _)| host).to_owned();
+            let (from, to) = match ended.direction {
+                portcullis_api::Direction::Inbound => (ended.peer.clone().unwrap_or(host), own),
+                portcullis_api::Direction::Outbound => {
+                    let server = ended.service.clone().or_else(|| ended.destination.clone());
+                    (proxy.name.clone(), server.unwrap_or_else(|| "unknown".to_owned()))
+                }
+            };
+            let policy = if ended.policy == "-" { String::new() } else { ended.policy.clone() };
+            let key = (from.clone(), to.clone(), ended.reason.clone(), policy.clone());
+            let one = all.entry(key).or_insert_with(|| Refused {
+                at: ended.ended_at,
+                from,
+                to,
+                reason: ended.reason.clone(),
+                policy,
+                hint: ended.hint.clone(),
+                count: 0,
+            });
+            one.at = one.at.max(ended.ended_at);
+            one.count = one.count.saturating_add(1);
+        }
+    }
+    let mut all: Vec<Refused> = all.into_values().collect();
+    all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
+    all
+}
+
+fn changes(sidecar: &Sidecar) -> impl Iterator<Item = Change> + '_ {
+    let Changes { proxy, changes } = &sidecar.changes;
+    let workload = format!("{}.{}", proxy.name, proxy.namespace);
+    changes.iter().map(move |change| Change { at: change.at, workload: workload.clone(), what: change.what.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_api::{Client, DecidingPolicy, Direction, Observation, ProxyInfo};
+
+    use super::*;
+    use crate::view::Lock;
+
+    const NOW: i64 = 1_000_000;
+    const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+    fn seen(transport: Transport, identity: Option<&str>, address: &str, age: i64) -> Observation {
+        Observation {
+            direction: Direction::Inbound,
+            port: 8080,
+            transport,
+            peer: Client { identity: identity.map(str::to_owned), address: address.parse().ok(), ..Client::default() },
+            allowed: 4,
+            refused: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            first_seen: Timestamp::from_unix(NOW - age),
+            last_seen: Timestamp::from_unix(NOW - age),
+            last_refusal: None,
+            days: Vec::new(),
+        }
+    }
+
+    fn pay(mode: Mode, plaintext_age: i64) -> View {
+        let port = |port| PortMode { port, mode, decided_by: DecidingPolicy::default(), server_first: false };
+        let proxy = ProxyInfo {
+            name: "pay".to_owned(),
+            namespace: "shop".to_owned(),
+            identity: "spiffe://cluster.local/ns/shop/sa/pay".to_owned(),
+            now: Timestamp::from_unix(NOW),
+            ..ProxyInfo::default()
+        };
+        let observations = Observations {
+            proxy,
+            observed_seconds: 7 * 86_400,
+            is_persistent: true,
+            ports: vec![port(Some(8080)), port(None)],
+            observations: vec![
+                seen(Transport::Mtls, Some(WEB), "10.0.0.2", 5),
+                seen(Transport::Plaintext, None, "10.0.0.9", plaintext_age),
+            ],
+            ..Observations::default()
+        };
+        let sidecar = Sidecar { observations, ..Sidecar::default() };
+        let sidecars = [("pay".to_owned(), Ok(sidecar)), ("cart".to_owned(), Err("refused".to_owned()))];
+        view("mesh".to_owned(), &sidecars, &Names::default(), Timestamp::from_unix(NOW))
+    }
+
+    #[test]
+    fn a_plaintext_client_is_an_open_edge_and_is_named() {
+        let view = pay(Mode::Permissive, 30);
+        assert_eq!((view.asked, view.answered, view.unreachable.len()), (2, 1, 1));
+        let mut locks: Vec<_> =
+            view.edges.iter().map(|edge| (view.nodes[edge.from].name.as_str(), edge.lock())).collect();
+        locks.sort_by_key(|(name, _)| *name);
+        assert_eq!(locks, [("10.0.0.9", Some(Lock::Open)), ("web", Some(Lock::Closed))]);
+        assert_eq!((view.plaintext[0].name.as_str(), view.plaintext[0].to.as_str()), ("10.0.0.9", "pay:8080"));
+        let verdicts: Vec<_> = view.ports.iter().map(|port| (port.port, port.verdict)).collect();
+        assert_eq!(verdicts, [(Some(8080), Verdict::NotReady), (None, Verdict::NoData)]);
+    }
+
+    #[test]
+    fn a_client_that_has_stopped_leaves_the_graph_after_an_hour_but_not_readiness() {
+        let view = pay(Mode::Permissive, 3_601);
+        assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)));
+        assert_eq!((view.plaintext.len(), view.ports[0].verdict), (1, Verdict::NotReady));
+    }
+
+    #[test]
+    fn what_a_strict_port_let_through_before_is_over() {
+        let view = pay(Mode::Strict, 30);
+        assert!(view.edges.iter().all(|edge| edge.plaintext == 0) && view.plaintext.is_empty());
+        assert_eq!((view.ports.len(), view.ports[0].verdict), (1, Verdict::Strict));
+    }
+}
