@@ -93,16 +93,18 @@ pub struct ReloadMetrics {
     results: CounterFamily,
     generation: IntGauge,
     last: Gauge,
+    stale: IntGauge,
 }
 
 impl ReloadMetrics {
-    /// What is known at the moment of the scrape: sets put in force, problems met, and when the last one was put in force
-    /// (seconds since 1970).
-    pub fn set(&self, generation: u64, problems: u64, last: f64) {
+    /// What is known at the moment of the scrape: sets put in force, problems met, when the last one was put in force
+    /// (seconds since 1970), and whether the files as they are now are not what is in force.
+    pub fn set(&self, generation: u64, problems: u64, last: f64, stale: bool) {
         self.results.with(&["ok"]).raise_to(generation);
         self.results.with(&["error"]).raise_to(problems);
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.last.set(last);
+        self.stale.set(stale.into());
     }
 }
 
@@ -390,6 +392,8 @@ impl Registering<'_> {
             results: self.family(&name("reload_total"), "Sets put in force, and problems met.", &["result"])?,
             generation: self.gauge(Opts::new(name("generation"), "How often a set was put in force."))?,
             last,
+            stale: self
+                .gauge(Opts::new(name("stale"), "1 while the files have a problem and an older set is in force."))?,
         })
     }
 }

@@ -74,7 +74,8 @@ impl SourceStatus {
                 let status = monitor.status();
                 let failures = status.failures.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
                 if let Some(renewed_at) = status.renewed_at {
-                    metrics.credentials.set(reader.generation(), failures, unix_seconds(renewed_at));
+                    let is_stale = status.problem.is_some();
+                    metrics.credentials.set(reader.generation(), failures, unix_seconds(renewed_at), is_stale);
                 }
                 metrics.identity.renewals(status.renewals, &status.failures, status.consecutive_failures);
                 metrics.identity.bundle_polls(status.bundle_polls, &status.bundle_failures);
@@ -127,5 +128,5 @@ impl SourceStatus {
 /// Sets the metrics of a watched set of files.
 pub(super) fn refresh_reload_metrics(metrics: &ReloadMetrics, monitor: &Monitor) {
     let status = monitor.status();
-    metrics.set(status.generation, status.problems, unix_seconds(status.loaded_at));
+    metrics.set(status.generation, status.problems, unix_seconds(status.loaded_at), status.problem.is_some());
 }

@@ -43,13 +43,15 @@ fn the_page_of_a_sidecar_names_the_client_without_mtls_and_what_changed() {
     assert!(passed(through_web, b"hello"));
     assert!(passed(scene.inbound, b"plain"));
     let page = || scene.cart.get("/").unwrap_or_default();
-    eventually("the page shows both", || page().contains("traffic goes without mTLS") && page().contains("web"));
+    eventually("the page shows both", || {
+        (page().contains("traffic goes without mTLS") && page().contains("web")).then_some(())
+    });
     assert!(page().contains("NOT READY") && page().contains("src=\"/dashboard.js\""), "{}", page());
     scene.set_mode("STRICT");
     let changes = || scene.cart.get("/changes").unwrap_or_default();
-    eventually("the change is told", || changes().contains("PERMISSIVE -> STRICT"));
+    eventually("the change is told", || (changes().contains("PERMISSIVE -> STRICT")).then_some(()));
     // What was let through before is over.
-    eventually("the lock is closed", || page().contains("Yes: all traffic is mTLS"));
+    eventually("the lock is closed", || (page().contains("Yes: all traffic is mTLS")).then_some(()));
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn one_page_shows_all_sidecars_and_tells_who_does_not_answer() {
     let page = dashboard.get("/");
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("2 of 3 sidecars answered"), "{page}");
     assert!(page.contains(&format!("{down} did not answer")), "{page}");
-    eventually("the edge is drawn", || dashboard.get("/").contains("all mTLS"));
+    eventually("the edge is drawn", || (dashboard.get("/").contains("all mTLS")).then_some(()));
     assert!(dashboard.get("/quitquitquit").starts_with("HTTP/1.1 404"));
     assert!(dashboard.get("/config_dump").starts_with("HTTP/1.1 404"));
 }
