@@ -94,18 +94,18 @@ fn json_string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http_body_util::BodyExt as _;
 
     use super::*;
 
     #[derive(Default)]
-    struct Titles(AtomicU64);
+    struct Titles(AtomicUsize);
 
     impl Views for Titles {
         fn view(&self) -> View {
-            View { answered: self.0.load(Ordering::Relaxed) as usize, ..View::default() }
+            View { answered: self.0.load(Ordering::Relaxed), ..View::default() }
         }
     }
 

@@ -14,7 +14,7 @@ struct Fixed {
     done: Mutex<Vec<String>>,
 }
 
-impl crate::Views for Fixed {
+impl Views for Fixed {
     fn view(&self) -> portcullis_dashboard::View {
         portcullis_dashboard::View { title: "<script>alert(1)</script>".to_owned(), ..Default::default() }
     }
