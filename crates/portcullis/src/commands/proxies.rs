@@ -27,11 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Where the proxies are")]
 pub(crate) struct ProxiesArgs {
-    /// Admin address of a proxy: HOST[:PORT], http://HOST:PORT or unix:PATH; may be repeated [default: $PORTCULLIS_PROXIES, which
+    /// Admin address of a proxy: HOST, HOST:PORT, http://HOST:PORT or unix:PATH; may be repeated [default: $PORTCULLIS_PROXIES, which
     /// takes what --proxies takes; else unix:/run/portcullis/admin.sock if it is there; else 127.0.0.1:15000]
     #[arg(long = "admin", value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Vec<AdminAddress>,
-    /// A file with an admin address on each line, or in a YAML list; or dns:NAME[:PORT]: every address of a name. May be repeated
+    /// A file with an admin address on each line, or in a YAML list; or dns:NAME or dns:NAME:PORT: every address of a name. May be repeated
     #[arg(long, value_name = "FILE|dns:NAME", value_parser = Source::parse, value_hint = ValueHint::FilePath)]
     proxies: Vec<Source>,
     /// Ask a container engine which containers are proxies (label portcullis.sidecar-of, as `compose add` writes it), and what
