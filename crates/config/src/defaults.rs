@@ -47,3 +47,9 @@ pub const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// Rescan of a policy folder that is too large for the 2 s one (more than 1 MiB or 100 files).
 pub const RESCAN: Duration = Duration::from_secs(30);
+
+/// One request with log lines to an OpenTelemetry collector, as OpenTelemetry's exporters have it.
+pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// At the end of the process, for the log lines that are not sent yet. With the drain it stays below compose's 30 s.
+pub const OTLP_FLUSH: Duration = Duration::from_secs(3);

@@ -20,6 +20,7 @@ mod outbound;
 mod paths;
 mod precedence;
 mod read;
+mod telemetry;
 mod value;
 
 pub use admin::AdminSocket;
@@ -35,6 +36,7 @@ pub use paths::{NamedPath, PathUse, named_paths};
 pub use portcullis_policy::{Cidr, CidrError};
 pub use precedence::Origin;
 pub use read::{NAME_RULE, is_name, read};
+pub use telemetry::{OTLP_VARIABLES, Otlp, OtlpHeaders, OtlpLayer, OtlpProtocol, OtlpUrl, Telemetry, VariableError};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,9 @@ use portcullis_identity::leaf::Compat;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, ParsedSource, Workload};
 
-use crate::{AdminSocket, Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, UpstreamTarget};
+use crate::{
+    AdminSocket, Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, Telemetry, UpstreamTarget,
+};
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// `ledger`.
     pub ledger: LedgerSettings,
+    /// `telemetry`: where the access log is sent besides standard output.
+    pub telemetry: Telemetry,
     /// `limits`.
     pub limits: Limits,
     /// `timeouts`.

@@ -104,6 +104,9 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
     if let Some(token) = &settings.admin_token {
         add("admin.tokenFile".to_owned(), token, PathUse::Later);
     }
+    if let Some(certificate) = &settings.telemetry.otlp.certificate {
+        add("telemetry.otlp.certificate".to_owned(), certificate, PathUse::File);
+    }
     paths
 }
 

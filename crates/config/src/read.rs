@@ -13,7 +13,8 @@ use crate::admin::Admin;
 use crate::fields::{SectionReader, section};
 use crate::model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 use crate::{
-    Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, checks, defaults, inbound, outbound, value,
+    Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, Telemetry, checks, defaults, inbound,
+    outbound, telemetry, value,
 };
 
 const TOP: &[&str] = &[
@@ -31,6 +32,7 @@ const TOP: &[&str] = &[
     "health",
     "metrics",
     "ledger",
+    "telemetry",
     "limits",
     "timeouts",
     "drain",
@@ -91,6 +93,8 @@ impl SectionReader<'_> {
         let [health, metrics] =
             ["health", "metrics"].map(|name| section(&fields, name, None, problems, |at, p| listen(at, p).map(Some)));
         let ledger = section(&fields, "ledger", LedgerSettings::default(), problems, |at, p| self.ledger(at, p));
+        let telemetry =
+            section(&fields, "telemetry", Telemetry::default(), problems, |at, p| telemetry::read(self, at, p));
         let limits = section(&fields, "limits", default_limits(), problems, limits);
         let timeouts = section(&fields, "timeouts", default_timeouts(), problems, timeouts);
         let drain_grace = section(&fields, "drain", defaults::DRAIN_GRACE, problems, drain);
@@ -121,6 +125,7 @@ impl SectionReader<'_> {
             health: health?,
             metrics: metrics?,
             ledger: ledger?,
+            telemetry: telemetry?,
             limits: limits?,
             timeouts: timeouts?,
             drain_grace: drain_grace?,

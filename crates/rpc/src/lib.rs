@@ -1,4 +1,4 @@
-//! gRPC messages and services, compiled from the files in `proto/`.
+//! Messages and gRPC services, compiled from the files in `proto/`.
 //!
 //! Nothing in here decides anything: who may ask for what is the business of whoever serves it.
 
@@ -22,6 +22,11 @@ pub mod istio {
 /// `portcullis.ca.v1`: the trust bundles of a mesh.
 pub mod bundles {
     tonic::include_proto!("portcullis.ca.v1");
+}
+
+/// The OpenTelemetry protocol for logs: messages, which HTTP carries without gRPC.
+pub mod otlp {
+    tonic::include_proto!("portcullis.otlp.v1");
 }
 
 /// The SPIFFE Workload API: messages, and with the feature `workload-server` the service.

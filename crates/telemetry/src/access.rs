@@ -6,8 +6,10 @@ use std::time::Instant;
 use tracing::Level;
 
 use crate::access_format::AccessLog;
+use crate::access_line::LineKind;
 use crate::connection::Direction;
 use crate::envoy;
+use crate::event::event;
 use crate::facts::RuleIndex;
 use crate::outcome::{Decision, Ending, ResponseFlag};
 use crate::printable::printable;
@@ -15,9 +17,13 @@ use crate::record::ConnRecord;
 
 /// Writes the line of a connection that has ended.
 pub(crate) fn write(record: &ConnRecord, ending: &Ending, admitted: bool) {
-    let form = record.metrics.access;
-    if form == AccessLog::Off || !passes_filter(ending) || is_rate_limited(record, ending, admitted) {
+    let (form, sink) = (record.metrics.access, record.metrics.sink.as_deref());
+    let wanted = form != AccessLog::Off || sink.is_some();
+    if !wanted || !passes_filter(ending) || is_rate_limited(record, ending, admitted) {
         return;
+    }
+    if let Some(sink) = sink {
+        sink.accept(event(record, ending, LineKind::of(ending, admitted)));
     }
     match form {
         AccessLog::Off => {}
@@ -54,8 +60,9 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
         Direction::Outbound => (own, record.peer.as_ref()),
     };
     let tls = record.tls.as_ref();
+    let line = LineKind::of(ending, admitted);
     macro_rules! line {
-        ($level:expr, $message:literal) => {
+        ($level:expr) => {
             tracing::event!(
                 target: "access", $level,
                 conn_id = record.id(),
@@ -81,14 +88,9 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 bytes_sent = sent,
                 duration = %format_args!("{}ms", record.started.elapsed().as_millis()),
                 error = ending.error.as_deref().map(printable).as_deref(),
-                $message
+                "{}", line.message()
             )
         };
     }
-    match (ending.decision, admitted) {
-        (Decision::Allow, _) => line!(Level::INFO, "connection complete"),
-        (Decision::Deny, _) if ending.flag == ResponseFlag::Abandoned => line!(Level::INFO, "connection abandoned"),
-        (Decision::Deny, false) => line!(Level::WARN, "connection refused"),
-        (Decision::Deny, true) => line!(Level::WARN, "connection closed"),
-    }
+    if line.is_warning() { line!(Level::WARN) } else { line!(Level::INFO) }
 }

@@ -194,14 +194,9 @@ mod tests {
     use crate::outcome::Decision;
 
     fn record(direction: Direction) -> ConnRecord {
-        let metrics = Metrics::with_access_log(
-            "0.0.0",
-            own(),
-            crate::AccessLog::Envoy,
-            crate::log::Output::direct(),
-            crate::metrics::in_memory(),
-        )
-        .unwrap();
+        let (form, output) = (crate::AccessLog::Envoy, crate::log::Output::direct());
+        let outputs = crate::AccessOutputs { form, output, sink: None };
+        let metrics = Metrics::with_outputs("0.0.0", own(), outputs, crate::metrics::in_memory()).unwrap();
         let mut record = ConnRecord::open(&metrics, direction, "10.0.0.9:4000".parse().unwrap());
         record.dst_addr = Some("10.0.0.1:8080".parse().unwrap());
         record.port = Some(8080);

@@ -7,9 +7,13 @@
 
 mod access;
 mod access_format;
+mod access_line;
+mod access_outputs;
 mod connection;
 mod edge;
 mod envoy;
+mod event;
+mod export;
 mod facts;
 mod family;
 mod filter;
@@ -30,18 +34,22 @@ mod rate_limit;
 mod recent;
 mod record;
 mod shadow;
+mod state_metrics;
 mod tcp;
 
 pub use access_format::AccessLog;
+pub use access_outputs::AccessOutputs;
 pub use connection::{Bytes, Direction, TlsFacts};
+pub use export::{AccessEvent, AccessSink, SinkTotals, TlsOutcome};
 pub use facts::{RuleIndex, ServerName};
 pub use family::{Counter, CounterFamily};
 pub use identity::IdentityMetrics;
-pub use metrics::{BufferMetrics, Families, Metrics, ReloadMetrics};
+pub use metrics::{Families, Metrics};
 pub use names::{LocalWorkload, Service};
 pub use open::OpenConnection;
 pub use outcome::{ConnStage, Decision, Ending, Outcome, ResponseFlag};
 pub use recent::{EndedConnections, RecentFilter};
 pub use record::ConnRecord;
 pub use shadow::{ShadowDecision, ShadowFinding};
+pub use state_metrics::{BufferMetrics, ReloadMetrics};
 pub use tcp::MAX_PRINCIPALS;

@@ -7,6 +7,8 @@ use portcullis_ledger::{Ledger, SystemClock};
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::access_format::AccessLog;
+use crate::access_outputs::AccessOutputs;
+use crate::export::{AccessSink, SinkTotals};
 use crate::family::CounterFamily;
 use crate::identity::IdentityMetrics;
 use crate::ledger_metrics::LedgerMetrics;
@@ -16,6 +18,7 @@ use crate::open::OpenConnection;
 use crate::ports::KnownPorts;
 use crate::rate_limit::LogRateLimit;
 use crate::recent::{EndedConnections, RecentConnections, RecentFilter};
+use crate::state_metrics::{BufferMetrics, ReloadMetrics};
 use crate::tcp::TcpMetrics;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
@@ -28,8 +31,10 @@ pub struct Families {
     registry: Registry,
     pub(crate) access: AccessLog,
     pub(crate) output: Output,
+    pub(crate) sink: Option<Arc<dyn AccessSink>>,
     pub(crate) rate_limit: LogRateLimit,
     dropped_lines: CounterFamily,
+    exported_lines: CounterFamily,
     pub(crate) tcp: TcpMetrics,
     /// Who was seen.
     pub ledger: Ledger,
@@ -71,61 +76,24 @@ pub struct Families {
     ledger_metrics: LedgerMetrics,
 }
 
-/// What connections hold because their receivers do not read.
-#[derive(Clone)]
-pub struct BufferMetrics {
-    held: IntGauge,
-    limited: IntGauge,
-}
-
-impl BufferMetrics {
-    /// What is known at the moment of the scrape: bytes held, and connections that the budget limits to small pieces.
-    pub fn set(&self, held: usize, limited: usize) {
-        for (gauge, value) in [(&self.held, held), (&self.limited, limited)] {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        }
-    }
-}
-
-/// How a set of files fares.
-#[derive(Clone)]
-pub struct ReloadMetrics {
-    results: CounterFamily,
-    generation: IntGauge,
-    last: Gauge,
-    stale: IntGauge,
-}
-
-impl ReloadMetrics {
-    /// What is known at the moment of the scrape: sets put in force, problems met, when the last one was put in force
-    /// (seconds since 1970), and whether the files as they are now are not what is in force.
-    pub fn set(&self, generation: u64, problems: u64, last: f64, stale: bool) {
-        self.results.with(&["ok"]).raise_to(generation);
-        self.results.with(&["error"]).raise_to(problems);
-        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.last.set(last);
-        self.stale.set(stale.into());
-    }
-}
-
 impl Metrics {
     /// Registers everything.
     ///
     /// # Errors
     /// If two metrics share a name: a mistake of this file.
     pub fn new(version: &str, own: LocalWorkload) -> Result<Self, prometheus::Error> {
-        Self::with_access_log(version, own, AccessLog::default(), Output::direct(), in_memory())
+        let outputs = AccessOutputs { form: AccessLog::default(), output: Output::direct(), sink: None };
+        Self::with_outputs(version, own, outputs, in_memory())
     }
 
     /// The same, with another form of the access log, and a ledger that may be on disk.
     ///
     /// # Errors
     /// As [`Metrics::new`].
-    pub fn with_access_log(
+    pub fn with_outputs(
         version: &str,
         own: LocalWorkload,
-        access: AccessLog,
-        output: Output,
+        AccessOutputs { form: access, output, sink }: AccessOutputs,
         ledger: Ledger,
     ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
@@ -152,11 +120,17 @@ impl Metrics {
         Ok(Self(Arc::new(Families {
             access,
             output,
+            sink,
             rate_limit: LogRateLimit::default(),
             dropped_lines: new.family(
                 "portcullis_log_lines_dropped_total",
                 "Log lines that were dropped because standard output was not read in time.",
                 &[],
+            )?,
+            exported_lines: new.family(
+                "portcullis_otlp_log_records_total",
+                "Access log lines for OpenTelemetry, by what became of them.",
+                &["result"],
             )?,
             tcp,
             ledger,
@@ -329,6 +303,12 @@ impl Metrics {
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         self.dropped_lines.with(&[]).raise_to(self.output.dropped());
         self.ledger_metrics.refresh(&self.ledger, &self.ports);
+        if let Some(sink) = &self.sink {
+            let SinkTotals { sent, refused, dropped } = sink.totals();
+            for (result, total) in [("sent", sent), ("refused", refused), ("dropped", dropped)] {
+                self.exported_lines.with(&[result]).raise_to(total);
+            }
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -20,6 +20,7 @@ mod identity_files;
 mod in_force;
 mod ledger;
 mod originators;
+mod otlp;
 mod pages;
 mod policies;
 mod sandbox;
@@ -34,14 +35,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_config::{GatewayTls, IdentitySource, RouteMode, Settings, UpstreamMode};
+use portcullis_config::{GatewayTls, IdentitySource, RouteMode, Settings, UpstreamMode, defaults};
 use portcullis_dns::{Names, Resolver};
 use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
 use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{ProxyParts, ProxyState, engine, limits};
-use portcullis_telemetry::{AccessLog, LocalWorkload, Metrics, Service, log, panics};
+use portcullis_telemetry::{AccessLog, AccessOutputs, LocalWorkload, Metrics, Service, log, panics};
 use tokio::time::sleep;
 
 use self::admin_state::{AdminState, Parts};
@@ -90,14 +91,10 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     sandbox.log();
 
     // Build.
-    let metrics = Metrics::with_access_log(
-        VERSION,
-        metric_labels(&settings),
-        logging.access,
-        log.output.clone(),
-        ledger::new(&settings),
-    )
-    .context("metrics")?;
+    let (exporter, sink) = otlp::start(&settings)?;
+    let outputs = AccessOutputs { form: logging.access, output: log.output.clone(), sink };
+    let metrics =
+        Metrics::with_outputs(VERSION, metric_labels(&settings), outputs, ledger::new(&settings)).context("metrics")?;
     let ledger_writer = ledger::write(&settings, &metrics);
     let (notifier, changes) = change_channel();
     let resolver = Resolver::system().context("DNS")?;
@@ -186,6 +183,10 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     drop(ledger_writer);
     metrics.log_suppressed();
     drop((policies, credentials, gateway, admin_socket));
+    // After the last connection, whose line is to be sent as well.
+    if let Some(exporter) = exporter {
+        exporter.finish(defaults::OTLP_FLUSH);
+    }
     tracing::info!(forced, "ended");
     Ok(if forced { Exit::DrainForced } else { Exit::Ok })
 }
@@ -241,15 +242,18 @@ fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Istio's variables, which apply to certificates from a CA only.
+/// Istio's variables, which apply to certificates from a CA only, and OpenTelemetry's.
 fn apply_environment(settings: &mut Settings) -> Result<(), Failure> {
     if let Some(IdentitySource::Ca(ca)) = settings.identity.as_mut().map(|identity| &mut identity.source) {
-        ca.environment = AgentEnvironment::read(|name| std::env::var(name).ok()).map_err(|errors| {
-            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            Failure::message(Exit::BadConfig, format!("bad environment\n{}", lines.join("\n")))
-        })?;
+        ca.environment =
+            AgentEnvironment::read(|name| std::env::var(name).ok()).map_err(|errors| bad_environment(&errors))?;
     }
-    Ok(())
+    settings.telemetry.apply_environment(|name| std::env::var(name).ok()).map_err(|errors| bad_environment(&errors))
+}
+
+fn bad_environment(errors: &[impl ToString]) -> Failure {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    Failure::message(Exit::BadConfig, format!("bad environment\n{}", lines.join("\n")))
 }
 
 /// The start-up lines: the identity, and the mode of each port with the policy that decided it.

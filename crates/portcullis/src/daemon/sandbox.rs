@@ -45,6 +45,8 @@ fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut sources: Vec<FileSet> = folders.cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.gateway.files().cloned());
     let files = files.chain(settings.admin_token.clone());
+    let export = settings.telemetry.export.as_ref();
+    let files = files.chain(export.and_then(|export| export.certificate.clone()));
     sources.push(FileSet::Files(files.collect()));
     read.extend(config.map(config_file).unwrap_or_default());
     for paths in sources.iter().map(FileSet::read_paths) {
@@ -82,7 +84,7 @@ fn config_file(config: &Path) -> BTreeSet<PathBuf> {
     read
 }
 
-/// The ports of the app, of the upstreams and of a CA, or `None` if a captured connection may go to any port.
+/// The ports of the app, of the upstreams, of a CA and of a collector, or `None` if a captured connection may go to any port.
 fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     // The ports of endpoints come from the service directory, which may change.
@@ -95,7 +97,8 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
         Some(IdentitySource::Ca(ca)) => Some(&ca.address),
         _ => None,
     };
-    for address in settings.upstream_targets().map(|target| &target.address).chain(authority) {
+    let collector = settings.telemetry.export.as_ref().map(|export| &export.endpoint.address);
+    for address in settings.upstream_targets().map(|target| &target.address).chain(authority).chain(collector) {
         ports.insert(address.port);
         if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);
@@ -130,6 +133,9 @@ mod tests {
         assert_eq!(of(&ca("10.0.0.1:15012")), Some(vec![15012]));
         assert_eq!(of(&ca("ca:15012")), Some(vec![DNS, 15012]));
         assert_eq!(of("outbound: {transparent: \"127.0.0.1:3\"}"), None);
+        let otlp = |endpoint: &str| format!("telemetry: {{otlp: {{endpoint: \"{endpoint}\"}}}}");
+        assert_eq!(of(&otlp("http://10.0.0.1:4318")), Some(vec![4318]));
+        assert_eq!(of(&otlp("https://collector")), Some(vec![DNS, 443]));
         let route = "{address: \"10.0.0.1:9001\", mode: plaintext}";
         assert_eq!(
             of(&format!("gateway: {{listeners: [{{listen: \"127.0.0.1:4\", routes: [{route}]}}]}}")),

@@ -40,6 +40,7 @@ mod live_change;
 mod logs;
 mod no_secrets;
 mod operate;
+mod otlp;
 mod processes;
 mod proxies;
 mod proxy_protocol;

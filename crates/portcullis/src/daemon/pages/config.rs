@@ -1,9 +1,10 @@
 //! `/config_dump`: the configuration with every default filled in, and all that is in force.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use portcullis_config::{
-    Downgrade, Gateway, GatewayCertificate, GatewayTls, IdentitySource, Inbound, Otherwise, Outbound, Protocol,
+    Downgrade, Gateway, GatewayCertificate, GatewayTls, IdentitySource, Inbound, Otherwise, Otlp, Outbound, Protocol,
     RouteMode, Settings, UpstreamMode, UpstreamTarget,
 };
 use portcullis_identity::HostPattern;
@@ -72,6 +73,7 @@ pub(in crate::daemon) fn config(settings: &Settings, in_force: &InForce<'_>, par
         "admin": { "listen": shown(settings.admin), "socket": settings.admin_socket.as_ref().map(|socket| path(&socket.path)), "tokenFile": settings.admin_token.as_deref().map(path) },
         "health": { "listen": shown(settings.health) },
         "metrics": { "listen": shown(settings.metrics) },
+        "telemetry": { "otlp": settings.telemetry.export.as_ref().map(otlp) },
     });
     if let Value::Object(fields) = &mut dump {
         fields.extend(parts.map(|(name, part)| (name.to_owned(), part)));
@@ -85,6 +87,19 @@ fn shown<T: ToString>(value: Option<T>) -> Option<String> {
 
 fn path(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// What is in force of file and environment. The values of headers may be secrets.
+fn otlp(export: &Otlp) -> Value {
+    json!({
+        "endpoint": export.endpoint.to_string(),
+        "protocol": export.protocol.as_str(),
+        "timeout": duration(export.timeout),
+        "headers": export.headers.iter().map(|(name, _secret)| name).collect::<Vec<_>>(),
+        "certificate": export.certificate.as_deref().map(path),
+        "serviceName": export.service_name,
+        "resourceAttributes": export.resource.iter().cloned().collect::<BTreeMap<_, _>>(),
+    })
 }
 
 fn workload(settings: &Settings) -> Value {
