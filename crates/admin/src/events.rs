@@ -19,14 +19,15 @@ const QUIET_ROUNDS: u32 = 7;
 
 /// What the page shows at the moment.
 pub trait Views: Send + Sync + 'static {
-    /// Made for each request; must not wait.
-    fn view(&self) -> View;
+    /// Asked for each request and by every page that is open; must not wait. The same one again means that nothing is new.
+    fn view(&self) -> Arc<View>;
 }
 
 /// The body of `/events`: it does not end by itself.
 pub(crate) struct Events {
     views: Arc<dyn Views>,
     ticks: Interval,
+    seen: Option<Arc<View>>,
     sent: Option<String>,
     quiet: u32,
 }
@@ -36,20 +37,22 @@ impl Events {
         let mut ticks = interval(REFRESH);
         // A reader that was slow wants the newest content only.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { views, ticks, sent: None, quiet: 0 }
+        Self { views, ticks, seen: None, sent: None, quiet: 0 }
     }
 
     /// What is sent in this round, if anything.
     fn round(&mut self) -> Option<String> {
-        let content = fragment(&self.views.view());
-        if self.sent.as_ref() == Some(&content) {
+        let view = self.views.view();
+        let is_seen = self.seen.replace(Arc::clone(&view)).is_some_and(|seen| Arc::ptr_eq(&seen, &view));
+        let content = if is_seen { None } else { Some(fragment(&view)).filter(|new| self.sent.as_ref() != Some(new)) };
+        let Some(content) = content else {
             self.quiet = self.quiet.saturating_add(1);
             if self.quiet < QUIET_ROUNDS {
                 return None;
             }
             self.quiet = 0;
             return Some(": still here\n\n".to_owned());
-        }
+        };
         self.quiet = 0;
         let event = format!("data: {}\n\n", json_string(&content));
         self.sent = Some(content);
@@ -104,8 +107,8 @@ mod tests {
     struct Titles(AtomicUsize);
 
     impl Views for Titles {
-        fn view(&self) -> View {
-            View { answered: self.0.load(Ordering::Relaxed), ..View::default() }
+        fn view(&self) -> Arc<View> {
+            Arc::new(View { answered: self.0.load(Ordering::Relaxed), ..View::default() })
         }
     }
 

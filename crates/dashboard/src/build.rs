@@ -6,10 +6,9 @@ use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, T
 use portcullis_report::readiness::{self, Readiness};
 use portcullis_report::{Answer, Names, Party, Paste, Window, WorkloadName, edges};
 
-use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, Verdict, View};
+use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, TRAFFIC_SECONDS, Verdict, View};
 
-/// What the graph shows: long enough for a job that runs now and then, short enough that a mended client disappears while one waits.
-const TRAFFIC: Window = Window { seconds: 3600 };
+const TRAFFIC: Window = Window { seconds: TRAFFIC_SECONDS };
 /// What readiness is judged by.
 const READINESS: Window = Window { seconds: 7 * 86_400 };
 
@@ -63,6 +62,12 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
 }
 
 fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestamp) -> (Vec<Node>, Vec<Edge>) {
+    let mut replicas: BTreeMap<Party, Vec<&[PortMode]>> = BTreeMap::new();
+    for sidecar in answered {
+        let Observations { proxy, ports, .. } = &sidecar.observations;
+        replicas.entry(Party::of(proxy)).or_default().push(ports);
+    }
+    let modes = |party: &Party| replicas.get(party).map_or(&[][..], Vec::as_slice);
     let mut parties: BTreeMap<Party, usize> = BTreeMap::new();
     let (mut nodes, mut drawn) = (Vec::new(), Vec::new());
     let mut number = |party: Party| {
@@ -72,18 +77,17 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
                 name: party.name.clone(),
                 namespace: party.namespace.clone().unwrap_or_default(),
                 is_meshed: party.is_meshed(),
-                mode: mode_of(party, answered),
+                mode: mode_of(modes(party)),
             });
             next
         })
     };
-    for sidecar in answered {
-        number(Party::of(&sidecar.observations.proxy));
+    for party in replicas.keys() {
+        number(party.clone());
     }
     for edge in edges(answers, names, TRAFFIC, now) {
         // What was let through before the port became STRICT is over.
-        let is_strict = mode_of_port(&edge.to, edge.port, answered) == Some(Mode::Strict);
-        let plaintext = if is_strict { 0 } else { edge.plaintext.saturating_add(edge.tls) };
+        let plaintext = if is_strict(modes(&edge.to), edge.port) { 0 } else { edge.plaintext.saturating_add(edge.tls) };
         drawn.push(Edge {
             from: number(edge.from),
             to: number(edge.to),
@@ -98,23 +102,19 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
 }
 
 /// STRICT or DISABLE if all ports of the workload are, otherwise PERMISSIVE.
-fn mode_of(party: &Party, answered: &[&Sidecar]) -> Option<Mode> {
-    let of = |sidecar: &&&Sidecar| Party::of(&sidecar.observations.proxy) == *party;
-    let mut modes = answered.iter().filter(of).flat_map(|sidecar| &sidecar.observations.ports).map(|port| port.mode);
+fn mode_of(replicas: &[&[PortMode]]) -> Option<Mode> {
+    let mut modes = replicas.iter().copied().flatten().map(|port| port.mode);
     let first = modes.next()?;
     Some(if modes.all(|mode| mode == first) { first } else { Mode::Permissive })
 }
 
-/// The mode of a port that sidecars which answered agree on.
-fn mode_of_port(party: &Party, port: u16, answered: &[&Sidecar]) -> Option<Mode> {
-    let of = |sidecar: &&&Sidecar| Party::of(&sidecar.observations.proxy) == *party;
-    let mut modes = answered.iter().filter(of).map(|sidecar| {
-        let ports = &sidecar.observations.ports;
+/// Whether all sidecars of the workload say that the port is STRICT.
+fn is_strict(replicas: &[&[PortMode]], port: u16) -> bool {
+    let of = |ports: &&[PortMode]| {
         let named = ports.iter().find(|mode| mode.port == Some(port));
         named.or_else(|| ports.iter().find(|mode| mode.port.is_none())).map(|mode| mode.mode)
-    });
-    let first = modes.next()??;
-    modes.all(|mode| mode == Some(first)).then_some(first)
+    };
+    !replicas.is_empty() && replicas.iter().all(|ports| of(ports) == Some(Mode::Strict))
 }
 
 fn workload(name: &WorkloadName) -> String {

@@ -1,5 +1,7 @@
 //! The graph of who talks to whom, with a lock on each edge.
 
+use std::collections::HashMap;
+
 use crate::html::Html;
 use crate::layout::{Layout, Place, layout};
 use crate::view::{Edge, Lock, Node, View};
@@ -28,9 +30,11 @@ pub(crate) struct Drawn {
 
 /// Chooses what is drawn: what is not protected first, then what was used last.
 pub(crate) fn choose(view: &View) -> Drawn {
+    let mut known: HashMap<(usize, usize), usize> = HashMap::new();
     let mut pairs: Vec<(Edge, usize)> = Vec::new();
     for edge in view.edges.iter().filter(|edge| edge.from < view.nodes.len() && edge.to < view.nodes.len()) {
-        match pairs.iter_mut().find(|(pair, _)| (pair.from, pair.to) == (edge.from, edge.to)) {
+        let place = *known.entry((edge.from, edge.to)).or_insert(pairs.len());
+        match pairs.get_mut(place) {
             Some((pair, ports)) => {
                 pair.mtls = pair.mtls.saturating_add(edge.mtls);
                 pair.plaintext = pair.plaintext.saturating_add(edge.plaintext);

@@ -1,7 +1,7 @@
 //! The answer to "is it all mTLS, and if not, why?".
 
 use crate::age::ago;
-use crate::view::{Lock, Verdict, View};
+use crate::view::{Lock, TRAFFIC_SECONDS, Verdict, View};
 
 /// The first sentence of the page and its reasons.
 #[derive(Debug, Eq, PartialEq)]
@@ -36,7 +36,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     };
     let mut reasons: Vec<String> =
         view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
-    for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < 3600) {
+    for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
         let when = ago(view.now, client.last_seen);
         reasons.push(format!("{} sends {what} to {} (last {when}).", client.name, client.to));

@@ -2,6 +2,10 @@
 
 use portcullis_api::{Mode, Timestamp};
 
+/// How far back the graph and the first lines look, in seconds: long enough for a job that runs now and then, short enough that a
+/// mended client disappears while one waits.
+pub(crate) const TRAFFIC_SECONDS: u64 = 3600;
+
 /// Everything on one page.
 #[derive(Clone, Debug, Default)]
 pub struct View {

@@ -15,8 +15,9 @@ struct Fixed {
 }
 
 impl Views for Fixed {
-    fn view(&self) -> portcullis_dashboard::View {
-        portcullis_dashboard::View { title: "<script>alert(1)</script>".to_owned(), ..Default::default() }
+    fn view(&self) -> Arc<portcullis_dashboard::View> {
+        let title = "<script>alert(1)</script>".to_owned();
+        Arc::new(portcullis_dashboard::View { title, ..Default::default() })
     }
 }
 

@@ -51,8 +51,8 @@ pub(crate) struct Args {
 struct Latest(ArcSwap<View>);
 
 impl Views for Latest {
-    fn view(&self) -> View {
-        View::clone(&self.0.load())
+    fn view(&self) -> Arc<View> {
+        self.0.load_full()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::output::{Cell, List, ListArgs, Style, Table};
 
 /// List who talks to whom, and whether all of it is mutual TLS, from what all proxies observed
 ///
-/// An edge that is seen by the proxies of both sides is one edge. SECURED: √ all connections over mutual TLS, a share, or × none. Clients
+/// An edge that is seen by the proxies of both sides is one edge. SECURED: √ all connections over mutual TLS, a share, × none, or - if all were refused. Clients
 /// without a sidecar have the name of their container (--docker), of the service directory or of reverse DNS, else their address.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -67,6 +67,7 @@ fn table(edges: &[Edge], wide: bool) -> Table {
 
 fn secured(edge: &Edge) -> Cell {
     match (edge.mutual_tls, edge.other) {
+        (0, 0) => Cell::from("-"),
         (_, 0) => Cell::styled(symbol("√", "yes"), Style::Good),
         (0, _) => Cell::styled(format!("{} {}", symbol("×", "no"), edge.transport.as_str()), Style::Bad),
         (secured, other) => Cell::styled(format!("{} {}", symbol("‼", "part"), share(secured, other)), Style::Warn),

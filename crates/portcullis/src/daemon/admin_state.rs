@@ -26,6 +26,7 @@ use super::credentials::CredentialSource;
 use super::format::{StartTime, unix_seconds};
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
+use super::pages::dashboard::LastView;
 use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
 use super::policies::Policies;
 use super::shutdown::AdminRequests;
@@ -53,6 +54,7 @@ pub(super) struct AdminState {
     requests: Arc<AdminRequests>,
     log: Control,
     changes: ChangeLog,
+    shown: LastView,
     token: Option<TokenFile>,
 }
 
@@ -111,6 +113,7 @@ impl AdminState {
             requests: Arc::clone(requests),
             log,
             changes: changes.clone(),
+            shown: LastView::default(),
             token: settings.admin_token.clone().map(|path| TokenFile::new(path, private)),
             settings: settings.clone(),
         }
@@ -172,7 +175,13 @@ impl AdminState {
 }
 
 impl Views for AdminState {
-    fn view(&self) -> View {
+    fn view(&self) -> Arc<View> {
+        self.shown.get_or_make(|| self.make_view())
+    }
+}
+
+impl AdminState {
+    fn make_view(&self) -> View {
         let refused = RecentQuery { denied: true, ..RecentQuery::default() };
         let proxy = self.proxy_info();
         let sidecar = Sidecar {
