@@ -2,10 +2,10 @@
 
 use portcullis_api::Timestamp;
 
-/// How long ago: `now`, `40 s ago`, `5 min ago`, `3 h ago`, `2 d ago`.
+/// How long ago: `just now`, `40 s ago`, `5 min ago`, `3 h ago`, `2 d ago`.
 pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     match now.seconds_since(then) {
-        0..=4 => "now".to_owned(),
+        0..=4 => "just now".to_owned(),
         seconds => format!("{} ago", span(seconds)),
     }
 }
@@ -32,6 +32,6 @@ mod tests {
         );
         let at = Timestamp::from_unix;
         // A clock that is ahead of ours is not in the future.
-        assert_eq!([ago(at(100), at(200)), ago(at(200), at(100))], ["now", "1 min ago"]);
+        assert_eq!([ago(at(100), at(200)), ago(at(200), at(100))], ["just now", "1 min ago"]);
     }
 }

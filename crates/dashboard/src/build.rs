@@ -1,10 +1,11 @@
 //! From the answers of sidecars to what the page shows.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, Transport};
 use portcullis_report::readiness::{self, Readiness};
-use portcullis_report::{Answer, Names, Party, Paste, Window, WorkloadName, edges};
+use portcullis_report::{AddressBook, Answer, Names, Party, Paste, Window, WorkloadName, edges};
 
 use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, TRAFFIC_SECONDS, Verdict, View};
 
@@ -46,7 +47,7 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
         nodes,
         edges,
         plaintext: readiness.items.iter().filter(|port| is_open(port)).flat_map(plaintext).collect(),
-        refused: refused(&answered),
+        refused: refused(&answered, names),
         ports: readiness.items.iter().map(port).chain(answered.iter().filter_map(|it| other_ports(it))).collect(),
         certificates: answered.iter().flat_map(|sidecar| sidecar.certificates.iter().cloned()).collect(),
         changes: answered.iter().flat_map(|sidecar| changes(sidecar)).collect(),
@@ -88,6 +89,9 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
     for edge in edges(answers, names, TRAFFIC, now) {
         // What was let through before the port became STRICT is over.
         let plaintext = if is_strict(modes(&edge.to), edge.port) { 0 } else { edge.plaintext.saturating_add(edge.tls) };
+        if (edge.mtls, plaintext, edge.refused) == (0, 0, 0) {
+            continue;
+        }
         drawn.push(Edge {
             from: number(edge.from),
             to: number(edge.to),
@@ -131,7 +135,9 @@ fn location(by: &portcullis_api::DecidingPolicy) -> String {
 fn port(seen: &readiness::Port) -> Port {
     // The first one admits most, if the sidecars of a workload differ.
     let mode = seen.modes.first().cloned().unwrap_or_default();
-    let all = seen.mtls_connections.saturating_add(seen.other_connections);
+    // What it let through before it became STRICT is over.
+    let other = if is_open(seen) { seen.other_connections } else { 0 };
+    let all = seen.mtls_connections.saturating_add(other);
     let percent = u128::from(seen.mtls_connections) * 100 / u128::from(all.max(1));
     Port {
         workload: workload(&seen.workload),
@@ -173,9 +179,13 @@ fn is_open(port: &readiness::Port) -> bool {
 fn plaintext(port: &readiness::Port) -> impl Iterator<Item = PlaintextClient> + '_ {
     port.clients.iter().map(|client| {
         let address = client.addresses.first().map(ToString::to_string);
+        let what = match client.what {
+            readiness::What::NoSidecar => "it has no sidecar: give it one",
+            what => what.as_str(),
+        };
         let fix = client.fixes.first().map(|fix| match &fix.paste {
-            Paste::Command(command) => format!("{}: {command}", fix.what),
-            Paste::Yaml(_) => format!("{} (portcullis readiness has the YAML)", fix.what),
+            Paste::Command(command) => format!("{what}; {}: {command}", fix.what),
+            Paste::Yaml(_) => format!("{what}; {} (portcullis readiness has the YAML)", fix.what),
         });
         PlaintextClient {
             address: address.filter(|address| *address != client.client),
@@ -184,13 +194,19 @@ fn plaintext(port: &readiness::Port) -> impl Iterator<Item = PlaintextClient> + 
             transport: if client.transport == Transport::Tls { "tls" } else { "plaintext" },
             connections: client.connections,
             last_seen: client.last_seen,
-            fix: fix.unwrap_or_else(|| client.what.as_str().to_owned()),
+            fix: fix.unwrap_or_else(|| what.to_owned()),
         }
     })
 }
 
 /// Refused connections that are in memory, those with the same parties and reason as one.
-fn refused(answered: &[&Sidecar]) -> Vec<Refused> {
+fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
+    let observations: Vec<&Observations> = answered.iter().map(|sidecar| &sidecar.observations).collect();
+    let book = AddressBook::new(&observations, names);
+    let client = |source: &str| match source.parse::<SocketAddr>() {
+        Ok(address) => book.name(address.ip()),
+        Err(_) => source.to_owned(),
+    };
     let mut all: BTreeMap<(String, String, String, String), Refused> = BTreeMap::new();
     for Recent { proxy, connections, .. } in answered.iter().map(|sidecar| &sidecar.recent) {
         for ended in connections.iter().filter(|ended| ended.decision == "deny") {
@@ -198,9 +214,10 @@ fn refused(answered: &[&Sidecar]) -> Vec<Refused> {
                 Some(port) => format!("{}:{port}", proxy.name),
                 None => proxy.name.clone(),
             };
-            let host = ended.source.rsplit_once(':').map_or(ended.source.as_str(), |(host, _)| host).to_owned();
             let (from, to) = match ended.direction {
-                portcullis_api::Direction::Inbound => (ended.peer.clone().unwrap_or(host), own),
+                portcullis_api::Direction::Inbound => {
+                    (ended.peer.clone().unwrap_or_else(|| client(&ended.source)), own)
+                }
                 portcullis_api::Direction::Outbound => {
                     let server = ended.service.clone().or_else(|| ended.destination.clone());
                     (proxy.name.clone(), server.unwrap_or_else(|| "unknown".to_owned()))
@@ -307,7 +324,10 @@ mod tests {
     #[test]
     fn what_a_strict_port_let_through_before_is_over() {
         let view = pay(Mode::Strict, 30);
-        assert!(view.edges.iter().all(|edge| edge.plaintext == 0) && view.plaintext.is_empty());
+        // Its client is not on the graph either: nothing of it was let through or refused since.
+        assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)) && view.plaintext.is_empty());
+        assert!(view.nodes.iter().all(|node| node.is_meshed));
         assert_eq!((view.ports.len(), view.ports[0].verdict), (1, Verdict::Strict));
+        assert_eq!(view.ports[0].mtls_percent, Some(100));
     }
 }

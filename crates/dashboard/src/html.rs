@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 /// The longest text that is shown of a name or a message. More is cut, with an ellipsis.
 const MAX_TEXT_CHARS: usize = 160;
+/// The same of a remedy, whose last words may be the command.
+const MAX_REMEDY_CHARS: usize = 480;
 
 /// HTML that is being written.
 #[derive(Debug, Default)]
@@ -18,8 +20,17 @@ impl Html {
 
     /// Text in an element or a quoted attribute, whatever is in it.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+        self.cut(text, MAX_TEXT_CHARS)
+    }
+
+    /// The same for what to do.
+    pub(crate) fn remedy(&mut self, text: &str) -> &mut Self {
+        self.cut(text, MAX_REMEDY_CHARS)
+    }
+
+    fn cut(&mut self, text: &str, most: usize) -> &mut Self {
         for (count, c) in text.chars().enumerate() {
-            if count == MAX_TEXT_CHARS {
+            if count == most {
                 self.0.push('…');
                 break;
             }

@@ -129,7 +129,7 @@ fn plaintext(html: &mut Html, view: &View) {
         html.raw("</td><td>").text(&client.to).raw("</td><td class=w>").raw(client.transport);
         html.raw("</td><td class=w data-l=connections>").number(client.connections).raw("</td>");
         when(html, view, client.last_seen);
-        html.raw("</tr><tr class=fix><td colspan=5>").text(&client.fix).raw("</td></tr>");
+        html.raw("</tr><tr class=fix><td colspan=5>").remedy(&client.fix).raw("</td></tr>");
     });
     html.raw("</section>");
 }
@@ -147,7 +147,7 @@ fn refused(html: &mut Html, view: &View) {
         when(html, view, refused.at);
         html.raw("</tr>");
         if !refused.hint.is_empty() {
-            html.raw("<tr class=fix><td colspan=6>").text(&refused.hint).raw("</td></tr>");
+            html.raw("<tr class=fix><td colspan=6>").remedy(&refused.hint).raw("</td></tr>");
         }
     });
     html.raw("</section>");

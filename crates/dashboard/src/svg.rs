@@ -13,8 +13,8 @@ const MAX_EDGES: usize = 24;
 
 const BOX_WIDTH: usize = 152;
 const BOX_HEIGHT: usize = 46;
-const COLUMN: usize = 272;
-const ROW: usize = 74;
+const COLUMN: usize = 320;
+const ROW: usize = 84;
 const MARGIN: usize = 10;
 
 /// What is drawn of a view.
@@ -95,10 +95,22 @@ pub(crate) fn graph(html: &mut Html, view: &View, drawn: &Drawn) {
     );
     html.number(width as u64).raw(" height=").number(height as u64).raw(" viewBox=\"0 0 ");
     html.number(width as u64).raw(" ").number(height as u64).raw("\">");
-    for ((edge, ports), way) in drawn.edges.iter().zip(&drawn.ports).zip(&ways) {
-        if let (Some(from), Some(to)) = (places.get(edge.from), places.get(edge.to)) {
-            draw_edge(html, edge, *ports, &Path::new(*from, way, *to));
-        }
+    let lines: Vec<Line<'_>> = drawn
+        .edges
+        .iter()
+        .zip(&drawn.ports)
+        .zip(&ways)
+        .filter_map(|((edge, ports), way)| {
+            let (from, to) = (places.get(edge.from)?, places.get(edge.to)?);
+            Some(Line { edge, path: Path::new(*from, way, *to), label: label(edge, *ports) })
+        })
+        .collect();
+    // Locks after all lines, so that no line crosses one.
+    for line in &lines {
+        draw_line(html, line);
+    }
+    for (line, at) in lines.iter().zip(lock_places(&lines)) {
+        draw_lock(html, line, at);
     }
     for (node, place) in drawn.nodes.iter().zip(&places) {
         if let Some(node) = view.nodes.get(*node) {
@@ -150,17 +162,62 @@ impl Path {
         Self { start, curves }
     }
 
-    /// The middle of the first curve: close to the client, where edges into one box are apart.
-    fn middle(&self) -> (i64, i64) {
+    /// The point on the first curve at so many eighths of its way.
+    fn at(&self, eighths: i64) -> (i64, i64) {
         let Some([one, two, end]) = self.curves.first() else { return self.start };
-        let middle = |start: i64, one: i64, two: i64, end: i64| (start + 3 * one + 3 * two + end) / 8;
-        (middle(self.start.0, one.0, two.0, end.0), middle(self.start.1, one.1, two.1, end.1))
+        let left = 8 - eighths;
+        let weights = [left.pow(3), 3 * left.pow(2) * eighths, 3 * left * eighths.pow(2), eighths.pow(3)];
+        let mean =
+            |points: [i64; 4]| points.iter().zip(weights).map(|(point, weight)| point * weight).sum::<i64>() / 512;
+        (mean([self.start.0, one.0, two.0, end.0]), mean([self.start.1, one.1, two.1, end.1]))
     }
 }
 
-fn draw_edge(html: &mut Html, edge: &Edge, ports: usize, path: &Path) {
-    let middle = path.middle();
-    html.raw("<g class=").raw(class(edge.lock())).raw("><path class=e d=\"M");
+/// What is drawn of an edge.
+struct Line<'e> {
+    edge: &'e Edge,
+    path: Path,
+    /// The text below its lock.
+    label: String,
+}
+
+impl Line<'_> {
+    /// What its lock and label cover if the lock is there: left, top, right, bottom.
+    fn area(&self, (x, y): (i64, i64)) -> [i64; 4] {
+        let half = (self.label.chars().count() as i64 * 7 / 2).max(13);
+        [x - half, y - 13, x + half, y + 28]
+    }
+}
+
+/// Where the lock of each line is: on its first curve, close to the client, where it covers no other lock and label if that can be.
+fn lock_places(lines: &[Line<'_>]) -> Vec<(i64, i64)> {
+    let mut taken: Vec<[i64; 4]> = Vec::new();
+    lines
+        .iter()
+        .map(|line| {
+            let covered = |eighths: &i64| {
+                taken.iter().map(|other| overlap(line.area(line.path.at(*eighths)), *other)).sum::<i64>()
+            };
+            // The first of the best.
+            let eighths = [4, 3, 5, 2, 6, 1, 7].into_iter().min_by_key(covered).unwrap_or(4);
+            let place = line.path.at(eighths);
+            taken.push(line.area(place));
+            place
+        })
+        .collect()
+}
+
+/// The area that two rectangles share.
+fn overlap(one: [i64; 4], other: [i64; 4]) -> i64 {
+    let [left, top, right, bottom] = one;
+    let [other_left, other_top, other_right, other_bottom] = other;
+    let width = right.min(other_right) - left.max(other_left);
+    let height = bottom.min(other_bottom) - top.max(other_top);
+    width.max(0) * height.max(0)
+}
+
+fn draw_line(html: &mut Html, Line { edge, path, .. }: &Line<'_>) {
+    html.raw("<path class=\"e ").raw(class(edge.lock())).raw("\" d=\"M");
     html.number(path.start.0).raw(" ").number(path.start.1);
     for (n, curve) in path.curves.iter().enumerate() {
         if let Some([.., (x, _)]) = n.checked_sub(1).and_then(|before| path.curves.get(before)) {
@@ -172,22 +229,29 @@ fn draw_edge(html: &mut Html, edge: &Edge, ports: usize, path: &Path) {
         }
     }
     html.raw("\"/>");
-    html.raw("<g transform=\"translate(")
-        .number(middle.0)
-        .raw(" ")
-        .number(middle.1)
-        .raw(")\"><circle r=11 class=bg />");
-    html.raw(glyph(edge.lock())).raw("<text y=24 class=l>");
-    match ports {
-        1 => html.raw(":").number(edge.port),
-        ports => html.number(ports as u64).raw(" ports"),
+}
+
+fn draw_lock(html: &mut Html, line: &Line<'_>, (x, y): (i64, i64)) {
+    let lock = line.edge.lock();
+    html.raw("<g class=").raw(class(lock)).raw(" transform=\"translate(").number(x).raw(" ").number(y);
+    html.raw(")\"><circle r=11 class=bg />")
+        .raw(glyph(lock))
+        .raw("<text y=24 class=l>")
+        .text(&line.label)
+        .raw("</text></g>");
+}
+
+/// The port, and how much of the traffic is mTLS if not all is.
+fn label(edge: &Edge, ports: usize) -> String {
+    let port = match ports {
+        1 => format!(":{}", edge.port),
+        ports => format!("{ports} ports"),
     };
     match edge.mtls_percent() {
-        Some(percent) if percent < 100 => html.raw(" ").number(percent).raw("%"),
-        None => html.raw(" refused"),
-        _ => html,
-    };
-    html.raw("</text></g></g>");
+        Some(percent) if percent < 100 => format!("{port} {percent}%"),
+        // The cross says what a port without a share is.
+        _ => port,
+    }
 }
 
 /// A lock of about 12 by 14 units around the origin. The shapes differ, not only the colours.
@@ -239,4 +303,33 @@ fn shortened(name: &str, most: usize) -> String {
         return name.to_owned();
     }
     name.chars().take(most - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_api::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn locks_of_crossing_edges_are_apart() {
+        let edge = |from, to, mtls| Edge {
+            from,
+            to,
+            port: 8080,
+            mtls,
+            plaintext: 0,
+            refused: 1,
+            last_seen: Timestamp::default(),
+        };
+        let edges = [edge(0, 2, 1), edge(0, 3, 1), edge(1, 2, 0), edge(1, 3, 0)];
+        let place = |node: usize| Place { column: node / 2, row: node % 2 };
+        let line = |edge: &'_ Edge| Path::new(place(edge.from), &[], place(edge.to));
+        let lines: Vec<Line<'_>> =
+            edges.iter().map(|edge| Line { edge, path: line(edge), label: label(edge, 1) }).collect();
+        let areas: Vec<_> = lines.iter().zip(lock_places(&lines)).map(|(line, at)| line.area(at)).collect();
+        for (n, area) in areas.iter().enumerate() {
+            assert!(areas.iter().skip(n + 1).all(|other| overlap(*area, *other) == 0), "{areas:?}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
         let when = ago(view.now, client.last_seen);
-        reasons.push(format!("{} sends {what} to {} (last {when}).", client.name, client.to));
+        reasons.push(format!("{} sends {what} to {} ({when}).", client.name, client.to));
     }
     for certificate in &view.certificates {
         if let Some(problem) = &certificate.problem {

@@ -17,7 +17,7 @@ const GATEWAY: &str = "host-gateway";
 
 /// What is known of addresses.
 #[derive(Debug)]
-pub(crate) struct AddressBook<'n> {
+pub struct AddressBook<'n> {
     entries: BTreeMap<IpAddr, Entry>,
     names: &'n Names,
 }
@@ -40,7 +40,9 @@ pub(crate) struct Called {
 }
 
 impl<'n> AddressBook<'n> {
-    pub(crate) fn new(answers: &[&Observations], names: &'n Names) -> Self {
+    /// From all answers, and what else is known of addresses.
+    #[must_use]
+    pub fn new(answers: &[&Observations], names: &'n Names) -> Self {
         let mut book = Self { entries: BTreeMap::new(), names };
         for answer in answers {
             let proxy = &answer.proxy;
@@ -80,6 +82,12 @@ impl<'n> AddressBook<'n> {
     pub(crate) fn sidecar(&self, address: IpAddr) -> Option<&str> {
         let sidecars = &self.entries.get(&address.to_canonical())?.sidecars;
         sidecars.first().filter(|_| sidecars.len() == 1).map(String::as_str)
+    }
+
+    /// How reports call who is at the address: by name, by the workload that has a sidecar there, or by the address.
+    #[must_use]
+    pub fn name(&self, address: IpAddr) -> String {
+        self.shown(&Peer::Address(address))
     }
 
     /// How reports call a peer.
@@ -128,13 +136,14 @@ const fn is_gateway(address: IpAddr) -> bool {
     }
 }
 
-/// `PROJECT-SERVICE-NUMBER.PROJECT_NETWORK`, which is what Docker's DNS calls a container of compose.
+/// `PROJECT-SERVICE-NUMBER.PROJECT_NETWORK`, which is what Docker's DNS calls a container of compose; docker-compose 1 wrote `_`.
 fn compose_service(name: &str) -> Option<&str> {
     let (host, network) = name.trim_end_matches('.').split_once('.')?;
-    let (host, number) = host.rsplit_once('-')?;
+    let (host, number) = host.rsplit_once(['-', '_'])?;
     number.parse::<u32>().ok()?;
     let project = network.char_indices().filter(|(_, c)| *c == '_').map(|(at, _)| network.split_at(at).0);
-    let service = |project: &str| host.strip_prefix(project)?.strip_prefix('-').filter(|service| !service.is_empty());
+    let service =
+        |project: &str| host.strip_prefix(project)?.strip_prefix(['-', '_']).filter(|service| !service.is_empty());
     project.rev().find_map(service)
 }
 
@@ -167,6 +176,7 @@ mod tests {
             ("shop-cron-report-1.shop_default", Some("cron-report")),
             ("shop-cron-report-1.shop_default.", Some("cron-report")),
             ("my_shop-web-12.my_shop_back_end", Some("web")),
+            ("shop_cron-report_1.shop_default", Some("cron-report")),
             ("shop-1.shop_default", None),
             ("web.shop.svc.cluster.local", None),
             ("other-web-1.shop_default", None),

@@ -26,6 +26,7 @@ mod text;
 mod view;
 mod window;
 
+pub use address_book::AddressBook;
 pub use edges::{Edge, Party, edges};
 pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
 pub use paste::{Fix, Paste};
