@@ -125,6 +125,8 @@ struct Parties<'a> {
     of_identity: BTreeMap<String, BTreeSet<(String, String)>>,
     /// What has a sidecar at an address, as [`AddressBook::sidecar`] calls it.
     by_shown: BTreeMap<String, Party>,
+    /// By service and namespace.
+    by_service: BTreeMap<(String, String), Party>,
     answered: BTreeSet<Party>,
 }
 
@@ -134,6 +136,7 @@ impl<'a> Parties<'a> {
             book: AddressBook::new(answers, names),
             of_identity: BTreeMap::new(),
             by_shown: BTreeMap::new(),
+            by_service: BTreeMap::new(),
             answered: BTreeSet::new(),
         };
         for answer in answers {
@@ -145,6 +148,7 @@ impl<'a> Parties<'a> {
             };
             parties.of_identity.entry(clean(&proxy.identity)).or_default().insert(workload_key(proxy));
             parties.by_shown.insert(shown, own.clone());
+            parties.by_service.insert((clean(&proxy.service), clean(&proxy.namespace)), own.clone());
             parties.answered.insert(own);
         }
         parties
@@ -164,8 +168,25 @@ impl<'a> Parties<'a> {
         if let Some(party) = self.book.sidecar(address).and_then(|shown| self.by_shown.get(shown)) {
             return party.clone();
         }
-        let service = peer.service.as_deref().map(clean).filter(|_| observation.direction == Direction::Outbound);
-        Party::outside(service.or_else(|| self.book.called(address).name).unwrap_or_else(|| address.to_string()))
+        match peer.service.as_deref().filter(|_| observation.direction == Direction::Outbound) {
+            Some(service) => self.service(service),
+            None => Party::outside(self.book.name(address)),
+        }
+    }
+
+    /// `cart.shop.svc.cluster.local` is cart in shop; another name stands for itself.
+    fn service(&self, host: &str) -> Party {
+        let host = clean(host);
+        let mut parts = host.split('.');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(name), Some(namespace), Some("svc")) => {
+                let key = (name.to_owned(), namespace.to_owned());
+                let known = self.by_service.get(&key).cloned();
+                let (name, namespace) = key;
+                known.unwrap_or(Party { name, namespace: Some(namespace), identity: None })
+            }
+            _ => Party::outside(host),
+        }
     }
 
     fn identified(&self, identity: &str) -> Party {
@@ -197,6 +218,7 @@ mod tests {
         let proxy = ProxyInfo {
             name: name.to_owned(),
             namespace: "shop".to_owned(),
+            service: name.to_owned(),
             identity: format!("spiffe://cluster.local/ns/shop/sa/{name}"),
             now: Timestamp::from_unix(NOW),
             ..ProxyInfo::default()
@@ -261,6 +283,26 @@ mod tests {
             ],
         );
         assert_eq!(all(&[pay]), [edge("10.0.0.9", "pay", 80, 0, 3), edge("web", "pay", 80, 3, 0)]);
+    }
+
+    #[test]
+    fn replicas_add_up() {
+        let id = "spiffe://cluster.local/ns/shop/sa/web";
+        let replica = || sidecar("pay", vec![seen(Direction::Inbound, Transport::Mtls, 80, id)]);
+        assert_eq!(all(&[replica(), replica()]), [edge("web", "pay", 80, 6, 0)]);
+    }
+
+    #[test]
+    fn a_service_that_is_called_in_plaintext_is_the_workload_whose_sidecar_answers() {
+        let mut call = seen(Direction::Outbound, Transport::Plaintext, 80, "10.0.0.2");
+        call.peer.service = Some("pay.shop.svc.cluster.local".to_owned());
+        let web = sidecar("web", vec![call]);
+        let alone =
+            edges(std::slice::from_ref(&web), &Names::default(), Window { seconds: 3600 }, Timestamp::from_unix(NOW));
+        let to = &alone[0].to;
+        assert_eq!((to.name.as_str(), to.namespace.as_deref(), to.is_meshed()), ("pay", Some("shop"), false));
+        // What its own sidecar has not seen did not reach it.
+        assert_eq!(all(&[web, sidecar("pay", Vec::new())]), []);
     }
 
     #[test]

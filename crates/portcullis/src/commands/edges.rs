@@ -1,10 +1,13 @@
 //! `portcullis edges`: who talks to whom, and whether it is secured, as `linkerd viz edges` lists it.
 
-mod merge;
+use std::collections::BTreeMap;
 
-use portcullis_api::Observations;
+use portcullis_api::{Observations, Timestamp, Transport};
+use portcullis_report::{self as report, Answer, Party, Window};
+use portcullis_tls::Clock;
+use serde::Serialize;
 
-use self::merge::{Edge, Side, edges};
+use super::observed::names;
 use super::proxies::ProxiesArgs;
 use super::selection::SelectionArgs;
 use crate::exit::{Exit, Outcome};
@@ -29,23 +32,83 @@ pub(crate) struct Args {
     proxies: ProxiesArgs,
 }
 
+/// As long as the proxies remember.
+const ALL: Window = Window { seconds: u64::MAX };
+
+/// Who talks to whom, over all ports.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Edge {
+    src: String,
+    dst: String,
+    src_namespace: String,
+    dst_namespace: String,
+    /// An identity is verified over mutual TLS only; that of plaintext is nobody's.
+    client_id: Option<String>,
+    server_id: Option<String>,
+    /// Connections over mutual TLS.
+    mutual_tls: u64,
+    /// Connections over anything else.
+    other: u64,
+    /// Connections that were refused.
+    refused: u64,
+    /// What the others were carried by.
+    transport: Transport,
+    last_seen: Timestamp,
+}
+
 pub(crate) fn run(args: &Args) -> Outcome {
-    let answers = args.proxies.ask(|sidecar| async move { sidecar.get::<Observations>("/observations").await })?;
-    let sides: Vec<Side> =
-        answers.answers.into_iter().map(|answer| Side { target: answer.target, seen: answer.value }).collect();
-    let mut edges = edges(&sides, &answers.containers);
+    let asked = args.proxies.ask(|sidecar| async move { sidecar.get::<Observations>("/observations").await })?;
+    let answers: Vec<Answer> = asked
+        .answers
+        .into_iter()
+        .map(|answer| Answer { label: answer.target.address.to_string(), observations: Ok(answer.value) })
+        .collect();
+    let now = Timestamp::from_unix(Clock::system().now_unix());
+    let mut edges = over_all_ports(report::edges(&answers, &names(&answers, &asked.containers), ALL, now));
     if args.selection.target.is_some() || args.selection.namespace.namespace.is_some() {
+        let proxies =
+            answers.into_iter().filter_map(|answer| answer.observations.ok()).map(|seen| seen.proxy).collect();
         // Fails if nobody is called that.
-        let meant = args.selection.select(sides, |side| &side.seen.proxy)?;
-        let is_meant = |name: &str, namespace: &str| {
-            meant.iter().any(|side| side.seen.proxy.name == name && side.seen.proxy.namespace == namespace)
-        };
+        let meant = args.selection.select(proxies, |proxy| proxy)?;
+        let is_meant =
+            |name: &str, namespace: &str| meant.iter().any(|proxy| proxy.name == name && proxy.namespace == namespace);
         edges.retain(|edge| is_meant(&edge.src, &edge.src_namespace) || is_meant(&edge.dst, &edge.dst_namespace));
     }
-    let list = List { kind: "EdgeList", items: &edges, unanswered: &answers.unanswered };
+    let list = List { kind: "EdgeList", items: &edges, unanswered: &asked.unanswered };
     let name = |edge: &Edge| format!("edge/{}.{}/{}.{}", edge.src, edge.src_namespace, edge.dst, edge.dst_namespace);
     args.list.print(&list, || args.list.table(&table(&edges, args.list.is_wide())), name)?;
     Ok(Exit::Ok)
+}
+
+/// One edge for each pair, in the order of their names.
+fn over_all_ports(edges: Vec<report::Edge>) -> Vec<Edge> {
+    let mut merged: BTreeMap<(Party, Party), Edge> = BTreeMap::new();
+    for report::Edge { from, to, mtls, tls, plaintext, refused, last_seen, .. } in edges {
+        let edge = merged.entry((from, to)).or_default();
+        edge.mutual_tls = edge.mutual_tls.saturating_add(mtls);
+        edge.other = edge.other.saturating_add(tls).saturating_add(plaintext);
+        edge.refused = edge.refused.saturating_add(refused);
+        edge.transport = match edge.transport {
+            _ if plaintext > 0 => Transport::Plaintext,
+            Transport::Unknown if tls > 0 => Transport::Tls,
+            before => before,
+        };
+        edge.last_seen = edge.last_seen.max(last_seen);
+    }
+    let named = |((from, to), edge): ((Party, Party), Edge)| {
+        let proven = |party: &Party| party.identity.clone().filter(|_| edge.mutual_tls > 0);
+        Edge {
+            client_id: proven(&from),
+            server_id: proven(&to),
+            src: from.name,
+            src_namespace: from.namespace.unwrap_or_default(),
+            dst: to.name,
+            dst_namespace: to.namespace.unwrap_or_default(),
+            ..edge
+        }
+    };
+    merged.into_iter().map(named).collect()
 }
 
 fn table(edges: &[Edge], wide: bool) -> Table {

@@ -182,7 +182,7 @@ fn saved(file: &Path) -> Result<Vec<Answer>, Failure> {
 }
 
 /// What the engine calls the addresses that were seen.
-fn names(answers: &[Answer], containers: &ContainerNames) -> Names {
+pub(crate) fn names(answers: &[Answer], containers: &ContainerNames) -> Names {
     let seen = answers.iter().filter_map(|answer| answer.observations.as_ref().ok()).flat_map(|it| &it.observations);
     let addresses: BTreeSet<IpAddr> = seen.filter_map(|observation| observation.peer.address).collect();
     addresses.into_iter().filter_map(|address| Some((address, containers.get(address)?.to_owned()))).collect()
