@@ -32,6 +32,10 @@ pub(crate) enum Exit {
     TooLittleObserved,
     /// A certificate has expired, or is about to.
     Expired,
+    /// A guarded change was taken back.
+    TakenBack,
+    /// A guarded change could not be taken back, or somebody else has changed its files.
+    NotTakenBack,
     /// The exit code of a program that was run, in the convention of shells.
     Program(u8),
 }
@@ -51,6 +55,8 @@ impl Exit {
             Self::NotReady => 80,
             Self::TooLittleObserved => 81,
             Self::Expired => 82,
+            Self::TakenBack => 84,
+            Self::NotTakenBack => 85,
             Self::Program(code) => code,
         }
     }
@@ -84,6 +90,8 @@ Exit codes:
   80  readiness: a client would be refused under STRICT
   81  readiness, replay: too little was observed
   82  a certificate has expired, or is about to
+  84  apply, delete: a guarded change was taken back
+  85  apply, delete: the guard ended and did not take the change back: somebody else changed the files, or they cannot be written
 run exits with the code of the program; 126 if it cannot be executed, 127 if it is not found.
 wait and run: 128 plus the number of the signal that ended them, or the program.";
 

@@ -13,6 +13,7 @@ mod files;
 mod output;
 mod ready;
 mod sandbox;
+mod set_hash;
 mod signals;
 mod uncaptured;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portcullis_api::Observations;
+use portcullis_api::{Mode as ApiMode, Observations, ProxyInfo};
+use portcullis_policy::{MeshSettings, Mode};
 use serde::Serialize;
 
 use crate::text::clean;
@@ -76,4 +77,24 @@ pub(crate) fn split(answers: &[Answer]) -> (Vec<&Observations>, Vec<Unanswered>)
     }
     silent.sort();
     (answered, silent)
+}
+
+/// The settings of the mesh that a sidecar has; what it does not tell is that of `fallback`.
+pub(crate) fn mesh_of(proxy: &ProxyInfo, fallback: &MeshSettings) -> MeshSettings {
+    let trust_domains = if proxy.trust_domain.is_empty() {
+        fallback.trust_domains.clone()
+    } else {
+        [&proxy.trust_domain].into_iter().chain(&proxy.trust_domain_aliases).cloned().collect()
+    };
+    let root = if proxy.root_namespace.is_empty() { &fallback.root_namespace } else { &proxy.root_namespace };
+    MeshSettings {
+        root_namespace: root.clone(),
+        default_mode: match proxy.default_mode {
+            ApiMode::Strict => Mode::Strict,
+            ApiMode::Permissive => Mode::Permissive,
+            ApiMode::Disable => Mode::Disable,
+            ApiMode::Unknown => fallback.default_mode,
+        },
+        trust_domains,
+    }
 }

@@ -85,6 +85,13 @@ impl ProxiesArgs {
         Ok(Mesh { runtime, found, within: self.timeout })
     }
 
+    /// The proxies at these addresses, whatever the command line names.
+    pub(crate) fn of(&self, addresses: Vec<AdminAddress>) -> Result<Mesh, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let targets = addresses.into_iter().map(|address| Target { address, name: None }).collect();
+        Ok(Mesh { runtime, found: Found { targets, ..Found::default() }, within: self.timeout })
+    }
+
     /// Finds the proxies and asks each of them.
     ///
     /// # Errors
@@ -181,6 +188,31 @@ impl Mesh {
             }
         }
         Answers { answers, unanswered, containers: found.containers.clone() }
+    }
+
+    /// Asks some of the proxies in silence: for those who ask again and again. In the order of `targets`.
+    pub(crate) fn poll<T, F, Fut>(&self, targets: &[Target], question: F) -> Vec<Row<T>>
+    where
+        F: Fn(Sidecar) -> Fut,
+        Fut: Future<Output = Result<T, Unanswered>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.runtime.block_on(ask(targets, self.within, question))
+    }
+
+    /// Every proxy.
+    pub(crate) fn targets(&self) -> &[Target] {
+        &self.found.targets
+    }
+
+    /// What the engine calls its containers, if it was asked.
+    pub(crate) const fn containers(&self) -> &ContainerNames {
+        &self.found.containers
+    }
+
+    /// Runs something else in the runtime in which proxies are asked.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     /// Waits between two rounds of questions.

@@ -12,7 +12,7 @@ use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource,
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
-use portcullis_tls::{Clock, ContentDigest, check_extra_roots};
+use portcullis_tls::{Clock, check_extra_roots};
 
 use super::candidates;
 use super::change_log::ChangeLog;
@@ -20,6 +20,7 @@ use super::identity_files::not_started;
 use super::in_force::InForce;
 use super::services::Services;
 use crate::exit::{Exit, Failure};
+use crate::set_hash::set_hash;
 
 /// The effective policy in force, the set it was made from, and the watcher that keeps it so.
 pub(super) struct Policies {
@@ -88,7 +89,7 @@ pub(super) fn watch(
             services.set(&all);
         }
         whole.store(Arc::new(all));
-        in_force_hash.store(Some(Arc::new(set_hash(files))));
+        in_force_hash.store(Some(Arc::new(set_hash(files.iter().map(|file| &*file.content)))));
         changed.notify();
         Ok::<_, String>(summary)
     };
@@ -98,13 +99,6 @@ pub(super) fn watch(
             other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
     Ok(Policies { effective, set, hash, in_force, watcher: Some(watcher), _candidates: candidates })
-}
-
-/// A digest of a policy folder: equal for equal contents, whatever the files are called and wherever they are mounted.
-fn set_hash(files: &[FileContent]) -> String {
-    let mut contents: Vec<String> = files.iter().map(|file| ContentDigest::of(&file.content).to_string()).collect();
-    contents.sort_unstable();
-    ContentDigest::of(contents.join("\n").as_bytes()).to_string()
 }
 
 /// The parsed content of each file. A file that did not change is not parsed again.
@@ -266,16 +260,6 @@ mod tests {
         let moved = parsed.load(&[file("b", &three), file("c", &one)], None);
         assert_eq!(names(&moved), ["three", "one"]);
         assert_eq!(parsed.0.len(), 2, "what is gone is forgotten");
-    }
-
-    #[test]
-    fn equal_contents_have_one_hash_whatever_the_files_are_called() {
-        let hash =
-            |files: &[(&str, &str)]| set_hash(&files.iter().map(|(path, text)| file(path, text)).collect::<Vec<_>>());
-        assert_eq!(hash(&[("a", "one"), ("b", "two")]), hash(&[("x/b", "one"), ("x/a", "two")]));
-        let all = [hash(&[]), hash(&[("a", "one")]), hash(&[("a", "onetwo")]), hash(&[("a", "one"), ("b", "two")])];
-        assert!(all.iter().enumerate().all(|(index, one)| !all[..index].contains(one)), "{all:?}");
-        assert!(all.iter().all(|hash| hash.len() == 64));
     }
 
     #[test]

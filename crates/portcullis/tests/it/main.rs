@@ -29,6 +29,7 @@ mod endings;
 mod examples;
 mod gateway;
 mod grammar;
+mod guard;
 mod hardening;
 mod http_hint;
 mod identity;

@@ -8,9 +8,9 @@ use portcullis_policy::authorization::{
     AuthorizationPolicy, DENIED, Facts, KnownFacts, MatchedRule, NOT_ALLOWED, OpenRule,
 };
 use portcullis_policy::diff::Client;
-use portcullis_policy::{Answer, Decided, EffectivePolicy, MeshSettings, Mode};
+use portcullis_policy::{Answer, Decided, EffectivePolicy};
 
-use crate::input::WorkloadName;
+use crate::input::{WorkloadName, mesh_of};
 use crate::replay::model::{Change, Decider, Drift, Options};
 use crate::text::{clean, clean_long};
 use crate::window::Connections;
@@ -61,23 +61,7 @@ enum Decision {
 impl Sidecar {
     pub(super) fn new(answer: &Observations, options: &Options<'_>) -> Self {
         let proxy = &answer.proxy;
-        let fallback = options.mesh;
-        let or = |text: &String, other: &String| if text.is_empty() { other.clone() } else { text.clone() };
-        let trust_domains = if proxy.trust_domain.is_empty() {
-            fallback.trust_domains.clone()
-        } else {
-            [&proxy.trust_domain].into_iter().chain(&proxy.trust_domain_aliases).cloned().collect()
-        };
-        let mesh = MeshSettings {
-            root_namespace: or(&proxy.root_namespace, &fallback.root_namespace),
-            default_mode: match proxy.default_mode {
-                ApiMode::Strict => Mode::Strict,
-                ApiMode::Permissive => Mode::Permissive,
-                ApiMode::Disable => Mode::Disable,
-                ApiMode::Unknown => fallback.default_mode,
-            },
-            trust_domains,
-        };
+        let mesh = mesh_of(proxy, options.mesh);
         let resolve = |set| EffectivePolicy::evaluate(set, &mesh, &proxy.namespace, &proxy.labels, options.evaluation);
         Self { in_force: options.in_force.map(resolve), new: resolve(options.new) }
     }

@@ -1,14 +1,16 @@
 //! `portcullis apply`: resources into the policy folder.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::PathBuf;
 
 use clap::ValueHint;
-use portcullis_manifest::{Plan, Prune, apply};
+use portcullis_manifest::{Effect, Plan, Prune, apply};
 
 use super::commit::commit;
 use super::effects::effects;
 use super::folder::{Checked, Folder, FolderArgs, refuse};
+use super::guard::{EndBy, GuardArgs, Guarded, Prepare, end, refuse_if_open};
 use super::input;
 use crate::commands::certs::lock;
 use crate::commands::values;
@@ -20,15 +22,22 @@ use crate::output;
 /// A resource that is in a file already replaces its document there; the rest of the file, comments included, stays byte for byte. A new one
 /// gets the file NAMESPACE.KIND.NAME.yaml. If anything in the resulting set is wrong, nothing is written: 65. What changes for connections is
 /// told on standard error.
+///
+/// With --guard the sidecars are watched after the change. Connections that they refuse now, and that the former policies would have let
+/// through, are told at once; more than --max-denied of them, or a sidecar that cannot be asked, and the files are put back byte for byte as
+/// they were: 84. SIGINT, SIGTERM and SIGHUP take the change back as well. If the command itself is killed, the change stays open:
+/// --take-back, --resume or --accept ends it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis apply -f strict.yaml --policies policies
   portcullis apply -f new/ -c cart.yaml --dry-run=server
   portcullis apply -f shop/ --policies policies --prune -n shop
-  cat strict.yaml | portcullis apply -f - -c cart.yaml")]
+  cat strict.yaml | portcullis apply -f - -c cart.yaml
+  portcullis apply -f strict.yaml --policies policies --guard 10m --max-denied 0 --proxies proxies.txt
+  portcullis apply --take-back --policies policies")]
 pub(crate) struct Args {
     /// Files, or folders with every .yaml, .yml and .json below them; `-` is standard input
-    #[arg(short, long = "file", visible_alias = "filename", value_name = "PATH", num_args = 1.., required = true, value_hint = ValueHint::AnyPath)]
+    #[arg(short, long = "file", visible_alias = "filename", value_name = "PATH", num_args = 1.., required_unless_present = "end", conflicts_with = "end", value_hint = ValueHint::AnyPath)]
     file: Vec<PathBuf>,
     #[command(flatten)]
     folder: FolderArgs,
@@ -44,6 +53,17 @@ pub(crate) struct Args {
     /// With --prune: in every namespace
     #[arg(long, requires = "prune", conflicts_with = "namespace")]
     all: bool,
+    /// Take back a guarded change whose command was killed
+    #[arg(long, group = "end")]
+    take_back: bool,
+    /// Watch it again, for its whole time
+    #[arg(long, group = "end")]
+    resume: bool,
+    /// Keep it
+    #[arg(long, group = "end")]
+    accept: bool,
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -65,14 +85,23 @@ impl DryRun {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    for (is_asked, by) in
+        [(args.take_back, EndBy::TakeBack), (args.resume, EndBy::Resume), (args.accept, EndBy::Accept)]
+    {
+        if is_asked {
+            return end(&args.folder, &args.guard, by);
+        }
+    }
     let prune = prune(args)?;
     let objects = input::objects(&args.file, args.namespace.as_deref())?;
     let folder = args.folder.read()?;
     // Another one may be writing; what it writes is read then.
-    let _lock = lock(&folder.path)?;
+    let lock = lock(&folder.path)?;
     let folder = Folder { files: args.folder.read()?.files, ..folder };
     let plan = apply(&folder.shown_path(), &folder.files, &objects, &prune).map_err(Failure::bad_input)?;
-    finish(&folder, &plan, args.dry_run, |effect| format!("{} {}", effect.id, effect.action.word()))
+    let change =
+        Change { folder: &folder, plan: &plan, dry_run: args.dry_run, guard: &args.guard, again: &args.folder };
+    change.finish(lock, |effect| format!("{} {}", effect.id, effect.action.word()))
 }
 
 fn prune(args: &Args) -> Result<Prune, Failure> {
@@ -86,31 +115,56 @@ fn prune(args: &Args) -> Result<Prune, Failure> {
     }
 }
 
-/// Checks what the plan leads to, writes it unless it is a dry run, and tells what happened.
-pub(super) fn finish(
-    folder: &Folder,
-    plan: &Plan,
-    dry_run: DryRun,
-    line: impl Fn(&portcullis_manifest::Effect) -> String,
-) -> Outcome {
-    let Checked { set, errors, warnings } = folder.check_with(plan);
-    refuse(&errors)?;
-    let before = folder.check();
-    if dry_run == DryRun::None {
-        commit(plan)?;
-    }
-    let lines: String = plan.effects.iter().map(|effect| format!("{}{}\n", line(effect), dry_run.suffix())).collect();
-    output::text(&lines)?;
-    // Those that were there are no news.
-    for warning in warnings.iter().filter(|warning| !before.warnings.contains(warning)) {
-        output::note(&format!("warning: {warning}"));
-    }
-    if before.errors.is_empty() {
-        for line in effects(&before.set, &set, &folder.mesh) {
-            output::note(&line);
+/// A change that is ready to be made.
+pub(super) struct Change<'a> {
+    pub(super) folder: &'a Folder,
+    pub(super) plan: &'a Plan,
+    pub(super) dry_run: DryRun,
+    pub(super) guard: &'a GuardArgs,
+    /// How the folder is read again.
+    pub(super) again: &'a FolderArgs,
+}
+
+impl Change<'_> {
+    /// Checks what the plan leads to, writes it unless it is a dry run, and tells what happened. With a guard, watches it then.
+    pub(super) fn finish(&self, lock: File, line: impl Fn(&Effect) -> String) -> Outcome {
+        let Self { folder, plan, dry_run, guard, again } = *self;
+        let Checked { set, errors, warnings } = folder.check_with(plan);
+        refuse(&errors)?;
+        let before = folder.check();
+        let mut guarded = None;
+        if dry_run == DryRun::None {
+            refuse_if_open(&folder.path)?;
+            if guard.is_on() {
+                // There would be nothing to go back to.
+                refuse(&before.errors)?;
+            }
+            let begin = Prepare { args: guard, folder_args: again, folder, plan, before: &before.set, after: &set };
+            guarded = Guarded::prepare(&begin)?;
+            if let Err(failure) = commit(plan) {
+                guarded.into_iter().for_each(Guarded::give_up);
+                return Err(failure);
+            }
         }
-    } else {
-        output::note("effective changes are not listed: the folder was not valid before");
+        let lines: String =
+            plan.effects.iter().map(|effect| format!("{}{}\n", line(effect), dry_run.suffix())).collect();
+        let told = output::text(&lines);
+        // Those that were there are no news.
+        for warning in warnings.iter().filter(|warning| !before.warnings.contains(warning)) {
+            output::note(&format!("warning: {warning}"));
+        }
+        if before.errors.is_empty() {
+            for line in effects(&before.set, &set, &folder.mesh) {
+                output::note(&line);
+            }
+        } else {
+            output::note("effective changes are not listed: the folder was not valid before");
+        }
+        drop(lock);
+        match guarded {
+            // It is watched whoever reads.
+            Some(guarded) => guarded.watch(),
+            None => told.map(|()| Exit::Ok).map_err(Failure::from),
+        }
     }
-    Ok(Exit::Ok)
 }

@@ -1,5 +1,6 @@
 //! Writes a plan: all of its files, or none.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -19,11 +20,16 @@ struct Draft {
 /// Puts the files in their places. Until every draft is on the disk, nothing is changed; a reader sees the old or the new content of each
 /// file. If a file cannot be put in its place, those before it are put back.
 pub(super) fn commit(plan: &Plan) -> Result<(), Failure> {
+    commit_with(plan, &BTreeMap::new())
+}
+
+/// The same with the permissions of files that are not there now, by path.
+pub(super) fn commit_with(plan: &Plan, modes: &BTreeMap<String, u32>) -> Result<(), Failure> {
     let mut drafts = Vec::new();
     for (path, change) in &plan.files {
         let Some(text) = &change.after else { continue };
         let target = resolved(Path::new(path));
-        match stage(&target, text) {
+        match stage(&target, text, modes.get(path).copied().unwrap_or(MODE)) {
             Ok(draft) => drafts.push(Draft { draft, target }),
             Err(error) => {
                 discard(&drafts);
@@ -68,8 +74,8 @@ const MODE: u32 = 0o644;
 /// How many names of drafts that killed processes left behind are passed over.
 const NAMES: u32 = 1000;
 
-fn stage(target: &Path, text: &str) -> io::Result<PathBuf> {
-    let mode = fs::metadata(target).map_or(MODE, |known| known.permissions().mode() & 0o777);
+fn stage(target: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
+    let mode = fs::metadata(target).map_or(mode, |known| known.permissions().mode() & 0o777);
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     for number in 0..NAMES {
         let draft = folder.join(format!(".portcullis-{}-{number}.draft", std::process::id()));
@@ -98,7 +104,7 @@ fn undo(plan: &Plan, done: &[&str]) {
         let target = Path::new(path);
         // The failure that led here is reported; more cannot be done about a second one.
         let _as_far_as_it_goes = match plan.files.get(*path).and_then(|change| change.before.as_ref()) {
-            Some(text) => stage(&resolved(target), text).and_then(|draft| fs::rename(draft, resolved(target))),
+            Some(text) => stage(&resolved(target), text, MODE).and_then(|draft| fs::rename(draft, resolved(target))),
             None => fs::remove_file(target),
         };
     }

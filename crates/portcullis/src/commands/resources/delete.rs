@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::ValueHint;
 use portcullis_manifest::{Id, Kind, PlanError, delete};
 
-use super::apply::{DryRun, finish};
+use super::apply::{Change, DryRun};
 use super::folder::{Folder, FolderArgs};
+use super::guard::GuardArgs;
 use super::input;
 use crate::commands::certs::lock;
 use crate::commands::values;
@@ -15,7 +16,7 @@ use crate::output;
 
 /// Take resources out of the policy folder: by kind and name, or those of files
 ///
-/// A file whose last document goes is removed. The resulting set is checked first, as with `apply`.
+/// A file whose last document goes is removed. The resulting set is checked first, and --guard watches the sidecars, as with `apply`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis delete pa/default -n shop --policies policies
@@ -39,6 +40,8 @@ pub(crate) struct Args {
     /// Do not fail if a resource is not there
     #[arg(long)]
     ignore_not_found: bool,
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         input::objects(&args.file, None)?.into_iter().map(|object| object.id).collect()
     };
     let folder = args.folder.read()?;
-    let _lock = lock(&folder.path)?;
+    let lock = lock(&folder.path)?;
     let folder = Folder { files: args.folder.read()?.files, ..folder };
     if args.ignore_not_found {
         let there: Vec<Id> = folder
@@ -60,10 +63,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ids.retain(|id| there.contains(id));
     }
     match delete(&folder.shown_path(), &folder.files, &ids) {
-        Ok(plan) => finish(&folder, &plan, args.dry_run, |effect| {
-            let Id { kind, name, .. } = &effect.id;
-            format!("{}.{} \"{name}\" {}", kind.singular(), kind.group(), effect.action.word())
-        }),
+        Ok(plan) => {
+            let change =
+                Change { folder: &folder, plan: &plan, dry_run: args.dry_run, guard: &args.guard, again: &args.folder };
+            change.finish(lock, |effect| {
+                let Id { kind, name, .. } = &effect.id;
+                format!("{}.{} \"{name}\" {}", kind.singular(), kind.group(), effect.action.word())
+            })
+        }
         Err(error @ PlanError::NotFound(_)) => {
             output::note(&format!("Error from server (NotFound): {error}"));
             Ok(Exit::Failure)

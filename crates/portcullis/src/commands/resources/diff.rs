@@ -7,6 +7,7 @@ use portcullis_manifest::{Prune, apply, to_yaml, unified};
 use serde_json::Value;
 
 use super::folder::{FolderArgs, refuse};
+use super::guard::notice;
 use super::input;
 use crate::commands::values;
 use crate::exit::{Exit, Failure, Outcome};
@@ -31,6 +32,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let objects = input::objects(&args.file, args.namespace.as_deref())?;
     let folder = args.folder.read()?;
+    if let Some(notice) = notice(&folder.path) {
+        output::note(&format!("warning: {notice}"));
+    }
     let plan = apply(&folder.shown_path(), &folder.files, &objects, &Prune::No).map_err(Failure::bad_input)?;
     refuse(&folder.check_with(&plan).errors)?;
     let mut text = String::new();

@@ -34,9 +34,29 @@ pub(super) struct Folder {
     pub(super) services: Option<ParsedSource>,
 }
 
+/// Where it is, and what the configuration says besides.
+struct Place {
+    path: PathBuf,
+    mesh: MeshSettings,
+    services: Option<ParsedSource>,
+}
+
 impl FolderArgs {
+    /// Finds it.
+    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        Ok(self.find()?.path)
+    }
+
     /// Finds and reads it.
     pub(super) fn read(&self) -> Result<Folder, Failure> {
+        let Place { path, mesh, services } = self.find()?;
+        let Policies { sources, errors } = Policies::read(std::slice::from_ref(&path));
+        refuse(&errors)?;
+        let files = sources.into_iter().map(text_file).collect::<Result<_, _>>()?;
+        Ok(Folder { path, mesh, files, services })
+    }
+
+    fn find(&self) -> Result<Place, Failure> {
         let source = if self.policies.is_some() && self.config.is_none() {
             None
         } else {
@@ -56,10 +76,7 @@ impl FolderArgs {
             let message = format!("{}: there is no such folder; create it first", path.display());
             return Err(Failure::message(Exit::BadInput, message));
         }
-        let Policies { sources, errors } = Policies::read(std::slice::from_ref(&path));
-        refuse(&errors)?;
-        let files = sources.into_iter().map(text_file).collect::<Result<_, _>>()?;
-        Ok(Folder { path, mesh: self.mesh.or(mesh), files, services })
+        Ok(Place { path, mesh: self.mesh.or(mesh), services })
     }
 }
 

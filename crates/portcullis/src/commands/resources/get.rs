@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::delete::kind;
 use super::folder::text_file;
+use super::guard::notice;
 use super::located::Located;
 use super::rows::{Columns, table};
 use crate::commands::subject::MeshArgs;
@@ -70,6 +71,9 @@ enum Format {
 pub(crate) fn run(args: &Args) -> Outcome {
     let kind = kind(&args.kind)?;
     let (paths, mesh) = find(args)?;
+    for notice in paths.iter().filter_map(|path| notice(path)) {
+        output::note(&format!("warning: {notice}"));
+    }
     let Policies { sources, mut errors } = Policies::read(&paths);
     let loaded = PolicySet::load(&sources);
     errors.extend(loaded.errors);

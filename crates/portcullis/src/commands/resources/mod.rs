@@ -7,6 +7,7 @@ pub(crate) mod diff;
 mod effects;
 mod folder;
 pub(crate) mod get;
+mod guard;
 mod input;
 mod located;
 mod rows;

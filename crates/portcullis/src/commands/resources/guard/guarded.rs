@@ -1,0 +1,333 @@
+//! The life of a guarded change, from before it is made until it is kept or taken back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use portcullis_manifest::Plan;
+use portcullis_policy::PolicySet;
+use portcullis_report::guard::Denied;
+use rustix::process::Signal;
+
+use super::GuardArgs;
+use super::progress::{Limits, Progress, State, Verdict, Why};
+use super::record::{Held, Record};
+use super::screen::{Screen, length};
+use super::start::{expected_hash, folder_hash, listen, pause, record, synced};
+use super::take_back::{Change, take_back};
+use super::watch::{self, Sets, Watched};
+use crate::commands::proxies::Mesh;
+use crate::commands::resources::folder::{Folder, FolderArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+use crate::signals::Signals;
+
+/// Every so many rounds sidecars are asked which policies they have in force, and the files are looked at.
+const FULL_ROUND: u64 = 4;
+/// The most clients that are named.
+const MAX_NAMED: usize = 20;
+/// How long sidecars are waited for after the change was taken back.
+const FORMER: Duration = Duration::from_secs(10);
+
+/// What a guarded change begins with.
+pub(in crate::commands::resources) struct Prepare<'a> {
+    pub(in crate::commands::resources) args: &'a GuardArgs,
+    pub(in crate::commands::resources) folder_args: &'a FolderArgs,
+    pub(in crate::commands::resources) folder: &'a Folder,
+    pub(in crate::commands::resources) plan: &'a Plan,
+    pub(in crate::commands::resources) before: &'a PolicySet,
+    pub(in crate::commands::resources) after: &'a PolicySet,
+}
+
+/// A guarded change.
+pub(in crate::commands::resources) struct Guarded<'a> {
+    pub(super) folder_args: &'a FolderArgs,
+    pub(super) folder: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) mesh: Mesh,
+    pub(super) signals: Signals,
+    pub(super) watched: Vec<Watched>,
+    pub(super) record: Record,
+    pub(super) held: Held,
+    /// The hash of the folder as it should be.
+    pub(super) hash: String,
+    pub(super) screen: Screen,
+}
+
+impl<'a> Guarded<'a> {
+    /// Everything before the first file changes. `None`: no guard was asked for, or nothing changes.
+    pub(in crate::commands::resources) fn prepare(begin: &Prepare<'a>) -> Result<Option<Self>, Failure> {
+        let Prepare { args, folder_args, folder, plan, before, after } = *begin;
+        let Some(limits) = args.limits() else { return Ok(None) };
+        if plan.files.is_empty() {
+            output::note("nothing changes, so nothing is guarded");
+            return Ok(None);
+        }
+        let mesh = args.proxies.find()?;
+        let mut signals = listen(&mesh)?;
+        let answers = synced(&mesh, &mut signals, limits, &folder_hash(folder))?;
+        let sets = Sets { before, after, mesh: &folder.mesh };
+        let watched: Vec<Watched> = answers.into_iter().map(|before| Watched::new(before, &sets, None)).collect();
+        let record = record(limits, folder, plan, &watched);
+        let held = record.write(&folder.path)?;
+        let hash = expected_hash(folder, plan);
+        let screen = Screen::new();
+        let folder = folder.path.clone();
+        Ok(Some(Self { folder_args, folder, limits, mesh, signals, watched, record, held, hash, screen }))
+    }
+
+    /// The change could not be made.
+    pub(in crate::commands::resources) fn give_up(self) {
+        // Whatever it says, the files are as they were.
+        let _left = self.held.remove();
+    }
+
+    /// Watches the change, which has been made.
+    pub(in crate::commands::resources) fn watch(mut self) -> Outcome {
+        let mut seen = Log::default();
+        let ended = self.until_ended(&mut seen);
+        let denied = seen.count;
+        match ended {
+            Ended::Kept => {
+                self.held.remove()?;
+                let refused = if denied == 0 {
+                    "nobody was refused that was let through before".to_owned()
+                } else {
+                    format!("{} refused, and {} allowed", connections(denied), self.limits.max_denied)
+                };
+                self.screen.note(&format!("guard: the change is kept: {refused} in {}", length(self.limits.guard)));
+                self.tell("kept");
+                Ok(Exit::Ok)
+            }
+            Ended::By(why) => {
+                let why = self.why(&why);
+                self.screen.note(&format!("guard: {why}: the change is taken back"));
+                self.back()
+            }
+            Ended::Signal(signal) => {
+                let name = match signal {
+                    Signal::INT => "SIGINT",
+                    Signal::TERM => "SIGTERM",
+                    _ => "SIGHUP",
+                };
+                self.screen.note(&format!("guard: ended by {name}: the change is taken back"));
+                self.back()
+            }
+            Ended::PutBack => {
+                self.held.remove()?;
+                self.screen.note("guard: somebody else has put the files back as they were; the guard ends");
+                self.tell("taken back");
+                Ok(Exit::TakenBack)
+            }
+            Ended::Foreign(files) => {
+                self.held.remove()?;
+                let message = format!(
+                    "{}: changed by somebody else while the change was guarded; the guard ends, and nothing is written over it",
+                    files.join(", ")
+                );
+                self.screen.clear();
+                Err(Failure::message(Exit::NotTakenBack, message))
+            }
+        }
+    }
+
+    fn until_ended(&mut self, seen: &mut Log) -> Ended {
+        let start = Instant::now();
+        let mut progress = Progress::new(self.limits);
+        let mut told: BTreeMap<usize, State> = BTreeMap::new();
+        let waiting = format!("guard: waiting until {} the change in force", have(self.watched.len()));
+        self.screen.note(&waiting);
+        for rounds in 0_u64.. {
+            let full =
+                !progress.has_begun() || progress.trouble().next().is_some() || rounds.is_multiple_of(FULL_ROUND);
+            if full && let Some(ended) = self.look_at_files() {
+                return ended;
+            }
+            let hash = full.then(|| self.hash.clone());
+            let round = watch::round(&self.mesh, &mut self.watched, hash.as_deref());
+            let now = start.elapsed();
+            for note in &round.notes {
+                self.screen.note(&format!("warning: {note}"));
+            }
+            seen.add(&round, &mut self.screen);
+            let had_begun = progress.has_begun();
+            let verdict = progress.round(now, round.states, seen.count);
+            self.tell_trouble(&progress, &mut told);
+            if progress.has_begun() && !had_begun {
+                let Limits { guard, max_denied, .. } = self.limits;
+                let line = format!(
+                    "guard: {} the change in force; watching for {}, --max-denied {max_denied}",
+                    have(self.watched.len()),
+                    length(guard)
+                );
+                self.screen.note(&line);
+            }
+            match verdict {
+                Verdict::Keep => return Ended::Kept,
+                Verdict::TakeBack(why) => return Ended::By(why),
+                Verdict::GoOn => {}
+            }
+            let left = length(progress.left(now));
+            let troubled = progress.trouble().count();
+            let trouble =
+                if troubled == 0 { String::new() } else { format!(", {troubled} sidecars not as they should be") };
+            self.screen.progress(&format!("guard: {left} left, {} refused{trouble}", seen.count));
+            if let Some(signal) = pause(&self.mesh, &mut self.signals) {
+                return Ended::Signal(signal);
+            }
+        }
+        // Not in half an eternity.
+        Ended::Kept
+    }
+
+    /// Whether the files of the change are still those of the change. Others in the folder may change meanwhile.
+    fn look_at_files(&mut self) -> Option<Ended> {
+        // While somebody writes, it cannot be read; what it was before counts until then.
+        let folder = self.folder_args.read().ok()?;
+        self.hash = folder_hash(&folder);
+        let change = Change::look(&self.record, &self.folder);
+        if change.is_put_back() {
+            return Some(Ended::PutBack);
+        }
+        (!change.foreign.is_empty()).then_some(Ended::Foreign(change.foreign))
+    }
+
+    /// Tells what is not as it should be, once, and when it is again. At first nobody has the change, which is no news.
+    fn tell_trouble(&mut self, progress: &Progress, told: &mut BTreeMap<usize, State>) {
+        let now: BTreeMap<usize, State> = progress.trouble().map(|(sidecar, state)| (sidecar, state.clone())).collect();
+        let over: Vec<usize> = told.keys().filter(|sidecar| !now.contains_key(sidecar)).copied().collect();
+        for sidecar in over {
+            told.remove(&sidecar);
+            let line = format!("{} is as it should be again", self.shown(sidecar));
+            self.screen.note(&line);
+        }
+        for (sidecar, state) in now {
+            if told.get(&sidecar) != Some(&state) && (progress.has_begun() || state != State::Behind) {
+                let line = format!("warning: {}", self.trouble(sidecar, &state));
+                self.screen.note(&line);
+                told.insert(sidecar, state);
+            }
+        }
+    }
+
+    fn shown(&self, sidecar: usize) -> &str {
+        self.watched.get(sidecar).map_or("a sidecar", |one| &one.shown)
+    }
+
+    fn trouble(&self, sidecar: usize, state: &State) -> String {
+        let shown = self.shown(sidecar);
+        match state {
+            State::InForce => format!("{shown} has the policies of the folder in force"),
+            State::Behind => format!("{shown} does not have the policies of the folder in force"),
+            State::Refuses(message) => format!("{shown} refuses the policies: {message}"),
+            State::Silent(why) => format!("{shown} does not answer: {why}"),
+        }
+    }
+
+    fn why(&self, why: &Why) -> String {
+        match why {
+            Why::Denied(count) => {
+                let were = if *count == 1 { "was" } else { "were" };
+                let most = self.limits.max_denied;
+                format!(
+                    "{} {were} refused that {were} let through before, and --max-denied is {most}",
+                    connections(*count)
+                )
+            }
+            Why::Trouble { sidecar, state, lasted } => {
+                format!("{}, for {} now", self.trouble(*sidecar, state), length(*lasted))
+            }
+        }
+    }
+
+    fn tell(&self, word: &str) {
+        let lines: String = self.record.resources.iter().map(|it| format!("{it} {word}\n")).collect();
+        // The terminal may be gone, which was the reason.
+        let _unwritable = output::text(&lines);
+    }
+
+    fn back(mut self) -> Outcome {
+        self.screen.clear();
+        let notes = take_back(self.folder_args, &self.folder, &self.record, &self.held)?;
+        for note in notes {
+            self.screen.note(&note);
+        }
+        let lines: String = self.record.resources.iter().map(|it| format!("{it} taken back\n")).collect();
+        let _unwritable = output::text(&lines);
+        self.wait_for_former();
+        Ok(Exit::TakenBack)
+    }
+
+    /// Waits until the sidecars have the former policies in force again, as far as they answer.
+    fn wait_for_former(&mut self) {
+        let start = Instant::now();
+        loop {
+            if let Ok(folder) = self.folder_args.read() {
+                self.hash = folder_hash(&folder);
+            }
+            let states = watch::round(&self.mesh, &mut self.watched, Some(&self.hash)).states;
+            let (done, all) = (states.iter().filter(|state| **state == State::InForce).count(), states.len());
+            if done == all {
+                return self.screen.note(&format!("guard: {} the former policies in force again", have(all)));
+            }
+            self.screen.progress(&format!("guard: {done} of {all} sidecars have the former policies in force"));
+            if start.elapsed() >= FORMER || pause(&self.mesh, &mut self.signals).is_some() {
+                for (sidecar, state) in states.iter().enumerate().filter(|(_, state)| **state != State::InForce) {
+                    let line = format!("warning: {}", self.trouble(sidecar, state));
+                    self.screen.note(&line);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// How a watch ended.
+enum Ended {
+    Kept,
+    By(Why),
+    Signal(Signal),
+    /// The files are as they were before.
+    PutBack,
+    /// These files have another content.
+    Foreign(Vec<String>),
+}
+
+/// Who was refused until now.
+#[derive(Default)]
+struct Log {
+    count: u64,
+    known: Vec<Denied>,
+    unnamed: bool,
+}
+
+impl Log {
+    fn add(&mut self, round: &watch::Round, screen: &mut Screen) {
+        for denied in &round.denied {
+            self.count = self.count.saturating_add(1);
+            if self.known.iter().any(|known| known.is_again(denied)) {
+                continue;
+            }
+            if self.known.len() < MAX_NAMED {
+                screen.note(&format!("denied: {denied}"));
+                self.known.push(denied.clone());
+            } else if !std::mem::replace(&mut self.unnamed, true) {
+                screen.note("denied: and others, which are not named here; see `portcullis logs --denied`");
+            }
+        }
+        if round.unseen > 0 {
+            self.count = self.count.saturating_add(round.unseen);
+            let line =
+                format!("denied: {} ended too fast to be looked at; they count as refused", connections(round.unseen));
+            screen.note(&line);
+        }
+    }
+}
+
+pub(super) fn connections(count: u64) -> String {
+    format!("{count} connection{}", if count == 1 { "" } else { "s" })
+}
+
+fn have(count: usize) -> String {
+    if count == 1 { "the sidecar has".to_owned() } else { format!("all {count} sidecars have") }
+}
