@@ -6,7 +6,7 @@ from rig.processes import until
 
 from .scene import Scene
 from .scripts import FIRST_SCREEN, LOW_CONTRAST, TOO_WIDE, UNNAMED
-from .webdriver import Browser
+from rig.browser import Browser
 
 MAX_BYTES = 60 * 1024
 TAB, ENTER = "\ue004", "\ue007"

@@ -5,7 +5,7 @@ import json
 import urllib.error
 import urllib.request
 
-from rig.processes import RigError, free_port
+from .processes import RigError, free_port
 
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
