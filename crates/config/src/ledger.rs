@@ -14,21 +14,24 @@ pub struct LedgerSettings {
     pub folder: Option<PathBuf>,
     /// `maxPairs`: observations that are kept.
     pub max_pairs: usize,
+    /// `reverseDns`: ask DNS for the names of addresses.
+    pub reverse_dns: bool,
 }
 
 impl Default for LedgerSettings {
     fn default() -> Self {
-        Self { folder: None, max_pairs: defaults::LEDGER_PAIRS }
+        Self { folder: None, max_pairs: defaults::LEDGER_PAIRS, reverse_dns: true }
     }
 }
 
 impl SectionReader<'_> {
     pub(crate) fn ledger(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<LedgerSettings> {
-        let fields = at.fields(&["folder", "maxPairs"], problems)?;
+        let fields = at.fields(&["folder", "maxPairs", "reverseDns"], problems)?;
         let folder = section(&fields, "folder", None, problems, |at, p| self.path(at, p).map(Some));
         let max_pairs = section(&fields, "maxPairs", defaults::LEDGER_PAIRS, problems, |at, p| {
             at.integer(100, 1_000_000, p).and_then(|number| usize::try_from(number).ok())
         });
-        Some(LedgerSettings { folder: folder?, max_pairs: max_pairs? })
+        let reverse_dns = section(&fields, "reverseDns", true, problems, |at, p| at.boolean(p));
+        Some(LedgerSettings { folder: folder?, max_pairs: max_pairs?, reverse_dns: reverse_dns? })
     }
 }

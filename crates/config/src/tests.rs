@@ -432,11 +432,11 @@ fn the_ledger_has_a_folder_of_its_own_and_a_limit() {
         let text = format!("workload: {{name: a, namespace: b}}\n{text}");
         read(text.as_bytes(), Path::new("/conf")).unwrap().ledger
     };
-    assert_eq!(settings(""), LedgerSettings { folder: None, max_pairs: 10_000 });
+    assert_eq!(settings(""), LedgerSettings { folder: None, max_pairs: 10_000, reverse_dns: true });
     let problems = |text: &str| problems_of(&format!("workload: {{name: a, namespace: b}}\n{text}"));
     let one = |field: &str, reason| vec![(field.to_owned(), reason)];
-    let own = settings("ledger: {folder: seen, maxPairs: 500}\npolicies: seen-not");
-    assert_eq!(own, LedgerSettings { folder: Some("/conf/seen".into()), max_pairs: 500 });
+    let own = settings("ledger: {folder: seen, maxPairs: 500, reverseDns: false}\npolicies: seen-not");
+    assert_eq!(own, LedgerSettings { folder: Some("/conf/seen".into()), max_pairs: 500, reverse_dns: false });
     assert_eq!(problems("ledger: {maxPairs: 5}"), one("ledger.maxPairs", "out-of-range"));
     for shared in
         ["policies: seen", "policies: seen/policies", "admin: {listen: \"127.0.0.1:1\", tokenFile: seen/token}"]

@@ -30,7 +30,8 @@ pub(super) struct ClientNames {
     pub(super) ledger: Ledger,
     pub(super) services: Arc<ArcSwap<ServiceTable>>,
     pub(super) names: Arc<Names>,
-    pub(super) resolver: Resolver,
+    /// `None`: nobody is asked for the name of an address.
+    pub(super) resolver: Option<Resolver>,
 }
 
 impl ClientNames {
@@ -84,9 +85,10 @@ impl ClientNames {
         found: &mut HashMap<IpAddr, Arc<str>>,
         asked: &mut HashMap<IpAddr, Instant>,
     ) {
+        let Some(resolver) = &self.resolver else { return };
         let mut lookups = JoinSet::new();
         for address in addresses {
-            let resolver = self.resolver.clone();
+            let resolver = resolver.clone();
             asked.insert(address, Instant::now() + AGAIN_AFTER_FAILURE);
             lookups.spawn(async move { (address, resolver.name_of(address).await) });
         }

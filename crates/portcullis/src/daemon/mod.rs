@@ -128,7 +128,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         ledger: metrics.ledger.clone(),
         services: services.published(),
         names: Arc::clone(&names),
-        resolver,
+        resolver: settings.ledger.reverse_dns.then_some(resolver),
     };
 
     // Spawn.
