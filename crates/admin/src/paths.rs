@@ -34,7 +34,7 @@ const fn row(path: &'static str, endpoint: Endpoint, summary: &'static str) -> R
     Row { path, endpoint, summary }
 }
 
-pub(crate) const ROWS: [Row; 23] = [
+pub(crate) const ROWS: [Row; 24] = [
     row("/", Endpoint::Dashboard, "which traffic is mTLS, and why not: a page that stays up to date"),
     row("/dashboard.js", Endpoint::Script, "the script of that page"),
     row("/events", Endpoint::Events, "its content whenever it changes, as server-sent events"),
@@ -53,6 +53,7 @@ pub(crate) const ROWS: [Row; 23] = [
     row("/changes", Endpoint::Page(Page::Changes), "policies, modes and certificates that changed since the start"),
     row("/recent", Endpoint::Recent, "connections that ended last; ?after=N&limit=N&denied=true&conn=ID&peer=WHO"),
     row("/explain", Endpoint::Explain, "?port=N: which policy holds for a port, and why not the others"),
+    row("/status", Endpoint::Page(Page::Status), "what `portcullis check` judges and no other page says"),
     row("/server_info", Endpoint::Page(Page::ServerInfo), "version, state and age of the process"),
     row("/logging", Endpoint::Logging, "the log level; POST ?level=debug or ?level=access=off changes it"),
     row("/healthz/ready", Endpoint::Ready, "200 when ready, otherwise what is pending"),

@@ -54,6 +54,8 @@ pub enum Page {
     Changes,
     /// `/server_info`.
     ServerInfo,
+    /// `/status`.
+    Status,
 }
 
 /// A change of the running process.

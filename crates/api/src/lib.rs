@@ -14,6 +14,7 @@ mod observations;
 mod pages;
 mod proxy;
 mod recent;
+mod status;
 mod timestamp;
 
 pub use changes::{Change, Changes};
@@ -31,4 +32,8 @@ pub use pages::{
 };
 pub use proxy::ProxyInfo;
 pub use recent::{EndedConnection, Recent, Tls};
+pub use status::{
+    Capture, CaptureListener, CaptureRules, ConfigChange, ConfigFile, IdentitySource, IgnoredFile, Ledger, NamedPlace,
+    Status,
+};
 pub use timestamp::Timestamp;

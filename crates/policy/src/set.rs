@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis_istio::MeshConfig;
 
 use crate::authorization::AuthorizationPolicy;
-use crate::directory::{DestinationRule, ServiceEntry, WorkloadEntry};
+use crate::directory::{DestinationRule, Location, ResourceMeta, ServiceEntry, WorkloadEntry};
 use crate::resource::PeerAuthentication;
 
 /// Every PeerAuthentication and AuthorizationPolicy of a mesh, in any order, the entries of its service directory, and the
@@ -50,6 +50,14 @@ impl PolicySet {
     #[must_use]
     pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
         &self.destination_rules
+    }
+
+    /// Workloads and services of the mesh that have no sidecar, as the service directory says: connections to them are plaintext.
+    pub fn without_sidecar(&self) -> impl Iterator<Item = &ResourceMeta> {
+        let workloads = self.workload_entries.iter().filter(|entry| !entry.spec.has_sidecar).map(|entry| &entry.meta);
+        let internal = self.service_entries.iter().filter(|entry| entry.location == Location::MeshInternal);
+        let services = internal.filter(|entry| entry.endpoints.iter().any(|endpoint| !endpoint.has_sidecar));
+        workloads.chain(services.map(|entry| &entry.meta))
     }
 
     /// The same set with these AuthorizationPolicies as well.

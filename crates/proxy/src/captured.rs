@@ -15,6 +15,9 @@ pub(crate) fn destination(stream: &TcpStream, record: &mut ConnRecord) -> Result
         Ok(None) => return Err(outcome::no_original_destination(None)),
         Err(error) => return Err(outcome::no_original_destination(Some(&error))),
     };
+    if record.dst_addr.is_some_and(|listener| listener != destination) {
+        record.set_captured();
+    }
     record.dst_addr = Some(destination);
     record.port = Some(destination.port());
     Ok(destination)

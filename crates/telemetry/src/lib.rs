@@ -9,6 +9,7 @@ mod access;
 mod access_format;
 mod access_line;
 mod access_outputs;
+mod captured;
 mod connection;
 mod edge;
 mod envoy;
@@ -39,6 +40,7 @@ mod tcp;
 
 pub use access_format::AccessLog;
 pub use access_outputs::AccessOutputs;
+pub use captured::CapturedAt;
 pub use connection::{Bytes, Direction, TlsFacts};
 pub use export::{AccessEvent, AccessSink, SinkTotals, TlsOutcome};
 pub use facts::{RuleIndex, ServerName};

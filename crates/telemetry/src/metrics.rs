@@ -8,6 +8,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 
 use crate::access_format::AccessLog;
 use crate::access_outputs::AccessOutputs;
+use crate::captured::CapturedAt;
 use crate::export::{AccessSink, SinkTotals};
 use crate::family::CounterFamily;
 use crate::identity::IdentityMetrics;
@@ -38,6 +39,8 @@ pub struct Families {
     pub(crate) tcp: TcpMetrics,
     /// Who was seen.
     pub ledger: Ledger,
+    /// When a redirected connection arrived last.
+    pub captured: CapturedAt,
     pub(crate) recent: RecentConnections,
     pub(crate) ports: KnownPorts,
     /// The label value `-`, for what is absent. Shared.
@@ -223,6 +226,7 @@ impl Metrics {
                     &["result", "reason"],
                 )?,
             },
+            captured: CapturedAt::default(),
             ledger_metrics: LedgerMetrics::new(&registry)?,
             expiry: [
                 new.gauges(

@@ -113,6 +113,11 @@ impl ConnRecord {
         self.further.as_ref()?.app
     }
 
+    /// A rule of the kernel redirected it here: what it dialled is another address than that of the listener.
+    pub fn set_captured(&self) {
+        self.metrics.captured.set(self.direction, self.metrics.ledger.clock().now_unix());
+    }
+
     /// The client is one of a gateway listener. Until there is a server, the address that was dialled is that of the listener.
     pub fn set_from_outside(&mut self) {
         self.further.get_or_insert_default().is_from_outside = true;

@@ -1,12 +1,12 @@
 //! `portcullis analyze`: what is wrong in a policy folder, and what is valid and hardly meant.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueHint;
 use portcullis_analyze::{Code, Finding, Input, Level, Resource, Suppression, analyze};
 use portcullis_manifest::read;
 use portcullis_policy::{MeshSettings, PolicySet};
+use portcullis_reload::ignored_files;
 use portcullis_tls::{Clock, check_extra_roots};
 use serde_json::{Value, json};
 
@@ -139,30 +139,11 @@ fn find(args: &Args) -> Result<(Vec<PathBuf>, MeshSettings), Failure> {
 
 /// Files of the folders that the proxy does not read.
 fn ignored(paths: &[PathBuf]) -> Vec<String> {
-    let mut ignored = Vec::new();
-    let mut pending: Vec<PathBuf> =
-        paths.iter().filter(|path| !files::is_stdin(path) && path.is_dir()).cloned().collect();
-    while let Some(folder) = pending.pop() {
-        // A folder that cannot be read is an error already.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let (path, name) = (entry.path(), entry.file_name());
-            // A mounted volume has its files twice: in a folder with a dot, and as links to them.
-            let is_hidden = name.to_string_lossy().starts_with('.');
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && !is_hidden => pending.push(path),
-                Ok(kind) if kind.is_file() && (is_hidden || !is_policy(&path)) => {
-                    ignored.push(path.display().to_string())
-                }
-                _ => {}
-            }
-        }
-    }
+    let folders = paths.iter().filter(|path| !files::is_stdin(path) && path.is_dir());
+    let mut ignored: Vec<String> =
+        folders.flat_map(|folder| ignored_files(folder)).map(|one| one.path.display().to_string()).collect();
     ignored.sort();
     ignored
-}
-
-fn is_policy(path: &Path) -> bool {
-    path.extension().is_some_and(|end| portcullis_reload::EXTENSIONS.iter().any(|known| end == *known))
 }
 
 fn list(findings: &[Finding]) -> Value {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::ValueHint;
 use portcullis_policy::PolicySet;
-use portcullis_policy::directory::Location;
 use portcullis_report::NoSidecar;
 use portcullis_report::readiness::{Options, Readiness};
 
@@ -68,18 +67,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// Workloads of the mesh that the service directory says have none.
 fn without_sidecar(set: &PolicySet) -> Vec<NoSidecar> {
-    let written = |file: &str, line: u32| format!("{file}:{line}");
-    let entries = set.workload_entries().iter().filter(|entry| !entry.spec.has_sidecar).map(|entry| NoSidecar {
-        namespace: entry.meta.namespace.to_string(),
-        name: entry.meta.name.to_string(),
-        written: written(&entry.meta.file, entry.meta.line),
+    let places = set.without_sidecar().map(|meta| NoSidecar {
+        namespace: meta.namespace.to_string(),
+        name: meta.name.to_string(),
+        written: format!("{}:{}", meta.file, meta.line),
     });
-    let internal = set.service_entries().iter().filter(|entry| entry.location == Location::MeshInternal);
-    let services = internal.filter(|entry| entry.endpoints.iter().any(|endpoint| !endpoint.has_sidecar));
-    let services = services.map(|entry| NoSidecar {
-        namespace: entry.meta.namespace.to_string(),
-        name: entry.meta.name.to_string(),
-        written: written(&entry.meta.file, entry.meta.line),
-    });
-    entries.chain(services).collect()
+    places.collect()
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_admin::{Change, Page, RecentQuery, State, Token, TokenError, Views};
-use portcullis_api::{Changes, Observations, ProxyInfo};
+use portcullis_api::{Changes, Observations, ProxyInfo, Status};
 use portcullis_config::Settings;
 use portcullis_dashboard::{Sidecar, View};
 use portcullis_policy::{EffectivePolicy, PolicySet};
@@ -27,6 +27,7 @@ use super::format::{StartTime, unix_seconds};
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
 use super::pages::dashboard::LastView;
+use super::pages::status::{StatusParts, status};
 use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
 use super::policies::Policies;
 use super::shutdown::AdminRequests;
@@ -164,6 +165,34 @@ impl AdminState {
         observations::observations(self.proxy_info(), &self.settings, &self.effective.load(), &self.metrics)
     }
 
+    fn status(&self) -> Status {
+        // Without a folder there is only what the configuration has.
+        let services = self.policies.is_none().then(|| PolicySet::assemble(&self.settings.services).set);
+        let set = self.set.load();
+        status(StatusParts {
+            proxy: self.proxy_info(),
+            pending: self.pending(),
+            settings: &self.settings,
+            config_file: &self.config_file,
+            identity: self.credentials.status(),
+            set: services.as_ref().unwrap_or(&set),
+            metrics: &self.metrics,
+        })
+    }
+
+    /// What readiness waits for.
+    fn pending(&self) -> Vec<String> {
+        let mut pending = Vec::new();
+        if !self.is_started() {
+            pending.push("listeners".to_owned());
+        }
+        pending.extend(self.credentials.pending(&self.reader));
+        if self.drain.phase() != Phase::Running {
+            pending.push("shutdown (draining)".to_owned());
+        }
+        pending
+    }
+
     fn changes(&self) -> Changes {
         Changes { proxy: self.proxy_info(), changes: self.changes.list() }
     }
@@ -196,14 +225,7 @@ impl AdminState {
 
 impl State for AdminState {
     fn ready(&self) -> Result<(), String> {
-        let mut pending = Vec::new();
-        if !self.is_started() {
-            pending.push("listeners".to_owned());
-        }
-        pending.extend(self.credentials.pending(&self.reader));
-        if self.drain.phase() != Phase::Running {
-            pending.push("shutdown (draining)".to_owned());
-        }
+        let pending = self.pending();
         if pending.is_empty() { Ok(()) } else { Err(pending.join(", ")) }
     }
 
@@ -244,6 +266,7 @@ impl State for AdminState {
             Page::Connections => connections::connections(&self.metrics),
             Page::Observations => return body(&self.observations()),
             Page::Changes => return body(&self.changes()),
+            Page::Status => return body(&self.status()),
             Page::ServerInfo => self.server_info(),
         })
     }

@@ -1,14 +1,16 @@
 //! Certificate, key and bundles, from the source that the configuration names: validated and published as one set.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_ca_client::CredentialSink;
 use portcullis_config::{IdentityFiles, IdentitySource, Settings};
+use portcullis_identity::TrustDomain;
 use portcullis_policy::PolicySet;
 use portcullis_proxy::changes::ChangeNotifier;
-use portcullis_reload::{FileContent, Watcher};
+use portcullis_reload::{FileContent, FileSet, Watcher};
 use portcullis_telemetry::Metrics;
 use portcullis_tls::{Clock, CredentialFiles, CredentialReader, CredentialStore, Credentials, IdentityRules, utc};
 
@@ -60,10 +62,7 @@ fn files(
     mut store: CredentialStore,
     changed: ChangeNotifier,
 ) -> Result<Watcher, Failure> {
-    let rules = identity_rules(settings);
-    let domains: Vec<_> = settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect();
-    let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
-    let paths = paths.into_iter().chain(settings.foreign_bundles()).cloned().collect();
+    let (rules, domains) = (identity_rules(settings), foreign_domains(settings));
     let loader = move |files: &[FileContent]| {
         let credentials = validate(files, &domains, &rules, |key| key_mode.check(key))?;
         let not_after = credentials.not_after_unix();
@@ -71,12 +70,31 @@ fn files(
         changed.notify();
         Ok::<_, String>(format!("credentials generation {generation}, valid until {}", utc(not_after)))
     };
-    watch_files("identity.files", settings, paths, loader)
+    watch_files("identity.files", settings, paths(settings, own), loader)
+}
+
+/// The files as they are now.
+///
+/// # Errors
+/// Why the proxy would not start with them.
+pub(super) fn read_once(settings: &Settings, own: &IdentityFiles, private: bool) -> Result<Credentials, String> {
+    let files = FileSet::Files(paths(settings, own)).read().complete().map_err(|errors| errors.to_string())?;
+    let mut key_mode = SecretFileMode::new("private key", private);
+    validate(&files, &foreign_domains(settings), &identity_rules(settings), |key| key_mode.check(key))
+}
+
+fn paths(settings: &Settings, own: &IdentityFiles) -> Vec<PathBuf> {
+    let paths = [&own.certificate, &own.private_key, &own.trust_bundle];
+    paths.into_iter().chain(settings.foreign_bundles()).cloned().collect()
+}
+
+fn foreign_domains(settings: &Settings) -> Vec<TrustDomain> {
+    settings.mesh.trust_bundles.iter().map(|(domain, _)| domain.clone()).collect()
 }
 
 fn validate(
     files: &[FileContent],
-    domains: &[portcullis_identity::TrustDomain],
+    domains: &[TrustDomain],
     rules: &IdentityRules,
     check_mode: impl FnOnce(&FileContent) -> Result<(), String>,
 ) -> Result<Credentials, String> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use portcullis_api::Timestamp;
 use portcullis_tls::utc;
 
 /// When the process started, by the wall clock and the monotonic one.
@@ -28,6 +29,12 @@ impl StartTime {
 /// A time in UTC, such as `2023-11-14T22:13:20Z`.
 pub(super) fn system_time(at: SystemTime) -> String {
     utc(i64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The same time in an answer.
+pub(super) fn timestamp(at: SystemTime) -> Timestamp {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Timestamp::from_unix(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 /// A duration as protobuf writes it in JSON: seconds.

@@ -1,11 +1,12 @@
 //! The status of the source of credentials, for readiness, metrics, pages and reloads.
 
+use portcullis_api::{IdentitySource, Problem};
 use portcullis_reload::{Monitor, Watcher};
 use portcullis_telemetry::{Metrics, ReloadMetrics};
 use portcullis_tls::{CredentialReader, Unavailable};
 use serde_json::{Value, json};
 
-use super::format::{system_time, unix_seconds};
+use super::format::{system_time, timestamp, unix_seconds};
 
 /// The source and its monitor. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -88,6 +89,38 @@ impl SourceStatus {
         match self {
             Self::None | Self::Files(_) => None,
             Self::Agent { monitor, .. } => monitor.status().renews_at_unix,
+        }
+    }
+
+    /// What `/status` says of the source.
+    pub(super) fn status(&self) -> IdentitySource {
+        let problem = |reason: &str, message, since| Problem {
+            reason: reason.to_owned(),
+            message,
+            since: Some(timestamp(since)),
+        };
+        match self {
+            Self::None => IdentitySource::default(),
+            Self::Files(monitor) => {
+                let status = monitor.status();
+                IdentitySource {
+                    kind: Some("files".to_owned()),
+                    name: "files".to_owned(),
+                    renewed_at: Some(timestamp(status.loaded_at)),
+                    consecutive_failures: 0,
+                    problem: status.problem.map(|found| problem(found.reason, found.message, found.since)),
+                }
+            }
+            Self::Agent { key, monitor, .. } => {
+                let status = monitor.status();
+                IdentitySource {
+                    kind: Some((*key).to_owned()),
+                    name: status.source,
+                    renewed_at: status.renewed_at.map(timestamp),
+                    consecutive_failures: status.consecutive_failures,
+                    problem: status.problem.map(|found| problem(found.reason, found.message, found.since)),
+                }
+            }
         }
     }
 

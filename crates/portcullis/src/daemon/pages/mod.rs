@@ -10,6 +10,7 @@ pub(super) mod dashboard;
 pub(super) mod observations;
 pub(super) mod policies;
 pub(super) mod process;
+pub(super) mod status;
 
 use serde::Serialize;
 

@@ -1,15 +1,15 @@
 //! `/observations` and `/recent`: who was seen, and what ended last; and which sidecar says so.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use portcullis_admin::RecentQuery;
-use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, ProxyInfo, Recent, Timestamp};
+use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, ProxyInfo, Recent};
 use portcullis_config::{Protocol, Settings};
 use portcullis_policy::{Decided, EffectivePolicy};
 use portcullis_telemetry::{EndedConnections, Metrics, RecentFilter};
 
 use crate::build_info::VERSION;
-use crate::daemon::format::StartTime;
+use crate::daemon::format::{StartTime, timestamp};
 use crate::daemon::policies::named_ports;
 
 /// Who answers. `state` is the process's, in Envoy's words.
@@ -98,15 +98,10 @@ fn is_server_first(settings: &Settings, port: u16) -> bool {
     )
 }
 
-const fn mode(mode: portcullis_policy::Mode) -> Mode {
+pub(in crate::daemon) const fn mode(mode: portcullis_policy::Mode) -> Mode {
     match mode {
         portcullis_policy::Mode::Strict => Mode::Strict,
         portcullis_policy::Mode::Permissive => Mode::Permissive,
         portcullis_policy::Mode::Disable => Mode::Disable,
     }
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Timestamp::from_unix(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
