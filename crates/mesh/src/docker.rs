@@ -2,7 +2,7 @@
 //!
 //! The engine is never needed. It saves its user a list of addresses, and it knows the names of containers that have no sidecar.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -48,9 +48,18 @@ pub(crate) struct Containers(Vec<Container>);
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Container {
+    id: String,
     names: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
     network_settings: NetworkSettings,
+    host_config: HostConfig,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct HostConfig {
+    /// `container:ID` for one that uses the network of another.
+    network_mode: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,6 +105,24 @@ impl Containers {
         targets
     }
 
+    /// Those without a sidecar on a network of a sidecar: neither a sidecar, nor in the network namespace of one.
+    pub(crate) fn without_sidecar(&self) -> Vec<String> {
+        let sidecars: Vec<&Container> = self.0.iter().filter(|container| container.is_sidecar()).collect();
+        let networks: BTreeSet<&String> = sidecars.iter().flat_map(|sidecar| sidecar.networks()).collect();
+        // The engine writes the whole ID; an ID that is empty would be the beginning of any.
+        let is_beside = |container: &Container| {
+            let of = container.host_config.network_mode.strip_prefix("container:").unwrap_or_default();
+            !of.is_empty() && sidecars.iter().any(|sidecar| sidecar.id == of)
+        };
+        let outside = self.0.iter().filter(|container| {
+            !container.is_sidecar()
+                && !is_beside(container)
+                && container.networks().any(|network| networks.contains(network))
+        });
+        let names: BTreeSet<String> = outside.filter_map(Container::name).collect();
+        names.into_iter().collect()
+    }
+
     /// What to say where there is none.
     pub(crate) fn no_sidecar(&self, socket: &Path) -> String {
         format!(
@@ -124,11 +151,20 @@ impl Container {
         label.cloned().or_else(own)
     }
 
+    fn is_sidecar(&self) -> bool {
+        self.label(ADMIN_PORT_LABEL).is_some() || self.label(SIDECAR_LABEL).is_some()
+    }
+
+    /// The names of its networks.
+    fn networks(&self) -> impl Iterator<Item = &String> {
+        self.network_settings.networks.iter().flat_map(BTreeMap::keys)
+    }
+
     fn sidecar(&self) -> Option<Target> {
-        let port = self.label(ADMIN_PORT_LABEL);
-        if port.is_none() && self.label(SIDECAR_LABEL).is_none() {
+        if !self.is_sidecar() {
             return None;
         }
+        let port = self.label(ADMIN_PORT_LABEL);
         let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
         let address = self.addresses().next()?;
         Some(Target { address: AdminAddress::tcp(&address.to_string(), port), name: self.name() })
@@ -185,6 +221,31 @@ mod tests {
         let found: Vec<_> = list.sidecars().iter().map(|t| (t.name.clone().unwrap(), t.address.to_string())).collect();
         let expected = [("alone", "172.17.0.2:16000"), ("cart", "172.18.0.3:15000")];
         assert_eq!(found, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
+    }
+
+    #[test]
+    fn a_container_on_a_network_of_a_sidecar_has_none_unless_it_is_beside_it() {
+        let one = |id: &str, labels: &str, mode: &str, network: &str| {
+            let networks = if network.is_empty() { String::new() } else { format!("\"{network}\": {{}}") };
+            format!(
+                "{{\"Id\": \"{id}\", \"Names\": [\"/{id}\"], \"Labels\": {{{labels}}}, \"HostConfig\": {{\"NetworkMode\": \"{mode}\"}}, \
+                 \"NetworkSettings\": {{\"Networks\": {{{networks}}}}}}}"
+            )
+        };
+        let sidecar = "\"portcullis.sidecar-of\": \"cart\"";
+        let list = format!(
+            "[{}]",
+            [
+                one("net", sidecar, "shop", "shop"),
+                one("app", "", "container:net", ""),
+                one("cron", "", "shop", "shop"),
+                one("other", "", "container:cron", ""),
+                one("elsewhere", "", "bridge", "bridge"),
+            ]
+            .join(",")
+        );
+        assert_eq!(Containers::parse(&list).unwrap().without_sidecar(), ["cron"]);
+        assert_eq!(Containers::parse(LIST).unwrap().without_sidecar(), ["cron-report"]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Found {
     pub targets: Vec<Target>,
     /// Names of containers, if an engine was asked.
     pub containers: ContainerNames,
+    /// Containers on the networks of sidecars that have none, by name; none if no engine was asked.
+    pub without_sidecar: Option<Vec<String>>,
 }
 
 /// Why a source has no targets.
@@ -62,7 +64,7 @@ pub enum SourceError {
 pub async fn find(sources: &[Source], within: Duration) -> Result<Found, SourceError> {
     let (mut found, mut known) = (Found::default(), HashSet::new());
     for source in sources {
-        for target in targets_of(source, within, &mut found.containers).await? {
+        for target in targets_of(source, within, &mut found).await? {
             if known.insert(target.address.clone()) {
                 found.targets.push(target);
             }
@@ -71,11 +73,7 @@ pub async fn find(sources: &[Source], within: Duration) -> Result<Found, SourceE
     Ok(found)
 }
 
-async fn targets_of(
-    source: &Source,
-    within: Duration,
-    containers: &mut ContainerNames,
-) -> Result<Vec<Target>, SourceError> {
+async fn targets_of(source: &Source, within: Duration, found: &mut Found) -> Result<Vec<Target>, SourceError> {
     match source {
         Source::Address(address) => Ok(vec![Target { address: address.clone(), name: None }]),
         Source::Dns { name, port } => look_up(name, *port, within).await,
@@ -102,7 +100,8 @@ async fn targets_of(
             if targets.is_empty() {
                 return Err(SourceError::Empty(list.no_sidecar(socket)));
             }
-            containers.add(&list);
+            found.containers.add(&list);
+            found.without_sidecar.get_or_insert_default().extend(list.without_sidecar());
             Ok(targets)
         }
     }

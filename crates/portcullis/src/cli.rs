@@ -7,9 +7,9 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::resources::{apply, delete, diff, get};
 use crate::commands::{
-    analyze, auth, ca, can, certs, completion, compose, config, connections, dashboard, demo, describe, edges, explain,
-    healthcheck, hold, identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness, replay, run,
-    validate, verify, version, wait, why, x,
+    analyze, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe, edges,
+    explain, healthcheck, hold, identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness,
+    replay, run, validate, verify, version, wait, why, x,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -39,6 +39,7 @@ struct Cli {
 enum Command {
     Proxy(proxy::Args),
     Dashboard(dashboard::Args),
+    Check(Box<check::Args>),
     Demo(demo::Args),
     #[command(visible_alias = "ps")]
     ProxyStatus(proxy_status::Args),
@@ -90,6 +91,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         None => output::text(&Cli::command().render_help().to_string()).map(|()| Exit::Ok).map_err(Failure::from),
         Some(Command::Proxy(args)) => proxy::run(args),
         Some(Command::Dashboard(args)) => dashboard::run(args),
+        Some(Command::Check(args)) => check::run(args),
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::ProxyStatus(args)) => proxy_status::run(args),
         Some(Command::Connections(args)) => connections::run(args),

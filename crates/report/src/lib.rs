@@ -1,5 +1,5 @@
 //! Reports from what sidecars observed: "who breaks if I switch to STRICT?" ([`readiness`]) and "what would these policies have
-//! done?" ([`replay`]). While a change is watched: which refusals did it cause ([`guard`])?
+//! done?" ([`replay`]), and is the mesh well ([`check`])? While a change is watched: which refusals did it cause ([`guard`])?
 //!
 //! The observations of all sidecars are merged: replicas and restarts of one workload are one workload, and a client is one client
 //! however many sidecars saw it. The result depends neither on the order of the answers nor on how observations are spread over them.
@@ -14,6 +14,7 @@
 //! Refuses: IO, and asking for the time. The caller brings answers, names and the time.
 
 mod address_book;
+pub mod check;
 mod edges;
 pub mod guard;
 mod input;

@@ -98,7 +98,7 @@ fn check(args: &Check) -> Outcome {
 }
 
 /// Why the proxy could not use a path now.
-fn unusable(named: &NamedPath) -> Option<Problem> {
+pub(crate) fn unusable(named: &NamedPath) -> Option<Problem> {
     let shown = named.path.display();
     let found = match named.path.metadata() {
         Ok(found) => found,

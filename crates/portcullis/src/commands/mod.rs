@@ -6,6 +6,8 @@ pub(crate) mod auth;
 pub(crate) mod ca;
 pub(crate) mod can;
 pub(crate) mod certs;
+pub(crate) mod chain;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod compose;
 pub(crate) mod config;

@@ -215,6 +215,11 @@ impl Mesh {
         self.runtime.block_on(work)
     }
 
+    /// Containers on the networks of sidecars that have none, by name; none if no engine was asked.
+    pub(crate) fn containers_without_sidecar(&self) -> Option<&[String]> {
+        self.found.without_sidecar.as_deref()
+    }
+
     /// Waits between two rounds of questions.
     pub(crate) fn pause(&self, pause: Duration) {
         // Within the runtime: a sleep needs its clock from the start.

@@ -1,8 +1,7 @@
 //! `portcullis proxy-status`: every proxy in one line, and whether all have the same policies.
 
-use std::collections::BTreeMap;
-
 use portcullis_api::{Certs, Policies, ProxyInfo, Timestamp};
+use portcullis_report::check::most_common_hash;
 use serde::Serialize;
 
 use super::age;
@@ -82,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     });
     let (asked, unanswered) = (answers.answers.len(), answers.unanswered);
     // Over all proxies, also where only some are shown.
-    let reference = reference(answers.answers.iter().map(|answer| &answer.value.policies));
+    let reference = most_common_hash(answers.answers.iter().map(|answer| &answer.value.policies));
     let shown: Vec<_> =
         if asked == 0 { Vec::new() } else { args.selection.select(answers.answers, |answer| &answer.value.proxy)? };
     let mut items: Vec<Item> =
@@ -101,19 +100,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     }
     Ok(Exit::Ok)
-}
-
-/// The hash that most proxies have; among those that as many have, the one that was loaded last.
-fn reference<'a>(all: impl Iterator<Item = &'a Policies>) -> Option<String> {
-    let mut count: BTreeMap<&str, (usize, Option<Timestamp>)> = BTreeMap::new();
-    for policies in all {
-        if let Some(hash) = &policies.hash {
-            let (proxies, loaded) = count.entry(hash).or_default();
-            *proxies = proxies.saturating_add(1);
-            *loaded = (*loaded).max(policies.loaded_at);
-        }
-    }
-    count.into_iter().max_by_key(|(_, order)| *order).map(|(hash, _)| hash.to_owned())
 }
 
 fn item(status: Status, address: String, reference: Option<&str>) -> Item {
@@ -190,23 +176,4 @@ fn table(items: &[Item], unanswered: &[MissingAnswer], wide: bool) -> Table {
 /// As git shortens.
 fn short_hash(hash: &str) -> &str {
     hash.char_indices().nth(12).and_then(|(end, _)| hash.get(..end)).unwrap_or(hash)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policies(hash: Option<&str>, loaded: i64) -> Policies {
-        let loaded_at = Some(Timestamp::from_unix(loaded));
-        Policies { hash: hash.map(str::to_owned), loaded_at, ..Policies::default() }
-    }
-
-    #[test]
-    fn the_majority_is_in_step_and_of_equal_parts_the_newer() {
-        let of = |all: &[Policies]| reference(all.iter());
-        let (old, new, none) = (policies(Some("a"), 1), policies(Some("b"), 2), policies(None, 3));
-        assert_eq!(of(&[old.clone(), old.clone(), new.clone(), none.clone()]).as_deref(), Some("a"));
-        assert_eq!(of(&[new, old]).as_deref(), Some("b"));
-        assert_eq!(of(&[none]), None);
-    }
 }

@@ -19,6 +19,7 @@ mod gateway;
 mod identity_files;
 mod in_force;
 mod ledger;
+mod offline;
 mod originators;
 mod otlp;
 mod pages;
@@ -44,6 +45,8 @@ use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{ProxyParts, ProxyState, engine, limits};
 use portcullis_telemetry::{AccessLog, AccessOutputs, LocalWorkload, Metrics, Service, log, panics};
 use tokio::time::sleep;
+
+pub(crate) use self::offline::{capture_rules, certificate_page, mode, policies_page};
 
 use self::admin_state::{AdminState, Parts};
 use self::change_log::ChangeLog;

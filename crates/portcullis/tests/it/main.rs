@@ -19,6 +19,7 @@ mod ca;
 mod ca_hardening;
 mod ca_rotation;
 mod certs_show;
+mod check;
 mod cli;
 mod compose;
 mod dashboard;

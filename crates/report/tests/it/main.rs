@@ -7,6 +7,8 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod check;
+mod check_laws;
 mod formats;
 mod model;
 mod readiness;

@@ -1,0 +1,80 @@
+//! What running proxies say.
+
+use portcullis_api::{Certs, ConfigDump, ProxyInfo, Status, Timestamp, TlsCompat};
+use portcullis_mesh::{Sidecar as Asked, Unanswered};
+use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
+use portcullis_tls::Clock;
+
+use crate::build_info::VERSION;
+use crate::commands::chain::verify;
+use crate::commands::proxies::{ProxiesArgs, proxy_info};
+use crate::commands::selection::SelectionArgs;
+use crate::exit::Failure;
+use crate::output::MissingAnswer;
+
+/// What was found out, and who said nothing.
+pub(super) struct Answers {
+    pub(super) facts: Facts,
+    pub(super) unanswered: Vec<MissingAnswer>,
+}
+
+/// Asks every proxy. Those that are not meant are left out, but not those that do not answer: nobody knows whose they are.
+pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timestamp) -> Result<Answers, Failure> {
+    let mesh = proxies.find()?;
+    let answers = mesh.rows(|sidecar| async move { known(&sidecar).await });
+    let asked = !answers.answers.is_empty();
+    let meant = if asked { selection.select(answers.answers, |answer| &answer.value.proxy)? } else { Vec::new() };
+    let mut known: Vec<Known> = meant.into_iter().map(|answer| answer.value).collect();
+    known.sort_by(|one, other| {
+        (&one.proxy.namespace, &one.proxy.name).cmp(&(&other.proxy.namespace, &other.proxy.name))
+    });
+    let answered = known.into_iter().map(|known| Sidecar { label: known.proxy.name.clone(), answer: Ok(known) });
+    let silent = answers.unanswered.iter().map(|missing| Sidecar {
+        label: missing
+            .name
+            .as_ref()
+            .map_or_else(|| missing.address.clone(), |name| format!("{name} ({})", missing.address)),
+        answer: Err(NoAnswer {
+            message: missing.message.clone(),
+            is_other: matches!(missing.reason, "not-a-sidecar" | "too-old" | "too-large" | "forbidden"),
+        }),
+    });
+    let facts = Facts {
+        now,
+        version: VERSION.to_owned(),
+        sidecars: answered.chain(silent).collect(),
+        containers: mesh.containers_without_sidecar().map(<[String]>::to_vec),
+    };
+    Ok(Answers { facts, unanswered: answers.unanswered })
+}
+
+fn here() -> Timestamp {
+    Timestamp::from_unix(Clock::system().now_unix())
+}
+
+async fn known(sidecar: &Asked) -> Result<Known, Unanswered> {
+    // The shortest page first, whose answer has the clock.
+    let asked_at = here();
+    let proxy = proxy_info(sidecar).await?;
+    let answered_at = here();
+    let (policies, certs) = (sidecar.get("/policies").await?, sidecar.get::<Certs>("/certs").await?);
+    let compat = sidecar.get::<ConfigDump>("/config_dump").await?.tls.compat;
+    let status = match sidecar.get::<Status>("/status").await {
+        Ok(status) => Some(status),
+        Err(Unanswered::TooOld(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let chain = chain(&proxy, &certs, compat, answered_at);
+    Ok(Known { proxy, asked_at, answered_at, policies, certs, chain, status })
+}
+
+/// Whether the chain verifies within the time of its leaf: that it is over is told apart.
+fn chain(proxy: &ProxyInfo, certs: &Certs, compat: TlsCompat, now: Timestamp) -> Result<(), String> {
+    let Some(own) = certs.certificates.first() else { return Ok(()) };
+    let leaf = own.cert_chain.first().ok_or("the proxy shows no certificate")?;
+    let at = match (leaf.valid_from, leaf.expiration_time) {
+        (Some(from), Some(until)) if from <= until => now.clamp(from, until),
+        _ => now,
+    };
+    verify(proxy, certs, own, compat, at.unix())
+}

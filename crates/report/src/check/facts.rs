@@ -1,0 +1,60 @@
+//! What checks are made of.
+
+use portcullis_api::{Certs, Policies, ProxyInfo, Status, Timestamp};
+
+/// What was found out.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The time here.
+    pub now: Timestamp,
+    /// The version of the command.
+    pub version: String,
+    /// Every sidecar that was asked.
+    pub sidecars: Vec<Sidecar>,
+    /// Containers without a sidecar on the networks of sidecars; none if no engine was asked.
+    pub containers: Option<Vec<String>>,
+}
+
+/// A sidecar that was asked.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// What the caller calls it: its address, or its name and address.
+    pub label: String,
+    /// What it says, or why it says nothing.
+    pub answer: Result<Known, NoAnswer>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NoAnswer {
+    /// In words.
+    pub message: String,
+    /// It answers, and is too old or something else.
+    pub is_other: bool,
+}
+
+/// What a sidecar says.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Which one it is.
+    pub proxy: ProxyInfo,
+    /// The time here before it was asked for its clock.
+    pub asked_at: Timestamp,
+    /// The time here when it had answered.
+    pub answered_at: Timestamp,
+    /// `/policies`.
+    pub policies: Policies,
+    /// `/certs`.
+    pub certs: Certs,
+    /// Whether its chain leads to a root of its own bundle, as a peer verifies it, whatever the time is: the caller verifies it.
+    pub chain: Result<(), String>,
+    /// `/status`; none from a version that does not have it.
+    pub status: Option<Status>,
+}
+
+impl Known {
+    /// `cart.shop`.
+    pub(super) fn title(&self) -> String {
+        format!("{}.{}", self.proxy.name, self.proxy.namespace)
+    }
+}

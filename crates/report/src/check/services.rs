@@ -1,0 +1,40 @@
+//! What has no sidecar.
+
+use super::facts::Known;
+use super::model::Finding;
+use crate::text::list;
+
+pub(super) fn directory(known: &[&Known]) -> Vec<Finding> {
+    let of = |known: &&Known| {
+        let Some(status) = &known.status else { return Finding::too_old(known) };
+        let places: Vec<String> = status
+            .without_sidecar
+            .iter()
+            .map(|place| format!("{}/{} ({}:{})", place.namespace, place.name, place.file, place.line))
+            .collect();
+        let Some(first) = status.without_sidecar.first() else {
+            return Finding::passed(Some(known), "its directory declares no service without one".to_owned());
+        };
+        Finding::warning(Some(known), format!("without a sidecar: {}", list(&places, 5)))
+            .why(["connections to them are plaintext".to_owned()])
+            .remedy(format!(
+                "`portcullis compose add {}`, then label its endpoint `security.istio.io/tlsMode: istio`",
+                first.name
+            ))
+            .at(Some(format!("{}:{}", first.file, first.line)))
+    };
+    known.iter().map(of).collect()
+}
+
+pub(super) fn containers(containers: Option<&[String]>) -> Vec<Finding> {
+    let Some(containers) = containers else {
+        return vec![Finding::skipped("no container engine was asked (--docker)")];
+    };
+    let Some(first) = containers.first() else {
+        return vec![Finding::passed(None, "every container has one, or none is on these networks".to_owned())];
+    };
+    let finding = Finding::warning(None, format!("without a sidecar: {}", list(containers, 10)))
+        .why(["what they send is plaintext, and no policy holds for what they receive".to_owned()])
+        .remedy(format!("`portcullis compose add {first}` for those that belong to the mesh"));
+    vec![finding]
+}

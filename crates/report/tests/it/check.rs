@@ -1,0 +1,309 @@
+//! Checks of the mesh: what is wrong is told, and what is not known is no pass.
+
+use portcullis_api::{
+    Capture, CaptureListener, CaptureRules, Certificate, Certs, ConfigChange, ConfigFile, IdentitySource, IgnoredFile,
+    Ledger, Mode, NamedPlace, PeerAuthentication, Policies, Problem, ProxyInfo, Status, Timestamp, TrustDomainRoots,
+    WorkloadCertificate,
+};
+use portcullis_report::check::{
+    Check, Configuration, Facts, Id, Known, NoAnswer, Sidecar, State, Verdict, judge, judge_configuration, verdict,
+};
+
+use crate::model::{DAY, HOUR, NOW};
+
+pub(crate) fn at(ago: i64) -> Timestamp {
+    Timestamp::from_unix(NOW - ago)
+}
+
+pub(crate) fn certificate(subject: &str, from: i64, until: i64) -> Certificate {
+    Certificate {
+        subject: subject.to_owned(),
+        pem: format!("pem of {subject}"),
+        valid_from: Some(Timestamp::from_unix(NOW + from)),
+        expiration_time: Some(Timestamp::from_unix(NOW + until)),
+        ..Certificate::default()
+    }
+}
+
+/// A sidecar that has everything as it should be.
+pub(crate) fn well(name: &str) -> Known {
+    let leaf = certificate(name, -HOUR, 23 * HOUR);
+    let own = WorkloadCertificate {
+        identity: format!("spiffe://cluster.local/ns/shop/sa/{name}"),
+        state: "Available".to_owned(),
+        cert_chain: vec![leaf],
+        renews_at: Some(Timestamp::from_unix(NOW + 11 * HOUR)),
+    };
+    let roots = vec![certificate("root", -DAY, 3650 * DAY)];
+    let mesh_wide = PeerAuthentication {
+        namespace: "istio-system".to_owned(),
+        name: "default".to_owned(),
+        mode: "STRICT".to_owned(),
+        file: "/p/mesh.yaml".to_owned(),
+        line: 1,
+        ..PeerAuthentication::default()
+    };
+    Known {
+        proxy: ProxyInfo {
+            name: name.to_owned(),
+            namespace: "shop".to_owned(),
+            root_namespace: "istio-system".to_owned(),
+            default_mode: Mode::Permissive,
+            version: "1.0.0".to_owned(),
+            state: "LIVE".to_owned(),
+            now: at(0),
+            ..ProxyInfo::default()
+        },
+        asked_at: at(0),
+        answered_at: at(0),
+        policies: Policies {
+            hash: Some("aaaa".to_owned()),
+            folder: Some("/p".to_owned()),
+            loaded_at: Some(at(DAY)),
+            policies: vec![mesh_wide],
+            ..Policies::default()
+        },
+        certs: Certs {
+            certificates: vec![own],
+            trust_bundles: vec![TrustDomainRoots { trust_domain: "cluster.local".to_owned(), root_certs: roots }],
+        },
+        chain: Ok(()),
+        status: Some(Status {
+            config_file: ConfigFile { change: ConfigChange::Unchanged, source: "c.yaml".to_owned(), problem: None },
+            identity: IdentitySource {
+                kind: Some("ca".to_owned()),
+                name: "the CA".to_owned(),
+                ..IdentitySource::default()
+            },
+            ignored_files: Some(Vec::new()),
+            ledger: Ledger { folder: Some("/l".to_owned()), is_persistent: true, ..Ledger::default() },
+            ..Status::default()
+        }),
+    }
+}
+
+pub(crate) fn facts(sidecars: Vec<Known>) -> Facts {
+    let sidecars = sidecars.into_iter().map(|known| Sidecar { label: known.proxy.name.clone(), answer: Ok(known) });
+    Facts { now: at(0), version: "1.0.0".to_owned(), sidecars: sidecars.collect(), containers: None }
+}
+
+fn silent() -> Sidecar {
+    let answer = NoAnswer { message: "connection refused".to_owned(), is_other: false };
+    Sidecar { label: "10.0.0.9:15000".to_owned(), answer: Err(answer) }
+}
+
+pub(crate) fn find(checks: &[Check], id: Id) -> &Check {
+    checks.iter().find(|check| check.id == id).unwrap()
+}
+
+/// What a check says of two sidecars, of which the second one has been changed.
+fn changed(id: Id, change: impl FnOnce(&mut Known)) -> Check {
+    let mut web = well("web");
+    change(&mut web);
+    let checks = judge(&facts(vec![well("cart"), web]));
+    let others = checks.iter().filter(|check| check.id != id && check.state > State::Passed);
+    assert_eq!(others.map(|check| check.name).collect::<Vec<_>>(), Vec::<&str>::new(), "nothing else is wrong");
+    find(&checks, id).clone()
+}
+
+fn status(known: &mut Known) -> &mut Status {
+    known.status.as_mut().unwrap()
+}
+
+fn worst(check: &Check) -> (State, &str, &[String]) {
+    let finding = &check.findings[0];
+    if finding.state > State::Passed {
+        assert_eq!(finding.proxies, ["web.shop"]);
+        assert!(finding.remedy.is_some(), "{finding:?}");
+    }
+    (finding.state, finding.message.as_str(), &finding.why)
+}
+
+#[test]
+fn a_mesh_without_fault_is_well_and_every_check_is_there_in_order() {
+    let checks = judge(&facts(vec![well("cart"), well("web")]));
+    let ids: Vec<Id> = checks.iter().map(|check| check.id).collect();
+    let expected: Vec<Id> = Id::ALL.into_iter().filter(|id| *id >= Id::ProxyAnswers).collect();
+    assert_eq!(ids, expected);
+    assert!(checks.iter().all(|check| check.state <= State::Passed), "{checks:?}");
+    assert_eq!(verdict(&checks), Verdict::Well);
+}
+
+#[test]
+fn a_proxy_that_does_not_answer_is_named_and_the_others_are_checked() {
+    let mut facts = facts(vec![well("cart")]);
+    facts.sidecars.push(silent());
+    let checks = judge(&facts);
+    let answers = find(&checks, Id::ProxyAnswers);
+    assert_eq!((answers.state, &answers.findings[0].proxies[..]), (State::Failed, &["10.0.0.9:15000".to_owned()][..]));
+    assert_eq!(find(&checks, Id::ProxyReady).state, State::Passed);
+    assert_eq!(verdict(&checks), Verdict::Unanswered);
+    facts.sidecars = vec![silent()];
+    let none = judge(&facts);
+    assert!(none.iter().skip(1).all(|check| check.state == State::Unchecked || check.id == Id::ContainersSidecars));
+}
+
+#[test]
+fn near_expiry_is_a_failure() {
+    let leaf = |change: fn(&mut WorkloadCertificate)| {
+        changed(Id::CertificateTime, |web| change(&mut web.certs.certificates[0]))
+    };
+    let overdue = leaf(|own| own.renews_at = Some(at(2 * HOUR)));
+    assert!(worst(&overdue).1.starts_with("its renewal is 2h overdue; it ends in 23h"), "{overdue:?}");
+    let third = leaf(|own| {
+        own.renews_at = None;
+        own.cert_chain = vec![certificate("web", -17 * HOUR, 7 * HOUR)];
+    });
+    assert!(worst(&third).1.starts_with("it ends in 7h"), "{third:?}");
+    let over = leaf(|own| own.cert_chain = vec![certificate("web", -25 * HOUR, -HOUR)]);
+    assert!(worst(&over).1.starts_with("it expired 1h ago"), "{over:?}");
+    for check in [&overdue, &third, &over] {
+        assert_eq!((check.state, verdict(std::slice::from_ref(check))), (State::Failed, Verdict::Expired));
+    }
+    let unknown = leaf(|own| own.cert_chain = vec![Certificate::default()]);
+    assert_eq!(unknown.state, State::Unchecked);
+}
+
+#[test]
+fn a_ca_warns_long_before_its_end_and_fails_shortly_before_it() {
+    let state = |from: i64, left: i64| {
+        let mut web = well("web");
+        web.certs.trust_bundles[0].root_certs = vec![certificate("root", from, left)];
+        web.certs.certificates[0].cert_chain.push(certificate("intermediate", from, left));
+        let checks = judge(&facts(vec![web]));
+        (find(&checks, Id::RootTime).state, find(&checks, Id::IntermediateTime).state)
+    };
+    use State::{Failed, Passed, Warning};
+    assert_eq!(state(-3650 * DAY, 200 * DAY), (Passed, Passed));
+    assert_eq!(state(-3650 * DAY, 179 * DAY), (Warning, Passed));
+    assert_eq!(state(-3650 * DAY, 59 * DAY), (Warning, Warning));
+    assert_eq!(state(-3650 * DAY, 29 * DAY), (Failed, Warning));
+    assert_eq!(state(-3650 * DAY, 6 * DAY), (Failed, Failed));
+    assert_eq!(state(-3650 * DAY, -DAY), (Failed, Failed));
+    // One of short life, as SPIRE makes them.
+    assert_eq!(state(-12 * HOUR, 12 * HOUR), (Passed, Passed));
+    assert_eq!(state(-20 * HOUR, 4 * HOUR), (Warning, Warning));
+    assert_eq!(state(-23 * HOUR, HOUR), (Failed, Failed));
+}
+
+#[test]
+fn what_differs_between_proxies_is_told_of_the_one_that_differs() {
+    let mut third = well("pay");
+    third.policies.hash = Some("bbbb".to_owned());
+    let checks = judge(&facts(vec![well("cart"), well("web"), third]));
+    let equal = find(&checks, Id::PolicyEqual);
+    assert_eq!((equal.state, &equal.findings[0].proxies[..]), (State::Failed, &["pay.shop".to_owned()][..]));
+    assert_eq!(equal.findings[0].why, ["most proxies have aaaa"]);
+    assert_eq!(equal.findings[1].proxies, ["cart.shop", "web.shop"], "those that say the same are one");
+
+    let lacks = changed(Id::TrustBundles, |web| {
+        web.certs.trust_bundles[0].root_certs = vec![certificate("other root", -DAY, 3650 * DAY)];
+    });
+    assert_eq!(lacks.findings.len(), 2, "each lacks the other's");
+    assert_eq!(lacks.findings[0].why, ["web.shop trusts a root that it does not trust"]);
+
+    let version = judge(&facts(vec![well("cart"), {
+        let mut web = well("web");
+        web.proxy.version = "0.9.0".to_owned();
+        web
+    }]));
+    assert_eq!(find(&version, Id::ProxyVersions).state, State::Warning);
+}
+
+#[test]
+fn a_clock_that_is_off_is_a_failure_from_the_time_on_by_which_certificates_are_backdated() {
+    let state = |by: i64| {
+        let mut web = well("web");
+        web.proxy.now = Timestamp::from_unix(NOW + by);
+        (web.asked_at, web.answered_at) = (at(3), at(0));
+        find(&judge(&facts(vec![web])), Id::ProxyClocks).state
+    };
+    use State::{Failed, Passed, Warning};
+    assert_eq!(
+        [-4, 0, 1, 5, 6, 60, 61, -9, -100].map(state),
+        [Passed, Passed, Passed, Passed, Warning, Warning, Failed, Warning, Failed]
+    );
+}
+
+#[test]
+fn each_fact_of_a_proxy_that_is_wrong_is_told_with_its_remedy() {
+    let ready = changed(Id::ProxyReady, |web| status(web).pending = vec!["credentials (no answer yet)".to_owned()]);
+    assert_eq!(worst(&ready).2, ["pending: credentials (no answer yet)"]);
+    let config = changed(Id::ProxyConfig, |web| status(web).config_file.change = ConfigChange::Changed);
+    assert_eq!((config.state, config.findings[0].location.as_deref()), (State::Warning, Some("c.yaml")));
+    let chain = changed(Id::CertificateChain, |web| web.chain = Err("unknown CA".to_owned()));
+    assert_eq!(worst(&chain).2, ["unknown CA"]);
+    let problem = Problem { reason: "refused".to_owned(), message: "no\nroute".to_owned(), since: Some(at(HOUR)) };
+    let source = changed(Id::CertificateSource, |web| status(web).identity.problem = Some(problem));
+    assert!(worst(&source).1.starts_with("the CA gives no certificate for 1h"), "{source:?}");
+    assert_eq!(worst(&source).2, ["no", "route"]);
+    let message = "/p/a.yaml:4:9: spec.mtls.mode: unknown\n/p/b.yaml:1:1: kind".to_owned();
+    let problem = Problem { reason: "refused".to_owned(), message, since: Some(at(2 * HOUR)) };
+    let files = changed(Id::PolicyFiles, |web| web.policies.problem = Some(problem));
+    assert_eq!((worst(&files).2.len(), files.findings[0].location.as_deref()), (2, Some("/p/a.yaml:4:9")));
+    assert!(files.findings[0].remedy.as_ref().unwrap().contains("portcullis validate -f /p"), "{files:?}");
+    let ignored = IgnoredFile { file: "/p/x.txt".to_owned(), reason: "extension".to_owned() };
+    let ignored = changed(Id::PolicyIgnoredFiles, |web| status(web).ignored_files = Some(vec![ignored]));
+    assert_eq!(ignored.state, State::Warning);
+    let mesh_wide = changed(Id::PolicyMeshWide, |web| web.policies.policies[0].mode = "UNSET".to_owned());
+    assert_eq!((mesh_wide.state, mesh_wide.findings[0].location.as_deref()), (State::Warning, Some("/p/mesh.yaml:1")));
+    let place = NamedPlace { namespace: "shop".to_owned(), name: "old".to_owned(), file: "d.yaml".to_owned(), line: 7 };
+    let services = changed(Id::ServicesSidecars, |web| status(web).without_sidecar = vec![place]);
+    assert!(worst(&services).1.contains("shop/old (d.yaml:7)"), "{services:?}");
+    let written = changed(Id::LedgerWritten, |web| status(web).ledger.is_persistent = false);
+    assert_eq!(written.state, State::Failed);
+    let complete = changed(Id::LedgerComplete, |web| status(web).ledger.evicted = 3);
+    assert_eq!(complete.state, State::Warning);
+}
+
+#[test]
+fn capture_passes_only_by_its_rules_or_by_a_connection_that_they_redirected() {
+    let rules = |rules, captured_at| {
+        let listener = CaptureListener { listen: "0.0.0.0:15006".to_owned(), captured_at };
+        let inbound = Some(listener);
+        let capture = Capture { inbound, outbound: None, rules, detail: Some("denied".to_owned()) };
+        changed(Id::CaptureRules, |web| status(web).capture = capture).state
+    };
+    use State::{Failed, Passed, Unchecked, Warning};
+    assert_eq!(rules(CaptureRules::AsPlanned, None), Passed);
+    assert_eq!(rules(CaptureRules::Missing, Some(at(9))), Failed);
+    assert_eq!(rules(CaptureRules::Different, Some(at(9))), Warning);
+    assert_eq!(rules(CaptureRules::Unknown, Some(at(9))), Passed);
+    assert_eq!(rules(CaptureRules::Unknown, None), Unchecked);
+}
+
+#[test]
+fn containers_without_a_sidecar_are_a_warning_if_an_engine_was_asked() {
+    let of = |containers: Option<Vec<String>>| {
+        let checks = judge(&Facts { containers, ..facts(vec![well("cart")]) });
+        find(&checks, Id::ContainersSidecars).state
+    };
+    assert_eq!(of(None), State::Skipped);
+    assert_eq!(of(Some(Vec::new())), State::Passed);
+    assert_eq!(of(Some(vec!["cron".to_owned()])), State::Warning);
+}
+
+#[test]
+fn a_configuration_with_a_mistake_is_not_checked_further() {
+    let mut config = Configuration { source: "c.yaml".to_owned(), ..Configuration::default() };
+    config.mistakes = vec!["c.yaml:3:1: workload: missing".to_owned()];
+    let checks = judge_configuration(&config, at(0));
+    assert_eq!((checks.len(), checks[0].state), (1, State::Failed));
+    assert_eq!(checks[0].findings[0].location.as_deref(), Some("c.yaml:3:1"));
+    config.mistakes.clear();
+    config.missing = vec!["c.yaml:4:1: policies: there is no folder".to_owned()];
+    config.awaited = vec!["c.yaml:5:1: identity.ca.trustBundle: there is no file".to_owned()];
+    let checks = judge_configuration(&config, at(0));
+    let paths = find(&checks, Id::ConfigPaths);
+    assert_eq!(paths.findings.iter().map(|finding| finding.state).collect::<Vec<_>>(), [State::Failed, State::Warning]);
+    assert_eq!(verdict(&checks), Verdict::Failed);
+}
+
+#[test]
+fn what_a_proxy_calls_itself_controls_no_terminal() {
+    let mut web = well("web\u{1b}[2J");
+    web.chain = Err("\u{202e}evil\n".to_owned());
+    let checks = judge(&facts(vec![web]));
+    let text = serde_json::to_string(&checks).unwrap();
+    assert!(!text.contains("\\u001b") && !text.contains('\u{202e}'), "{text}");
+}
