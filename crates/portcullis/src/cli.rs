@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use crate::commands::resources::{apply, delete, diff, get};
 use crate::commands::{
     analyze, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe, edges,
-    explain, healthcheck, hold, identity, intercept, logs, policy, proxy, proxy_config, proxy_status, readiness,
-    replay, run, validate, verify, version, wait, why, x,
+    explain, healthcheck, hold, identity, intercept, logs, migrate, policy, proxy, proxy_config, proxy_status,
+    readiness, replay, run, validate, verify, version, wait, why, x,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -65,6 +65,7 @@ enum Command {
     Verify(Box<verify::Args>),
     Readiness(Box<readiness::Args>),
     Replay(Box<replay::Args>),
+    Migrate(Box<migrate::Args>),
     Identity(identity::Args),
     Certs(certs::Args),
     Ca(ca::Args),
@@ -115,6 +116,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Verify(args)) => verify::run(args),
         Some(Command::Readiness(args)) => readiness::run(args),
         Some(Command::Replay(args)) => replay::run(args),
+        Some(Command::Migrate(args)) => migrate::run(args),
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Ca(args)) => ca::run(args),

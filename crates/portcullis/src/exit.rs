@@ -83,12 +83,12 @@ Exit codes:
   3   proxy: connections were cut at the end of the drain
   64  wrong usage of the command line
   65  bad input: policy, certificate, compose file or SPIFFE ID; or an input file that is missing
-  69  the proxy cannot be reached; readiness, replay, check: one of them
+  69  the proxy cannot be reached; readiness, replay, migrate, check: one of them
   77  permission denied
   78  bad configuration of the proxy, or none that can be read
   79  analyze: something was found
-  80  readiness: a client would be refused under STRICT
-  81  readiness, replay: too little was observed; check: something could not be checked
+  80  readiness, migrate: a client would be refused under STRICT
+  81  readiness, replay, migrate: too little was observed; check: something could not be checked
   82  a certificate has expired, or is about to
   84  apply, delete: a guarded change was taken back
   85  apply, delete: the guard ended and did not take the change back: somebody else changed the files, or they cannot be written

@@ -1,5 +1,6 @@
 //! Reports from what sidecars observed: "who breaks if I switch to STRICT?" ([`readiness`]) and "what would these policies have
-//! done?" ([`replay`]), and is the mesh well ([`check`])? While a change is watched: which refusals did it cause ([`guard`])?
+//! done?" ([`replay`]), and is the mesh well ([`check`])? While a change is watched: which refusals did it cause ([`guard`])? On the way
+//! to STRICT: which namespace can be switched next ([`migrate`])?
 //!
 //! The observations of all sidecars are merged: replicas and restarts of one workload are one workload, and a client is one client
 //! however many sidecars saw it. The result depends neither on the order of the answers nor on how observations are spread over them.
@@ -19,6 +20,7 @@ mod edges;
 pub mod guard;
 mod input;
 mod merge;
+pub mod migrate;
 mod paste;
 pub mod readiness;
 mod render;

@@ -22,6 +22,7 @@ pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
 pub(crate) mod logs;
+pub(crate) mod migrate;
 pub(crate) mod observed;
 pub(crate) mod policy;
 pub(crate) mod proxies;

@@ -99,6 +99,10 @@ impl ObservedArgs {
         self.min_observation.as_secs()
     }
 
+    pub(crate) const fn format(&self) -> ReportFormat {
+        self.output
+    }
+
     pub(crate) const fn form(&self) -> Form {
         self.output.form()
     }

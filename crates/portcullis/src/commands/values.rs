@@ -56,6 +56,16 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Why somebody does something: words.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why, in a few words".to_owned()),
+        text if text.chars().count() > 500 => Err("at most 500 characters".to_owned()),
+        text if text.chars().any(char::is_control) => Err("one line, without control characters".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// How long to wait: a whole number and a unit.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match with_unit(text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]) {

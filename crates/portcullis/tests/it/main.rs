@@ -40,6 +40,7 @@ mod ledger;
 mod lifecycle;
 mod live_change;
 mod logs;
+mod migrate;
 mod no_secrets;
 mod operate;
 mod otlp;

@@ -83,7 +83,7 @@ impl Port {
 
 impl Client {
     /// With its address if it has a name, and what it speaks if it is not plaintext.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let mut details = Vec::new();
         if addresses.first() != Some(&self.client) && !addresses.is_empty() {

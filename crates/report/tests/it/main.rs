@@ -10,6 +10,7 @@
 mod check;
 mod check_laws;
 mod formats;
+mod migrate_laws;
 mod model;
 mod readiness;
 mod readiness_laws;

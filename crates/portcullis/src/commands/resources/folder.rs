@@ -14,7 +14,7 @@ use crate::files::Policies;
 
 /// Which folder.
 #[derive(Debug, clap::Args)]
-pub(super) struct FolderArgs {
+pub(in crate::commands) struct FolderArgs {
     /// The proxy's configuration, which names the policy folder
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
@@ -26,12 +26,12 @@ pub(super) struct FolderArgs {
 }
 
 /// The folder as it is.
-pub(super) struct Folder {
-    pub(super) path: PathBuf,
-    pub(super) mesh: MeshSettings,
-    pub(super) files: Vec<TextFile>,
+pub(in crate::commands) struct Folder {
+    pub(in crate::commands) path: PathBuf,
+    pub(in crate::commands) mesh: MeshSettings,
+    pub(in crate::commands) files: Vec<TextFile>,
     /// ServiceEntries of the configuration.
-    pub(super) services: Option<ParsedSource>,
+    pub(in crate::commands) services: Option<ParsedSource>,
 }
 
 /// Where it is, and what the configuration says besides.
@@ -43,12 +43,12 @@ struct Place {
 
 impl FolderArgs {
     /// Finds it.
-    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+    pub(in crate::commands) fn path(&self) -> Result<PathBuf, Failure> {
         Ok(self.find()?.path)
     }
 
     /// Finds and reads it.
-    pub(super) fn read(&self) -> Result<Folder, Failure> {
+    pub(in crate::commands) fn read(&self) -> Result<Folder, Failure> {
         let Place { path, mesh, services } = self.find()?;
         let Policies { sources, errors } = Policies::read(std::slice::from_ref(&path));
         refuse(&errors)?;
@@ -81,7 +81,7 @@ impl FolderArgs {
 }
 
 /// The text of a source: whatever is no text is refused.
-pub(super) fn text_file(source: Source) -> Result<TextFile, Failure> {
+pub(in crate::commands) fn text_file(source: Source) -> Result<TextFile, Failure> {
     let Source { file, text } = source;
     match String::from_utf8(text) {
         Ok(text) => Ok(TextFile { path: file, text }),
@@ -90,7 +90,7 @@ pub(super) fn text_file(source: Source) -> Result<TextFile, Failure> {
 }
 
 /// Refuses with every error, one on a line.
-pub(super) fn refuse(errors: &[Diagnostic]) -> Result<(), Failure> {
+pub(in crate::commands) fn refuse(errors: &[Diagnostic]) -> Result<(), Failure> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -99,24 +99,24 @@ pub(super) fn refuse(errors: &[Diagnostic]) -> Result<(), Failure> {
 }
 
 /// A set as the proxy would see it.
-pub(super) struct Checked {
-    pub(super) set: PolicySet,
-    pub(super) errors: Vec<Diagnostic>,
-    pub(super) warnings: Vec<Diagnostic>,
+pub(in crate::commands) struct Checked {
+    pub(in crate::commands) set: PolicySet,
+    pub(in crate::commands) errors: Vec<Diagnostic>,
+    pub(in crate::commands) warnings: Vec<Diagnostic>,
 }
 
 impl Folder {
-    pub(super) fn shown_path(&self) -> String {
+    pub(in crate::commands) fn shown_path(&self) -> String {
         self.path.display().to_string()
     }
 
     /// The files as they are.
-    pub(super) fn check(&self) -> Checked {
+    pub(in crate::commands) fn check(&self) -> Checked {
         self.check_files(self.files.iter())
     }
 
     /// The files as they would be.
-    pub(super) fn check_with(&self, plan: &Plan) -> Checked {
+    pub(in crate::commands) fn check_with(&self, plan: &Plan) -> Checked {
         let kept = self.files.iter().filter(|file| !plan.files.contains_key(&file.path));
         let changed = plan
             .files
