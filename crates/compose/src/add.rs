@@ -10,7 +10,7 @@ use crate::names::SidecarNames;
 use crate::plan::Plan;
 use crate::request::Request;
 use crate::service::MeshedService;
-use crate::sidecar::{SidecarSpec, identity_volume};
+use crate::sidecar::{SidecarSpec, memory_volume};
 use crate::yaml::scalar;
 use crate::{checks, proxy_config};
 
@@ -48,7 +48,10 @@ impl ComposeFile {
             let config = proxy_config::text(service, peers, &ca.address(), request);
             let spec = SidecarSpec { service, original, config: &config };
             plan.add_sidecar(&service.name, spec.services(request));
-            plan.add_volume(&SidecarNames::of(&service.name).identity_volume, identity_volume());
+            let names = SidecarNames::of(&service.name);
+            plan.add_volume(&names.identity_volume, memory_volume());
+            plan.add_volume(&names.admin_volume, memory_volume());
+            plan.add_volume(&names.ledger_volume, Value::Null);
             plan.move_network(service, original);
         }
         for (name, service) in services {

@@ -5,7 +5,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::error::{Error, Problem, Reason};
 use crate::file::ComposeFile;
-use crate::names::SidecarNames;
+use crate::names::{COMPONENT, SidecarNames};
 use crate::plan::Plan;
 use crate::request::Request;
 use crate::service::MeshedService;
@@ -209,6 +209,7 @@ fn init_service(meshed: &[&MeshedService], request: &Request) -> Value {
         ("user", Value::from(spec::USER)),
         ("healthcheck", spec::no_healthcheck()),
         ("volumes", list([format!("{VOLUME}:{CA_DIR}")])),
+        ("labels", map([(COMPONENT, Value::from(INIT_SERVICE))])),
     ]);
     spec::hardened(request, service)
 }
@@ -234,6 +235,7 @@ fn run_service(meshed: &[&MeshedService], request: &Request) -> Value {
         ("volumes", list(volumes)),
         ("depends_on", map([(INIT_SERVICE, spec::condition("service_completed_successfully"))])),
         ("healthcheck", spec::healthcheck(&["ca", "status", "--dir", CA_DIR])),
+        ("labels", map([(COMPONENT, Value::from(RUN_SERVICE))])),
     ]);
     spec::hardened(request, service)
 }

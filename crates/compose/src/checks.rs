@@ -62,8 +62,8 @@ pub(crate) fn problems(file: &ComposeFile, services: &Mapping, selected: &[Strin
         for taken in names.services().into_iter().filter(|generated| services.contains_key(generated)) {
             report(Reason::ServiceNameTaken(taken.to_owned()));
         }
-        if file.has_volume(&names.identity_volume) {
-            report(Reason::VolumeNameTaken(names.identity_volume));
+        for taken in names.volumes().into_iter().filter(|generated| file.has_volume(generated)) {
+            report(Reason::VolumeNameTaken(taken.to_owned()));
         }
     }
     for (name, service) in services {

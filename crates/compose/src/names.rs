@@ -6,6 +6,10 @@ use crate::yaml::scalar;
 
 /// On each service of a sidecar; its value is the service that the sidecar belongs to.
 pub(crate) const SIDECAR_OF: &str = "portcullis.sidecar-of";
+/// On what belongs to the mesh and is no workload.
+pub(crate) const COMPONENT: &str = "portcullis.component";
+/// On the proxy; its value is where the socket of the admin server is in the container.
+pub(crate) const ADMIN_SOCKET: &str = "portcullis.admin-socket";
 
 /// The names that a sidecar adds to the file.
 #[derive(Debug)]
@@ -20,6 +24,10 @@ pub(crate) struct SidecarNames {
     pub(crate) ready: String,
     /// The volume with the token and the roots.
     pub(crate) identity_volume: String,
+    /// The volume with the socket of the admin server.
+    pub(crate) admin_volume: String,
+    /// The volume with what is remembered of connections.
+    pub(crate) ledger_volume: String,
 }
 
 impl SidecarNames {
@@ -31,12 +39,19 @@ impl SidecarNames {
             proxy: format!("{service}-proxy"),
             ready: format!("{service}-ready"),
             identity_volume: format!("{service}-identity"),
+            admin_volume: format!("{service}-admin"),
+            ledger_volume: format!("{service}-ledger"),
         }
     }
 
     /// The names of the services.
     pub(crate) fn services(&self) -> [&str; 4] {
         [&self.holder, &self.interceptor, &self.proxy, &self.ready]
+    }
+
+    /// The names of the volumes.
+    pub(crate) fn volumes(&self) -> [&str; 3] {
+        [&self.identity_volume, &self.admin_volume, &self.ledger_volume]
     }
 }
 

@@ -10,6 +10,12 @@ use crate::yaml::{list, map, write};
 pub(crate) const POLICIES_DIR: &str = "/etc/portcullis/policies";
 /// Where a sidecar finds its token, and the roots by which it recognises the CA.
 pub(crate) const IDENTITY_DIR: &str = "/var/lib/portcullis/identity";
+/// Where the socket of the admin server is, in a volume of its own: nothing in the sidecar's network can connect to it.
+pub(crate) const ADMIN_DIR: &str = "/run/portcullis";
+/// Where commands look for it by themselves.
+pub(crate) const ADMIN_SOCKET: &str = "/run/portcullis/admin.sock";
+/// Where it writes what it remembers of connections.
+pub(crate) const LEDGER_DIR: &str = "/var/lib/portcullis/ledger";
 
 /// The configuration of the sidecar of `service`, whose directory has each of `peers`, and which gets its certificate from the CA at
 /// `ca_address`.
@@ -47,7 +53,8 @@ pub(crate) fn text<'a>(
         ("inbound", map([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))])),
         ("outbound", map([("transparent", Value::from("[::]:15001"))])),
         ("services", Value::Sequence(services)),
-        ("admin", map([("listen", Value::from("127.0.0.1:15000"))])),
+        ("ledger", map([("folder", Value::from(LEDGER_DIR))])),
+        ("admin", map([("listen", Value::from("127.0.0.1:15000")), ("socket", Value::from(ADMIN_SOCKET))])),
         ("health", map([("listen", Value::from("[::]:15021"))])),
         ("metrics", map([("listen", Value::from("[::]:15090"))])),
     ]))

@@ -2,8 +2,8 @@
 
 use serde_yaml::{Mapping, Value};
 
-use crate::names::{SIDECAR_OF, SidecarNames};
-use crate::proxy_config::{IDENTITY_DIR, POLICIES_DIR};
+use crate::names::{self, SIDECAR_OF, SidecarNames};
+use crate::proxy_config::{ADMIN_DIR, ADMIN_SOCKET, IDENTITY_DIR, LEDGER_DIR, POLICIES_DIR};
 use crate::request::Request;
 use crate::service::{MeshedService, NETWORK_KEYS};
 use crate::spec::{self, NamedService, keys, set};
@@ -11,6 +11,8 @@ use crate::yaml::{list, map};
 
 /// The variable that holds the proxy's configuration.
 pub(crate) const CONFIG_VARIABLE: &str = "PORTCULLIS_CONFIG";
+/// The command of the proxy.
+const PROXY: &str = "proxy";
 
 /// A service of the file together with its definition and the configuration of its new sidecar.
 pub(crate) struct SidecarSpec<'a> {
@@ -33,7 +35,11 @@ impl SidecarSpec<'_> {
         ];
         let finish = |(name, mut service): (String, Mapping)| {
             // A later run recognises the sidecar by this label, and gives it no sidecar of its own.
-            set(&mut service, "labels", map([(SIDECAR_OF, Value::from(self.service.name.as_str()))]));
+            let mut labels = keys([(SIDECAR_OF, Value::from(self.service.name.as_str()))]);
+            if service.get("command") == Some(&list([PROXY])) {
+                set(&mut labels, names::ADMIN_SOCKET, Value::from(ADMIN_SOCKET));
+            }
+            set(&mut service, "labels", Value::Mapping(labels));
             // Otherwise the sidecar would start although the profile of its app is not active.
             if let Some(profiles) = self.original.get("profiles") {
                 set(&mut service, "profiles", profiles.clone());
@@ -90,14 +96,16 @@ impl SidecarSpec<'_> {
             ("read_only", Value::from(true)),
         ]);
         let identity = Value::from(format!("{}:{IDENTITY_DIR}:ro", names.identity_volume));
+        let admin = Value::from(format!("{}:{ADMIN_DIR}", names.admin_volume));
+        let ledger = Value::from(format!("{}:{LEDGER_DIR}", names.ledger_volume));
         let restart = self.original.get("restart").cloned().unwrap_or_else(|| Value::from("unless-stopped"));
         keys([
-            ("command", list(["proxy"])),
+            ("command", list([PROXY])),
             ("network_mode", self.service.network_mode()),
             ("user", Value::from(spec::USER)),
             ("restart", restart),
             ("environment", environment(self.config)),
-            ("volumes", Value::Sequence(vec![identity, policies])),
+            ("volumes", Value::Sequence(vec![identity, admin, ledger, policies])),
             // Not the CA: a sidecar retries until the CA answers, and replacing a sidecar must not recreate the CA.
             ("depends_on", map([(&names.interceptor, spec::condition("service_completed_successfully"))])),
             ("healthcheck", spec::healthcheck(&["healthcheck"])),
@@ -124,9 +132,9 @@ pub(crate) fn environment(config: &str) -> Value {
     map([(CONFIG_VARIABLE, Value::from(spec::escaped(config)))])
 }
 
-/// The volume for a token. It is in memory, since a token is of no use after a restart, and it belongs to the sidecar's user
-/// whichever container mounts it first.
-pub(crate) fn identity_volume() -> Value {
+/// A volume for a token, or for a socket. It is in memory, since neither is of use after a restart, and it belongs to the sidecar's
+/// user whichever container mounts it first.
+pub(crate) fn memory_volume() -> Value {
     let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=0700,uid=1337,gid=1337")];
     let options = map(options.map(|(key, value)| (key, Value::from(value))));
     map([("driver", Value::from("local")), ("driver_opts", options)])

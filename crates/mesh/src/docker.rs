@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Method;
@@ -17,8 +17,16 @@ use crate::{AdminAddress, DEFAULT_PORT, Target, Url};
 pub const DEFAULT_ENGINE: &str = "/var/run/docker.sock";
 /// On every container of a sidecar that `compose add` wrote; its value is the service that the sidecar belongs to.
 pub const SIDECAR_LABEL: &str = "portcullis.sidecar-of";
+/// The same on containers that were written by hand, which `compose add` does not take for its own.
+pub(crate) const WORKLOAD_LABEL: &str = "portcullis.workload";
 /// The port of `admin.listen`, where it is not 15000; a container that has it is a sidecar even without the other label.
 pub const ADMIN_PORT_LABEL: &str = "portcullis.admin-port";
+/// Where the Unix socket of the admin server is in the container of the proxy, in a volume. Whoever may read the volume on the host is
+/// asked through it: nothing has to listen on the network.
+pub(crate) const ADMIN_SOCKET_LABEL: &str = "portcullis.admin-socket";
+/// On what belongs to the mesh and is no workload, such as the CA.
+pub(crate) const COMPONENT_LABEL: &str = "portcullis.component";
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 /// Running containers. `{"status":["running"]}`, as a query has it.
 const RUNNING: &str = "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%7D";
@@ -53,6 +61,15 @@ struct Container {
     labels: Option<BTreeMap<String, String>>,
     network_settings: NetworkSettings,
     host_config: HostConfig,
+    mounts: Option<Vec<Mount>>,
+}
+
+/// A folder of the host in a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Mount {
+    source: PathBuf,
+    destination: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -98,9 +115,16 @@ impl Containers {
         serde_json::from_str(text).map(Self)
     }
 
-    /// The sidecars that have an address of their own. Of the containers that share a network, that is the one which holds it.
+    /// The sidecars: those with a socket in a volume, and those that have an address of their own. Of the containers that share a
+    /// network, that is the one which holds it.
     pub(crate) fn sidecars(&self) -> Vec<Target> {
-        let mut targets: Vec<Target> = self.0.iter().filter_map(Container::sidecar).collect();
+        let with_socket = self.0.iter().filter_map(|container| Some((container.belongs_to(), container.socket()?)));
+        let sockets: BTreeMap<(Option<&String>, Option<&String>), Target> = with_socket.collect();
+        let without = self.0.iter().filter(|container| {
+            container.label(ADMIN_PORT_LABEL).is_some() || !sockets.contains_key(&container.belongs_to())
+        });
+        let mut targets: Vec<Target> =
+            without.filter_map(Container::sidecar).chain(sockets.values().cloned()).collect();
         targets.sort_by(|one, other| one.name.cmp(&other.name));
         targets
     }
@@ -116,6 +140,7 @@ impl Containers {
         };
         let outside = self.0.iter().filter(|container| {
             !container.is_sidecar()
+                && container.label(COMPONENT_LABEL).is_none()
                 && !is_beside(container)
                 && container.networks().any(|network| networks.contains(network))
         });
@@ -127,7 +152,7 @@ impl Containers {
     pub(crate) fn no_sidecar(&self, socket: &Path) -> String {
         format!(
             "{}: none of {} running containers is a sidecar with an address: `portcullis compose add` writes the label \
-             {SIDECAR_LABEL}, and {ADMIN_PORT_LABEL} names an admin port",
+             {SIDECAR_LABEL}, {ADMIN_SOCKET_LABEL} names a socket, and {ADMIN_PORT_LABEL} an admin port",
             socket.display(),
             self.0.len()
         )
@@ -147,12 +172,36 @@ impl Container {
     /// The service of the sidecar, that of compose, else the name of the container.
     fn name(&self) -> Option<String> {
         let own = || self.names.iter().flatten().next().map(|name| name.trim_start_matches('/').to_owned());
-        let label = self.label(SIDECAR_LABEL).or_else(|| self.label(COMPOSE_SERVICE));
+        let label = self.workload().or_else(|| self.label(COMPOSE_SERVICE));
         label.cloned().or_else(own)
     }
 
+    /// What the sidecar belongs to.
+    fn workload(&self) -> Option<&String> {
+        self.label(SIDECAR_LABEL).or_else(|| self.label(WORKLOAD_LABEL))
+    }
+
     fn is_sidecar(&self) -> bool {
-        self.label(ADMIN_PORT_LABEL).is_some() || self.label(SIDECAR_LABEL).is_some()
+        [ADMIN_PORT_LABEL, ADMIN_SOCKET_LABEL, SIDECAR_LABEL, WORKLOAD_LABEL]
+            .iter()
+            .any(|label| self.label(label).is_some())
+    }
+
+    /// The project, and the service in it that the sidecar belongs to.
+    fn belongs_to(&self) -> (Option<&String>, Option<&String>) {
+        (self.label(COMPOSE_PROJECT), self.workload())
+    }
+
+    /// Its socket, where it is on the host.
+    fn socket(&self) -> Option<Target> {
+        let inside = Path::new(self.label(ADMIN_SOCKET_LABEL)?);
+        let on_host = |mount: &Mount| {
+            let rest = inside.strip_prefix(&mount.destination).ok()?;
+            // The engine says nothing of where some kinds of volumes are.
+            (!mount.source.as_os_str().is_empty()).then(|| mount.source.join(rest))
+        };
+        let path = self.mounts.iter().flatten().find_map(on_host)?;
+        Some(Target { address: AdminAddress::Unix(path), name: self.name() })
     }
 
     /// The names of its networks.
@@ -208,6 +257,15 @@ mod tests {
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.3", "GlobalIPv6Address": "fd00::3"}}}},
       {"Id": "2", "Names": ["/shop-cart-proxy-1"], "Labels": {"portcullis.sidecar-of": "cart"},
        "HostConfig": {"NetworkMode": "container:1"}, "NetworkSettings": {"Networks": {}}},
+      {"Id": "6", "Names": ["/shop-web-net-1"], "Labels": {"portcullis.sidecar-of": "web", "com.docker.compose.project": "shop"},
+       "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.4"}}}},
+      {"Id": "7", "Names": ["/shop-web-proxy-1"],
+       "Labels": {"portcullis.sidecar-of": "web", "portcullis.admin-socket": "/run/portcullis/admin.sock", "com.docker.compose.project": "shop"},
+       "Mounts": [{"Type": "bind", "Source": "/srv/policies", "Destination": "/etc/portcullis/policies"},
+                  {"Type": "volume", "Source": "/var/lib/docker/volumes/shop_web-admin/_data", "Destination": "/run/portcullis"}],
+       "HostConfig": {"NetworkMode": "container:6"}, "NetworkSettings": {"Networks": {}}},
+      {"Id": "8", "Names": ["/shop-ca-1"], "Labels": {"portcullis.component": "ca", "com.docker.compose.service": "ca"},
+       "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.5"}}}},
       {"Id": "3", "Names": ["/shop-cron-1"], "Labels": {"com.docker.compose.service": "cron-report"},
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.9", "GlobalIPv6Address": ""}}}},
       {"Id": "4", "Names": ["/alone"], "Labels": {"portcullis.admin-port": "16000"},
@@ -219,7 +277,8 @@ mod tests {
     fn sidecars_are_the_labelled_containers_that_have_an_address() {
         let list = Containers::parse(LIST).unwrap();
         let found: Vec<_> = list.sidecars().iter().map(|t| (t.name.clone().unwrap(), t.address.to_string())).collect();
-        let expected = [("alone", "172.17.0.2:16000"), ("cart", "172.18.0.3:15000")];
+        let socket = "unix:/var/lib/docker/volumes/shop_web-admin/_data/admin.sock";
+        let expected = [("alone", "172.17.0.2:16000"), ("cart", "172.18.0.3:15000"), ("web", socket)];
         assert_eq!(found, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
     }
 

@@ -3,6 +3,7 @@
 import threading
 import time
 
+from . import view
 from .docker import APPS, IMAGE, eventually, get
 
 PROJECT = "portcullis-test-added"
@@ -96,7 +97,8 @@ def _added_later(engine, folder, check):
     for service in ("api", "db", "other"):
         mounts = {mount["Name"].rsplit("_", 1)[-1]
                   for mount in engine.inspect(engine.container(PROJECT, f"{service}-proxy"))["Mounts"] if mount["Type"] == "volume"}
-        check(f"volumes of {service}'s sidecar", "its own token", None if mounts == {f"{service}-identity"} else str(mounts))
+        own = {f"{service}-identity", f"{service}-admin", f"{service}-ledger"}
+        check(f"volumes of {service}'s sidecar", "its own token, socket and ledger", None if mounts == own else str(mounts))
 
 
 def _asks(engine, service, host):
@@ -146,6 +148,7 @@ def run(engine, report):
     check("the published port, STRICT", "is refused with a hint", None if "Mutual TLS is required" in body and "from api" not in body else
           f"{status}: {body}")
 
+    view.run(engine, check, PROJECT, ("api", "db"))
     _restarted(engine, check)
     _added_later(engine, folder, check)
 

@@ -27,7 +27,7 @@ def run(engine, report):
     code, text = engine.attempt("run", "--rm", "--network", "none", IMAGE)
     report.add(GROUP, "run with nothing mounted", "ends, and names the certificate that is missing",
                None if code in (65, 78) and "cert.pem" in text else f"{code}: {text}")
-    _apps(engine)
+    apps(engine)
 
 
 def _stages():
@@ -37,7 +37,7 @@ def _stages():
     return None if whole == stages[1] else f"{whole}\nbut:\n{stages[1]}"
 
 
-def _apps(engine):
+def apps(engine):
     """An image for third-party apps: Debian's static busybox, and nothing else."""
     context = engine.folder / "apps"
     context.mkdir()

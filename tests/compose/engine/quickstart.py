@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+from . import view
 from .docker import IMAGE, ROOT, eventually, get
 
 PROJECT = "portcullis-test-quickstart"
@@ -45,7 +46,8 @@ class QuickStart:
         group = "the authority"
         mounts = {mount["Name"].rsplit("_", 1)[-1] for mount in self.engine.inspect(self.id("web-proxy"))["Mounts"]
                   if mount["Type"] == "volume"}
-        self.check(group, "volumes of web's sidecar", "its own identity", None if mounts == {"web-identity"} else str(mounts))
+        own = {"web-identity", "web-admin", "web-ledger"}
+        self.check(group, "volumes of web's sidecar", "its own identity, socket and ledger", None if mounts == own else str(mounts))
         before = self.issued().count(CART_ID)
         self.engine.docker("restart", self.id("cart-proxy"))
         ready = self.engine.ready(self.id("cart-proxy"))
@@ -242,6 +244,12 @@ class QuickStart:
             self.engine.ready(self.id(service))
         self.works("the sidecars are dead", "and alive again")
 
+    def seen(self):
+        def check(case, expected, problem):
+            self.check("the operator's view", case, expected, problem)
+        view.run(self.engine, check, PROJECT, ("web", "batch", "cart"))
+        view.page(check, "http://127.0.0.1:20001/", ("web", "batch", "cart"))
+
     def in_flight(self):
         """What is under way when something is stopped arrives."""
         def during(case, url, act):
@@ -291,6 +299,7 @@ def run(engine, report):
     start.one_caller_is_denied()
     start.legacy_service()
     start.health()
+    start.seen()
     start.authority()
     start.restarts()
     start.dead_sidecar()

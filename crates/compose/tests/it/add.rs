@@ -79,7 +79,9 @@ fn network_keys_move_to_the_holder_and_the_rest_stays() {
     assert_eq!(at(&file, "networks"), &yaml("{back: {}}"));
     let volumes = at(&file, "volumes").as_mapping().unwrap();
     let names: Vec<_> = volumes.keys().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(names, ["data", "portcullis-authority", "api-identity", "db-identity"]);
+    let of = |service: &str| ["identity", "admin", "ledger"].map(|what| format!("{service}-{what}"));
+    let expected = ["data", "portcullis-authority"].map(str::to_owned).into_iter().chain(of("api")).chain(of("db"));
+    assert_eq!(names, expected.collect::<Vec<_>>());
 }
 
 #[test]
@@ -131,6 +133,12 @@ fn only_the_interceptor_has_a_capability() {
     assert_eq!(sees("portcullis-authority"), ["ca-init", "ca"]);
     assert_eq!(sees("api-identity"), ["api-proxy", "ca"]);
     assert_eq!(sees("db-identity"), ["db-proxy", "ca"]);
+    // Whoever connects to the socket may change something, so no other container has it.
+    for volume in ["api-admin", "api-ledger"] {
+        assert_eq!(sees(volume), ["api-proxy"]);
+    }
+    let labels = at(&file, "services/api-proxy/labels");
+    assert_eq!(labels, &yaml("{portcullis.sidecar-of: api, portcullis.admin-socket: /run/portcullis/admin.sock}"));
 }
 
 #[test]
