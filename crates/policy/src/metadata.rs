@@ -4,6 +4,8 @@ use portcullis_yaml::{Cursor, Fields, Problem, Problems, printable};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::documentation::Documentation;
+
 /// What identifies a resource, and how old it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
@@ -12,6 +14,8 @@ pub(crate) struct Metadata {
     pub(crate) created: Option<OffsetDateTime>,
     /// The annotation `istio.io/dry-run`.
     pub(crate) dry_run: bool,
+    /// The annotations of an exception.
+    pub(crate) documentation: Documentation,
 }
 
 /// The annotation with which a policy is evaluated and not enforced.
@@ -74,8 +78,10 @@ pub(crate) fn read(document: &Fields<'_>, problems: &mut Problems) -> Option<Met
     });
     // `kubectl create --dry-run -o yaml` writes null.
     let created = fields.get("creationTimestamp").filter(|at| !at.is_null()).and_then(|at| timestamp(&at, problems));
-    let dry_run = fields.get("annotations").filter(|at| !at.is_null()).and_then(|at| dry_run(&at, problems));
-    Some(Metadata { namespace: namespace?, name: name?, created, dry_run: dry_run.unwrap_or(false) })
+    let annotations = fields.get("annotations").filter(|at| !at.is_null());
+    let dry_run = annotations.as_ref().and_then(|at| dry_run(at, problems));
+    let documentation = annotations.as_ref().map(documentation).unwrap_or_default();
+    Some(Metadata { namespace: namespace?, name: name?, created, dry_run: dry_run.unwrap_or(false), documentation })
 }
 
 /// The value of the annotation, in the spellings of Go's `strconv.ParseBool`.
@@ -91,6 +97,15 @@ fn dry_run(annotations: &Cursor<'_>, problems: &mut Problems) -> Option<bool> {
             None
         }
     }
+}
+
+/// What documents an exception. A value that is no text counts as none: it decides nothing.
+fn documentation(annotations: &Cursor<'_>) -> Documentation {
+    let entries = annotations.entries(&mut Problems::new()).unwrap_or_default();
+    Documentation::read(|name| {
+        let (_, at) = entries.iter().find(|(key, _)| key.text() == name)?;
+        at.string(&mut Problems::new())
+    })
 }
 
 fn timestamp(at: &Cursor<'_>, problems: &mut Problems) -> Option<OffsetDateTime> {

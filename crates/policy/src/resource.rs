@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_yaml::{Cursor, Problems};
 use time::OffsetDateTime;
 
+use crate::documentation::Documentation;
 use crate::metadata::{self, Metadata};
 use crate::mode::Mode;
 use crate::spec::{self, Spec};
@@ -20,6 +21,8 @@ pub struct PeerAuthentication {
     pub created: Option<OffsetDateTime>,
     /// The annotation `istio.io/dry-run`: it is evaluated and logged, and decides nothing.
     pub dry_run: bool,
+    /// Who wanted it, why, and until when. It decides nothing.
+    pub documentation: Documentation,
     /// `spec.selector.matchLabels`; empty means that there is no selection.
     pub selector: BTreeMap<String, String>,
     /// `spec.mtls.mode`; `None` is UNSET.
@@ -66,6 +69,7 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<PeerAuthentica
             name: metadata.name,
             created: metadata.created,
             dry_run: metadata.dry_run,
+            documentation: metadata.documentation,
             selector: spec.selector,
             mode: spec.mode,
             ports: spec.ports,

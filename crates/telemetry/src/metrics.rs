@@ -76,6 +76,7 @@ pub struct Families {
     /// The source of certificates, if it is one that has to be asked.
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
+    exceptions: GaugeVec,
     ledger_metrics: LedgerMetrics,
 }
 
@@ -227,6 +228,11 @@ impl Metrics {
                 )?,
             },
             captured: CapturedAt::default(),
+            exceptions: new.gauges(
+                "portcullis_exception_expiry_seconds",
+                "Seconds until a policy with an end, which applies to this workload, has passed it; negative once it has.",
+                "policy",
+            )?,
             ledger_metrics: LedgerMetrics::new(&registry)?,
             expiry: [
                 new.gauges(
@@ -261,6 +267,14 @@ impl Metrics {
         for family in &self.expiry {
             family.with_label_values(&["default"]).set(certificate);
             family.with_label_values(&["ROOTCA"]).set(root);
+        }
+    }
+
+    /// Seconds until the policies with an end have passed it, by `namespace/name`. Those that are not named have none any more.
+    pub fn set_exceptions<'a>(&self, ends: impl Iterator<Item = (&'a str, f64)>) {
+        self.exceptions.reset();
+        for (policy, left) in ends {
+            self.exceptions.with_label_values(&[policy]).set(left);
         }
     }
 

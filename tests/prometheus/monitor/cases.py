@@ -35,7 +35,8 @@ FIRES_AFTER_CHANGES = {
 # (sidecar, reason) of the traffic that queries are to find; "-" is a connection that ended cleanly.
 CALLS = {("cart", "-"), ("cart", "plaintext_in_strict"), ("web", "-"), ("web", "id_mismatch")}
 # Alerts that nothing may set off in this mesh, but by mistake.
-SILENT = {"PortcullisConnectionPanicked", "PortcullisDowngrade", "PortcullisExceptionLasts", "PortcullisRootExpiresSoon"}
+SILENT = {"PortcullisConnectionPanicked", "PortcullisDowngrade", "PortcullisExceptionEndsThisWeek", "PortcullisExceptionExpired",
+          "PortcullisExceptionLasts", "PortcullisRootExpiresSoon"}
 
 
 def run(binary, folder, processes, report):

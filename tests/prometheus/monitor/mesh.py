@@ -15,7 +15,7 @@ DRY_RUN = """\
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
-metadata: {name: planned, namespace: shop, annotations: {istio.io/dry-run: "true"}}
+metadata: {name: planned, namespace: shop, annotations: {istio.io/dry-run: "true", portcullis/expires: "2999-12-31"}}
 spec:
   selector: {matchLabels: {app: interop}}
   mtls: {mode: STRICT}

@@ -21,6 +21,7 @@ pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<AuthorizationP
             name: metadata.name,
             created: metadata.created,
             dry_run: metadata.dry_run,
+            documentation: metadata.documentation,
             selector: spec.selector,
             action: spec.action,
             for_targets: spec.for_targets,

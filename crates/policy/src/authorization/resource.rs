@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::authorization::rule::Rule;
+use crate::documentation::Documentation;
 
 /// `spec.action`. CUSTOM is refused when a document is read: there is no external authorizer.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -57,6 +58,8 @@ pub struct AuthorizationPolicy {
     pub action: AuthorizationAction,
     /// The annotation `istio.io/dry-run`: it is evaluated and logged, and decides nothing.
     pub dry_run: bool,
+    /// Who wanted it, why, and until when. It decides nothing.
+    pub documentation: Documentation,
     /// Whether it has `targetRefs`, and so is not meant for sidecars.
     pub for_targets: bool,
     /// `spec.rules`. Without any it matches nothing.

@@ -50,6 +50,7 @@ pub(super) fn document<S, R>(
                 namespace: metadata.namespace.into(),
                 name: metadata.name.into(),
                 created: metadata.created,
+                documentation: metadata.documentation,
                 file: file.into(),
                 line: root.position().line,
                 column: root.position().column,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::documentation::Documentation;
+
 /// Where a resource is written, and what it is called.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResourceMeta {
@@ -15,6 +17,8 @@ pub struct ResourceMeta {
     pub name: Arc<str>,
     /// `metadata.creationTimestamp`; `None` is older than any.
     pub created: Option<OffsetDateTime>,
+    /// Who wanted it, why, and until when. It decides nothing.
+    pub documentation: Documentation,
     /// The file in which it is written.
     pub file: Arc<str>,
     /// The line on which it begins, from 1.

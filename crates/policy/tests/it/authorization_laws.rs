@@ -4,7 +4,7 @@ use portcullis_policy::authorization::{
     Authorization, AuthorizationAction, AuthorizationPolicy, Condition, Facts, KnownFacts, NamespaceMatch, Rule,
     ServiceAccount, Values,
 };
-use portcullis_policy::{Cidr, Evaluation};
+use portcullis_policy::{Cidr, Documentation, Evaluation};
 use proptest::prelude::*;
 
 use crate::authorization_model::{
@@ -43,6 +43,7 @@ fn of(action: AuthorizationAction, name: &str, rules: Vec<Rule>) -> Authorizatio
         selector: Labels::new(),
         action,
         dry_run: false,
+        documentation: Documentation::default(),
         for_targets: false,
         rules,
         file: "shop.yaml".to_owned(),

@@ -9,7 +9,7 @@ use portcullis_policy::authorization::{
     Authorization, AuthorizationAction, AuthorizationPolicy, Authorizer, Condition, Facts, NamespaceMatch, Rule,
     ServiceAccount, StringMatch, Values,
 };
-use portcullis_policy::{Cidr, Evaluation, MeshSettings, PolicySet};
+use portcullis_policy::{Cidr, Documentation, Evaluation, MeshSettings, PolicySet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -194,6 +194,7 @@ pub(crate) fn policy() -> impl Strategy<Value = AuthorizationPolicy> {
             selector,
             action,
             dry_run,
+            documentation: Documentation::default(),
             for_targets,
             rules,
             line: 1,

@@ -6,7 +6,7 @@ use portcullis_identity::SpiffeId;
 use portcullis_policy::authorization::{AuthorizationAction, AuthorizationPolicy, Condition, Rule};
 use portcullis_policy::diff::{Change, Client, Comparison, Connection, DiffError, PortClass, WorkloadClass};
 use portcullis_policy::{
-    Answer, EffectivePolicy, Evaluation, MeshSettings, Mode, PeerAuthentication, PolicySet, Source,
+    Answer, Documentation, EffectivePolicy, Evaluation, MeshSettings, Mode, PeerAuthentication, PolicySet, Source,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -32,6 +32,7 @@ fn peer_authentications() -> impl Strategy<Value = Vec<PeerAuthentication>> {
         name,
         created: None,
         dry_run: false,
+        documentation: Documentation::default(),
         ports: if selector.is_empty() { BTreeMap::new() } else { ports },
         selector,
         mode,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use portcullis_policy::{
-    Action, EffectivePolicy, Explanation, MeshSettings, Mode, PassThroughReason, PeerAuthentication, PolicySet,
-    Refusal, Scope, admit, decide, explain,
+    Action, Documentation, EffectivePolicy, Explanation, MeshSettings, Mode, PassThroughReason, PeerAuthentication,
+    PolicySet, Refusal, Scope, admit, decide, explain,
 };
 use portcullis_wire::Opening;
 use proptest::prelude::*;
@@ -39,7 +39,19 @@ fn policy() -> impl Strategy<Value = PeerAuthentication> {
             let file = format!("{namespace}-{name}.yaml");
             let namespace = namespace.to_owned();
             let dry_run = false;
-            PeerAuthentication { namespace, name, created, dry_run, selector, mode, ports, file, line: 1, column: 1 }
+            PeerAuthentication {
+                namespace,
+                name,
+                created,
+                dry_run,
+                documentation: Documentation::default(),
+                selector,
+                mode,
+                ports,
+                file,
+                line: 1,
+                column: 1,
+            }
         },
     )
 }

@@ -8,7 +8,8 @@ use portcullis_policy::authorization::{
     AuthorizationAction, AuthorizationPolicy, Condition, Facts, Rule, StringMatch, Values,
 };
 use portcullis_policy::{
-    Action, Answer, EffectivePolicy, Evaluation, MeshSettings, Mode, PeerAuthentication, PolicySet, decide,
+    Action, Answer, Documentation, EffectivePolicy, Evaluation, MeshSettings, Mode, PeerAuthentication, PolicySet,
+    decide,
 };
 use portcullis_wire::Opening;
 use proptest::prelude::*;
@@ -76,6 +77,7 @@ fn peer_authentication() -> impl Strategy<Value = PeerAuthentication> {
             name,
             created: Some(OffsetDateTime::from_unix_timestamp(created).unwrap()),
             dry_run,
+            documentation: Documentation::default(),
             selector,
             mode,
             ports: BTreeMap::new(),
@@ -102,6 +104,7 @@ fn authorization_policy() -> impl Strategy<Value = AuthorizationPolicy> {
         selector: BTreeMap::new(),
         action,
         dry_run,
+        documentation: Documentation::default(),
         for_targets: false,
         rules,
         file: "a.yaml".to_owned(),

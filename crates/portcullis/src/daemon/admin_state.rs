@@ -23,6 +23,7 @@ use super::admin_token::TokenFile;
 use super::change_log::ChangeLog;
 use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
+use super::exceptions;
 use super::format::{StartTime, unix_seconds};
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
@@ -139,10 +140,12 @@ impl AdminState {
         if let Some(monitor) = &self.gateway {
             gateway::refresh(&self.metrics, monitor, &self.gateway_servers, unix_seconds(SystemTime::now()));
         }
+        let now = unix_seconds(SystemTime::now());
+        #[allow(clippy::cast_precision_loss, reason = "times of dates are far below 2^53")]
+        let left = |end: i64| end as f64 - now;
+        let ends = exceptions::ends(&self.settings, &self.set.load());
+        self.metrics.set_exceptions(ends.iter().map(|(policy, end)| (policy.as_str(), left(*end))));
         if let Some(credentials) = self.reader.latest() {
-            let now = unix_seconds(SystemTime::now());
-            #[allow(clippy::cast_precision_loss, reason = "times of this century are far below 2^53")]
-            let left = |end: i64| end as f64 - now;
             self.metrics.set_expiry(left(credentials.not_after_unix()), left(credentials.root_not_after_unix()));
         }
     }

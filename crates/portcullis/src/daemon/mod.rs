@@ -11,6 +11,7 @@ mod change_log;
 mod client_names;
 mod config_file;
 mod credentials;
+mod exceptions;
 mod expiry_warning;
 mod file_mode;
 mod format;
