@@ -7,8 +7,8 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
 use crate::commands::resources::{apply, delete, diff, get};
 use crate::commands::{
-    analyze, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe, edges,
-    explain, healthcheck, hold, identity, intercept, logs, migrate, policy, proxy, proxy_config, proxy_status,
+    analyze, audit, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe,
+    edges, explain, healthcheck, hold, identity, intercept, logs, migrate, policy, proxy, proxy_config, proxy_status,
     readiness, replay, run, validate, verify, version, wait, why, x,
 };
 use crate::exit::{self, Exit, Failure};
@@ -55,6 +55,7 @@ enum Command {
     Delete(Box<delete::Args>),
     Validate(validate::Args),
     Analyze(Box<analyze::Args>),
+    Audit(Box<audit::Args>),
     Explain(explain::Args),
     Can(Box<can::Args>),
     Auth(Box<auth::Args>),
@@ -105,6 +106,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Diff(args)) => diff::run(args),
         Some(Command::Delete(args)) => delete::run(args),
         Some(Command::Analyze(args)) => analyze::run(args),
+        Some(Command::Audit(args)) => audit::run(args),
         Some(Command::Validate(args)) => validate::run(args),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Can(args)) => can::run(args),

@@ -24,7 +24,7 @@ pub(crate) enum Exit {
     NoPermission,
     /// The proxy's own configuration is wrong or cannot be read.
     BadConfig,
-    /// `analyze` found something.
+    /// `analyze` or `audit` found something.
     Found,
     /// A client would be refused under STRICT.
     NotReady,
@@ -32,6 +32,8 @@ pub(crate) enum Exit {
     TooLittleObserved,
     /// A certificate has expired, or is about to.
     Expired,
+    /// The exceptions are not those of the baseline.
+    Drift,
     /// A guarded change was taken back.
     TakenBack,
     /// A guarded change could not be taken back, or somebody else has changed its files.
@@ -55,6 +57,7 @@ impl Exit {
             Self::NotReady => 80,
             Self::TooLittleObserved => 81,
             Self::Expired => 82,
+            Self::Drift => 83,
             Self::TakenBack => 84,
             Self::NotTakenBack => 85,
             Self::Program(code) => code,
@@ -86,10 +89,11 @@ Exit codes:
   69  the proxy cannot be reached; readiness, replay, migrate, check: one of them
   77  permission denied
   78  bad configuration of the proxy, or none that can be read
-  79  analyze: something was found
+  79  analyze, audit: something was found
   80  readiness, migrate: a client would be refused under STRICT
   81  readiness, replay, migrate: too little was observed; check: something could not be checked
   82  a certificate has expired, or is about to
+  83  audit: the exceptions are not those of the baseline
   84  apply, delete: a guarded change was taken back
   85  apply, delete: the guard ended and did not take the change back: somebody else changed the files, or they cannot be written
 run exits with the code of the program; 126 if it cannot be executed, 127 if it is not found.

@@ -1,5 +1,5 @@
 //! Reports from what sidecars observed: "who breaks if I switch to STRICT?" ([`readiness`]) and "what would these policies have
-//! done?" ([`replay`]), and is the mesh well ([`check`])? While a change is watched: which refusals did it cause ([`guard`])? On the way
+//! done?" ([`replay`]), is the mesh well ([`check`]), and which exceptions from mTLS are there ([`audit`])? While a change is watched: which refusals did it cause ([`guard`])? On the way
 //! to STRICT: which namespace can be switched next ([`migrate`])?
 //!
 //! The observations of all sidecars are merged: replicas and restarts of one workload are one workload, and a client is one client
@@ -15,6 +15,7 @@
 //! Refuses: IO, and asking for the time. The caller brings answers, names and the time.
 
 mod address_book;
+pub mod audit;
 pub mod check;
 mod edges;
 pub mod guard;

@@ -90,16 +90,22 @@ pub(crate) enum Rule {
     Unreachable,
     LosesAccess,
     NotDecided,
+    ExceptionUndocumented,
+    ExceptionExpired,
+    ExceptionDrift,
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PlaintextClient,
         Self::TlsClient,
         Self::NotObserved,
         Self::Unreachable,
         Self::LosesAccess,
         Self::NotDecided,
+        Self::ExceptionUndocumented,
+        Self::ExceptionExpired,
+        Self::ExceptionDrift,
     ];
 
     pub(crate) const fn id(self) -> &'static str {
@@ -110,6 +116,9 @@ impl Rule {
             Self::Unreachable => "sidecar-unreachable",
             Self::LosesAccess => "loses-access",
             Self::NotDecided => "not-decided",
+            Self::ExceptionUndocumented => "exception-undocumented",
+            Self::ExceptionExpired => "exception-expired",
+            Self::ExceptionDrift => "exception-drift",
         }
     }
 
@@ -123,6 +132,9 @@ impl Rule {
             Self::NotDecided => {
                 "A rule compares what was not recorded, so it is not known whether a client would be refused."
             }
+            Self::ExceptionUndocumented => "An exception from mTLS without owner, reason or end.",
+            Self::ExceptionExpired => "An exception from mTLS that has passed its end.",
+            Self::ExceptionDrift => "The exceptions from mTLS are not those of the saved baseline.",
         }
     }
 }

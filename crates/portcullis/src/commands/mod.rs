@@ -2,6 +2,7 @@
 
 pub(crate) mod age;
 pub(crate) mod analyze;
+pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod ca;
 pub(crate) mod can;

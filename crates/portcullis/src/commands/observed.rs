@@ -62,6 +62,8 @@ pub(crate) enum ReportFormat {
     Junit,
     /// SARIF 2.1.0, for code review.
     Sarif,
+    /// For spreadsheets.
+    Csv,
 }
 
 /// What was observed.
@@ -82,6 +84,7 @@ impl ReportFormat {
             Self::Markdown => Form::Markdown,
             Self::Junit => Form::Junit,
             Self::Sarif => Form::Sarif,
+            Self::Csv => Form::Csv,
         }
     }
 }
@@ -119,18 +122,7 @@ impl ObservedArgs {
     pub(crate) fn load(&self) -> Result<Observed, Failure> {
         let now = Timestamp::from_unix(Clock::system().now_unix());
         if self.from.is_empty() {
-            let question = |sidecar: Sidecar| async move { observations(&sidecar).await };
-            let Answers { answers, unanswered, containers } = self.proxies.find()?.rows(question);
-            let answered = answers
-                .into_iter()
-                .map(|answer| Answer { label: answer.target.address.to_string(), observations: Ok(answer.value) });
-            let silent = unanswered.into_iter().map(|missing| Answer {
-                label: missing
-                    .name
-                    .map_or_else(|| missing.address.clone(), |name| format!("{name} ({})", missing.address)),
-                observations: Err(missing.message),
-            });
-            let answers: Vec<Answer> = answered.chain(silent).collect();
+            let (answers, containers) = ask(&self.proxies)?;
             let names = names(&answers, &containers);
             return Ok(Observed { answers, names, now });
         }
@@ -147,6 +139,23 @@ pub(crate) const fn exit_of(status: Status, no: Exit) -> Exit {
         Status::Unreachable => Exit::Unreachable,
         Status::NotReady => no,
     }
+}
+
+/// What proxies observed, and what an engine calls containers.
+///
+/// # Errors
+/// If no proxy is found. One that does not answer is part of the result.
+pub(crate) fn ask(proxies: &ProxiesArgs) -> Result<(Vec<Answer>, ContainerNames), Failure> {
+    let question = |sidecar: Sidecar| async move { observations(&sidecar).await };
+    let Answers { answers, unanswered, containers } = proxies.find()?.rows(question);
+    let answered = answers
+        .into_iter()
+        .map(|answer| Answer { label: answer.target.address.to_string(), observations: Ok(answer.value) });
+    let silent = unanswered.into_iter().map(|missing| Answer {
+        label: missing.name.map_or_else(|| missing.address.clone(), |name| format!("{name} ({})", missing.address)),
+        observations: Err(missing.message),
+    });
+    Ok((answered.chain(silent).collect(), containers))
 }
 
 async fn observations(sidecar: &Sidecar) -> Result<Observations, Unanswered> {

@@ -12,6 +12,7 @@
 
 mod admin;
 mod analyze;
+mod audit;
 mod authorization;
 mod authorization_commands;
 mod build_commit;

@@ -3,6 +3,7 @@
 //! A report says what it has to say as rows, sentences, test cases and findings ([`View`]); each format arranges them. Text in a report is
 //! free of control characters already; what means something in a format is escaped by that format.
 
+mod csv;
 mod junit;
 mod markdown;
 mod sarif;
@@ -32,12 +33,14 @@ pub enum Form {
     Junit,
     /// SARIF 2.1.0, for code review: findings at the policy that decides.
     Sarif,
+    /// For spreadsheets: every column.
+    Csv,
 }
 
 impl Form {
     /// Every format.
-    pub const ALL: [Self; 7] =
-        [Self::Table, Self::Wide, Self::Json, Self::Yaml, Self::Markdown, Self::Junit, Self::Sarif];
+    pub const ALL: [Self; 8] =
+        [Self::Table, Self::Wide, Self::Json, Self::Yaml, Self::Markdown, Self::Junit, Self::Sarif, Self::Csv];
 }
 
 /// A report could not be written as JSON or YAML.
@@ -83,6 +86,7 @@ pub(crate) fn render<V: View>(report: &V, form: Form) -> Result<String, RenderEr
         Form::Yaml => serde_yaml::to_string(&envelope())?,
         Form::Markdown => markdown::render(report),
         Form::Junit => junit::render(report),
+        Form::Csv => csv::render(report),
         Form::Sarif => serde_json::to_string_pretty(&sarif::log(report))? + "\n",
     })
 }

@@ -7,6 +7,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod audit;
 mod check;
 mod check_laws;
 mod formats;
