@@ -237,7 +237,7 @@ fn what_gives_no_answer_is_a_line_and_the_others_are_checked() {
     assert!(!ran.out.contains('\u{1b}'), "{}", ran.out);
     let none = command(["check", &addresses[0]]);
     assert_eq!(none.code, Some(69), "{}", none.out);
-    assert!(none.out.contains("? every proxy is ready"), "{}", none.out);
+    assert!(none.out.contains("? every proxy is ready (no proxy answers)\n"), "{}", none.out);
 }
 
 #[test]
@@ -286,6 +286,8 @@ fn a_configuration_is_checked_before_a_proxy_is_started_with_it() {
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains("× the configuration is valid") && ran.out.contains("wrong.yaml:2:1"), "{}", ran.out);
     assert_eq!(offline(folder, "none.yaml").code, Some(78));
+    let config = folder.join("cart.yaml");
+    assert_eq!(command(["check", "cart", "-c", config.to_str().unwrap()]).code, Some(64), "who is meant?");
     assert_eq!(command(["check", "--wait", "5"]).code, Some(64));
 }
 

@@ -1,8 +1,8 @@
 //! From policies to exceptions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use portcullis_api::{DecidingPolicy, Direction, Mode as ApiMode, Observations, Timestamp, Transport};
+use portcullis_api::{DecidingPolicy, Direction, Observations, PortMode, Timestamp, Transport};
 use portcullis_policy::directory::{ClientTls, DestinationRule, Location, ResourceMeta, TrafficPolicy};
 use portcullis_policy::{Documentation, MeshSettings, Mode, PeerAuthentication, PolicySet};
 
@@ -276,6 +276,9 @@ fn client(rule: &DestinationRule, now: Timestamp) -> Vec<Exception> {
 /// The deciding policy of a port: its scope, and its name.
 type Decider = (String, Option<String>, Option<String>);
 
+/// A port that a policy decides; none for every port that nothing names.
+type DecidedPort = (Decider, Option<u16>);
+
 /// What was let through without mTLS, by what decided it.
 #[derive(Default)]
 struct Used {
@@ -284,22 +287,18 @@ struct Used {
     clients: BTreeSet<String>,
 }
 
-fn usage(answers: &[&Observations]) -> BTreeMap<(Decider, u16), Used> {
-    let mut all: BTreeMap<(Decider, u16), Used> = BTreeMap::new();
+fn usage(answers: &[&Observations]) -> BTreeMap<DecidedPort, Used> {
+    let mut all: BTreeMap<DecidedPort, Used> = BTreeMap::new();
     for seen in answers {
-        let by_port = |port: u16| {
-            let own = seen.ports.iter().find(|known| known.port == Some(port));
-            own.or_else(|| seen.ports.iter().find(|known| known.port.is_none()))
-        };
+        let ports: HashMap<Option<u16>, &PortMode> = seen.ports.iter().map(|port| (port.port, port)).collect();
+        // Who decides here at all, also where nothing came.
         for port in &seen.ports {
-            if let (Some(number), ApiMode::Permissive | ApiMode::Disable) = (port.port, port.mode) {
-                all.entry((decider(&port.decided_by), number)).or_default();
-            }
+            all.entry((decider(&port.decided_by), port.port)).or_default();
         }
         let inbound = seen.observations.iter().filter(|one| one.direction == Direction::Inbound && one.allowed > 0);
         for one in inbound.filter(|one| one.transport != Transport::Mtls) {
-            let Some(port) = by_port(one.port) else { continue };
-            let used = all.entry((decider(&port.decided_by), one.port)).or_default();
+            let Some(port) = ports.get(&Some(one.port)).or_else(|| ports.get(&None)) else { continue };
+            let used = all.entry((decider(&port.decided_by), Some(one.port))).or_default();
             used.connections = used.connections.saturating_add(one.allowed);
             used.last_seen = used.last_seen.max(Some(one.last_seen));
             let client = one.peer.identity.clone().or_else(|| one.peer.address.map(|address| address.to_string()));
@@ -313,22 +312,25 @@ fn decider(by: &DecidingPolicy) -> Decider {
     (by.scope.clone(), by.namespace.clone(), by.name.clone())
 }
 
-/// What used one exception. Only sidecars know, and only of modes.
-fn usage_of(item: &Exception, used: &BTreeMap<(Decider, u16), Used>) -> Option<Usage> {
+/// What used one exception. Only sidecars know, and only of modes; none if no sidecar that was asked has it.
+fn usage_of(item: &Exception, used: &BTreeMap<DecidedPort, Used>) -> Option<Usage> {
     let is_default = item.mode.starts_with("UNSET");
     if item.kind != "PeerAuthentication" && !is_default || matches!(item.mode.as_str(), "DRY-RUN" | "STRICT" | "UNSET")
     {
         return None;
     }
-    let fits = |((scope, namespace, name), port): &(Decider, u16)| {
+    let fits = |((scope, namespace, name), port): &DecidedPort| {
         if is_default {
             return scope == "default";
         }
         let is_own = namespace.as_ref() == Some(&item.namespace) && name.as_ref() == Some(&item.name);
-        is_own && if scope == "port" { item.scope == format!("port {port}") } else { !item.scope.starts_with("port ") }
+        let is_port = port.is_some_and(|port| item.scope == format!("port {port}"));
+        is_own && if scope == "port" { is_port } else { !item.scope.starts_with("port ") }
     };
     let (mut usage, mut clients) = (Usage::default(), BTreeSet::new());
-    for (_, used) in used.iter().filter(|(by, _)| fits(by)) {
+    let mut fitting = used.iter().filter(|(by, _)| fits(by)).peekable();
+    fitting.peek()?;
+    for (_, used) in fitting {
         usage.connections = usage.connections.saturating_add(used.connections);
         usage.last_seen = usage.last_seen.max(used.last_seen);
         clients.extend(&used.clients);

@@ -13,6 +13,8 @@ const RENEWAL_GRACE: u64 = 60;
 /// Issuers renew at half of a lifetime: with this part left, that failed. As `certs show` and the log of the sidecar have it.
 const LEAF_FRACTION: u64 = 3;
 const DAY: u64 = 86_400;
+/// No workload has as many certificates of CAs, and a report with more could not be read.
+const MOST_CERTIFICATES: usize = 256;
 
 /// How long before its end a certificate of a CA is a warning, and a failure. Those of short life: a third and a tenth of it.
 struct Limits {
@@ -119,6 +121,10 @@ pub(super) fn intermediate_time(known: &[&Known], now: Timestamp) -> Vec<Finding
     let mut findings = Vec::new();
     for known in known {
         let chain = known.certs.certificates.first().map(|own| own.cert_chain.as_slice()).unwrap_or_default();
+        if chain.len() > MOST_CERTIFICATES {
+            findings.push(too_many(known, chain.len()));
+            continue;
+        }
         for intermediate in chain.iter().skip(1) {
             let what = format!("intermediate {}", intermediate.subject);
             findings.push(authority(known, &what, intermediate, now, &INTERMEDIATE).remedy_unless_passed(
@@ -135,6 +141,11 @@ pub(super) fn intermediate_time(known: &[&Known], now: Timestamp) -> Vec<Finding
 pub(super) fn root_time(known: &[&Known], now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
     for known in known {
+        let roots = roots(known);
+        if roots > MOST_CERTIFICATES {
+            findings.push(too_many(known, roots));
+            continue;
+        }
         for bundle in &known.certs.trust_bundles {
             for root in &bundle.root_certs {
                 let what = format!("root {} of {}", root.subject, bundle.trust_domain);
@@ -145,6 +156,18 @@ pub(super) fn root_time(known: &[&Known], now: Timestamp) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn roots(known: &Known) -> usize {
+    known.certs.trust_bundles.iter().map(|bundle| bundle.root_certs.len()).sum()
+}
+
+fn too_many(known: &Known, shown: usize) -> Finding {
+    Finding::unchecked(
+        Some(known),
+        format!("it shows {shown} certificates of CAs, and at most {MOST_CERTIFICATES} are looked at"),
+    )
+    .remedy("take those that no peer needs out of its bundles".to_owned())
 }
 
 fn authority(known: &Known, what: &str, certificate: &Certificate, now: Timestamp, limits: &Limits) -> Finding {
@@ -177,35 +200,34 @@ impl Finding {
     }
 }
 
+/// The sidecars that have roots of a trust domain, and who has which of them.
+#[derive(Default)]
+struct Domain<'a> {
+    holders: Vec<&'a Known>,
+    roots: BTreeMap<&'a str, BTreeSet<String>>,
+}
+
 /// Each trust domain apart: every sidecar that has roots of it has the same.
 pub(super) fn bundles(known: &[&Known]) -> Vec<Finding> {
-    let mut domains: BTreeMap<&str, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
-    let titles: Vec<String> = known.iter().map(|known| known.title()).collect();
+    let mut domains: BTreeMap<&str, Domain<'_>> = BTreeMap::new();
+    let mut findings = Vec::new();
     for known in known {
+        let roots = roots(known);
+        if roots > MOST_CERTIFICATES || known.certs.trust_bundles.len() > MOST_CERTIFICATES {
+            findings.push(too_many(known, roots));
+            continue;
+        }
         for bundle in &known.certs.trust_bundles {
-            let roots = domains.entry(&bundle.trust_domain).or_default();
+            let domain = domains.entry(&bundle.trust_domain).or_default();
+            domain.holders.push(known);
             for root in &bundle.root_certs {
-                roots.entry(&root.pem).or_default();
+                domain.roots.entry(&root.pem).or_default().insert(known.title());
             }
         }
     }
-    let mut findings = Vec::new();
-    for (domain, roots) in &mut domains {
-        let mut holders = Vec::new();
-        for (known, title) in known.iter().zip(&titles) {
-            let Some(bundle) = known.certs.trust_bundles.iter().find(|bundle| bundle.trust_domain == *domain) else {
-                continue;
-            };
-            holders.push(*known);
-            for root in &bundle.root_certs {
-                roots.entry(&root.pem).or_default().insert(title);
-            }
-        }
-        if holders.len() < 2 {
-            continue;
-        }
-        for known in holders {
-            findings.push(bundle(domain, roots, known));
+    for (name, Domain { holders, roots }) in &domains {
+        if holders.len() > 1 {
+            findings.extend(holders.iter().map(|known| bundle(name, roots, known)));
         }
     }
     if findings.is_empty() {
@@ -214,11 +236,11 @@ pub(super) fn bundles(known: &[&Known]) -> Vec<Finding> {
     findings
 }
 
-fn bundle(domain: &str, roots: &BTreeMap<&str, BTreeSet<&str>>, known: &Known) -> Finding {
+fn bundle(domain: &str, roots: &BTreeMap<&str, BTreeSet<String>>, known: &Known) -> Finding {
     let title = known.title();
     let missing: Vec<String> = roots
         .values()
-        .filter(|holders| !holders.contains(title.as_str()))
+        .filter(|holders| !holders.contains(&title))
         .map(|holders| list(&holders.iter().collect::<Vec<_>>(), 3))
         .collect();
     if missing.is_empty() {

@@ -1,5 +1,7 @@
 //! What checks come to.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::facts::Known;
@@ -23,7 +25,7 @@ pub enum State {
 }
 
 /// One thing that a check found.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// What it comes to.
@@ -154,12 +156,6 @@ impl Finding {
         self
     }
 
-    /// Whether both say the same of different sidecars.
-    fn says(&self, other: &Self) -> bool {
-        let said = |finding: &Self| Self { proxies: Vec::new(), ..finding.clone() };
-        !self.proxies.is_empty() && !other.proxies.is_empty() && said(self) == said(other)
-    }
-
     /// Sidecars choose their names and what they say.
     fn cleaned(self) -> Self {
         Self {
@@ -175,11 +171,15 @@ impl Finding {
 
 impl Check {
     pub(super) fn new(id: Id, findings: Vec<Finding>) -> Self {
-        let mut merged: Vec<Finding> = Vec::with_capacity(findings.len());
-        for finding in findings.into_iter().map(Finding::cleaned) {
-            match merged.iter_mut().find(|known| known.says(&finding)) {
-                Some(known) => known.proxies.extend(finding.proxies),
-                None => merged.push(finding),
+        // What is said, and where it is in the list; a sidecar may say very much.
+        let mut known: HashMap<(bool, Finding), usize> = HashMap::new();
+        let mut merged: Vec<Finding> = Vec::new();
+        for mut finding in findings.into_iter().map(Finding::cleaned) {
+            let proxies = std::mem::take(&mut finding.proxies);
+            let index = *known.entry((proxies.is_empty(), finding.clone())).or_insert(merged.len());
+            match merged.get_mut(index) {
+                Some(first) => first.proxies.extend(proxies),
+                None => merged.push(Finding { proxies, ..finding }),
             }
         }
         merged.iter_mut().for_each(|finding| finding.proxies.sort());

@@ -118,6 +118,10 @@ fn an_exception_is_used_by_what_it_let_through_without_mtls() {
     assert_eq!((used[1].0, used[1].1.connections, used[1].1.clients), ("workload", 2, 2));
     assert_eq!(used[1].1.last_seen, Some(Timestamp::from_unix(NOW - 60)));
     assert!(audit.render(Form::Table).unwrap().contains("USED is not complete: no answer from 10.0.0.9"));
+    // A sidecar that does not have the policy cannot tell.
+    let elsewhere = [answer(sidecar(ledger(&[plaintext("10.0.0.5", 60)])))];
+    let unknown = self::audit(&text, Some(&elsewhere), None);
+    assert!(unknown.items.iter().all(|item| item.used.is_none()), "{:?}", unknown.items);
 }
 
 #[test]

@@ -300,6 +300,24 @@ fn a_configuration_with_a_mistake_is_not_checked_further() {
 }
 
 #[test]
+fn a_proxy_that_shows_very_many_certificates_is_not_checked_and_takes_no_time() {
+    let mut web = well("web");
+    let domains = (0..40_000).map(|n| TrustDomainRoots {
+        trust_domain: format!("d{n}"),
+        root_certs: vec![certificate(&format!("root {n}"), -DAY, DAY)],
+    });
+    web.certs.trust_bundles = domains.collect();
+    web.certs.certificates[0].cert_chain =
+        (0..40_000).map(|n| certificate(&format!("intermediate {n}"), -DAY, DAY)).collect();
+    let begun = std::time::Instant::now();
+    let checks = judge(&facts(vec![well("cart"), web.clone(), web]));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    for id in [Id::RootTime, Id::IntermediateTime, Id::TrustBundles] {
+        assert_eq!(find(&checks, id).state, State::Unchecked, "{id:?}");
+    }
+}
+
+#[test]
 fn what_a_proxy_calls_itself_controls_no_terminal() {
     let mut web = well("web\u{1b}[2J");
     web.chain = Err("\u{202e}evil\n".to_owned());

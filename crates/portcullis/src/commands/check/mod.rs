@@ -61,6 +61,12 @@ struct Round {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    let is_offline = args.config.is_some() && !args.proxies.is_named();
+    if is_offline && (args.selection.target.is_some() || args.selection.namespace.namespace.is_some()) {
+        let message =
+            "TARGET and -n choose among running proxies: name them with --admin, --proxies or --docker as well as -c";
+        return Err(Failure::message(Exit::Usage, message));
+    }
     let end = args.wait.map(|wait| Instant::now() + wait);
     let mut told = String::new();
     let round = loop {

@@ -6,6 +6,8 @@ use portcullis_report::check::{Check, Finding, Id, State, Verdict, verdict};
 
 use crate::output::{Style, clean};
 
+/// More findings of a check are counted.
+const MOST_FINDINGS: usize = 50;
 /// More proxies are counted.
 const MOST_PROXIES: usize = 8;
 
@@ -38,14 +40,21 @@ pub(super) fn render(checks: &[Check], wide: bool, colour: bool) -> String {
 
 fn write_check(text: &mut String, check: &Check, whose: &str, wide: bool, colour: bool) {
     let mark = mark(check.state, colour);
-    if let (State::Skipped, Some(finding)) = (check.state, check.findings.first()) {
+    // Of no proxy, and nothing to do about it here: why there is nothing to say.
+    let is_about_none = |finding: &&Finding| finding.proxies.is_empty() && finding.remedy.is_none();
+    if let (State::Skipped | State::Unchecked, Some(finding)) =
+        (check.state, check.findings.first().filter(is_about_none))
+    {
         let _infallible = writeln!(text, "{mark} {} ({})", check.title, clean(&finding.message));
         return;
     }
     let _infallible = writeln!(text, "{mark} {}{whose}", check.title);
     let told: Vec<&Finding> = check.findings.iter().filter(|finding| wide || finding.state >= State::Warning).collect();
-    for finding in &told {
+    for finding in told.iter().take(MOST_FINDINGS) {
         write_finding(text, finding, check.state, colour);
+    }
+    if let more @ 1.. = told.len().saturating_sub(MOST_FINDINGS) {
+        let _infallible = writeln!(text, "    and {more} more; -o json has all of them");
     }
     if check.state >= State::Warning {
         let _infallible = writeln!(text, "    see {} for hints", check.documentation);
