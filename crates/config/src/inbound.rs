@@ -16,6 +16,8 @@ pub struct Inbound {
     pub transparent: Option<SocketAddr>,
     /// `transparentLimit`: connections that the transparent listener has at once; `None`: as many as there may be in all.
     pub transparent_limit: Option<usize>,
+    /// `hbone`: where peers open HBONE tunnels.
+    pub hbone: Option<SocketAddr>,
     /// `httpHint`: a plaintext request of HTTP/1 that is refused is answered, instead of only closed.
     pub http_hint: bool,
     /// `proxyProtocolPorts`: captured ports whose app gets its client's address in a PROXY header.
@@ -32,6 +34,7 @@ impl Default for Inbound {
             ports: Vec::new(),
             transparent: None,
             transparent_limit: None,
+            hbone: None,
             http_hint: false,
             proxy_protocol_ports: BTreeSet::new(),
             server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
@@ -67,8 +70,16 @@ pub enum Protocol {
 }
 
 pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> {
-    let known =
-        ["ports", "transparent", "transparentLimit", "proxyProtocolPorts", "serverFirstPorts", "apps", "httpHint"];
+    let known = [
+        "ports",
+        "transparent",
+        "transparentLimit",
+        "hbone",
+        "proxyProtocolPorts",
+        "serverFirstPorts",
+        "apps",
+        "httpHint",
+    ];
     let fields = at.fields(&known, problems)?;
     let mut inbound = Inbound::default();
     if let Some(list) = fields.get("ports") {
@@ -78,14 +89,15 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     }
     inbound.transparent = fields.get("transparent").and_then(|at| value::socket_addr(&at, problems));
     inbound.transparent_limit = fields.get("transparentLimit").and_then(|at| value::limit(&at, problems));
+    inbound.hbone = fields.get("hbone").and_then(|at| value::socket_addr(&at, problems));
     inbound.http_hint = fields.get("httpHint").and_then(|at| at.boolean(problems)).unwrap_or_default();
     if let Some(at) = fields.get("proxyProtocolPorts") {
         inbound.proxy_protocol_ports = value::ports(&at, problems)?.into_iter().collect();
     }
-    if inbound.transparent.is_none() {
-        for unused in ["transparentLimit", "proxyProtocolPorts"].into_iter().filter_map(|name| fields.get(name)) {
-            value::invalid(&unused, "has no effect without inbound.transparent; see the keys of ports", problems);
-        }
+    let is_captured = inbound.transparent.is_some();
+    let unused = [("transparentLimit", is_captured), ("proxyProtocolPorts", is_captured || inbound.hbone.is_some())];
+    for unused in unused.into_iter().filter_map(|(name, used)| fields.get(name).filter(|_| !used)) {
+        value::invalid(&unused, "has no effect without inbound.transparent; see the keys of ports", problems);
     }
     if let Some(at) = fields.get("serverFirstPorts") {
         inbound.server_first_ports = value::ports(&at, problems)?.into_iter().collect();

@@ -99,6 +99,7 @@ impl Settings {
             all.push((format!("inbound.ports[{index}].listen"), port.listen));
         }
         all.extend(self.inbound.transparent.map(|addr| ("inbound.transparent".to_owned(), addr)));
+        all.extend(self.inbound.hbone.map(|addr| ("inbound.hbone".to_owned(), addr)));
         for (index, upstream) in self.outbound.upstreams.iter().enumerate() {
             all.push((format!("outbound.upstreams[{index}].listen"), upstream.listen));
         }

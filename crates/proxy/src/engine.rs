@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::drain::Phase;
 use crate::outcome::Reason;
 use crate::state::ProxyState;
-use crate::{gateway, inbound, outbound};
+use crate::{gateway, inbound, inbound_hbone, outbound};
 
 /// After a forced drain, connections get this long to reset their endpoints and to write their access-log line.
 const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -31,6 +31,8 @@ const RELEASE_BUFFERS: Duration = Duration::from_secs(2);
 enum Role {
     Inbound(inbound::Listener),
     Outbound(outbound::Listener),
+    /// HBONE tunnels.
+    Hbone,
     /// By its index in `gateway.listeners`.
     Gateway(usize),
 }
@@ -38,7 +40,7 @@ enum Role {
 impl Role {
     const fn direction(self) -> Direction {
         match self {
-            Self::Inbound(_) => Direction::Inbound,
+            Self::Inbound(_) | Self::Hbone => Direction::Inbound,
             Self::Outbound(_) | Self::Gateway(_) => Direction::Outbound,
         }
     }
@@ -49,6 +51,8 @@ impl Role {
 struct ListenerSpec {
     role: Role,
     limit: CountLimit,
+    /// Those of `inbound.ports`, for a listener that leads to all of them.
+    ports: Arc<[CountLimit]>,
 }
 
 /// One listener of the configuration.
@@ -104,7 +108,7 @@ pub fn bind(settings: &Settings, workers: NonZeroUsize) -> Result<Bound, BindErr
 
 fn configured_listeners(settings: &Settings) -> Vec<ConfiguredListener> {
     let listener = |role, limit, address, field: String| {
-        let spec = ListenerSpec { role, limit: CountLimit::new(limit) };
+        let spec = ListenerSpec { role, limit: CountLimit::new(limit), ports: Arc::default() };
         ConfiguredListener { field, address, spec }
     };
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
@@ -112,6 +116,12 @@ fn configured_listeners(settings: &Settings) -> Vec<ConfiguredListener> {
     for (index, port) in inbound.ports.iter().enumerate() {
         let role = Role::Inbound(inbound::Listener::Port(index));
         listeners.push(listener(role, port.limit, port.listen, format!("inbound.ports[{index}].listen")));
+    }
+    if let Some(address) = inbound.hbone {
+        let ports = listeners.iter().map(|listener: &ConfiguredListener| listener.spec.limit.clone()).collect();
+        let mut hbone = listener(Role::Hbone, None, address, "inbound.hbone".to_owned());
+        hbone.spec.ports = ports;
+        listeners.push(hbone);
     }
     if let Some(address) = inbound.transparent {
         let role = Role::Inbound(inbound::Listener::Captured);
@@ -228,7 +238,7 @@ where
 async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &ListenerSpec) {
     let role = spec.role;
     let closing = match role {
-        Role::Inbound(_) | Role::Gateway(_) => Phase::InboundClosed,
+        Role::Inbound(_) | Role::Hbone | Role::Gateway(_) => Phase::InboundClosed,
         Role::Outbound(_) => Phase::Forced,
     };
     loop {
@@ -254,6 +264,10 @@ async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &Lis
             Role::Inbound(listener) => {
                 let admission = inbound::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
                 drop(tokio::spawn(inbound::serve(Arc::clone(&state), accepted, admission)));
+            }
+            Role::Hbone => {
+                let admission = inbound_hbone::Admission { guard, permit, ports: Arc::clone(&spec.ports) };
+                drop(tokio::spawn(inbound_hbone::serve(Arc::clone(&state), accepted, admission)));
             }
             Role::Gateway(listener) => {
                 let admission = gateway::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
@@ -319,7 +333,8 @@ mod tests {
         fn size<A, B, C, F>(_serve: impl Fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
-        let sizes = [size(inbound::serve), size(outbound::serve), size(gateway::serve)];
+        let stream = size(inbound_hbone::serve_stream);
+        let sizes = [size(inbound::serve), size(outbound::serve), size(gateway::serve), stream];
         assert!(sizes.iter().all(|size| *size <= 1424), "{sizes:?}");
     }
 }

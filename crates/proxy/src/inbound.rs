@@ -1,30 +1,29 @@
 //! The life of one inbound connection.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_config::{Protocol, defaults};
+use portcullis_config::defaults;
 use portcullis_net::accept::Accepted;
 use portcullis_net::admission::{ConnectionPermit, CountLimit, Slot};
 use portcullis_net::socket::SecondHandle;
-use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff, is_own_address};
-use portcullis_policy::{self as policy, Action, EffectivePolicy, Mode, PassThroughReason, Refusal, decide};
+use portcullis_net::{Detected, Detector, Duplex, OrigDst, Replay, Sniff};
+use portcullis_policy::{Action, Mode, PassThroughReason, Refusal, decide};
 use portcullis_telemetry::{ConnRecord, Direction, Ending, ServerName};
 use portcullis_tls::{Credentials, PathSummary, Unavailable, server};
-use portcullis_wire::{Opening, proxy_v2};
-use tokio::io::AsyncWriteExt as _;
+use portcullis_wire::Opening;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::authorization::{self, Observed};
+use crate::authorization;
 use crate::captured;
 use crate::changes::ChangeWatch;
 use crate::drain::{ConnectionGuard, Phase};
-use crate::outcome::{self, DialTarget, Reason};
+use crate::outcome::{self, Reason};
 use crate::permits::Permits;
 use crate::plaintext_response;
-use crate::relay::{Closing, Endpoints, MeshStream, check_trust, dial, record_peer, relay};
+use crate::relay::{Closing, Endpoints, MeshStream, record_peer, relay};
 use crate::state::{ProxyState, Snapshot};
+use crate::to_app::{AppTarget, Carrier, Reached, ToApp, reauthorize};
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +42,6 @@ pub(crate) struct Admission {
     pub(crate) listener_limit: CountLimit,
 }
 
-/// Where a connection goes.
-struct AppTarget {
-    port: u16,
-    app: SocketAddr,
-    server_first: bool,
-    /// The app expects a PROXY header.
-    send_proxy_header: bool,
-}
-
 /// Serves one connection. An idle connection holds this future, so it is kept small: a test pins its size.
 pub(crate) fn serve(
     state: Arc<ProxyState>,
@@ -68,7 +58,7 @@ pub(crate) fn serve(
         let ending = match admitted {
             Ok(Admitted { mut endpoints, path, permits: _permits, port, changes }) => {
                 let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
-                    reauthorize(state, record, port, path.as_ref()).map(Closing::Now)
+                    reauthorize(state, record, port, Carrier::Tcp, path.as_ref()).map(Closing::Now)
                 };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
@@ -88,22 +78,6 @@ struct Admitted {
     changes: ChangeWatch,
 }
 
-/// Returns an ending if the policy and the credentials now in force would refuse a new connection like this one.
-fn reauthorize(state: &ProxyState, record: &mut ConnRecord, port: u16, path: Option<&PathSummary>) -> Option<Ending> {
-    let policy = state.policy.load();
-    let decided = policy.mode(port);
-    if !policy::admit(decided.mode, record.peer.is_some()) {
-        record.mode = decided.mode.as_str();
-        record.policy = Arc::clone(&decided.label);
-        return Some(Ending::new(Reason::PolicyChanged, None));
-    }
-    if let Some(refused) = authorization::check(&policy, decided.mode, record, port) {
-        record.mode = decided.mode.as_str();
-        return Some(Ending::new(Reason::PolicyChanged, refused.error));
-    }
-    check_trust(state, record, path?)
-}
-
 /// Everything that happens before the first byte of the client reaches the app. Returns the record, which outlives this future.
 async fn admit(
     state: Arc<ProxyState>,
@@ -120,11 +94,14 @@ async fn admit(
             let second = SecondHandle::of(&stream).ok();
             let Snapshot { policy, credentials, changes } = state.snapshot();
             let mut attempt = Attempt {
-                state: &state,
-                policy: &policy,
-                changes: &changes,
-                target: &target,
-                listener_limit: &listener_limit,
+                app: ToApp {
+                    state: &state,
+                    policy: &policy,
+                    changes: &changes,
+                    target: &target,
+                    limit: &listener_limit,
+                    carrier: Carrier::Tcp,
+                },
                 slot: &slot,
                 deadline,
                 record: &mut record,
@@ -163,43 +140,17 @@ fn app_target(
         record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         record.set_app(port.app);
-        return Ok(AppTarget {
-            port: port.port,
-            app: port.app,
-            server_first: port.protocol == Protocol::ServerFirst,
-            send_proxy_header: port.proxy_protocol,
-        });
+        return Ok(AppTarget::of_port(port));
     }
     let destination = captured::destination(stream, record)?;
-    let port = destination.port();
-    if state.is_own_port(port) {
-        return Err(Ending::new(Reason::Loop, None));
-    }
-    // A neighbour can route packets to us that are meant for other hosts, or for loopback. The redirect applies before the
-    // kernel would drop them, and our dial would reach what listens for this host alone.
-    let local_only = destination.ip().is_loopback() || destination.ip().is_unspecified();
-    if local_only || !is_own_address(destination).unwrap_or(false) {
-        return Err(Ending::new(Reason::ForeignDestination, Some(destination.to_string())));
-    }
-    let app = inbound.apps.get(&port).copied().unwrap_or(destination);
-    record.set_app(app);
-    Ok(AppTarget {
-        port,
-        app,
-        server_first: inbound.server_first_ports.contains(&port),
-        send_proxy_header: inbound.proxy_protocol_ports.contains(&port),
-    })
+    let target = AppTarget::of_destination(state, destination)?;
+    record.set_app(target.app);
+    Ok(target)
 }
 
 /// One connection that is being authorised, and what that needs.
 struct Attempt<'a> {
-    state: &'a ProxyState,
-    /// The policy of the snapshot that this connection is decided with.
-    policy: &'a EffectivePolicy,
-    /// Reports every change after that snapshot.
-    changes: &'a ChangeWatch,
-    target: &'a AppTarget,
-    listener_limit: &'a CountLimit,
+    app: ToApp<'a>,
     slot: &'a Slot,
     /// For everything until the connection is authorized.
     deadline: Instant,
@@ -235,7 +186,7 @@ impl Attempt<'_> {
         mut stream: TcpStream,
         credentials: Result<Arc<Credentials>, Unavailable>,
     ) -> Result<Admitted, Ending> {
-        let decided = self.policy.mode(self.target.port);
+        let decided = self.app.policy.mode(self.app.target.port);
         let mode = decided.mode;
         self.record.mode = mode.as_str();
         self.record.policy = Arc::clone(&decided.label);
@@ -248,7 +199,7 @@ impl Attempt<'_> {
         let mut app = None;
         // Under STRICT the first byte is enough: rustls parses the rest, and sends the alert.
         let mut detector = Detector::new(if mode == Mode::Strict { Sniff::FirstByte } else { Sniff::Hello });
-        if mode == Mode::Permissive && self.target.server_first {
+        if mode == Mode::Permissive && self.app.target.server_first {
             match self.first_speaker(&mut stream, &mut detector).await? {
                 FirstSpeaker::App(app) => {
                     let client = Client::raw(detector.finish().seen, stream);
@@ -277,7 +228,7 @@ impl Attempt<'_> {
                     Err(ending) => {
                         // With an identity it is a limit that refuses, which no policy changes.
                         if self.record.peer.is_none() {
-                            self.observe(Some(opening), false);
+                            self.app.observe(self.record, Some(opening), false);
                         }
                         Err(ending)
                     }
@@ -289,8 +240,8 @@ impl Attempt<'_> {
             }
             Action::Refuse(refusal) => {
                 self.record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
-                self.observe(Some(opening), false);
-                if self.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
+                self.app.observe(self.record, Some(opening), false);
+                if self.app.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
                     // The connection is refused whether or not the response could be sent.
                     let _sent = plaintext_response::respond(&mut stream, seen, self.deadline).await;
                 }
@@ -300,12 +251,12 @@ impl Attempt<'_> {
                 }
                 // It waited for the app to speak, which the app did not since plaintext is not authorized.
                 if opening == Opening::Silent
-                    && self.target.server_first
-                    && let Some(denied) = authorization::check(self.policy, mode, self.record, self.target.port)
+                    && self.app.target.server_first
+                    && let Some(denied) = authorization::check(self.app.policy, mode, self.record, self.app.target.port)
                 {
                     return Err(denied);
                 }
-                Err(outcome::refused(refusal, mode, self.target.server_first))
+                Err(outcome::refused(refusal, mode, self.app.target.server_first))
             }
         }
     }
@@ -314,12 +265,6 @@ impl Attempt<'_> {
         self.slot.made_progress();
         self.record.transport = reason.transport();
         self.record.no_mtls = Some(reason.label());
-    }
-
-    /// Asks policies that are not enforced.
-    fn observe(&self, opening: Option<Opening>, allowed: bool) {
-        let (record, port) = (&*self.record, self.target.port);
-        Observed { record, port, opening, allowed }.report(self.policy);
     }
 
     /// If the client sends nothing within [`defaults::SERVER_FIRST`], the app is dialled while detection goes on.
@@ -334,13 +279,13 @@ impl Attempt<'_> {
         }
         // Who is silent may be about to prove an identity. Where plaintext is not authorized, the app must not speak to it yet.
         // One who proves an identity and is denied then still gets nothing from the app, which was dialled in vain.
-        let anonymous = authorization::facts(self.record, self.target.port).anonymous();
-        if !self.policy.authorizer().authorize(&anonymous).is_allowed() {
+        let anonymous = authorization::facts(self.record, self.app.target.port).anonymous();
+        if !self.app.policy.authorizer().authorize(&anonymous).is_allowed() {
             return Ok(FirstSpeaker::Client(None));
         }
-        let app = self.dial_app().await?;
+        let app = self.app.dial().await?;
         // The app has as long as the client: if both stay silent, the connection ends where detection would have ended.
-        let wait = self.state.settings.timeouts.handshake.saturating_sub(defaults::SERVER_FIRST);
+        let wait = self.app.state.settings.timeouts.handshake.saturating_sub(defaults::SERVER_FIRST);
         let app_spoke = tokio::select! {
             biased;
             read = detector.run(stream) => {
@@ -368,11 +313,11 @@ impl Attempt<'_> {
             Ok(Err(error)) => return Err(outcome::handshake(&error, Direction::Inbound)),
             Err(_elapsed) => return Err(Ending::new(Reason::HandshakeTimeout, None)),
         };
-        record_peer(self.state, self.record, &peer, began);
+        record_peer(self.app.state, self.record, &peer, began);
         let stream = MeshStream::Secured(stream);
         let mut permits = Permits::default();
-        if self.state.per_identity.is_limited() {
-            let Some(permit) = self.state.per_identity.try_acquire(&peer.id) else {
+        if self.app.state.per_identity.is_limited() {
+            let Some(permit) = self.app.state.per_identity.try_acquire(&peer.id) else {
                 let _closed = stream.reset_on_close();
                 return Err(Ending::new(Reason::TooManyOfPeer, None));
             };
@@ -389,30 +334,13 @@ impl Attempt<'_> {
         app: Option<TcpStream>,
     ) -> Result<Admitted, Ending> {
         let Client { stream, path, permits } = client;
-        let (port, mode) = (self.target.port, self.policy.mode(self.target.port).mode);
-        let refused = authorization::check(self.policy, mode, self.record, port);
-        self.observe(opening, refused.is_none());
-        // The handshake may have taken seconds: what came into force meanwhile counts before the app is dialled.
-        let refused = match refused {
-            None if self.changes.has_changed() => reauthorize(self.state, self.record, port, path.as_ref()),
-            refused => refused,
-        };
-        if let Some(refused) = refused {
-            let _closed = stream.reset_on_close();
-            return Err(refused);
-        }
-        // Only now: a limit of the listener counts authorized connections, so that silent ones cannot use it up.
-        let Some(listener) = self.listener_limit.try_acquire() else {
-            let _closed = stream.reset_on_close();
-            return Err(Ending::new(Reason::TooManyOnListener, None));
-        };
-        match self.connect_app(app).await {
-            Ok(app) => Ok(Admitted {
+        match self.app.reach(self.record, opening, path.as_ref(), app).await {
+            Ok(Reached { app, permit }) => Ok(Admitted {
                 endpoints: Endpoints { client: stream, server: app },
                 path,
-                permits: permits.with_listener(listener),
-                port,
-                changes: self.changes.clone(),
+                permits: permits.with_listener(permit),
+                port: self.app.target.port,
+                changes: self.app.changes.clone(),
             }),
             Err(ending) => {
                 // The peer must not mistake our close for the app's answer.
@@ -420,36 +348,5 @@ impl Attempt<'_> {
                 Err(ending)
             }
         }
-    }
-
-    async fn connect_app(&self, dialled: Option<TcpStream>) -> Result<TcpStream, Ending> {
-        let app = match dialled {
-            Some(app) => app,
-            None => self.dial_app().await?,
-        };
-        if self.target.send_proxy_header { self.send_proxy_header(app).await } else { Ok(app) }
-    }
-
-    /// Sends the PROXY header, before any byte of the client.
-    async fn send_proxy_header(&self, mut app: TcpStream) -> Result<TcpStream, Ending> {
-        let record = &*self.record;
-        let peer = record.peer.as_ref().zip(record.tls_version());
-        let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), tls_version });
-        let destination = record.dst_addr.ok_or_else(|| outcome::no_original_destination(None))?;
-        let unwritable = |error: &std::io::Error| outcome::unreachable(DialTarget::App, self.target.app, error);
-        let header = proxy_v2::header(record.src_addr, destination, peer)
-            .ok_or_else(|| unwritable(&std::io::ErrorKind::InvalidData.into()))?;
-        match timeout(self.state.settings.timeouts.connect, app.write_all(&header)).await {
-            Ok(written) => written.map_err(|error| unwritable(&error))?,
-            Err(_elapsed) => return Err(unwritable(&std::io::ErrorKind::TimedOut.into())),
-        }
-        Ok(app)
-    }
-
-    async fn dial_app(&self) -> Result<TcpStream, Ending> {
-        let app = self.target.app;
-        dial(app, self.state.settings.timeouts.connect)
-            .await
-            .map_err(|error| outcome::unreachable(DialTarget::App, app, &error))
     }
 }

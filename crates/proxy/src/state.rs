@@ -46,6 +46,8 @@ pub struct ProxyState {
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) connections: ConnectionLimit,
     pub(crate) per_identity: Arc<KeyedLimit<SpiffeId>>,
+    /// Tunnels, apart from the streams that they carry.
+    pub(crate) tunnels_per_identity: Arc<KeyedLimit<SpiffeId>>,
     pub(crate) changes: ChangeWatch,
     pub(crate) trust_expiries: TrustExpiries,
     notifier: ChangeNotifier,
@@ -122,6 +124,7 @@ impl ProxyState {
         let routes = Routes::new(settings.outbound.routes.clone(), settings.outbound.otherwise);
         let connections = crate::limits::connections(&settings);
         let connections = ConnectionLimit::new(connections, crate::limits::handshakes(&settings, connections));
+        let tunnels_per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream::new(&upstream.target)).collect();
         let gateway = settings.gateway.listeners.iter().map(Listener::new).collect();
@@ -137,6 +140,7 @@ impl ProxyState {
             buffers,
             connections,
             per_identity,
+            tunnels_per_identity,
             changes,
             trust_expiries: TrustExpiries::default(),
             notifier,

@@ -37,6 +37,7 @@ mod record;
 mod shadow;
 mod state_metrics;
 mod tcp;
+mod tunnel;
 
 pub use access_format::AccessLog;
 pub use access_outputs::AccessOutputs;
@@ -51,7 +52,8 @@ pub use names::{LocalWorkload, Service};
 pub use open::OpenConnection;
 pub use outcome::{ConnStage, Decision, Ending, Outcome, ResponseFlag};
 pub use recent::{EndedConnections, RecentFilter};
-pub use record::ConnRecord;
+pub use record::{ConnRecord, TunnelFacts};
 pub use shadow::{ShadowDecision, ShadowFinding};
 pub use state_metrics::{BufferMetrics, ReloadMetrics};
 pub use tcp::MAX_PRINCIPALS;
+pub use tunnel::{OpenTunnel, TunnelMetrics};

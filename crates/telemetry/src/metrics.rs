@@ -21,6 +21,7 @@ use crate::rate_limit::LogRateLimit;
 use crate::recent::{EndedConnections, RecentConnections, RecentFilter};
 use crate::state_metrics::{BufferMetrics, ReloadMetrics};
 use crate::tcp::TcpMetrics;
+use crate::tunnel::TunnelMetrics;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
 /// holds one.
@@ -57,6 +58,8 @@ pub struct Families {
     pub downgrades: CounterFamily,
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily,
+    /// HBONE tunnels.
+    pub tunnels: TunnelMetrics,
     /// Names that were looked up to keep them up to date, by `result`.
     pub dns_lookups: CounterFamily,
     failed_names: IntGauge,
@@ -121,6 +124,11 @@ impl Metrics {
         let sockets = |reporter: &str| {
             new.gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
         };
+        let tunnels = |reporter: &str| {
+            new.gauge(
+                Opts::new("portcullis_hbone_tunnels_open", "HBONE tunnels open now.").const_label("reporter", reporter),
+            )
+        };
         Ok(Self(Arc::new(Families {
             access,
             output,
@@ -169,6 +177,14 @@ impl Metrics {
                 "Connections to destinations that were reached over mTLS before and would be sent plaintext, by what was done.",
                 &["action"],
             )?,
+            tunnels: TunnelMetrics {
+                open: [tunnels("destination")?, tunnels("source")?],
+                closed: new.family(
+                    "portcullis_hbone_tunnels_closed_total",
+                    "HBONE tunnels that ended, by why.",
+                    &["reporter", "reason"],
+                )?,
+            },
             compat_used: new.family(
                 "portcullis_compat_used_total",
                 "Certificates accepted only because tls.compat relaxes a check.",

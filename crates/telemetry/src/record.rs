@@ -54,12 +54,29 @@ pub struct ConnRecord {
     pub(crate) ended: bool,
 }
 
+/// What all streams of a tunnel share.
+#[derive(Clone, Debug)]
+pub struct TunnelFacts {
+    /// Which side of the edge.
+    pub direction: Direction,
+    /// Address of the client that opened it.
+    pub src_addr: SocketAddr,
+    /// Address at which it ends.
+    pub dst_addr: Option<SocketAddr>,
+    /// Verified SPIFFE ID of the other side.
+    pub peer: SpiffeId,
+    /// What its handshake negotiated.
+    pub tls: TlsFacts,
+}
+
 #[derive(Default)]
 struct FurtherAddresses {
     /// Where the app is; set by [`ConnRecord::set_app`].
     app: Option<SocketAddr>,
     /// The load balancer that relayed the connection; set by [`ConnRecord::relayed_for`].
     balancer: Option<SocketAddr>,
+    /// The address at which the tunnel ends that it is a stream of; set by [`ConnRecord::open_stream`].
+    tunnel: Option<SocketAddr>,
     /// Set by [`ConnRecord::set_from_outside`].
     is_from_outside: bool,
 }
@@ -95,6 +112,35 @@ impl ConnRecord {
             admitted: None,
             ended: false,
         }
+    }
+
+    /// Opens the record of a stream of a tunnel, which was secured when the tunnel was made. `destination` is what the stream is for,
+    /// as far as it can be read.
+    pub fn open_stream(metrics: &Metrics, tunnel: &TunnelFacts, destination: Option<SocketAddr>) -> Self {
+        let mut record = Self::open(metrics, tunnel.direction, tunnel.src_addr);
+        record.transport = "mtls";
+        record.peer = Some(tunnel.peer.clone());
+        record.tls = Some(tunnel.tls.clone());
+        record.sni = ServerName::Absent;
+        record.dst_addr = destination;
+        record.port = destination.map(|address| address.port());
+        record.further.get_or_insert_default().tunnel = tunnel.dst_addr;
+        record
+    }
+
+    /// It became a tunnel, whose streams have records of their own: there is no line for it, and it is not counted as a connection.
+    /// `None` if it was not secured, and then it is a connection like others.
+    pub fn into_tunnel(mut self) -> Option<TunnelFacts> {
+        let (peer, tls) = (self.peer.clone()?, self.tls.clone()?);
+        self.ended = true;
+        if let Some(gauge) = self.metrics.open.get(self.direction as usize) {
+            gauge.dec();
+        }
+        Some(TunnelFacts { direction: self.direction, src_addr: self.src_addr, dst_addr: self.dst_addr, peer, tls })
+    }
+
+    pub(crate) fn tunnel(&self) -> Option<SocketAddr> {
+        self.further.as_ref()?.tunnel
     }
 
     /// Number of this connection in logs.

@@ -72,9 +72,40 @@ pub async fn connect_corked<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    connect_protocol(io, credentials, expected, sni, None).await
+}
+
+/// As [`connect_corked`], for HBONE: the name of the protocol is `h2`, and no server name is sent.
+///
+/// # Errors
+/// Why the handshake failed.
+pub async fn connect_hbone<IO>(
+    io: IO,
+    credentials: &Arc<Credentials>,
+    expected: &ExpectedIds,
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    connect_protocol(io, credentials, expected, None, Some(portcullis_wire::HBONE_ALPN)).await
+}
+
+async fn connect_protocol<IO>(
+    io: IO,
+    credentials: &Arc<Credentials>,
+    expected: &ExpectedIds,
+    sni: Option<&Sni>,
+    alpn: Option<&[u8]>,
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::OneOf(expected.clone())));
     let secrets = Arc::new(TrafficSecretLog::default());
-    let config = credentials.client_config(Arc::clone(&verifier), Arc::clone(&secrets), sni.is_some());
+    let mut config = credentials.client_config(Arc::clone(&verifier), Arc::clone(&secrets), sni.is_some());
+    if let Some(alpn) = alpn {
+        config.alpn_protocols = vec![alpn.to_vec()];
+    }
     // rustls requires a name; the verifier ignores it, and an address is never sent.
     let name = match sni {
         Some(Sni(name)) => ServerName::DnsName(name.clone()),

@@ -223,6 +223,7 @@ impl Credentials {
         &self,
         verifier: Arc<impl ClientCertVerifier + 'static>,
         secrets: Arc<TrafficSecretLog>,
+        alpn: &[&[u8]],
     ) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
             .with_protocol_versions(self.min_version.versions())?
@@ -236,8 +237,7 @@ impl Credentials {
         config.send_half_rtt_data = false;
         config.key_log = secrets;
         config.enable_secret_extraction = true;
-        // No list: a client is never refused for the ALPN names that it offers.
-        config.alpn_protocols = Vec::new();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
 

@@ -23,10 +23,34 @@ pub async fn accept<IO>(io: IO, credentials: &Arc<Credentials>) -> Result<(Strea
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    // No list: a client is never refused for the ALPN names that it offers.
+    accept_protocols(io, credentials, &[]).await
+}
+
+/// As [`accept`], for HBONE: a client that offers ALPN names must offer `h2`; one that offers none is taken at its word.
+///
+/// # Errors
+/// Why the handshake failed.
+pub async fn accept_hbone<IO>(io: IO, credentials: &Arc<Credentials>) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    accept_protocols(io, credentials, &[portcullis_wire::HBONE_ALPN]).await
+}
+
+async fn accept_protocols<IO>(
+    io: IO,
+    credentials: &Arc<Credentials>,
+    alpn: &[&[u8]],
+) -> Result<(Stream<IO>, PeerInfo), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let verifier = Arc::new(PeerVerifier::new(Arc::clone(credentials), Expect::AnyWorkload));
     let secrets = Arc::new(TrafficSecretLog::default());
-    let config =
-        credentials.server_config(Arc::clone(&verifier), Arc::clone(&secrets)).map_err(HandshakeError::Protocol)?;
+    let config = credentials
+        .server_config(Arc::clone(&verifier), Arc::clone(&secrets), alpn)
+        .map_err(HandshakeError::Protocol)?;
     let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(HandshakeError::Protocol)?;
     established(Stream::new(io, Session::server(session, secrets)), &verifier).await
 }

@@ -7,6 +7,9 @@ pub const MESH_ALPN: [&[u8]; 5] = [b"istio", b"istio-peer-exchange", b"istio-htt
 /// The only name that our client offers. The others announce a protocol above TCP that is not supported here.
 pub const CLIENT_ALPN: &[u8] = b"istio";
 
+/// What both sides of an HBONE tunnel offer.
+pub const HBONE_ALPN: &[u8] = b"h2";
+
 /// Whether `name` is one of [`MESH_ALPN`].
 #[must_use]
 pub fn is_mesh_alpn(name: &[u8]) -> bool {

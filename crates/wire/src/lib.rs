@@ -14,7 +14,7 @@ mod opening;
 pub mod proxy_header;
 pub mod proxy_v2;
 
-pub use alpn::{CLIENT_ALPN, MESH_ALPN, is_mesh_alpn};
+pub use alpn::{CLIENT_ALPN, HBONE_ALPN, MESH_ALPN, is_mesh_alpn};
 pub use batch::{BATCH_LEN, BATCH_PLAINTEXT_LEN};
 pub use body::HelloInfo;
 pub use hello::{HANDSHAKE_RECORD, HelloParser, Progress, classify};

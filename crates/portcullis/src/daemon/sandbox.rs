@@ -89,7 +89,9 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     // The ports of endpoints come from the service directory, which may change.
     let is_auto = |target: &UpstreamTarget| matches!(target.mode, UpstreamMode::Auto { .. });
-    if inbound.transparent.or(outbound.transparent).is_some() || settings.upstream_targets().any(is_auto) {
+    if inbound.transparent.or(inbound.hbone).or(outbound.transparent).is_some()
+        || settings.upstream_targets().any(is_auto)
+    {
         return None;
     }
     let mut ports: BTreeSet<u16> = inbound.ports.iter().map(|port| port.app.port()).collect();

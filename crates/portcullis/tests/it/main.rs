@@ -33,6 +33,7 @@ mod gateway;
 mod grammar;
 mod guard;
 mod hardening;
+mod hbone;
 mod http_hint;
 mod identity;
 mod intercept;

@@ -169,6 +169,9 @@ outcomes! {
     /// A certificate or key for TLS origination cannot be used.
     OriginationUnusable = Outcome::deny("origination_unusable", Stage::Routing, Flag::Deny,
         "a file that the DestinationRule names cannot be used, as `error` says; see outbound.tlsFolder");
+    /// A request on an HBONE tunnel cannot be served.
+    BadHboneRequest = Outcome::deny("bad_hbone_request", Stage::Routing, Flag::Deny,
+        "the request on the tunnel is not a CONNECT to an IP:port of this workload, as `error` says; correct the peer");
     /// A load balancer that must send a PROXY header sent none, or a bad one.
     BadProxyHeader = Outcome::deny("bad_proxy_header", Stage::Detection, Flag::Deny,
         "proxyProtocol.from names this load balancer, so its connections must begin with a PROXY header; make it send one (v1 or v2), or correct proxyProtocol.from");

@@ -36,7 +36,7 @@ fn verifier(credentials: &Arc<Credentials>) -> Arc<PeerVerifier> {
 fn the_server_stores_nothing_and_requires_a_certificate() {
     for min_version in [MinVersion::Tls13, MinVersion::Tls12] {
         let credentials = credentials(min_version);
-        let config = credentials.server_config(verifier(&credentials), Arc::default()).unwrap();
+        let config = credentials.server_config(verifier(&credentials), Arc::default(), &[]).unwrap();
         assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
         assert!(!config.send_half_rtt_data && !config.ticketer.enabled());
         assert!(!config.session_storage.can_cache());

@@ -1,0 +1,26 @@
+//! HBONE without its meaning: HTTP/2 CONNECT streams on one connection, each a byte stream to be copied.
+//!
+//! Guarantees:
+//! - What a peer can make this side hold or do is bounded: streams, header lists, unread bytes of a stream and of a tunnel, streams
+//!   that are reset before they are answered. A peer that goes beyond ends its tunnel, with ENHANCE_YOUR_CALM.
+//! - A tunnel whose peer does not answer a PING in time is given up, and so is one that nobody uses.
+//! - A reset is a reset: RST_STREAM of the peer, and the loss of the tunnel, are errors of the stream and never its clean end; a
+//!   stream that is dropped before both of its directions have ended is reset with CONNECT_ERROR.
+//! - A stream that is not read holds at most [`limits::STREAM_WINDOW`] bytes, and does not keep others from being read until
+//!   [`limits::CONNECTION_WINDOW`] is used up by many of them.
+//!
+//! It knows no identities, policies or certificates: the connection that it is given is authenticated already.
+
+mod authority;
+mod coalesce;
+pub mod limits;
+mod request;
+mod server;
+mod stream;
+mod upkeep;
+
+pub use authority::{AuthorityError, parse_authority};
+pub use request::{BadRequest, Refusal, Request};
+pub use server::{Event, ServerTunnel};
+pub use stream::TunnelStream;
+pub use upkeep::TunnelEnd;
