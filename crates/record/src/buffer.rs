@@ -57,3 +57,21 @@ impl SendBuffer {
         self.len = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SendBuffer;
+
+    #[test]
+    fn content_is_what_was_advanced_over_also_in_memory_that_was_used_before() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(b"a long content");
+        buffer.clear();
+        assert_eq!(buffer.as_slice(), b"");
+        buffer.append(b"one");
+        buffer.space(3).copy_from_slice(b"two");
+        assert_eq!(buffer.as_slice(), b"one", "what was written does not count yet");
+        buffer.advance(3);
+        assert_eq!(buffer.as_slice(), b"onetwo");
+    }
+}

@@ -202,3 +202,37 @@ impl PostHandshake {
         Ok(Event::KeyUpdate { update_requested })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FATAL: u8 = 2;
+
+    fn alert(content: &[u8]) -> Result<Event, FatalError> {
+        PostHandshake::new(true).process(ContentType::Alert, content)
+    }
+
+    #[test]
+    fn an_alert_that_is_not_two_bytes_says_what_is_wrong_with_it() {
+        let wrong = |content: &[u8]| {
+            let Err(error) = alert(content) else { panic!("{content:?} is an alert") };
+            (error.alert, error.error)
+        };
+        let decode_error = Some(AlertDescription::DecodeError);
+        let empty = Error::InvalidMessage(InvalidMessage::InvalidEmptyPayload);
+        assert_eq!(wrong(&[]), (Some(AlertDescription::UnexpectedMessage), empty));
+        let short = Error::InvalidMessage(InvalidMessage::MissingData("AlertDescription"));
+        assert_eq!(wrong(&[LEVEL_WARNING]), (decode_error, short));
+        let long = Error::InvalidMessage(InvalidMessage::TrailingData("AlertMessagePayload"));
+        assert_eq!(wrong(&[LEVEL_WARNING, 0, 0]), (decode_error, long));
+    }
+
+    #[test]
+    fn user_canceled_has_no_effect_as_a_warning_and_ends_the_connection_as_a_fatal_alert() {
+        let user_canceled = u8::from(AlertDescription::UserCanceled);
+        assert!(matches!(alert(&[LEVEL_WARNING, user_canceled]), Ok(Event::Nothing)));
+        let Err(error) = alert(&[FATAL, user_canceled]) else { panic!("it goes on") };
+        assert_eq!(error.error, Error::AlertReceived(AlertDescription::UserCanceled));
+    }
+}

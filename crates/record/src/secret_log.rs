@@ -98,3 +98,21 @@ impl fmt::Debug for TrafficSecretLog {
         f.write_str("TrafficSecretLog(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_traffic_secrets_are_logged_and_none_is_printed() {
+        let log = TrafficSecretLog::default();
+        for label in [CLIENT_LABEL, SERVER_LABEL] {
+            assert!(log.will_log(label));
+            log.log(label, &[], &[0x5e; 32]);
+        }
+        for label in ["CLIENT_HANDSHAKE_TRAFFIC_SECRET", "EXPORTER_SECRET", ""] {
+            assert!(!log.will_log(label), "{label}");
+        }
+        assert_eq!(format!("{log:?}"), "TrafficSecretLog(..)");
+    }
+}

@@ -137,6 +137,18 @@ fn alert_in(records: &mut RecordLayer, bytes: &[u8]) -> Option<AlertDescription>
     }
 }
 
+#[test]
+fn a_record_in_memory_that_was_used_before_is_as_long_as_it_says() {
+    let (mut ours, mut peer) = both(SUITES[0]);
+    let mut out = SendBuffer::default();
+    ours.write(&noise(5_000), &mut out).unwrap();
+    assert_eq!(read(&mut peer, out.as_slice(), 5_000).received.len(), 5_000);
+    out.clear();
+    ours.write(b"short", &mut out).unwrap();
+    let sent = read(&mut peer, out.as_slice(), 100);
+    assert_eq!((sent.received.as_slice(), sent.left), (&b"short"[..], 0));
+}
+
 fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|index| u8::try_from(index * 7 % 251).unwrap()).collect()
 }
