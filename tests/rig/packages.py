@@ -1,5 +1,6 @@
 """Debian's packages, where a tool is missing."""
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -8,6 +9,7 @@ from .processes import RigError, run
 
 # Debian starts what it installs, unless this file says no.
 _POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
+_LOCK = pathlib.Path("/var/lock/portcullis-tests-install")
 
 
 def install(packages):
@@ -17,6 +19,13 @@ def install(packages):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise RigError(f"missing: {', '.join(missing)}")
+    # Tests may run beside each other, and apt-get fails where another one is at work.
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(missing)
+
+
+def _install(missing):
     print(f"installing {', '.join(missing)}", flush=True)
     made = not _POLICY.exists()
     if made:

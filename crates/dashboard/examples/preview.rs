@@ -71,6 +71,7 @@ fn main() -> std::io::Result<()> {
         ],
         plaintext: vec![
             PlaintextClient {
+                has_sidecar_now: false,
                 name: "cron-report".to_owned(),
                 address: Some("10.5.0.9".to_owned()),
                 to: "payment-service:8080".to_owned(),
@@ -80,6 +81,7 @@ fn main() -> std::io::Result<()> {
                 fix: "It has no sidecar: portcullis compose add cron-report".to_owned(),
             },
             PlaintextClient {
+                has_sidecar_now: false,
                 name: "host gateway".to_owned(),
                 address: Some("172.18.0.1".to_owned()),
                 to: "web:8080".to_owned(),

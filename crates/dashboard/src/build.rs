@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, Transport};
+use portcullis_report::guard::NOT_BY_POLICY;
 use portcullis_report::readiness::{self, Readiness};
-use portcullis_report::{AddressBook, Answer, Names, Party, Paste, Window, WorkloadName, edges};
+use portcullis_report::{AddressBook, Answer, HOST_GATEWAY, Names, Party, Paste, Window, WorkloadName, edges};
 
 use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, TRAFFIC_SECONDS, Verdict, View};
 
@@ -44,13 +45,18 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
         asked: sidecars.len(),
         answered: answered.len(),
         unreachable: readiness.unanswered.iter().map(|it| (it.address.clone(), it.message.clone())).collect(),
-        nodes,
-        edges,
-        plaintext: readiness.items.iter().filter(|port| is_open(port)).flat_map(plaintext).collect(),
+        plaintext: readiness
+            .items
+            .iter()
+            .filter(|port| is_open(port))
+            .flat_map(|port| plaintext(port, &edges, &nodes))
+            .collect(),
         refused: refused(&answered, names),
         ports: readiness.items.iter().map(port).chain(answered.iter().filter_map(|it| other_ports(it))).collect(),
         certificates: answered.iter().flat_map(|sidecar| sidecar.certificates.iter().cloned()).collect(),
         changes: answered.iter().flat_map(|sidecar| changes(sidecar)).collect(),
+        nodes,
+        edges,
     };
     view.plaintext.sort_by_key(|client| std::cmp::Reverse(client.last_seen));
     view.ports.sort_by(|one, other| {
@@ -75,7 +81,7 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
         let next = nodes.len();
         *parties.entry(party).or_insert_with_key(|party| {
             nodes.push(Node {
-                name: party.name.clone(),
+                name: called(&party.name),
                 namespace: party.namespace.clone().unwrap_or_default(),
                 is_meshed: party.is_meshed(),
                 mode: mode_of(modes(party)),
@@ -176,27 +182,47 @@ fn is_open(port: &readiness::Port) -> bool {
     port.verdict != readiness::Verdict::Enforced
 }
 
-fn plaintext(port: &readiness::Port) -> impl Iterator<Item = PlaintextClient> + '_ {
-    port.clients.iter().map(|client| {
+fn plaintext(port: &readiness::Port, edges: &[Edge], nodes: &[Node]) -> Vec<PlaintextClient> {
+    // Who calls something over mTLS now, and since when it was seen to.
+    let secured_since = |name: &str| {
+        let of_name = |edge: &&Edge| {
+            edge.mtls > 0 && nodes.get(edge.from).is_some_and(|node| node.is_meshed && node.name == name)
+        };
+        edges.iter().filter(of_name).map(|edge| edge.last_seen).max()
+    };
+    let shown = port.clients.iter().map(|client| {
+        let has_sidecar_now = secured_since(&client.client).is_some_and(|since| since > client.last_seen);
         let address = client.addresses.first().map(ToString::to_string);
         let what = match client.what {
+            _ if has_sidecar_now => {
+                "it has a sidecar now: the port is ready once this is older than the window of readiness"
+            }
             readiness::What::NoSidecar => "it has no sidecar: give it one",
             what => what.as_str(),
         };
         let fix = client.fixes.first().map(|fix| match &fix.paste {
-            Paste::Command(command) => format!("{what}; {}: {command}", fix.what),
-            Paste::Yaml(_) => format!("{what}; {} (portcullis readiness has the YAML)", fix.what),
+            // Says already what the client is.
+            Paste::Command(command) => format!("{}: {command}", fix.what),
+            Paste::Yaml(_) => format!("{what}; {}. YAML: portcullis readiness", fix.what),
         });
+        let fix = fix.filter(|_| !has_sidecar_now);
         PlaintextClient {
             address: address.filter(|address| *address != client.client),
-            name: client.client.clone(),
+            name: called(&client.client),
+            has_sidecar_now,
             to: format!("{}:{}", port.workload.name, port.port),
             transport: if client.transport == Transport::Tls { "tls" } else { "plaintext" },
             connections: client.connections,
             last_seen: client.last_seen,
             fix: fix.unwrap_or_else(|| what.to_owned()),
         }
-    })
+    });
+    shown.collect()
+}
+
+/// What a reader takes for the host of the containers, and not for a gateway of the mesh.
+fn called(name: &str) -> String {
+    if name == HOST_GATEWAY { "containers' host".to_owned() } else { name.to_owned() }
 }
 
 /// Refused connections that are in memory, those with the same parties and reason as one.
@@ -204,7 +230,7 @@ fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
     let observations: Vec<&Observations> = answered.iter().map(|sidecar| &sidecar.observations).collect();
     let book = AddressBook::new(&observations, names);
     let client = |source: &str| match source.parse::<SocketAddr>() {
-        Ok(address) => book.name(address.ip()),
+        Ok(address) => called(&book.name(address.ip())),
         Err(_) => source.to_owned(),
     };
     let mut all: BTreeMap<(String, String, String, String), Refused> = BTreeMap::new();
@@ -223,7 +249,11 @@ fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
                     (proxy.name.clone(), server.unwrap_or_else(|| "unknown".to_owned()))
                 }
             };
-            let policy = if ended.policy == "-" { String::new() } else { ended.policy.clone() };
+            // What a caller is refused depends on the answers of others, whatever policy its workload has.
+            let is_by_policy = ended.policy != "-"
+                && ended.direction == portcullis_api::Direction::Inbound
+                && !NOT_BY_POLICY.contains(&ended.reason.as_str());
+            let policy = if is_by_policy { ended.policy.clone() } else { String::new() };
             let key = (from.clone(), to.clone(), ended.reason.clone(), policy.clone());
             let one = all.entry(key).or_insert_with(|| Refused {
                 at: ended.ended_at,

@@ -30,7 +30,8 @@ pub fn page(view: &View, frame: &Frame) -> String {
         None => "",
     });
     html.text(&view.title).raw(" - portcullis</title><style>").raw(STYLE).raw("</style></head><body><header><b>");
-    html.text(&view.title).raw("</b><span>Portcullis: which traffic is mTLS, and why not</span><span id=live role=status>loaded</span></header><main>");
+    html.text(&view.title)
+        .raw("</b><span>Portcullis: is all traffic mTLS?</span><span id=live role=status>loaded</span></header><main>");
     html.append(&content(view)).raw("</main><footer>");
     for (path, description) in &frame.links {
         html.raw("<a href=\"").raw(path).raw("\" title=\"").raw(description).raw("\">").raw(path).raw("</a>");
@@ -73,7 +74,7 @@ fn verdict(html: &mut Html, Headline { lock, sentence, reasons }: &Headline, vie
         html.raw("</ul>");
     }
     html.raw("<p class=sub>").number(view.answered as u64).raw(" of ").number(view.asked as u64);
-    html.raw(" sidecars answered; traffic of the last hour, as of ").show(view.now).raw(".</p></div></div>");
+    html.raw(" sidecars answered. Traffic that sidecars saw in the last hour, without what a port let through before it became STRICT. ").show(view.now).raw("</p></div></div>");
 }
 
 fn traffic(html: &mut Html, view: &View) {
@@ -138,8 +139,8 @@ fn refused(html: &mut Html, view: &View) {
     if view.refused.is_empty() {
         return;
     }
-    html.raw("<section><h2>Refused connections</h2>");
-    table(html, &["Client", "Called", "Reason", "Policy", "How often", "Last"]);
+    html.raw("<section><h2>Refused and failed connections</h2>");
+    table(html, &["Client", "Called", "Reason", "By policy", "How often", "Last"]);
     rows(html, 28_500, &view.refused, |html, refused| {
         html.raw("<tr><td><b>").text(&refused.from).raw("</b></td><td>").text(&refused.to);
         html.raw("</td><td><code>").text(&refused.reason).raw("</code></td><td>").text(&refused.policy);
@@ -175,7 +176,7 @@ fn ports(html: &mut Html, view: &View) {
         };
         html.raw("</td><td class=w>");
         match port.verdict {
-            Verdict::Strict => html.raw("<span class=sub>is STRICT</span>"),
+            Verdict::Strict => html.raw("<span class=sub>it is</span>"),
             Verdict::Ready => html.raw("<span class=\"tag closed\">READY</span>"),
             Verdict::NotReady => html.raw("<span class=\"tag open\">NOT READY</span>"),
             Verdict::NoData => html.raw("<span class=tag>NO DATA</span>"),
@@ -195,7 +196,7 @@ fn connections(html: &mut Html, view: &View) {
         return;
     }
     html.raw("<section id=connections><h2>Connections</h2>");
-    table(html, &["", "Client", "Server", "mTLS", "Without", "Refused", "Last"]);
+    table(html, &["", "Client", "Server", "mTLS", "Plaintext", "Refused", "Last"]);
     let mut edges: Vec<_> = view.edges.iter().collect();
     edges.sort_by_key(|edge| (edge.lock() == Some(Lock::Closed), std::cmp::Reverse(edge.last_seen)));
     rows(html, 38_000, &edges, |html, edge| {
@@ -210,7 +211,7 @@ fn connections(html: &mut Html, view: &View) {
             .number(edge.port);
         html.raw("</td><td class=w data-l=mTLS>")
             .number(edge.mtls)
-            .raw("</td><td class=w data-l=without>")
+            .raw("</td><td class=w data-l=plaintext>")
             .number(edge.plaintext);
         html.raw("</td><td class=w data-l=refused>").number(edge.refused).raw("</td>");
         when(html, view, edge.last_seen);
@@ -324,7 +325,8 @@ mod tests {
                     transport: "plaintext",
                     connections: u64::MAX,
                     last_seen: at,
-                    fix: name()
+                    fix: name(),
+                    has_sidecar_now: false
                 };
                 count
             ],

@@ -13,9 +13,12 @@ const MAX_EDGES: usize = 24;
 
 const BOX_WIDTH: usize = 152;
 const BOX_HEIGHT: usize = 46;
-const COLUMN: usize = 320;
 const ROW: usize = 84;
 const MARGIN: usize = 10;
+/// What a page has for a graph; a wider one is made smaller.
+const PAGE_WIDTH: usize = 1146;
+/// From one column to the next: wide enough for locks and labels between the boxes, and no wider than looks well.
+const COLUMNS_APART: std::ops::RangeInclusive<usize> = 232..=320;
 
 /// What is drawn of a view.
 pub(crate) struct Drawn {
@@ -88,7 +91,8 @@ pub(crate) fn graph(html: &mut Html, view: &View, drawn: &Drawn) {
     let all = || places.iter().chain(ways.iter().flatten());
     let columns = all().map(|place| place.column + 1).max().unwrap_or(0);
     let rows = all().map(|place| place.row + 1).max().unwrap_or(0);
-    let width = MARGIN * 2 + columns.saturating_sub(1) * COLUMN + BOX_WIDTH;
+    let grid = Grid::new(columns);
+    let width = MARGIN * 2 + columns.saturating_sub(1) * grid.column + BOX_WIDTH;
     let height = MARGIN * 2 + rows.saturating_sub(1) * ROW + BOX_HEIGHT;
     html.raw(
         "<svg class=graph role=img aria-label=\"Graph of the services; the table of connections says the same\" width=",
@@ -102,7 +106,7 @@ pub(crate) fn graph(html: &mut Html, view: &View, drawn: &Drawn) {
         .zip(&ways)
         .filter_map(|((edge, ports), way)| {
             let (from, to) = (places.get(edge.from)?, places.get(edge.to)?);
-            Some(Line { edge, path: Path::new(*from, way, *to), label: label(edge, *ports) })
+            Some(Line { edge, path: Path::new(grid, *from, way, *to), label: label(edge, *ports) })
         })
         .collect();
     // Locks after all lines, so that no line crosses one.
@@ -114,14 +118,30 @@ pub(crate) fn graph(html: &mut Html, view: &View, drawn: &Drawn) {
     }
     for (node, place) in drawn.nodes.iter().zip(&places) {
         if let Some(node) = view.nodes.get(*node) {
-            draw_node(html, node, *place);
+            let has_sidecar_now = view.nodes.iter().any(|other| other.is_meshed && other.name == node.name);
+            draw_node(html, node, has_sidecar_now, grid.corner(*place));
         }
     }
     html.raw("</svg>");
 }
 
-const fn corner(place: Place) -> (i64, i64) {
-    ((MARGIN + place.column * COLUMN) as i64, (MARGIN + place.row * ROW) as i64)
+/// Where places are.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    /// From one column to the next.
+    column: usize,
+}
+
+impl Grid {
+    fn new(columns: usize) -> Self {
+        let (least, most) = COLUMNS_APART.into_inner();
+        let fitting = (PAGE_WIDTH - 2 * MARGIN - BOX_WIDTH).checked_div(columns.saturating_sub(1));
+        Self { column: fitting.unwrap_or(most).clamp(least, most) }
+    }
+
+    const fn corner(self, place: Place) -> (i64, i64) {
+        ((MARGIN + place.column * self.column) as i64, (MARGIN + place.row * ROW) as i64)
+    }
 }
 
 /// The class of an edge and of its lock.
@@ -142,9 +162,9 @@ struct Path {
 }
 
 impl Path {
-    fn new(from: Place, way: &[Place], to: Place) -> Self {
+    fn new(grid: Grid, from: Place, way: &[Place], to: Place) -> Self {
         let width = BOX_WIDTH as i64;
-        let left = |place: Place| (corner(place).0, corner(place).1 + BOX_HEIGHT as i64 / 2);
+        let left = |place: Place| (grid.corner(place).0, grid.corner(place).1 + BOX_HEIGHT as i64 / 2);
         let right = |place: Place| (left(place).0 + width, left(place).1);
         let start = right(from);
         let (mut at, mut curves) = (start, Vec::new());
@@ -270,8 +290,7 @@ pub(crate) const fn glyph(lock: Option<Lock>) -> &'static str {
     }
 }
 
-fn draw_node(html: &mut Html, node: &Node, place: Place) {
-    let (x, y) = corner(place);
+fn draw_node(html: &mut Html, node: &Node, has_sidecar_now: bool, (x, y): (i64, i64)) {
     html.raw("<g class=").raw(if node.is_meshed { "n" } else { "\"n out\"" });
     html.raw(" transform=\"translate(")
         .number(x)
@@ -287,6 +306,7 @@ fn draw_node(html: &mut Html, node: &Node, place: Place) {
         .text(&shortened(&node.name, BOX_CHARS))
         .raw("</text><text x=11 y=36 class=sub>");
     match (node.is_meshed, node.mode) {
+        (false, _) if has_sidecar_now => html.raw("before its sidecar"),
         (false, _) => html.raw("no sidecar"),
         (true, Some(Mode::Unknown) | None) => html.raw("has an identity"),
         (true, Some(mode)) => html.raw(mode.as_str()),
@@ -324,7 +344,7 @@ mod tests {
         };
         let edges = [edge(0, 2, 1), edge(0, 3, 1), edge(1, 2, 0), edge(1, 3, 0)];
         let place = |node: usize| Place { column: node / 2, row: node % 2 };
-        let line = |edge: &'_ Edge| Path::new(place(edge.from), &[], place(edge.to));
+        let line = |edge: &'_ Edge| Path::new(Grid::new(2), place(edge.from), &[], place(edge.to));
         let lines: Vec<Line<'_>> =
             edges.iter().map(|edge| Line { edge, path: line(edge), label: label(edge, 1) }).collect();
         let areas: Vec<_> = lines.iter().zip(lock_places(&lines)).map(|(line, at)| line.area(at)).collect();

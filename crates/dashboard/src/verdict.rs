@@ -14,7 +14,9 @@ pub(crate) struct Headline {
 }
 
 /// More reasons would not be read; the tables have them all.
-const MAX_REASONS: usize = 4;
+const MAX_REASONS: usize = 5;
+/// The most ports that are named in one of them.
+const MAX_NAMES: usize = 4;
 
 pub(crate) fn headline(view: &View) -> Headline {
     let used: Vec<Lock> = view.edges.iter().filter_map(crate::view::Edge::lock).collect();
@@ -24,7 +26,7 @@ pub(crate) fn headline(view: &View) -> Headline {
         (0, _) => (None, "Nothing was let through in the last hour, so nothing can be said.".to_owned()),
         (all, open) if open == all => (Some(Lock::Open), "No: none of the traffic is mTLS.".to_owned()),
         (all, open) if open > 0 => {
-            (Some(Lock::Half), format!("No: on {open} of {all} paths between services, traffic goes without mTLS."))
+            (Some(Lock::Half), format!("No: on {open} of {all} paths, traffic goes without mTLS."))
         }
         (_, _) if view.answered < view.asked => {
             (Some(Lock::Half), "All traffic that was seen is mTLS, but not every sidecar answered.".to_owned())
@@ -32,24 +34,57 @@ pub(crate) fn headline(view: &View) -> Headline {
         (_, _) if admitting > 0 => {
             (Some(Lock::Half), "All traffic is mTLS, but plaintext would be let through.".to_owned())
         }
-        _ => (Some(Lock::Closed), "Yes: all traffic is mTLS, and nothing else is let through.".to_owned()),
+        _ => (Some(Lock::Closed), "Yes: every port is STRICT, and only mTLS is let through.".to_owned()),
     };
     let mut reasons: Vec<String> =
         view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
     for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
         let when = ago(view.now, client.last_seen);
-        reasons.push(format!("{} sends {what} to {} ({when}).", client.name, client.to));
+        reasons.push(if client.has_sidecar_now {
+            format!("{} sent {what} to {} ({when}); it has a sidecar now.", client.name, client.to)
+        } else {
+            format!("{} sends {what} to {} ({when}).", client.name, client.to)
+        });
+    }
+    // What is cut off is worth as much as what is not protected.
+    for refused in view.refused.iter().filter(|refused| !refused.policy.is_empty()) {
+        if view.now.seconds_since(refused.at) < TRAFFIC_SECONDS {
+            let (when, times) = (
+                ago(view.now, refused.at),
+                if refused.count == 1 { "once".to_owned() } else { format!("{} times", refused.count) },
+            );
+            reasons.push(format!(
+                "Refused by {}: {} to {}, {times} (last {when}).",
+                refused.policy, refused.from, refused.to
+            ));
+        }
     }
     for certificate in &view.certificates {
         if let Some(problem) = &certificate.problem {
             reasons.push(format!("{} has no usable certificate: {problem}.", certificate.workload));
         }
     }
-    if admitting > 0 {
-        let ready = view.ports.iter().filter(|port| port.verdict == Verdict::Ready).count();
-        let ports = view.ports.len();
-        reasons.push(format!("Ports that are not STRICT: {admitting} of {ports}; ready for it: {ready}."));
+    let ports = |verdict: Verdict| {
+        let named = view.ports.iter().filter(|port| port.verdict == verdict);
+        let mut names: Vec<String> =
+            named.filter_map(|port| Some(format!("{}:{}", port.workload, port.port?))).collect();
+        let more = names.len().saturating_sub(MAX_NAMES);
+        names.truncate(MAX_NAMES);
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!names.is_empty()).then(|| format!("{}{rest}", names.join(", ")))
+    };
+    let state = [
+        (Verdict::Ready, "ready for STRICT"),
+        (Verdict::NotReady, "not ready for STRICT"),
+        (Verdict::NoData, "not seen in use"),
+    ];
+    let state: Vec<String> =
+        state.into_iter().filter_map(|(verdict, words)| Some(format!("{words}: {}", ports(verdict)?))).collect();
+    if !state.is_empty() {
+        reasons.push(sentence_of(&state.join("; ")));
+    } else if admitting > 0 {
+        reasons.push(format!("{admitting} workloads admit plaintext on ports that no policy names."));
     }
     let more = reasons.len().saturating_sub(MAX_REASONS);
     if more > 1 {
@@ -57,6 +92,13 @@ pub(crate) fn headline(view: &View) -> Headline {
         reasons.push(format!("{rest} more below."));
     }
     Headline { lock, sentence, reasons }
+}
+
+/// With a capital letter and a full stop.
+fn sentence_of(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", characters.as_str())
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ impl Edge {
 pub struct PlaintextClient {
     /// Its name, or its address.
     pub name: String,
+    /// A workload of this name proved an identity after the last of these connections.
+    pub has_sidecar_now: bool,
     /// Its address, if the name is not that.
     pub address: Option<String>,
     /// The workload and port that it called, `payment:8080`.
@@ -129,7 +131,7 @@ pub struct Refused {
     pub to: String,
     /// Why: the reason in logs.
     pub reason: String,
-    /// The policy that decided, with its file and line where they are known; empty if none did.
+    /// The policy that decided; empty if the connection failed for another reason.
     pub policy: String,
     /// What to do.
     pub hint: String,

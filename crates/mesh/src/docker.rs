@@ -117,10 +117,12 @@ impl Containers {
 
     /// The sidecars: those with a socket in a volume, and those that have an address of their own. Of the containers that share a
     /// network, that is the one which holds it.
-    pub(crate) fn sidecars(&self) -> Vec<Target> {
-        let with_socket = self.0.iter().filter_map(|container| Some((container.belongs_to(), container.socket()?)));
+    ///
+    /// With a compose project, only those of it.
+    pub(crate) fn sidecars(&self, project: Option<&str>) -> Vec<Target> {
+        let with_socket = self.of(project).filter_map(|container| Some((container.belongs_to(), container.socket()?)));
         let sockets: BTreeMap<(Option<&String>, Option<&String>), Target> = with_socket.collect();
-        let without = self.0.iter().filter(|container| {
+        let without = self.of(project).filter(|container| {
             container.label(ADMIN_PORT_LABEL).is_some() || !sockets.contains_key(&container.belongs_to())
         });
         let mut targets: Vec<Target> =
@@ -130,8 +132,8 @@ impl Containers {
     }
 
     /// Those without a sidecar on a network of a sidecar: neither a sidecar, nor in the network namespace of one.
-    pub(crate) fn without_sidecar(&self) -> Vec<String> {
-        let sidecars: Vec<&Container> = self.0.iter().filter(|container| container.is_sidecar()).collect();
+    pub(crate) fn without_sidecar(&self, project: Option<&str>) -> Vec<String> {
+        let sidecars: Vec<&Container> = self.of(project).filter(|container| container.is_sidecar()).collect();
         let networks: BTreeSet<&String> = sidecars.iter().flat_map(|sidecar| sidecar.networks()).collect();
         // The engine writes the whole ID; an ID that is empty would be the beginning of any.
         let is_beside = |container: &Container| {
@@ -146,6 +148,13 @@ impl Containers {
         });
         let names: BTreeSet<String> = outside.filter_map(Container::name).collect();
         names.into_iter().collect()
+    }
+
+    /// The containers of a compose project, or all.
+    fn of(&self, project: Option<&str>) -> impl Iterator<Item = &Container> {
+        self.0.iter().filter(move |container| {
+            project.is_none_or(|project| container.label(COMPOSE_PROJECT).is_some_and(|label| label == project))
+        })
     }
 
     /// What to say where there is none.
@@ -276,10 +285,14 @@ mod tests {
     #[test]
     fn sidecars_are_the_labelled_containers_that_have_an_address() {
         let list = Containers::parse(LIST).unwrap();
-        let found: Vec<_> = list.sidecars().iter().map(|t| (t.name.clone().unwrap(), t.address.to_string())).collect();
+        let found: Vec<_> =
+            list.sidecars(None).iter().map(|t| (t.name.clone().unwrap(), t.address.to_string())).collect();
         let socket = "unix:/var/lib/docker/volumes/shop_web-admin/_data/admin.sock";
         let expected = [("alone", "172.17.0.2:16000"), ("cart", "172.18.0.3:15000"), ("web", socket)];
         assert_eq!(found, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
+        let names =
+            |project| list.sidecars(Some(project)).into_iter().filter_map(|target| target.name).collect::<Vec<_>>();
+        assert_eq!((names("shop"), names("other")), (vec!["web".to_owned()], Vec::new()));
     }
 
     #[test]
@@ -303,8 +316,8 @@ mod tests {
             ]
             .join(",")
         );
-        assert_eq!(Containers::parse(&list).unwrap().without_sidecar(), ["cron"]);
-        assert_eq!(Containers::parse(LIST).unwrap().without_sidecar(), ["cron-report"]);
+        assert_eq!(Containers::parse(&list).unwrap().without_sidecar(None), ["cron"]);
+        assert_eq!(Containers::parse(LIST).unwrap().without_sidecar(None), ["cron-report"]);
     }
 
     #[test]

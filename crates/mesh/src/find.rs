@@ -93,15 +93,15 @@ async fn targets_of(source: &Source, within: Duration, found: &mut Found) -> Res
             }
             Ok(targets)
         }
-        Source::Engine(socket) => {
+        Source::Engine { socket, project } => {
             let list = docker::list(socket, within).await;
             let list = list.map_err(|error| SourceError::Engine { socket: socket.clone(), error })?;
-            let targets = list.sidecars();
+            let targets = list.sidecars(project.as_deref());
             if targets.is_empty() {
                 return Err(SourceError::Empty(list.no_sidecar(socket)));
             }
             found.containers.add(&list);
-            found.without_sidecar.get_or_insert_default().extend(list.without_sidecar());
+            found.without_sidecar.get_or_insert_default().extend(list.without_sidecar(project.as_deref()));
             Ok(targets)
         }
     }

@@ -18,8 +18,13 @@ pub enum Source {
         /// The admin port.
         port: u16,
     },
-    /// The socket of a container engine.
-    Engine(PathBuf),
+    /// A container engine.
+    Engine {
+        /// Its socket.
+        socket: PathBuf,
+        /// Only containers of this compose project.
+        project: Option<String>,
+    },
 }
 
 /// A sidecar to ask.

@@ -12,8 +12,8 @@ use crate::text::{clean, clean_long};
 
 /// Names of the address at which a container sees its own host.
 const GATEWAY_NAMES: [&str; 4] = ["_gateway", "host-gateway", "host.docker.internal", "gateway.docker.internal"];
-/// How reports call it.
-const GATEWAY: &str = "host-gateway";
+/// How reports call the host of containers.
+pub const GATEWAY: &str = "host-gateway";
 
 /// What is known of addresses.
 #[derive(Debug)]

@@ -202,7 +202,7 @@ fn an_engine_is_sent_one_get_and_names_what_it_runs() {
         container("shop-cron-1", "\"com.docker.compose.service\": \"cron\"", "172.18.0.9"),
     ];
     let server = engine(&socket, http("200 OK", &format!("[{}]", list.join(","))));
-    let found = run(find(&[Source::Engine(socket)], WITHIN)).unwrap();
+    let found = run(find(&[Source::Engine { socket, project: None }], WITHIN)).unwrap();
     assert_eq!(
         found.targets,
         [Target { address: AdminAddress::tcp("172.18.0.3", 15000), name: Some("cart".to_owned()) }]
@@ -218,7 +218,7 @@ fn an_engine_without_sidecars_or_without_an_answer_says_so() {
     let failed = |name: &str, answer: String| {
         let socket = folder.path().join(name);
         let server = engine(&socket, answer);
-        let error = found(Source::Engine(socket)).unwrap_err();
+        let error = found(Source::Engine { socket, project: None }).unwrap_err();
         server.join().unwrap();
         error
     };
@@ -229,5 +229,9 @@ fn an_engine_without_sidecars_or_without_an_answer_says_so() {
     );
     assert!(failed("error.sock", http("500 Internal Server Error", "{}")).contains("status 500"));
     assert!(failed("other.sock", http("200 OK", "{}")).contains("gives no list"));
-    assert!(found(Source::Engine(folder.path().join("x"))).unwrap_err().contains("does not answer"));
+    assert!(
+        found(Source::Engine { socket: folder.path().join("x"), project: None })
+            .unwrap_err()
+            .contains("does not answer")
+    );
 }

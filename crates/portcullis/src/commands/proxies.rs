@@ -38,6 +38,9 @@ pub(crate) struct ProxiesArgs {
     /// containers are called [default socket: that of $DOCKER_HOST, else /var/run/docker.sock]
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath)]
     docker: Option<Option<PathBuf>>,
+    /// With --docker: only the proxies of this compose project
+    #[arg(long, value_name = "NAME", requires = "docker")]
+    project: Option<String>,
     /// How long each proxy may take to answer, such as 500ms or 10s
     #[arg(long, value_name = "DURATION", value_parser = values::timeout, default_value = "3s")]
     timeout: Duration,
@@ -111,7 +114,8 @@ impl ProxiesArgs {
         if let Some(socket) = &self.docker {
             let host = std::env::var("DOCKER_HOST").ok();
             let host = host.as_deref().and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
-            sources.push(Source::Engine(socket.clone().or(host).unwrap_or_else(|| DEFAULT_ENGINE.into())));
+            let socket = socket.clone().or(host).unwrap_or_else(|| DEFAULT_ENGINE.into());
+            sources.push(Source::Engine { socket, project: self.project.clone() });
         }
         if sources.is_empty() {
             let listed = std::env::var(LIST_VARIABLE).ok();

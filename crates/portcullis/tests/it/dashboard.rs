@@ -51,7 +51,7 @@ fn the_page_of_a_sidecar_names_the_client_without_mtls_and_what_changed() {
     let changes = || scene.cart.get("/changes").unwrap_or_default();
     eventually("the change is told", || (changes().contains("PERMISSIVE -> STRICT")).then_some(()));
     // What was let through before is over.
-    eventually("the lock is closed", || (page().contains("Yes: all traffic is mTLS")).then_some(()));
+    eventually("the lock is closed", || (page().contains("Yes: every port is STRICT")).then_some(()));
 }
 
 #[test]

@@ -115,11 +115,13 @@ impl Scene<'_> {
             What::HealthCheck => {
                 "a check can run beside the app, over its loopback, which no sidecar sees; one that must come from outside keeps plaintext on this port"
             }
-            _ => "a client that cannot have a sidecar keeps plaintext on this port, which stays open to everybody",
+            _ => {
+                "for a client that cannot have a sidecar, leave this port PERMISSIVE: everybody may send it plaintext then"
+            }
         };
         let yaml = self.policy("plaintext", &format!("  portLevelMtls:\n    {}: {{mode: PERMISSIVE}}\n", self.port))?;
         Some(Fix {
-            what: format!("{what} (if a policy selects the workload already, add the port there: one applies)"),
+            what: format!("{what}. If a policy selects the workload already, add the port to that one"),
             paste: Paste::Yaml(yaml),
         })
     }
