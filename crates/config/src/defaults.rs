@@ -53,3 +53,6 @@ pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// At the end of the process, for the log lines that are not sent yet. With the drain it stays below compose's 30 s.
 pub const OTLP_FLUSH: Duration = Duration::from_secs(3);
+
+/// Where ambient's workloads take HBONE tunnels.
+pub const HBONE_PORT: u16 = 15008;

@@ -9,10 +9,10 @@ use portcullis_policy::Cidr;
 use portcullis_yaml::{Cursor, Fields, Problems};
 
 use crate::fields::{SectionReader, section};
-use crate::value;
+use crate::{defaults, value};
 
 /// `outbound`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Outbound {
     /// `upstreams`: explicit listeners, each for one destination.
     pub upstreams: Vec<Upstream>,
@@ -26,8 +26,25 @@ pub struct Outbound {
     pub otherwise: Otherwise,
     /// `downgrade`: a peer that was reached over mTLS and would be sent plaintext now.
     pub downgrade: Downgrade,
+    /// `hbonePort`: where peers take tunnels.
+    pub hbone_port: u16,
     /// `tlsFolder`: the only folder from which DestinationRules may name certificates and keys.
     pub tls_folder: Option<PathBuf>,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            transparent: None,
+            transparent_limit: None,
+            routes: Vec::new(),
+            otherwise: Otherwise::default(),
+            downgrade: Downgrade::default(),
+            hbone_port: defaults::HBONE_PORT,
+            tls_folder: None,
+        }
+    }
 }
 
 /// One explicit outbound listener.
@@ -84,6 +101,8 @@ pub struct Route {
 pub enum RouteMode {
     /// mTLS; the server must be one of these.
     Mtls(ExpectedIds),
+    /// A stream of an HBONE tunnel to a server with one of these identities.
+    Hbone(ExpectedIds),
     /// Plaintext, because the configuration says so.
     Plaintext,
 }
@@ -142,12 +161,22 @@ impl fmt::Display for HostPort {
 #[derive(Clone, Copy)]
 enum ModeWord {
     Mtls,
+    Hbone,
     Plaintext,
     Auto,
 }
 
-const KNOWN: &[&str] =
-    &["upstreams", "transparent", "transparentLimit", "routes", "otherwise", "trafficPolicy", "downgrade", "tlsFolder"];
+const KNOWN: &[&str] = &[
+    "upstreams",
+    "transparent",
+    "transparentLimit",
+    "routes",
+    "otherwise",
+    "trafficPolicy",
+    "downgrade",
+    "hbonePort",
+    "tlsFolder",
+];
 
 /// The keys of an [`UpstreamTarget`].
 pub(crate) const TARGET: [&str; 5] = ["address", "mode", "identities", "subset", "service"];
@@ -171,6 +200,9 @@ pub(crate) fn read(reader: &SectionReader<'_>, at: &Cursor<'_>, problems: &mut P
     let downgrades = [("warn", Downgrade::Warn), ("refuse", Downgrade::Refuse)];
     outbound.downgrade =
         section(&fields, "downgrade", Downgrade::default(), problems, |at, p| value::word(at, &downgrades, p))?;
+    if let Some(at) = fields.get("hbonePort") {
+        outbound.hbone_port = value::port(&at, problems)?;
+    }
     outbound.tls_folder = section(&fields, "tlsFolder", None, problems, |at, p| reader.path(at, p).map(Some))?;
     if outbound.transparent.is_none() {
         let unused = ["transparentLimit", "routes", "otherwise", "trafficPolicy"];
@@ -214,7 +246,12 @@ pub(crate) fn read_target(fields: &Fields<'_>, problems: &mut Problems) -> Optio
 
 fn read_upstream_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<UpstreamMode> {
     let at = fields.require("mode", problems)?;
-    let words = [("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext), ("auto", ModeWord::Auto)];
+    let words = [
+        ("mtls", ModeWord::Mtls),
+        ("hbone", ModeWord::Hbone),
+        ("plaintext", ModeWord::Plaintext),
+        ("auto", ModeWord::Auto),
+    ];
     let word = value::word(&at, &words, problems)?;
     if let ModeWord::Auto = word {
         for name in ["identities", "service"] {
@@ -253,11 +290,12 @@ fn read_route(at: &Cursor<'_>, problems: &mut Problems) -> Option<Route> {
 
 fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<RouteMode> {
     let at = fields.require("mode", problems)?;
-    let word = value::word(&at, &[("mtls", ModeWord::Mtls), ("plaintext", ModeWord::Plaintext)], problems)?;
+    let words = [("mtls", ModeWord::Mtls), ("hbone", ModeWord::Hbone), ("plaintext", ModeWord::Plaintext)];
+    let word = value::word(&at, &words, problems)?;
     read_identities(word, &at, fields, problems)
 }
 
-/// `identities`, which mTLS needs and plaintext must not have.
+/// `identities`, which mTLS and HBONE need and plaintext must not have.
 fn read_identities(
     word: ModeWord,
     mode_at: &Cursor<'_>,
@@ -272,16 +310,20 @@ fn read_identities(
             value::invalid(&at, "cannot be verified with mode: plaintext; remove them, or write mode: mtls", problems);
             None
         }
-        (ModeWord::Mtls, None) => {
-            let message = "mode: mtls needs identities: the SPIFFE IDs that the server may have, e.g. \
-                           [\"spiffe://cluster.local/ns/shop/sa/cart\"]";
+        (ModeWord::Mtls | ModeWord::Hbone, None) => {
+            let mode = if let ModeWord::Hbone = word { "hbone" } else { "mtls" };
+            let message = format!(
+                "mode: {mode} needs identities: the SPIFFE IDs that the server may have, e.g. \
+                 [\"spiffe://cluster.local/ns/shop/sa/cart\"]"
+            );
             value::invalid(mode_at, message, problems);
             None
         }
-        (ModeWord::Mtls, Some(at)) => {
+        (ModeWord::Mtls | ModeWord::Hbone, Some(at)) => {
             let items = at.items(problems)?;
             let ids: Vec<_> = items.iter().map(|item| value::spiffe_id(item, problems)).collect();
             match ExpectedIds::new(ids.into_iter().collect::<Option<Vec<_>>>()?) {
+                Ok(expected) if matches!(word, ModeWord::Hbone) => Some(RouteMode::Hbone(expected)),
                 Ok(expected) => Some(RouteMode::Mtls(expected)),
                 Err(_) => {
                     value::invalid(

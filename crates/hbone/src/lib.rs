@@ -12,7 +12,9 @@
 //! It knows no identities, policies or certificates: the connection that it is given is authenticated already.
 
 mod authority;
+mod client;
 mod coalesce;
+mod count;
 pub mod limits;
 mod request;
 mod server;
@@ -20,6 +22,7 @@ mod stream;
 mod upkeep;
 
 pub use authority::{AuthorityError, parse_authority};
+pub use client::{ClientTunnel, Connect, OpenError, Reserved, TunnelHandle, connect};
 pub use request::{BadRequest, Refusal, Request};
 pub use server::{Event, ServerTunnel};
 pub use stream::TunnelStream;

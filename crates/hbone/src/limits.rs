@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Streams that a peer may have open on one tunnel; ztunnel accepts as many.
 pub const STREAMS: u32 = 200;
+/// Streams that this side opens on one tunnel.
+pub const CLIENT_STREAMS: usize = 100;
 /// Bytes of one stream that are received and not read yet.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for all streams of a tunnel together. Larger than the window of a stream, or one that is not read would hold up all.
@@ -27,5 +29,7 @@ pub const PING_EVERY: Duration = Duration::from_secs(10);
 pub const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// A tunnel without streams ends after this long. Clients release theirs after half of it.
 pub const IDLE: Duration = Duration::from_secs(600);
+/// The client's side of a tunnel without streams ends it after this long.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(300);
 /// A tunnel takes no new streams after this long, plus up to a tenth: the peer opens another, with what is valid then.
 pub const MAX_AGE: Duration = Duration::from_secs(3600);

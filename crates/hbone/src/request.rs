@@ -106,7 +106,7 @@ impl Request {
     pub fn accept(mut self) -> Result<TunnelStream, h2::Error> {
         self.count_answer();
         let send = self.respond.send_response(status(StatusCode::OK), false)?;
-        Ok(TunnelStream::new(send, self.body))
+        Ok(TunnelStream::new(send, self.body, None))
     }
 
     /// Resets it without an answer.

@@ -11,6 +11,8 @@ use h2::{Reason, RecvStream, SendStream};
 use portcullis_net::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::count::StreamCount;
+
 /// The most that one write takes: what is written is copied, and other streams are to have their turn.
 const MAX_WRITE: usize = 64 * 1024;
 
@@ -28,11 +30,14 @@ pub struct TunnelStream {
     ended: bool,
     /// To be reset when it is dropped, whatever it has come to.
     reset: AtomicBool,
+    /// Among the streams of a tunnel that this side opened.
+    _count: Option<StreamCount>,
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
-        Self { send, recv, unread: Bytes::new(), peer_ended: false, ended: false, reset: AtomicBool::new(false) }
+    pub(crate) const fn new(send: SendStream<Bytes>, recv: RecvStream, count: Option<StreamCount>) -> Self {
+        let reset = AtomicBool::new(false);
+        Self { send, recv, unread: Bytes::new(), peer_ended: false, ended: false, reset, _count: count }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::limits::{IDLE, MAX_AGE, PING_EVERY, PONG_WITHIN};
+use crate::limits::{CLIENT_IDLE, IDLE, MAX_AGE, PING_EVERY, PONG_WITHIN};
 
 /// Why a tunnel ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -124,6 +124,10 @@ impl Upkeep {
     /// For the server's side, whose client releases an unused tunnel first.
     pub(crate) fn server(pings: Option<PingPong>) -> Self {
         Self::new(pings, IDLE)
+    }
+
+    pub(crate) fn client(pings: Option<PingPong>) -> Self {
+        Self::new(pings, CLIENT_IDLE)
     }
 
     fn new(pings: Option<PingPong>, idle: Duration) -> Self {

@@ -18,6 +18,7 @@ use crate::balancer::{self, OutlierSettings};
 use crate::destination::{Destination, Wanted};
 use crate::downgrade::Peer;
 use crate::endpoints::{self, Dialable};
+use crate::outbound_hbone;
 use crate::outcome::{self, DialTarget, Reason};
 use crate::redecide::{Basis, Reached};
 use crate::relay::{MeshStream, dial, dial_host, record_peer};
@@ -75,12 +76,19 @@ async fn to_route(
 ) -> Result<(MeshStream<TcpStream>, Option<PathSummary>), Ending> {
     record.mode = match &route.mode {
         RouteMode::Mtls(_) => "mtls",
+        RouteMode::Hbone(_) => "hbone",
         RouteMode::Plaintext => "plaintext",
     };
     record.service.clone_from(&route.service);
     let secured = match &route.mode {
         // Before the dial: a peer that sees a connection open and close would look for the fault on its own side.
         RouteMode::Mtls(expected) => Some((expected, credentials.map_err(outcome::no_identity)?)),
+        RouteMode::Hbone(expected) => {
+            let credentials = credentials.map_err(outcome::no_identity)?;
+            let (stream, path) = outbound_hbone::connect(state, wanted, expected, &credentials, record).await?;
+            remember_addresses(state, wanted, record);
+            return Ok((MeshStream::Tunneled(Box::new(stream)), Some(path)));
+        }
         RouteMode::Plaintext => None,
     };
     let within = state.settings.timeouts.connect;

@@ -14,7 +14,7 @@ use portcullis_net::admission::{ConnectionPermit, CountLimit, KeyedPermit};
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Duplex as _, OrigDst, is_own_address};
 use portcullis_telemetry::{ConnRecord, Direction, Ending, TunnelFacts};
-use portcullis_tls::{Credentials, PathSummary, Stream, StreamFault, Unavailable, server};
+use portcullis_tls::{Credentials, PathSummary, Stream, Unavailable, server};
 use portcullis_wire::Opening;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,7 +23,7 @@ use crate::changes::ChangeWatch;
 use crate::drain::{ConnectionGuard, Phase};
 use crate::outcome::{self, Reason};
 use crate::permits::Permits;
-use crate::relay::{Closing, Endpoint, Endpoints, record_peer, relay};
+use crate::relay::{Closing, Endpoints, record_peer, relay};
 use crate::state::{ProxyState, Snapshot};
 use crate::to_app::{AppTarget, Carrier, Reached, ToApp, reauthorize};
 
@@ -57,12 +57,6 @@ struct Established {
     /// Among the tunnels of its peer.
     _permit: Option<KeyedPermit<SpiffeId>>,
     changes: ChangeWatch,
-}
-
-impl Endpoint for TunnelStream {
-    fn tls_fault(&self) -> Option<StreamFault> {
-        None
-    }
 }
 
 /// Serves one tunnel.
@@ -213,7 +207,8 @@ pub(crate) fn serve_stream(
 /// Both endpoints of an admitted stream, and what it was admitted with.
 struct Admitted {
     endpoints: Endpoints<TunnelStream, TcpStream>,
-    permits: (Permits, ConnectionPermit),
+    /// A pointer, since it is held as long as the stream is open.
+    permits: Box<(Permits, ConnectionPermit)>,
     port: u16,
     changes: ChangeWatch,
 }
@@ -252,7 +247,7 @@ async fn admit(
     }
 }
 
-type ReachedApp = (TcpStream, (Permits, ConnectionPermit), u16, ChangeWatch);
+type ReachedApp = (TcpStream, Box<(Permits, ConnectionPermit)>, u16, ChangeWatch);
 
 /// Decides about a stream, and reaches its app.
 async fn reach(
@@ -280,7 +275,7 @@ async fn reach(
     // What a tunnel carries is the same as mTLS of its own.
     let reached = app.reach(record, Some(Opening::MeshTls), Some(&tunnel.path), None).await;
     let Reached { app, permit: of_port } = reached?;
-    Ok((app, (permits.with_listener(of_port), permit), target.port, changes))
+    Ok((app, Box::new((permits.with_listener(of_port), permit)), target.port, changes))
 }
 
 /// A configured port by its own number or that of its listener, on an address of this host; else an app at the address itself.

@@ -24,6 +24,7 @@ mod inbound;
 mod inbound_hbone;
 pub mod limits;
 mod outbound;
+mod outbound_hbone;
 pub mod outcome;
 mod permits;
 mod plaintext_response;

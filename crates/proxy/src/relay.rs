@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use portcullis_dns::Names;
+use portcullis_hbone::TunnelStream;
 use portcullis_net::{ByteCounts, CopyEnd, CopyLimits, Duplex, Side, bidirectional, reset_both, socket};
 use portcullis_telemetry::{Bytes, ConnRecord, Ending, TlsFacts};
 use portcullis_tls::{PathSummary, PeerInfo, Stream, StreamFault};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::buffers;
 use crate::changes::ChangeWatch;
@@ -31,6 +32,8 @@ pub(crate) enum MeshStream<IO> {
     Raw(IO),
     /// Mutual TLS with a verified peer.
     Secured(Stream<IO>),
+    /// A stream of a tunnel to a verified peer. Boxed, since few connections have one, and each would reserve space for it.
+    Tunneled(Box<TunnelStream>),
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
@@ -38,6 +41,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_read(cx, buffer),
             Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tunneled(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -47,6 +51,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_write(cx, bytes),
             Self::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tunneled(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -54,6 +59,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_flush(cx),
             Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunneled(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -61,6 +67,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         match &mut *self {
             Self::Raw(io) => Pin::new(io).poll_shutdown(cx),
             Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunneled(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -72,6 +79,7 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         match self {
             Self::Raw(io) => io.poll_sent(cx),
             Self::Secured(stream) => stream.poll_sent(cx),
+            Self::Tunneled(stream) => stream.poll_sent(cx),
         }
     }
 
@@ -82,6 +90,7 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
                 ready!(stream.poll_sent(cx))?;
                 stream.get_mut().poll_takes(cx)
             }
+            Self::Tunneled(stream) => stream.poll_takes(cx),
         }
     }
 
@@ -89,6 +98,7 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         match self {
             Self::Raw(io) => io.held(),
             Self::Secured(stream) => stream.held(),
+            Self::Tunneled(stream) => stream.held(),
         }
     }
 
@@ -96,6 +106,7 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         match self {
             Self::Raw(io) => io.reset_on_close(),
             Self::Secured(stream) => stream.get_ref().reset_on_close(),
+            Self::Tunneled(stream) => stream.reset_on_close(),
         }
     }
 
@@ -103,6 +114,7 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         match self {
             Self::Raw(io) => io.all_sent(),
             Self::Secured(stream) => stream.get_ref().all_sent(),
+            Self::Tunneled(stream) => stream.all_sent(),
         }
     }
 
@@ -110,12 +122,13 @@ impl<IO: Duplex> Duplex for MeshStream<IO> {
         match self {
             Self::Raw(io) => io.cork(),
             Self::Secured(stream) => stream.get_ref().cork(),
+            Self::Tunneled(_) => {}
         }
     }
 
     fn before_shutdown(&self) {
         match self {
-            Self::Raw(_) => {}
+            Self::Raw(_) | Self::Tunneled(_) => {}
             Self::Secured(stream) => stream.get_ref().cork(),
         }
     }
@@ -136,9 +149,15 @@ impl Endpoint for TcpStream {
 impl<IO: Duplex> Endpoint for MeshStream<IO> {
     fn tls_fault(&self) -> Option<StreamFault> {
         match self {
-            Self::Raw(_) => None,
+            Self::Raw(_) | Self::Tunneled(_) => None,
             Self::Secured(stream) => stream.fault(),
         }
+    }
+}
+
+impl Endpoint for TunnelStream {
+    fn tls_fault(&self) -> Option<StreamFault> {
+        None
     }
 }
 
@@ -146,23 +165,30 @@ impl<IO: Duplex> Endpoint for MeshStream<IO> {
 /// earlier dial: the address of a stopped container may be another one's a moment later.
 pub(crate) async fn dial_host(names: &Names, host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + within;
-    let found = match timeout_at(deadline, names.look_up_once(host)).await {
-        Ok(Ok(answer)) => answer.addresses,
-        Ok(Err(error)) => return Err(io::Error::other(error)),
-        Err(_elapsed) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
-    };
+    let found = addresses(names, host, port, within).await?;
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "there is no such name, or it has no address");
     let mut left = u32::try_from(found.len()).unwrap_or(u32::MAX);
-    for address in dial_order(found) {
+    for address in found {
         // Each address gets its share of the time that is left, so that one that is gone does not take all of it.
         let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
         left = left.saturating_sub(1);
-        match dial(SocketAddr::new(address, port), share).await {
+        match dial(address, share).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
         }
     }
     Err(failed)
+}
+
+/// The addresses of a host by a look-up that begins now, in the order in which they are to be dialled.
+pub(crate) async fn addresses(names: &Names, host: &str, port: u16, within: Duration) -> io::Result<Vec<SocketAddr>> {
+    match tokio::time::timeout(within, names.look_up_once(host)).await {
+        Ok(Ok(answer)) => {
+            Ok(dial_order(answer.addresses).into_iter().map(|address| SocketAddr::new(address, port)).collect())
+        }
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// IPv6 before IPv4, as the system does it, and each family in random order, so that all addresses get connections.

@@ -19,7 +19,7 @@ pub(crate) struct ResolvedRoute {
 impl ResolvedRoute {
     pub(crate) fn new(mode: RouteMode, name: Option<&str>) -> Arc<Self> {
         let first = match &mode {
-            RouteMode::Mtls(expected) => expected.iter().next().and_then(|id| id.istio()),
+            RouteMode::Mtls(expected) | RouteMode::Hbone(expected) => expected.iter().next().and_then(|id| id.istio()),
             RouteMode::Plaintext => None,
         };
         let service = match (name, first) {

@@ -79,11 +79,12 @@ impl Routes {
         found.map(|route| RouteLookup::Found(Arc::clone(route)))
     }
 
-    /// Whether an mTLS route for this port names a host whose last lookup failed.
+    /// Whether an mTLS or HBONE route for this port names a host whose last lookup failed.
     pub(crate) fn may_belong_to_failed_host(&self, port: u16, failed: &dyn Fn(&str) -> bool) -> bool {
         let mut routes = self.routes.iter().filter(|route| route.covers_port(port));
         routes.any(|route| {
-            matches!(route.target.mode, RouteMode::Mtls(_)) && route.matcher.hosts.iter().any(|host| failed(host))
+            matches!(route.target.mode, RouteMode::Mtls(_) | RouteMode::Hbone(_))
+                && route.matcher.hosts.iter().any(|host| failed(host))
         })
     }
 }

@@ -118,25 +118,37 @@ impl ConnRecord {
     /// as far as it can be read.
     pub fn open_stream(metrics: &Metrics, tunnel: &TunnelFacts, destination: Option<SocketAddr>) -> Self {
         let mut record = Self::open(metrics, tunnel.direction, tunnel.src_addr);
-        record.transport = "mtls";
-        record.peer = Some(tunnel.peer.clone());
-        record.tls = Some(tunnel.tls.clone());
+        record.over_tunnel(tunnel);
         record.sni = ServerName::Absent;
         record.dst_addr = destination;
         record.port = destination.map(|address| address.port());
-        record.further.get_or_insert_default().tunnel = tunnel.dst_addr;
         record
     }
 
     /// It became a tunnel, whose streams have records of their own: there is no line for it, and it is not counted as a connection.
     /// `None` if it was not secured, and then it is a connection like others.
     pub fn into_tunnel(mut self) -> Option<TunnelFacts> {
-        let (peer, tls) = (self.peer.clone()?, self.tls.clone()?);
+        let facts = self.tunnel_facts()?;
         self.ended = true;
         if let Some(gauge) = self.metrics.open.get(self.direction as usize) {
             gauge.dec();
         }
+        Some(facts)
+    }
+
+    /// What was recorded of a secured connection that is to carry streams.
+    #[must_use]
+    pub fn tunnel_facts(&self) -> Option<TunnelFacts> {
+        let (peer, tls) = (self.peer.clone()?, self.tls.clone()?);
         Some(TunnelFacts { direction: self.direction, src_addr: self.src_addr, dst_addr: self.dst_addr, peer, tls })
+    }
+
+    /// It goes through a tunnel that was secured before.
+    pub fn over_tunnel(&mut self, tunnel: &TunnelFacts) {
+        self.transport = "mtls";
+        self.peer = Some(tunnel.peer.clone());
+        self.tls = Some(tunnel.tls.clone());
+        self.further.get_or_insert_default().tunnel = tunnel.dst_addr;
     }
 
     pub(crate) fn tunnel(&self) -> Option<SocketAddr> {
@@ -201,6 +213,9 @@ impl ConnRecord {
     pub fn forget_server(&mut self) {
         (self.peer, self.tls, self.no_mtls, self.service) = (None, None, None, None);
         (self.mode, self.transport) = ("-", "-");
+        if let Some(further) = &mut self.further {
+            further.tunnel = None;
+        }
     }
 
     /// The negotiated version of TLS.

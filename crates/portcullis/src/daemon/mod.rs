@@ -293,6 +293,7 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
 const fn mode_word(mode: &UpstreamMode) -> &'static str {
     match mode {
         UpstreamMode::Fixed(RouteMode::Mtls(_)) => "mtls",
+        UpstreamMode::Fixed(RouteMode::Hbone(_)) => "hbone",
         UpstreamMode::Fixed(RouteMode::Plaintext) => "plaintext",
         UpstreamMode::Auto { .. } => "auto",
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use portcullis_config::{IdentitySource, Settings, UpstreamMode, UpstreamTarget};
+use portcullis_config::{IdentitySource, RouteMode, Settings, UpstreamMode, UpstreamTarget};
 use portcullis_reload::FileSet;
 use portcullis_sandbox::access::Access;
 
@@ -105,6 +105,9 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
         if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);
         }
+    }
+    if settings.upstream_targets().any(|target| matches!(target.mode, UpstreamMode::Fixed(RouteMode::Hbone(_)))) {
+        ports.insert(outbound.hbone_port);
     }
     Some(ports)
 }

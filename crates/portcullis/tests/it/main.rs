@@ -34,6 +34,7 @@ mod grammar;
 mod guard;
 mod hardening;
 mod hbone;
+mod hbone_outbound;
 mod http_hint;
 mod identity;
 mod intercept;

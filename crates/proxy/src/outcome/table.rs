@@ -172,6 +172,12 @@ outcomes! {
     /// A request on an HBONE tunnel cannot be served.
     BadHboneRequest = Outcome::deny("bad_hbone_request", Stage::Routing, Flag::Deny,
         "the request on the tunnel is not a CONNECT to an IP:port of this workload, as `error` says; correct the peer");
+    /// The peer did not answer an HBONE request with 200.
+    HboneRefused = Outcome::deny("hbone_refused", Stage::Connect, Flag::Deny,
+        "the peer's sidecar refused the stream: 401 is its authorization, 503 an app that it cannot reach, 400 a destination that is not its own; its own log says why");
+    /// A tunnel to the peer failed before the answer.
+    HboneFailed = Outcome::deny("hbone_failed", Stage::Connect, Flag::Connect,
+        "the tunnel to the peer broke, or is full, before the stream was answered; check that HBONE is spoken at this port of the peer");
     /// A load balancer that must send a PROXY header sent none, or a bad one.
     BadProxyHeader = Outcome::deny("bad_proxy_header", Stage::Detection, Flag::Deny,
         "proxyProtocol.from names this load balancer, so its connections must begin with a PROXY header; make it send one (v1 or v2), or correct proxyProtocol.from");

@@ -71,6 +71,7 @@ impl Answer {
             outbound.routes.iter().position(|route| subset.is_none() && covers(route, &to.host, address, to.port));
         if let Some((index, route)) = route.and_then(|index| Some((index, outbound.routes.get(index)?))) {
             let (mode, identities) = match &route.mode {
+                RouteMode::Hbone(ids) => ("hbone", ids.iter().map(ToString::to_string).collect()),
                 RouteMode::Mtls(ids) => ("mtls", ids.iter().map(ToString::to_string).collect()),
                 RouteMode::Plaintext => ("plaintext", Vec::new()),
             };

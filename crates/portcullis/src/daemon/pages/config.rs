@@ -276,6 +276,7 @@ fn with_target(mut fields: Value, target: &UpstreamTarget) -> Value {
 fn with_route(mut fields: Value, mode: &RouteMode, service: Option<&str>) -> Value {
     let (mode, identities) = match mode {
         RouteMode::Plaintext => ("plaintext", Vec::new()),
+        RouteMode::Hbone(expected) => ("hbone", expected.iter().map(ToString::to_string).collect()),
         RouteMode::Mtls(expected) => ("mtls", expected.iter().map(ToString::to_string).collect()),
     };
     if let Value::Object(fields) = &mut fields {
