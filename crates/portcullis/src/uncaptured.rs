@@ -15,6 +15,8 @@ use portcullis_intercept::Capture;
 const NAME: &[u8] = b"portcullis-rules-installed";
 /// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: closed connections do not count.
 const ALIVE: [&str; 3] = ["01", "02", "0A"];
+/// `TCP_CLOSE`: a UDP socket without a peer of its own, which receives from everybody.
+const BOUND: &str = "07";
 
 /// A socket whose connections bypass the sidecar.
 #[derive(Debug, Eq, PartialEq)]
@@ -58,14 +60,35 @@ fn first(table: &str) -> Option<Uncaptured> {
         .find(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID)
 }
 
-/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`; `None` for a closed connection.
+/// The UDP sockets in this namespace that other hosts reach, and that are not the sidecar's: UDP is never captured.
+///
+/// # Errors
+/// If the kernel does not list them.
+pub(crate) fn datagrams() -> io::Result<Vec<Uncaptured>> {
+    let mut found = datagrams_of(&fs::read_to_string("/proc/net/udp")?);
+    // A kernel without IPv6 has no second file.
+    found.extend(fs::read_to_string("/proc/net/udp6").iter().flat_map(|table| datagrams_of(table)));
+    Ok(found)
+}
+
+fn datagrams_of(table: &str) -> Vec<Uncaptured> {
+    let bound = table.lines().skip(1).filter_map(entry).filter(|(_, state)| *state == BOUND).map(|(socket, _)| socket);
+    bound.filter(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID).collect()
+}
+
+/// A socket that is alive; `None` for a closed connection.
 fn socket(line: &str) -> Option<Uncaptured> {
+    entry(line).filter(|(_, state)| ALIVE.contains(state)).map(|(socket, _)| socket)
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`: the socket and its state.
+fn entry(line: &str) -> Option<(Uncaptured, &str)> {
     let mut words = line.split_ascii_whitespace();
     let (local, state) = (words.nth(1)?, words.nth(1)?);
     let uid = words.nth(3)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
     let local = InternetAddr::new(address_of(address)?, u16::from_str_radix(port, 16).ok()?);
-    ALIVE.contains(&state).then_some(Uncaptured { local, uid })
+    Some((Uncaptured { local, uid }, state))
 }
 
 /// The kernel writes each 32 bits of an address as a number of the host.
@@ -111,6 +134,23 @@ mod tests {
         assert_eq!(found(&[&quiet[..], &[app]].concat()).unwrap(), "user 1000 has a socket on [::]:8080");
         assert_eq!(found(&[line("020012AC:A001", "02", 0)]).unwrap(), "user 0 has a socket on 172.18.0.2:40961");
         assert_eq!(first("nonsense\nnonsense\n"), None);
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn of_udp_what_receives_from_other_hosts_counts() {
+        let lines = [
+            line("00000000:0035", "07", 1000),
+            line("0B00007F:8F11", "07", 0),    // Docker's DNS
+            line("00000000:3A9E", "07", 1337), // the sidecar
+            line("020012AC:A001", "01", 1000), // has a peer: a question of its own
+        ];
+        let found = datagrams_of(&format!("{HEAD}{}", lines.concat()));
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["user 1000 has a socket on 0.0.0.0:53"]);
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(datagrams().unwrap().iter().any(|socket| socket.local.port() == port));
     }
 
     #[test]

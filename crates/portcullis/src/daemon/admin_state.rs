@@ -25,9 +25,9 @@ use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
 use super::exceptions;
 use super::format::{StartTime, unix_seconds};
+use super::fresh::Fresh;
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
-use super::pages::dashboard::LastView;
 use super::pages::status::{StatusParts, status};
 use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
 use super::policies::Policies;
@@ -56,7 +56,8 @@ pub(super) struct AdminState {
     requests: Arc<AdminRequests>,
     log: Control,
     changes: ChangeLog,
-    shown: LastView,
+    shown: Fresh<View>,
+    status: Fresh<Status>,
     token: Option<TokenFile>,
 }
 
@@ -115,7 +116,8 @@ impl AdminState {
             requests: Arc::clone(requests),
             log,
             changes: changes.clone(),
-            shown: LastView::default(),
+            shown: Fresh::default(),
+            status: Fresh::default(),
             token: settings.admin_token.clone().map(|path| TokenFile::new(path, private)),
             settings: settings.clone(),
         }
@@ -269,7 +271,7 @@ impl State for AdminState {
             Page::Connections => connections::connections(&self.metrics),
             Page::Observations => return body(&self.observations()),
             Page::Changes => return body(&self.changes()),
-            Page::Status => return body(&self.status()),
+            Page::Status => return body(&*self.status.get_or_make(|| self.status())),
             Page::ServerInfo => self.server_info(),
         })
     }

@@ -16,6 +16,7 @@ mod expiry_warning;
 mod file_mode;
 mod format;
 mod free_memory;
+mod fresh;
 mod gateway;
 mod identity_files;
 mod in_force;

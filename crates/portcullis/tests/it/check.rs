@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
 
@@ -238,6 +239,39 @@ fn what_gives_no_answer_is_a_line_and_the_others_are_checked() {
     let none = command(["check", &addresses[0]]);
     assert_eq!(none.code, Some(69), "{}", none.out);
     assert!(none.out.contains("? every proxy is ready (no proxy answers)\n"), "{}", none.out);
+}
+
+#[test]
+fn an_engine_tells_of_containers_without_a_sidecar() {
+    let scene = Scene::new("STRICT");
+    let socket = scene.path().join("docker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let admin = scene.cart.admin;
+    thread::spawn(move || {
+        let container = |id: &str, labels: &str, mode: &str, networks: &str| {
+            format!(
+                r#"{{"Id": "{id}", "Names": ["/{id}"], "Labels": {{{labels}}}, "HostConfig": {{"NetworkMode": "{mode}"}}, "NetworkSettings": {{"Networks": {{{networks}}}}}}}"#
+            )
+        };
+        let labels = format!(r#""portcullis.sidecar-of": "cart", "portcullis.admin-port": "{}""#, admin.port());
+        let list = [
+            container("cart-net", &labels, "shop", &format!(r#""shop": {{"IPAddress": "{}"}}"#, admin.ip())),
+            container("cart", "", "container:cart-net", ""),
+            container("cron-report", "", "shop", r#""shop": {"IPAddress": "10.9.9.9"}"#),
+            container("stranger", "", "bridge", r#""bridge": {"IPAddress": "10.8.8.8"}"#),
+        ];
+        let body = format!("[{}]", list.join(","));
+        for mut stream in listener.incoming().flatten() {
+            let _request = stream.read(&mut [0; 4096]);
+            let _gone = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    let ran = command(["check", "-o", "json", &format!("--docker={}", socket.display())]);
+    let json = ran.json();
+    let containers = find(&json, "containers-sidecars");
+    assert_eq!((ran.code, &containers["state"]), (Some(0), &"warning".into()), "{containers:#}");
+    assert_eq!(containers["findings"][0]["message"], "without a sidecar: cron-report");
+    assert!(containers["findings"][0]["remedy"].as_str().unwrap().contains("portcullis compose add cron-report"));
 }
 
 #[test]

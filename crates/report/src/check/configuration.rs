@@ -8,7 +8,7 @@ use super::model::{Check, Finding};
 use super::{capture, identity, policy};
 
 /// What was found out about a configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Configuration {
     /// Where it is.
     pub source: String,
@@ -30,10 +30,34 @@ pub struct Configuration {
     pub certificate: Option<Result<Certs, String>>,
     /// The rules of this network namespace.
     pub capture: Capture,
+    /// UDP sockets of this network namespace that other hosts reach, or why that is not known.
+    pub udp: Result<Vec<String>, String>,
     /// `mesh.rootNamespace`.
     pub root_namespace: String,
     /// `mesh.defaultMode`.
     pub default_mode: Mode,
+}
+
+impl Configuration {
+    /// One of which nothing is known yet.
+    #[must_use]
+    pub fn new(source: String) -> Self {
+        Self {
+            source,
+            mistakes: Vec::new(),
+            missing: Vec::new(),
+            awaited: Vec::new(),
+            policy_mistakes: None,
+            policy_warnings: Vec::new(),
+            policies: Policies::default(),
+            ignored: Vec::new(),
+            certificate: None,
+            capture: Capture::default(),
+            udp: Ok(Vec::new()),
+            root_namespace: String::new(),
+            default_mode: Mode::Unknown,
+        }
+    }
 }
 
 /// Every check of a configuration, in the order of the reference.
@@ -46,6 +70,7 @@ pub fn judge_configuration(config: &Configuration, now: Timestamp) -> Vec<Check>
     checks.push(Check::new(Id::ConfigPaths, paths(config)));
     checks.push(Check::new(Id::ConfigPolicies, policies(config)));
     checks.push(Check::new(Id::ConfigIdentity, identity(config)));
+    checks.push(Check::new(Id::ConfigUdp, vec![udp(config)]));
     let rules = capture::judge(&config.capture, &config.source, None, now);
     let none = || Finding::skipped("it has no transparent listener: nothing is to be redirected");
     checks.push(Check::new(Id::CaptureRules, vec![rules.unwrap_or_else(none)]));
@@ -127,6 +152,26 @@ fn policies(config: &Configuration) -> Vec<Finding> {
         findings.push(Finding::passed(None, "every file is valid".to_owned()));
     }
     findings
+}
+
+fn udp(config: &Configuration) -> Finding {
+    if config.capture.inbound.is_none() {
+        return Finding::skipped("it has no transparent inbound listener: nothing is to be redirected");
+    }
+    match &config.udp {
+        Err(why) => Finding::unchecked(None, "the UDP sockets of this network namespace cannot be listed".to_owned())
+            .why([why.clone()])
+            .remedy("run it in the network namespace of the proxy, with /proc mounted".to_owned()),
+        Ok(sockets) if sockets.is_empty() => {
+            Finding::passed(None, "no socket in this network namespace receives UDP from other hosts".to_owned())
+        }
+        Ok(sockets) => Finding::warning(None, "UDP is never redirected, and no mode protects it".to_owned())
+            .why(sockets.iter().cloned())
+            .remedy(format!(
+                "drop what the mesh must not get: `portcullis intercept install -c {} --drop-inbound-udp-ports PORTS`",
+                config.source
+            )),
+    }
 }
 
 fn identity(config: &Configuration) -> Vec<Finding> {

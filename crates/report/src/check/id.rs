@@ -43,6 +43,7 @@ pub enum Id {
     ConfigPaths,
     ConfigPolicies,
     ConfigIdentity,
+    ConfigUdp,
     ProxyAnswers,
     ProxyReady,
     ProxyConfig,
@@ -69,11 +70,12 @@ pub enum Id {
 
 impl Id {
     /// Every check, in the order of the reference.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ConfigValid,
         Self::ConfigPaths,
         Self::ConfigPolicies,
         Self::ConfigIdentity,
+        Self::ConfigUdp,
         Self::ProxyAnswers,
         Self::ProxyReady,
         Self::ProxyConfig,
@@ -105,6 +107,7 @@ impl Id {
             Self::ConfigPaths => (Configuration, "config-paths", "the files and folders that it names are there"),
             Self::ConfigPolicies => (Configuration, "config-policies", "the policy files are valid"),
             Self::ConfigIdentity => (Configuration, "config-identity", "certificate, key and roots fit"),
+            Self::ConfigUdp => (Configuration, "config-udp", "no UDP of other hosts bypasses the proxy"),
             Self::ProxyAnswers => (Proxies, "proxy-answers", "every proxy answers"),
             Self::ProxyReady => (Proxies, "proxy-ready", "every proxy is ready"),
             Self::ProxyConfig => (Proxies, "proxy-config", "every proxy runs with its configuration as it is now"),

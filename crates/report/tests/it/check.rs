@@ -285,7 +285,7 @@ fn containers_without_a_sidecar_are_a_warning_if_an_engine_was_asked() {
 
 #[test]
 fn a_configuration_with_a_mistake_is_not_checked_further() {
-    let mut config = Configuration { source: "c.yaml".to_owned(), ..Configuration::default() };
+    let mut config = Configuration::new("c.yaml".to_owned());
     config.mistakes = vec!["c.yaml:3:1: workload: missing".to_owned()];
     let checks = judge_configuration(&config, at(0));
     assert_eq!((checks.len(), checks[0].state), (1, State::Failed));
@@ -297,6 +297,14 @@ fn a_configuration_with_a_mistake_is_not_checked_further() {
     let paths = find(&checks, Id::ConfigPaths);
     assert_eq!(paths.findings.iter().map(|finding| finding.state).collect::<Vec<_>>(), [State::Failed, State::Warning]);
     assert_eq!(verdict(&checks), Verdict::Failed);
+    let udp = |config: &Configuration| find(&judge_configuration(config, at(0)), Id::ConfigUdp).state;
+    assert_eq!(udp(&config), State::Skipped);
+    config.capture.inbound = Some(CaptureListener::default());
+    assert_eq!(udp(&config), State::Passed);
+    config.udp = Ok(vec!["user 1000 has a socket on 0.0.0.0:53".to_owned()]);
+    assert_eq!(udp(&config), State::Warning);
+    config.udp = Err("denied".to_owned());
+    assert_eq!(udp(&config), State::Unchecked);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::config_source::ConfigSource;
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::files::Policies;
+use crate::uncaptured;
 
 /// Reads it, and what it names.
 ///
@@ -22,7 +23,7 @@ use crate::files::Policies;
 pub(super) fn read(path: &Path) -> Result<Configuration, Failure> {
     let source = ConfigSource::required(Some(path))?;
     let text = source.read().map_err(|error| Failure::new(Exit::BadConfig, error))?;
-    let mut found = Configuration { source: source.to_string(), ..Configuration::default() };
+    let mut found = Configuration::new(source.to_string());
     let settings = match source.parse(&text) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -41,6 +42,10 @@ pub(super) fn read(path: &Path) -> Result<Configuration, Failure> {
     found.root_namespace.clone_from(&settings.mesh.policy.root_namespace);
     found.default_mode = daemon::mode(settings.mesh.policy.default_mode);
     found.capture = capture(&settings);
+    if found.capture.inbound.is_some() {
+        let sockets = uncaptured::datagrams().map_err(|error| format!("/proc/net/udp: {error}"));
+        found.udp = sockets.map(|sockets| sockets.iter().map(ToString::to_string).collect());
+    }
     found.certificate = certificate(&settings)?;
     add_policies(&settings, &mut found)?;
     Ok(found)

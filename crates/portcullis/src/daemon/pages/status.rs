@@ -12,6 +12,9 @@ use portcullis_telemetry::{Direction, Metrics};
 
 use crate::daemon::config_file::{ConfigChange, ConfigFile};
 
+/// More would not be read.
+const MOST_IGNORED: usize = 1000;
+
 /// What the page is made from.
 pub(in crate::daemon) struct StatusParts<'a> {
     pub(in crate::daemon) proxy: ProxyInfo,
@@ -36,7 +39,7 @@ pub(in crate::daemon) fn status(parts: StatusParts<'_>) -> Status {
         ignored_files: settings.policies.as_deref().map(|folder| {
             let ignored = ignored_files(folder).into_iter();
             let ignored = ignored.map(|one| (one.path.display().to_string(), one.reason.as_str().to_owned()));
-            ignored.map(|(file, reason)| IgnoredFile { file, reason }).collect()
+            ignored.map(|(file, reason)| IgnoredFile { file, reason }).take(MOST_IGNORED).collect()
         }),
         without_sidecar: without_sidecar(set),
         ledger: Ledger {
