@@ -5,7 +5,7 @@ import time
 from rig.certificates import CLIENT
 from rig.processes import until
 
-from . import directory, rules, servers
+from . import checked, directory, rules, servers
 from . import topology as t
 from .apps import ending, greeted, healthy, proxy_header, upload
 from .expected import Expected, allowed, denied
@@ -314,12 +314,15 @@ def run(topology):
     topology.start_apps()
     each("without_rules")
     rules.run(topology)
+    checked.configuration(topology)
     for namespace in (topology.client, topology.server):
         namespace.redirect(topology.binary)
     topology.start_sidecars("dual")
+    checked.sidecars(topology, "before the first connection", "unchecked", "nothing was redirected since it started")
     for name in ("both_sidecars", "inbound_only", "whole_bodies", "server_first", "proxy_protocol", "unreachable_apps",
                  "own_ports", "many_loops", "scanned", "names", "live_policy"):
         each(name)
+    checked.sidecars(topology, "after connections", "passed", "connection was redirected")
     servers.run_cases(topology)
     topology.stop_sidecars("Listeners on [::]")
     directory.run(topology)
