@@ -94,6 +94,7 @@ pub fn judge_configuration(config: &Configuration, now: Timestamp) -> Vec<Check>
 fn as_known(certs: &Certs) -> Known {
     let never = Timestamp::default();
     Known {
+        label: String::new(),
         proxy: ProxyInfo::default(),
         asked_at: never,
         answered_at: never,

@@ -18,7 +18,7 @@ pub struct Facts {
 /// A sidecar that was asked.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
-    /// What the caller calls it: its address, or its name and address.
+    /// What the caller calls it if it says nothing: its address, or its name and address.
     pub label: String,
     /// What it says, or why it says nothing.
     pub answer: Result<Known, NoAnswer>,
@@ -36,6 +36,8 @@ pub struct NoAnswer {
 /// What a sidecar says.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// What the caller calls it, unlike any other: `cart.shop`, with its address if several have that name.
+    pub label: String,
     /// Which one it is.
     pub proxy: ProxyInfo,
     /// The time here before it was asked for its clock.
@@ -50,11 +52,4 @@ pub struct Known {
     pub chain: Result<(), String>,
     /// `/status`; none from a version that does not have it.
     pub status: Option<Status>,
-}
-
-impl Known {
-    /// `cart.shop`.
-    pub(super) fn title(&self) -> String {
-        format!("{}.{}", self.proxy.name, self.proxy.namespace)
-    }
 }

@@ -56,7 +56,7 @@ pub(super) fn chain(known: &[&Known]) -> Vec<Finding> {
             .why([why.clone()])
             .remedy(format!(
                 "`portcullis proxy-config secret {}` shows chain and roots; issue a certificate that fits",
-                known.title()
+                format_args!("{}.{}", known.proxy.name, known.proxy.namespace)
             )),
     };
     with_certificate.map(of).collect()
@@ -128,7 +128,7 @@ pub(super) fn intermediate_time(known: &[&Known], now: Timestamp) -> Vec<Finding
         for intermediate in chain.iter().skip(1) {
             let what = format!("intermediate {}", intermediate.subject);
             findings.push(authority(known, &what, intermediate, now, &INTERMEDIATE).remedy_unless_passed(
-                "issue an intermediate anew (with `portcullis ca renew` for a CA of Portcullis), well before its end",
+                "issue an intermediate anew (with `portcullis ca renew --dir CA` for a CA of Portcullis), well before its end",
             ));
         }
     }
@@ -150,7 +150,7 @@ pub(super) fn root_time(known: &[&Known], now: Timestamp) -> Vec<Finding> {
             for root in &bundle.root_certs {
                 let what = format!("root {} of {}", root.subject, bundle.trust_domain);
                 findings.push(authority(known, &what, root, now, &ROOT).remedy_unless_passed(
-                    "rotate the root (`portcullis ca rotate-root`, docs/guides/rotate-root.md); one that no leaf uses can be taken out of the bundle",
+                    "rotate the root (`portcullis ca rotate-root start --dir CA`, docs/guides/rotate-root.md); one that no leaf uses can be taken out of the bundle",
                 ));
             }
         }
@@ -204,7 +204,7 @@ impl Finding {
 #[derive(Default)]
 struct Domain<'a> {
     holders: Vec<&'a Known>,
-    roots: BTreeMap<&'a str, BTreeSet<String>>,
+    roots: BTreeMap<&'a str, BTreeSet<&'a str>>,
 }
 
 /// Each trust domain apart: every sidecar that has roots of it has the same.
@@ -221,7 +221,7 @@ pub(super) fn bundles(known: &[&Known]) -> Vec<Finding> {
             let domain = domains.entry(&bundle.trust_domain).or_default();
             domain.holders.push(known);
             for root in &bundle.root_certs {
-                domain.roots.entry(&root.pem).or_default().insert(known.title());
+                domain.roots.entry(&root.pem).or_default().insert(&known.label);
             }
         }
     }
@@ -236,11 +236,10 @@ pub(super) fn bundles(known: &[&Known]) -> Vec<Finding> {
     findings
 }
 
-fn bundle(domain: &str, roots: &BTreeMap<&str, BTreeSet<String>>, known: &Known) -> Finding {
-    let title = known.title();
+fn bundle(domain: &str, roots: &BTreeMap<&str, BTreeSet<&str>>, known: &Known) -> Finding {
     let missing: Vec<String> = roots
         .values()
-        .filter(|holders| !holders.contains(&title))
+        .filter(|holders| !holders.contains(known.label.as_str()))
         .map(|holders| list(&holders.iter().collect::<Vec<_>>(), 3))
         .collect();
     if missing.is_empty() {
@@ -249,7 +248,7 @@ fn bundle(domain: &str, roots: &BTreeMap<&str, BTreeSet<String>>, known: &Known)
     Finding::failed(Some(known), format!("it lacks {} of {domain}", count(missing.len())))
         .why(missing.into_iter().map(|holders| format!("{holders} trusts a root that it does not trust")))
         .remedy(
-            "give all proxies the same bundle; while a root is rotated, wait until all have both (`portcullis ca rotate-root status`)"
+            "give all proxies the same bundle; while a root is rotated, wait until all have both (`portcullis ca rotate-root status --dir CA`)"
                 .to_owned(),
         )
 }
@@ -282,7 +281,7 @@ pub(super) fn source(known: &[&Known], now: Timestamp) -> Vec<Finding> {
             let attempts = source.consecutive_failures;
             (
                 format!("{name} gives no certificate{since}; attempts that failed: {attempts}"),
-                "see whether it runs and can be reached (`portcullis ca status`), and its log",
+                "see whether it runs and can be reached (`portcullis ca status --dir CA`), and its log",
             )
         };
         Finding::failed(Some(known), message).why(problem.message.lines().map(str::to_owned)).remedy(remedy.to_owned())

@@ -102,7 +102,7 @@ const MOST_REASONS: usize = 20;
 
 impl Finding {
     fn new(state: State, about: Option<&Known>, message: String) -> Self {
-        let proxies = about.map(Known::title).into_iter().collect();
+        let proxies = about.map(|known| known.label.clone()).into_iter().collect();
         Self { state, proxies, message, why: Vec::new(), remedy: None, location: None }
     }
 

@@ -44,6 +44,7 @@ pub(crate) fn well(name: &str) -> Known {
         ..PeerAuthentication::default()
     };
     Known {
+        label: format!("{name}.shop"),
         proxy: ProxyInfo {
             name: name.to_owned(),
             namespace: "shop".to_owned(),
@@ -202,6 +203,19 @@ fn what_differs_between_proxies_is_told_of_the_one_that_differs() {
     assert_eq!(lacks.findings.len(), 2, "each lacks the other's");
     assert_eq!(lacks.findings[0].why, ["web.shop trusts a root that it does not trust"]);
 
+    // Replicas of one workload have the same name.
+    let replica = |address: &str, root: &str| {
+        let mut known = well("cart");
+        known.label = format!("cart.shop ({address})");
+        known.certs.trust_bundles[0].root_certs = vec![certificate(root, -DAY, 3650 * DAY)];
+        known
+    };
+    let replicas =
+        judge(&facts(vec![replica("10.0.0.1", "root"), replica("10.0.0.2", "root"), replica("10.0.0.3", "other")]));
+    let bundles = find(&replicas, Id::TrustBundles);
+    let lacking: Vec<&str> = bundles.findings.iter().flat_map(|finding| &finding.proxies).map(String::as_str).collect();
+    assert_eq!((bundles.state, lacking.len()), (State::Failed, 3), "{bundles:?}");
+
     let version = judge(&facts(vec![well("cart"), {
         let mut web = well("web");
         web.proxy.version = "0.9.0".to_owned();
@@ -328,6 +342,7 @@ fn a_proxy_that_shows_very_many_certificates_is_not_checked_and_takes_no_time() 
 #[test]
 fn what_a_proxy_calls_itself_controls_no_terminal() {
     let mut web = well("web\u{1b}[2J");
+    assert!(web.label.contains('\u{1b}'));
     web.chain = Err("\u{202e}evil\n".to_owned());
     let checks = judge(&facts(vec![web]));
     let text = serde_json::to_string(&checks).unwrap();

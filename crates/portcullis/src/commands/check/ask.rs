@@ -1,5 +1,7 @@
 //! What running proxies say.
 
+use std::collections::HashMap;
+
 use portcullis_api::{Certs, ConfigDump, ProxyInfo, Status, Timestamp, TlsCompat};
 use portcullis_mesh::{Sidecar as Asked, Unanswered};
 use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
@@ -8,7 +10,7 @@ use portcullis_tls::Clock;
 use crate::build_info::VERSION;
 use crate::commands::chain::verify;
 use crate::commands::proxies::{ProxiesArgs, proxy_info};
-use crate::commands::selection::SelectionArgs;
+use crate::commands::selection::{SelectionArgs, title};
 use crate::exit::Failure;
 use crate::output::MissingAnswer;
 
@@ -26,8 +28,10 @@ pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timesta
     let meant = if asked { selection.select(answers.answers, |answer| &answer.value.proxy)? } else { Vec::new() };
     let mut known: Vec<Known> = meant.into_iter().map(|answer| answer.value).collect();
     known.sort_by(|one, other| {
-        (&one.proxy.namespace, &one.proxy.name).cmp(&(&other.proxy.namespace, &other.proxy.name))
+        let order = |known: &Known| (known.proxy.namespace.clone(), known.proxy.name.clone(), known.label.clone());
+        order(one).cmp(&order(other))
     });
+    name_apart(&mut known);
     let answered = known.into_iter().map(|known| Sidecar { label: known.proxy.name.clone(), answer: Ok(known) });
     let silent = answers.unanswered.iter().map(|missing| Sidecar {
         label: missing
@@ -48,6 +52,19 @@ pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timesta
     Ok(Answers { facts, unanswered: answers.unanswered })
 }
 
+/// Replicas of one workload have one name: their addresses tell them apart.
+fn name_apart(known: &mut [Known]) {
+    let mut count: HashMap<String, usize> = HashMap::new();
+    for known in known.iter() {
+        *count.entry(title(&known.proxy)).or_default() += 1;
+    }
+    for known in known {
+        let title = title(&known.proxy);
+        let is_only = count.get(&title) == Some(&1);
+        known.label = if is_only { title } else { format!("{title} ({})", known.label) };
+    }
+}
+
 fn here() -> Timestamp {
     Timestamp::from_unix(Clock::system().now_unix())
 }
@@ -65,7 +82,9 @@ async fn known(sidecar: &Asked) -> Result<Known, Unanswered> {
         Err(other) => return Err(other),
     };
     let chain = chain(&proxy, &certs, compat, answered_at);
-    Ok(Known { proxy, asked_at, answered_at, policies, certs, chain, status })
+    // The whole is named apart from others later.
+    let label = sidecar.target().address.to_string();
+    Ok(Known { label, proxy, asked_at, answered_at, policies, certs, chain, status })
 }
 
 /// Whether the chain verifies within the time of its leaf: that it is over is told apart.
