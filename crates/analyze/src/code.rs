@@ -59,6 +59,7 @@ pub enum Code {
     ExceptionExpired,
     ExceptionEndsNever,
     DryRunNotPortable,
+    BreakGlassNotPortable,
 }
 
 /// What the table says of a code.
@@ -75,7 +76,7 @@ const fn entry(id: &'static str, level: Level, meaning: &'static str, remedy: &'
 
 impl Code {
     /// Every code, in the order of the reference.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Kia0002,
         Self::Kia0003,
         Self::Kia0004,
@@ -97,6 +98,7 @@ impl Code {
         Self::ExceptionExpired,
         Self::ExceptionEndsNever,
         Self::DryRunNotPortable,
+        Self::BreakGlassNotPortable,
     ];
 
     const fn entry(self) -> Entry {
@@ -224,6 +226,12 @@ impl Code {
                 Warning,
                 "istio.io/dry-run on a PeerAuthentication, which Istio ignores: there it is enforced",
                 "Do not apply this file to a cluster before the annotation is gone and the mode is meant",
+            ),
+            Self::BreakGlassNotPortable => entry(
+                "PC0302",
+                Warning,
+                "portcullis/until on a PeerAuthentication, which Istio ignores: there it holds for ever",
+                "Do not apply this file to a cluster; remove it when its time is over: `portcullis break-glass --end`",
             ),
         }
     }

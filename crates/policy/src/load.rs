@@ -33,6 +33,13 @@ impl PolicySet {
         Self::assemble(&sources.iter().map(Source::parse).collect::<Vec<_>>())
     }
 
+    /// The same at a time: break-glass documents that have not ended then are in force, and one whose end is too far ahead is an error.
+    /// Without a time none of them is in force.
+    #[must_use]
+    pub fn load_at(sources: &[Source], now_unix: i64) -> Loaded {
+        Self::load(sources).at(now_unix)
+    }
+
     /// Combines files that are parsed already; one that has not changed since need not be parsed again.
     #[must_use]
     pub fn assemble<'s>(sources: impl IntoIterator<Item = &'s ParsedSource>) -> Loaded {
@@ -51,6 +58,7 @@ impl PolicySet {
                         free.insert(format!("{}:{}", source.file, resource.position.line));
                         match resource.policy.clone() {
                             Some(Policy::PeerAuthentication(policy)) => loaded.set.policies.push(policy),
+                            Some(Policy::BreakGlass(policy)) => loaded.set.break_glass.push(policy),
                             Some(Policy::Authorization(policy)) => loaded.set.authorization.push(Arc::new(policy)),
                             Some(Policy::ServiceEntry(entry)) => loaded.set.service_entries.push(entry),
                             Some(Policy::WorkloadEntry(entry)) => loaded.set.workload_entries.push(entry),
@@ -73,6 +81,16 @@ impl PolicySet {
         loaded.errors.extend(found.errors);
         loaded.warnings.extend(found.warnings);
         loaded
+    }
+}
+
+impl Loaded {
+    /// The same at a time, as [`PolicySet::load_at`].
+    #[must_use]
+    pub fn at(mut self, now_unix: i64) -> Self {
+        self.errors.extend(self.set.break_glass.iter().filter_map(|it| it.check(now_unix)));
+        self.set = self.set.at(now_unix);
+        self
     }
 }
 

@@ -4,12 +4,11 @@
 //! scope wins where it is set; ports come from the picked workload policy only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::authorization::{AuthorizationPolicy, Authorizer};
+use crate::break_glass::BreakGlass;
+use crate::decided::{Decided, DecidedBy, Scope};
 use crate::evaluation::Evaluation;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
@@ -24,92 +23,6 @@ pub(crate) const ROOT_SELECTOR: &str = "root-selector";
 pub(crate) const DRY_RUN: &str = "dry-run";
 /// Why a policy does not apply: its selector does not match the workload's labels.
 pub(crate) const SELECTOR_MISMATCH: &str = "selector-mismatch";
-
-/// Where a mode comes from.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// `mesh.defaultMode`.
-    Default,
-    /// Root namespace, no selector.
-    Mesh,
-    /// The workload's namespace, no selector.
-    Namespace,
-    /// A selector that matches.
-    Workload,
-    /// `portLevelMtls` of the workload policy.
-    Port,
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Default => "default",
-            Self::Mesh => "mesh",
-            Self::Namespace => "namespace",
-            Self::Workload => "workload",
-            Self::Port => "port",
-        })
-    }
-}
-
-/// The policy that decided.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct DecidedBy {
-    /// Its scope.
-    pub scope: Scope,
-    /// Its namespace; none for the default.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: Option<String>,
-    /// The file that it was read from.
-    pub file: Option<String>,
-    /// Its line, from 1.
-    pub line: Option<u32>,
-}
-
-impl DecidedBy {
-    pub(crate) fn new(scope: Scope, policy: &PeerAuthentication) -> Self {
-        Self {
-            scope,
-            namespace: Some(policy.namespace.clone()),
-            name: Some(policy.name.clone()),
-            file: Some(policy.file.clone()),
-            line: Some(policy.line),
-        }
-    }
-
-    pub(crate) const fn default_mode() -> Self {
-        Self { scope: Scope::Default, namespace: None, name: None, file: None, line: None }
-    }
-
-    /// `namespace/name`, or `default`: for logs and metrics.
-    #[must_use]
-    pub fn label(&self) -> String {
-        match (&self.namespace, &self.name) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            _ => "default".to_owned(),
-        }
-    }
-}
-
-/// A mode, and the policy that decided it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Decided {
-    /// The mode.
-    pub mode: Mode,
-    /// The policy.
-    pub by: DecidedBy,
-    /// [`DecidedBy::label`], made once: every connection carries it.
-    pub label: Arc<str>,
-}
-
-impl Decided {
-    fn new(mode: Mode, by: DecidedBy) -> Self {
-        let label = Arc::from(by.label());
-        Self { mode, by, label }
-    }
-}
 
 /// The mode of every port of one workload.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -139,6 +52,30 @@ impl Modes {
         };
         let ports = chosen.workload.map(of_policy).unwrap_or_default();
         Self { workload, ports }
+    }
+
+    /// Opens what break-glass documents of the workload open: STRICT becomes PERMISSIVE where a policy of their scope or a wider one
+    /// decided it, and nothing else changes. Of several, the one that lasts longest is named.
+    fn opened_by(mut self, documents: impl Iterator<Item = Arc<BreakGlass>>) -> Self {
+        let mut documents: Vec<_> = documents.collect();
+        documents.sort_by_key(|it| it.until);
+        let before = if documents.is_empty() { return self } else { self.clone() };
+        for it in documents {
+            let opened = Arc::new(Decided::new(Mode::Permissive, DecidedBy::break_glass(&it)));
+            let reach = if it.policy.selector.is_empty() { Scope::Namespace } else { Scope::Workload };
+            let opens = |decided: &Decided| {
+                it.policy.mode.is_some() && decided.mode == Mode::Strict && decided.by.scope <= reach
+            };
+            if opens(&before.workload) {
+                self.workload = Arc::clone(&opened);
+            }
+            let of_policies = before.ports.iter().filter(|(_, decided)| opens(decided)).map(|(port, _)| *port);
+            let own = it.policy.ports.keys().copied().filter(|port| before.mode(*port).mode == Mode::Strict);
+            for port in of_policies.chain(own) {
+                self.ports.insert(port, Arc::clone(&opened));
+            }
+        }
+        self
     }
 
     /// The mode of a port.
@@ -201,7 +138,7 @@ impl<'p> Chosen<'p> {
     /// The chosen policy of a scope; for a port, the workload policy.
     pub(crate) const fn get(&self, scope: Scope) -> Option<&'p PeerAuthentication> {
         match scope {
-            Scope::Default => None,
+            Scope::Default | Scope::BreakGlass => None,
             Scope::Mesh => self.mesh,
             Scope::Namespace => self.namespace,
             Scope::Workload | Scope::Port => self.workload,
@@ -260,7 +197,7 @@ pub(crate) fn choose_among<'p>(
             Ok(Scope::Mesh) => &mut chosen.mesh,
             Ok(Scope::Namespace) => &mut chosen.namespace,
             Ok(Scope::Workload) => &mut chosen.workload,
-            Ok(Scope::Port | Scope::Default) | Err(_) => continue,
+            Ok(Scope::Port | Scope::Default | Scope::BreakGlass) | Err(_) => continue,
         };
         if slot.is_none_or(|held| policy.precedes(held)) {
             *slot = Some(policy);
@@ -298,7 +235,8 @@ impl EffectivePolicy {
         evaluation: Evaluation,
     ) -> Self {
         let chosen = choose(set, mesh, namespace, labels, evaluation);
-        let modes = Modes::new(&chosen, mesh.default_mode);
+        let break_glass = set.active_break_glass().filter(|it| it.covers(namespace, labels)).cloned();
+        let modes = Modes::new(&chosen, mesh.default_mode).opened_by(break_glass);
         let authorizer = Authorizer::new(set, mesh, namespace, labels, evaluation);
         Self { modes, authorizer: Arc::new(authorizer), shadows: Vec::new() }
     }

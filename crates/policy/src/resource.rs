@@ -1,14 +1,12 @@
-//! One PeerAuthentication document, read strictly.
+//! A PeerAuthentication, and what reading a resource results in.
 
 use std::collections::BTreeMap;
 
-use portcullis_yaml::{Cursor, Problems};
+use portcullis_yaml::Problems;
 use time::OffsetDateTime;
 
 use crate::documentation::Documentation;
-use crate::metadata::{self, Metadata};
 use crate::mode::Mode;
-use crate::spec::{self, Spec};
 
 /// A valid PeerAuthentication.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,46 +54,4 @@ pub(crate) struct ReadResource<P> {
     pub(crate) policy: Option<P>,
     pub(crate) problems: Problems,
     pub(crate) warnings: Problems,
-}
-
-/// Reads one document.
-pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<PeerAuthentication> {
-    let (mut problems, mut warnings) = (Problems::new(), Problems::new());
-    let Parts { metadata, spec } = read_parts(root, &mut warnings, &mut problems).unwrap_or_default();
-    let identity = metadata.as_ref().map(|metadata| (metadata.namespace.clone(), metadata.name.clone()));
-    let policy = match (metadata, spec) {
-        (Some(metadata), Some(spec)) if problems.is_empty() => Some(PeerAuthentication {
-            namespace: metadata.namespace,
-            name: metadata.name,
-            created: metadata.created,
-            dry_run: metadata.dry_run,
-            documentation: metadata.documentation,
-            selector: spec.selector,
-            mode: spec.mode,
-            ports: spec.ports,
-            file: file.to_owned(),
-            line: root.position().line,
-            column: root.position().column,
-        }),
-        _ => None,
-    };
-    ReadResource { identity, policy, problems, warnings }
-}
-
-/// The parts of a document that could be read.
-#[derive(Default)]
-struct Parts {
-    metadata: Option<Metadata>,
-    spec: Option<Spec>,
-}
-
-fn read_parts(root: &Cursor<'_>, warnings: &mut Problems, problems: &mut Problems) -> Option<Parts> {
-    // Kubernetes writes `status`; it is not part of the policy.
-    let fields = root.fields(&["apiVersion", "kind", "metadata", "spec", "status"], problems)?;
-    let metadata = metadata::read(&fields, problems);
-    let spec = match fields.get("spec").filter(|at| !at.is_null()) {
-        Some(at) => spec::read(&at, warnings, problems),
-        None => Some(Spec::default()),
-    };
-    Some(Parts { metadata, spec })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portcullis_istio::MeshConfig;
 
 use crate::authorization::AuthorizationPolicy;
+use crate::break_glass::BreakGlass;
 use crate::directory::{DestinationRule, Location, ResourceMeta, ServiceEntry, WorkloadEntry};
 use crate::resource::PeerAuthentication;
 
@@ -14,6 +15,9 @@ use crate::resource::PeerAuthentication;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicySet {
     pub(crate) policies: Vec<PeerAuthentication>,
+    pub(crate) break_glass: Vec<Arc<BreakGlass>>,
+    /// The time at which break-glass is decided; none is in force without it.
+    pub(crate) now: Option<i64>,
     pub(crate) authorization: Vec<Arc<AuthorizationPolicy>>,
     pub(crate) service_entries: Vec<Arc<ServiceEntry>>,
     pub(crate) workload_entries: Vec<Arc<WorkloadEntry>>,
@@ -26,6 +30,29 @@ impl PolicySet {
     #[must_use]
     pub fn policies(&self) -> &[PeerAuthentication] {
         &self.policies
+    }
+
+    /// The break-glass documents, in the order they were read, also those that have ended.
+    #[must_use]
+    pub fn break_glass(&self) -> &[Arc<BreakGlass>] {
+        &self.break_glass
+    }
+
+    /// Those that are in force at the time of the set.
+    pub fn active_break_glass(&self) -> impl Iterator<Item = &Arc<BreakGlass>> {
+        self.break_glass.iter().filter(|it| self.now.is_some_and(|now| it.is_active(now)))
+    }
+
+    /// The same set at another time, in Unix time.
+    #[must_use]
+    pub fn at(self, now_unix: i64) -> Self {
+        Self { now: Some(now_unix), ..self }
+    }
+
+    /// The same set as if no break-glass document were in force.
+    #[must_use]
+    pub fn without_break_glass(self) -> Self {
+        Self { now: None, ..self }
     }
 
     /// The AuthorizationPolicies, in the order they were read.
@@ -71,9 +98,12 @@ impl PolicySet {
     /// namespace and name are replaced, the others added.
     #[must_use]
     pub fn with_applied(mut self, other: &Self) -> Self {
-        let peer: BTreeSet<_> = other.policies.iter().map(|new| (&new.namespace, &new.name)).collect();
+        let glass = other.break_glass.iter().map(|new| &new.policy);
+        let peer: BTreeSet<_> = other.policies.iter().chain(glass).map(|new| (&new.namespace, &new.name)).collect();
         let authorization: BTreeSet<_> = other.authorization.iter().map(|new| (&new.namespace, &new.name)).collect();
         self.policies.retain(|old| !peer.contains(&(&old.namespace, &old.name)));
+        self.break_glass.retain(|old| !peer.contains(&(&old.policy.namespace, &old.policy.name)));
+        self.break_glass.extend_from_slice(&other.break_glass);
         self.authorization.retain(|old| !authorization.contains(&(&old.namespace, &old.name)));
         self.policies.extend_from_slice(&other.policies);
         self.authorization.extend_from_slice(&other.authorization);

@@ -6,10 +6,12 @@ use portcullis_istio::{MeshConfig, Operator};
 use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 
 use crate::authorization::{self, AuthorizationPolicy};
+use crate::break_glass::BreakGlass;
 use crate::directory::{self, DestinationRule, PortList, ServiceEntry, WorkloadEntry};
 use crate::kind::{self, Kind};
+use crate::read_peer_authentication::{self as peer_authentication, AnyPeerAuthentication};
 use crate::resource::PeerAuthentication;
-use crate::resource::{self, ReadResource};
+use crate::resource::ReadResource;
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ pub(crate) struct Resource {
 #[derive(Clone, Debug)]
 pub(crate) enum Policy {
     PeerAuthentication(PeerAuthentication),
+    BreakGlass(Arc<BreakGlass>),
     Authorization(AuthorizationPolicy),
     ServiceEntry(Arc<ServiceEntry>),
     WorkloadEntry(Arc<WorkloadEntry>),
@@ -123,7 +126,11 @@ impl ParsedSource {
         self.documents += 1;
         match kind {
             Kind::PeerAuthentication => {
-                self.policy("PeerAuthentication", root, resource::read(root, &self.file), Policy::PeerAuthentication)
+                let make = |policy| match policy {
+                    AnyPeerAuthentication::Lasting(policy) => Policy::PeerAuthentication(policy),
+                    AnyPeerAuthentication::BreakGlass(policy) => Policy::BreakGlass(Arc::new(policy)),
+                };
+                self.policy("PeerAuthentication", root, peer_authentication::read(root, &self.file), make)
             }
             Kind::AuthorizationPolicy => {
                 self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file), Policy::Authorization)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 
-use crate::commands::resources::{apply, delete, diff, get};
+use crate::commands::resources::{apply, break_glass, delete, diff, get};
 use crate::commands::{
     analyze, audit, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe,
     edges, explain, healthcheck, hold, identity, intercept, logs, migrate, policy, proxy, proxy_config, proxy_status,
@@ -53,6 +53,7 @@ enum Command {
     Apply(Box<apply::Args>),
     Diff(Box<diff::Args>),
     Delete(Box<delete::Args>),
+    BreakGlass(Box<break_glass::Args>),
     Validate(validate::Args),
     Analyze(Box<analyze::Args>),
     Audit(Box<audit::Args>),
@@ -105,6 +106,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Apply(args)) => apply::run(args),
         Some(Command::Diff(args)) => diff::run(args),
         Some(Command::Delete(args)) => delete::run(args),
+        Some(Command::BreakGlass(args)) => break_glass::run(args),
         Some(Command::Analyze(args)) => analyze::run(args),
         Some(Command::Audit(args)) => audit::run(args),
         Some(Command::Validate(args)) => validate::run(args),

@@ -80,6 +80,7 @@ pub struct Families {
     pub identity: IdentityMetrics,
     expiry: [GaugeVec; 2],
     exceptions: GaugeVec,
+    break_glass: IntGauge,
     ledger_metrics: LedgerMetrics,
 }
 
@@ -250,6 +251,10 @@ impl Metrics {
                 "policy",
             )?,
             ledger_metrics: LedgerMetrics::new(&registry)?,
+            break_glass: new.gauge(Opts::new(
+                "portcullis_break_glass_seconds",
+                "Seconds until break-glass ends, while it lets plaintext into this workload; 0 without it.",
+            ))?,
             expiry: [
                 new.gauges(
                     "portcullis_cert_expiry_seconds",
@@ -276,6 +281,11 @@ impl Metrics {
     /// A port that the configuration or a policy names: it may be a label value.
     pub fn allow_port_label(&self, port: u16) {
         self.ports.allow(port);
+    }
+
+    /// Seconds until break-glass ends for this workload; 0 without it.
+    pub fn set_break_glass(&self, seconds: i64) {
+        self.break_glass.set(seconds);
     }
 
     /// Seconds until the own certificate (`default`) and the root it rests on (`ROOTCA`) end.

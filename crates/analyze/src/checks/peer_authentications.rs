@@ -24,6 +24,10 @@ pub(super) fn check(input: &Input<'_>) -> Vec<Finding> {
         findings.extend(rival(input, policy));
         findings.extend(matches_nothing(input, policy));
     }
+    for it in input.set.break_glass() {
+        let text = format!("{}; here it ends at {}", Code::BreakGlassNotPortable.meaning(), it.until_text());
+        findings.push(about(&it.policy, Code::BreakGlassNotPortable, text));
+    }
     findings
 }
 

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::authorization::{Authorization, AuthorizationAction};
+use crate::decided::Decided;
 use crate::diff::class::{Client, Connection};
 use crate::mode::Mode;
-use crate::resolve::{Decided, EffectivePolicy};
+use crate::resolve::EffectivePolicy;
 
 /// What one set answers, and what decides that.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -18,6 +18,7 @@ pub(super) fn classes(sets: [&PolicySet; 2], mesh: &MeshSettings) -> Result<Vec<
     let mut namespaces = BTreeSet::from([mesh.root_namespace.as_str()]);
     for set in sets {
         namespaces.extend(set.policies.iter().map(|policy| policy.namespace.as_str()));
+        namespaces.extend(set.active_break_glass().map(|it| it.policy.namespace.as_str()));
         namespaces.extend(set.authorization.iter().map(|policy| policy.namespace.as_str()));
     }
     let other = unnamed(&namespaces);
@@ -44,6 +45,8 @@ fn selectors<'p>(sets: [&'p PolicySet; 2], mesh: &MeshSettings, namespace: &str)
     for set in sets {
         let here = set.policies.iter().filter(|policy| policy.namespace == namespace && !is_root(namespace));
         selectors.extend(here.map(|policy| &policy.selector));
+        let break_glass = set.active_break_glass().map(|it| &it.policy).filter(|it| it.namespace == namespace);
+        selectors.extend(break_glass.map(|policy| &policy.selector));
         let authorization = set.authorization.iter().filter(|policy| !policy.for_targets);
         let here = authorization.filter(|policy| policy.namespace == namespace || is_root(&policy.namespace));
         selectors.extend(here.map(|policy| &policy.selector));

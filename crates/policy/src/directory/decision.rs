@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use portcullis_identity::{ExpectedIds, SpiffeId, TrustDomain};
 
+use crate::decided::Decided;
 use crate::directory::destination_rule::{ClientTls, ServerCheck};
 use crate::directory::host::HostPattern;
 use crate::directory::resource::RuleRef;
@@ -17,7 +18,6 @@ use crate::directory::transport::{
     MtlsReason, NoIdentities, OriginationMode, PlaintextReason, TlsOrigination, Transport,
 };
 use crate::mode::Mode;
-use crate::resolve::Decided;
 
 type Identities = Result<ExpectedIds, NoIdentities>;
 

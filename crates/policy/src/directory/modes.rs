@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::decided::Decided;
 use crate::evaluation::Evaluation;
-use crate::resolve::{Decided, Modes, choose_among};
+use crate::resolve::{Modes, choose_among};
 use crate::resource::PeerAuthentication;
 use crate::set::PolicySet;
 use crate::workload::MeshSettings;

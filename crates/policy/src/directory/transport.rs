@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use portcullis_identity::ExpectedIds;
 
+use crate::decided::Decided;
 use crate::directory::resource::RuleRef;
-use crate::resolve::Decided;
 
 /// How an endpoint is reached.
 #[derive(Clone, Debug, Eq, PartialEq)]

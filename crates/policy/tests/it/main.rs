@@ -10,6 +10,7 @@
 mod authorization_cases;
 mod authorization_laws;
 mod authorization_model;
+mod break_glass;
 mod cases;
 mod diff_laws;
 mod directory_cases;

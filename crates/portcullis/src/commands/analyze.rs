@@ -82,8 +82,8 @@ impl From<Threshold> for Level {
 pub(crate) fn run(args: &Args) -> Outcome {
     let (paths, mesh) = find(args)?;
     let Policies { sources, mut errors } = Policies::read(&paths);
-    let loaded = PolicySet::load(&sources);
     let now_unix = Clock::system().now_unix();
+    let loaded = PolicySet::load_at(&sources, now_unix);
     let roots = check_extra_roots(loaded.set.mesh(), now_unix);
     errors.extend(loaded.errors.into_iter().chain(roots.errors));
     let warnings: Vec<_> = loaded.warnings.into_iter().chain(roots.warnings).collect();

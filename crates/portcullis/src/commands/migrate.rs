@@ -195,6 +195,8 @@ impl Common {
         }
         let checked = folder.check();
         refuse(&checked.errors)?;
+        // What is open for an hour is no step back.
+        let set = checked.set.without_break_glass();
         let Observed { answers, names, now } = self.observed.load()?;
         let options = readiness::Options {
             window: self.observed.window(),
@@ -205,10 +207,10 @@ impl Common {
         };
         let readiness = Readiness::new(&answers, &names, &[], &options);
         Ok(Migration::new(&Options {
-            set: &checked.set,
+            set: &set,
             mesh: &folder.mesh,
             readiness: &readiness,
-            written: &written(&folder, &checked.set),
+            written: &written(&folder, &set),
             now,
             namespace: self.observed.namespace(),
             forced,

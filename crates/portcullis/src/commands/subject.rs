@@ -9,6 +9,7 @@ use portcullis_config::Outbound;
 use portcullis_identity::TrustDomain;
 use portcullis_policy::directory::Locality;
 use portcullis_policy::{MeshSettings, Mode, ParsedSource, PolicySet, Source};
+use portcullis_tls::Clock;
 
 use super::values;
 use crate::config_source::ConfigSource;
@@ -182,7 +183,7 @@ fn load_with(paths: &[impl AsRef<Path>], services: Option<&ParsedSource>) -> Res
     let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
     let Policies { sources, mut errors } = Policies::read(&paths);
     let parsed: Vec<ParsedSource> = sources.iter().map(Source::parse).collect();
-    let loaded = PolicySet::assemble(parsed.iter().chain(services));
+    let loaded = PolicySet::assemble(parsed.iter().chain(services)).at(Clock::system().now_unix());
     errors.extend(loaded.errors);
     if !errors.is_empty() {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

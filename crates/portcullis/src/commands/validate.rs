@@ -37,8 +37,9 @@ struct Answer {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let Policies { sources, mut errors } = Policies::read(&args.file);
-    let loaded = PolicySet::load(&sources);
-    let roots = check_extra_roots(loaded.set.mesh(), Clock::system().now_unix());
+    let now = Clock::system().now_unix();
+    let loaded = PolicySet::load_at(&sources, now);
+    let roots = check_extra_roots(loaded.set.mesh(), now);
     errors.extend(loaded.errors.into_iter().chain(roots.errors));
     let warnings = loaded.warnings.into_iter().chain(roots.warnings).collect();
     let answer = Answer { valid: errors.is_empty(), documents: loaded.documents, errors, warnings };

@@ -25,12 +25,14 @@ use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
 use super::exceptions;
 use super::format::{StartTime, unix_seconds};
+use super::forward_clock::ForwardClock;
 use super::fresh::Fresh;
 use super::gateway::{self, GatewayFiles};
 use super::pages::config::Derived;
 use super::pages::status::{StatusParts, status};
 use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
 use super::policies::Policies;
+use super::publisher::Publisher;
 use super::shutdown::AdminRequests;
 use super::source_status::{SourceStatus, refresh_reload_metrics};
 use crate::build_info::VERSION;
@@ -45,6 +47,8 @@ pub(super) struct AdminState {
     derived: Derived,
     reader: CredentialReader,
     effective: Arc<ArcSwap<EffectivePolicy>>,
+    publisher: Arc<Publisher>,
+    clock: Arc<ForwardClock>,
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
     hash: Arc<ArcSwapOption<String>>,
@@ -106,6 +110,8 @@ impl AdminState {
             reader: credentials.reader.clone(),
             effective: Arc::clone(&policies.effective),
             set: Arc::clone(&policies.set),
+            publisher: Arc::clone(&policies.publisher),
+            clock: Arc::clone(&policies.clock),
             policies: policies.monitor(),
             hash: Arc::clone(&policies.hash),
             credentials: credentials.status.clone(),
@@ -137,6 +143,7 @@ impl AdminState {
         if let Some(policies) = &self.policies {
             refresh_reload_metrics(&self.metrics.policies, policies);
         }
+        self.metrics.set_break_glass(self.publisher.break_glass_seconds());
         self.metrics.buffers.set(self.buffers.used(), self.buffers.limited());
         self.credentials.refresh(&self.metrics, &self.reader);
         if let Some(monitor) = &self.gateway {
@@ -281,7 +288,8 @@ impl State for AdminState {
     }
 
     fn explain(&self, port: u16) -> String {
-        body(&policies::explain(&self.settings, &self.set.load(), port))
+        let set = PolicySet::clone(&self.set.load()).at(self.clock.now());
+        body(&policies::explain(&self.settings, &set, port))
     }
 
     fn log_filter(&self) -> String {

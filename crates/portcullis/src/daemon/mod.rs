@@ -11,10 +11,12 @@ mod change_log;
 mod client_names;
 mod config_file;
 mod credentials;
+mod effective;
 mod exceptions;
 mod expiry_warning;
 mod file_mode;
 mod format;
+mod forward_clock;
 mod free_memory;
 mod fresh;
 mod gateway;
@@ -26,6 +28,7 @@ mod originators;
 mod otlp;
 mod pages;
 mod policies;
+mod publisher;
 mod sandbox;
 mod services;
 mod shutdown;
@@ -169,6 +172,8 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let forced = runtime.block_on(async {
         let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
         tokio::spawn(async move { in_force.end_transitions(&of_policies).await });
+        let (publisher, of_break_glass) = (Arc::clone(&policies.publisher), of_services.clone());
+        tokio::spawn(async move { publisher.end_break_glass(&of_break_glass).await });
         let (of_names, followed) = (of_services.clone(), Arc::clone(&services));
         tokio::spawn(async move { followed.follow_names(&of_names).await });
         tokio::spawn(async move { services.run(&of_services).await });
@@ -272,8 +277,8 @@ fn log_start(settings: &Settings, policy: &EffectivePolicy, workers: NonZeroUsiz
             "no identity is configured, so connections that would be terminated are refused; see `identity`"
         );
     }
-    policies::log_modes(settings, policy, None);
-    policies::log_authorization(policy, None);
+    effective::log_modes(settings, policy, None);
+    effective::log_authorization(policy, None);
     for upstream in &settings.outbound.upstreams {
         let mode = mode_word(&upstream.target.mode);
         tracing::info!(listen = %upstream.listen, address = %upstream.target.address, mode, "outbound");

@@ -1,14 +1,13 @@
 //! The policy folder: watched, parsed as a whole, and put in force as a whole.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_config::{IdentitySource, Settings};
 use portcullis_istio::MeshConfig;
-use portcullis_policy::authorization::AuthorizationAction;
-use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, Mode, ParsedSource, PolicySet};
+use portcullis_policy::{Diagnostic, EffectivePolicy, Loaded, ParsedSource, PolicySet};
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_reload::{Content, FileContent, Monitor, Options, StartError, Watcher};
 use portcullis_telemetry::Metrics;
@@ -16,8 +15,11 @@ use portcullis_tls::{Clock, check_extra_roots};
 
 use super::candidates;
 use super::change_log::ChangeLog;
+use super::effective::resolve;
+use super::forward_clock::ForwardClock;
 use super::identity_files::not_started;
 use super::in_force::InForce;
+use super::publisher::Publisher;
 use super::services::Services;
 use crate::exit::{Exit, Failure};
 use crate::set_hash::set_hash;
@@ -30,6 +32,8 @@ pub(super) struct Policies {
     /// [`set_hash`] of the files in force; none without a folder.
     pub(super) hash: Arc<ArcSwapOption<String>>,
     pub(super) in_force: Arc<InForce>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) clock: Arc<ForwardClock>,
     watcher: Option<Watcher>,
     /// They are not reported: what is not enforced does not make the set in force out of date.
     _candidates: Vec<Watcher>,
@@ -51,22 +55,34 @@ pub(super) fn watch(
 ) -> Result<Policies, Failure> {
     let none = resolve(settings, &PolicySet::default());
     let in_force = Arc::new(InForce::new(none, settings.candidates.len()));
-    let (effective, set) = (in_force.published(), Arc::<ArcSwap<PolicySet>>::default());
+    let clock = Arc::new(ForwardClock::new(Clock::system()));
+    let publisher = Arc::new(Publisher::new(settings, &in_force, change_log, &clock));
+    let (effective, set) = (in_force.published(), publisher.set());
     let hash = Arc::<ArcSwapOption<String>>::default();
     let candidates = candidates::watch(settings, &in_force)?;
     let Some(folder) = settings.policies.clone() else {
         services.set_first(&PolicySet::assemble(&settings.services).set);
-        return Ok(Policies { effective, set, hash, in_force, watcher: None, _candidates: candidates });
+        return Ok(Policies {
+            effective,
+            set,
+            hash,
+            in_force,
+            publisher,
+            clock,
+            watcher: None,
+            _candidates: candidates,
+        });
     };
     let options = Options { rescan_interval: settings.rescan, ..Options::default() };
-    let (target, whole, metrics, settings) =
-        (Arc::clone(&effective), Arc::clone(&set), metrics.clone(), settings.clone());
-    let (loaded, services, in_force_hash) = (Arc::clone(&in_force), Arc::clone(services), Arc::clone(&hash));
+    let (target, time, metrics, settings) =
+        (Arc::clone(&publisher), Arc::clone(&clock), metrics.clone(), settings.clone());
+    let (services, in_force_hash) = (Arc::clone(services), Arc::clone(&hash));
     let change_log = change_log.clone();
     let mut first = true;
     let mut parsed = Parsed::default();
     let loader = move |files: &[FileContent]| {
-        let loading = load(&settings, parsed.load(files, settings.services.as_ref()), files.len());
+        let read = parsed.load(files, settings.services.as_ref()).at(time.now());
+        let loading = load(&settings, read, files.len());
         let (policy, all, summary) = loading.inspect_err(|error| {
             change_log.add(format!("policies refused, those from before stay in force: {error}"));
         })?;
@@ -78,17 +94,12 @@ pub(super) fn watch(
             tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
         }
         if std::mem::take(&mut first) {
-            loaded.set_first_policy(policy);
             services.set_first(&all);
+            target.put_first(all);
         } else {
-            let before = target.load();
-            log_modes(&settings, &policy, Some(&before));
-            log_authorization(&policy, Some(&before));
-            add_changes(&change_log, &settings, &policy, &before);
-            loaded.set_policy(policy);
             services.set(&all);
+            target.put(all);
         }
-        whole.store(Arc::new(all));
         in_force_hash.store(Some(Arc::new(set_hash(files.iter().map(|file| &*file.content)))));
         changed.notify();
         Ok::<_, String>(summary)
@@ -98,7 +109,7 @@ pub(super) fn watch(
             thread @ StartError::Thread(_) => not_started("policies", thread),
             other => Failure::message(Exit::BadInput, format!("policies: {other}")),
         })?;
-    Ok(Policies { effective, set, hash, in_force, watcher: Some(watcher), _candidates: candidates })
+    Ok(Policies { effective, set, hash, in_force, publisher, clock, watcher: Some(watcher), _candidates: candidates })
 }
 
 /// The parsed content of each file. A file that did not change is not parsed again.
@@ -153,83 +164,6 @@ fn warn_without_effect(settings: &Settings, mesh: &MeshConfig) {
     if let Some(key) = &mesh.workload_key {
         note(&key.location.diagnostic("no-effect-here", why.to_owned()));
     }
-}
-
-fn resolve(settings: &Settings, set: &PolicySet) -> EffectivePolicy {
-    let workload = &settings.workload;
-    EffectivePolicy::resolve(set, &settings.mesh.policy, &workload.namespace, &workload.labels)
-}
-
-/// One line for each port that the configuration or a policy names: its mode, and the policy that decided it.
-/// After a change also the mode that it `was`; a port that admits more than before is worth a warning.
-pub(super) fn log_modes(settings: &Settings, policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
-    let mut ports = named_ports(settings, policy);
-    ports.extend(before.into_iter().flat_map(EffectivePolicy::ports));
-    for port in ports {
-        let decided = policy.mode(port);
-        let (mode, policy) = (decided.mode.as_str(), &decided.label);
-        match before.map(|before| before.mode(port).mode).filter(|was| *was != decided.mode) {
-            Some(was) if admits(decided.mode) > admits(was) => {
-                tracing::warn!(port, mode, was = was.as_str(), %policy, "inbound port");
-            }
-            Some(was) => tracing::info!(port, mode, was = was.as_str(), %policy, "inbound port"),
-            None => tracing::info!(port, mode, %policy, "inbound port"),
-        }
-    }
-}
-
-/// One line with how many AuthorizationPolicies apply, if any do and they are not those from before.
-pub(super) fn log_authorization(policy: &EffectivePolicy, before: Option<&EffectivePolicy>) {
-    let authorizer = policy.authorizer();
-    let had_any = before.is_some_and(|before| before.authorizer().policies().next().is_some());
-    let has_any = authorizer.policies().next().is_some();
-    if !(has_any || had_any) || before.is_some_and(|before| before.authorizer() == authorizer) {
-        return;
-    }
-    let count = |action| authorizer.policies().filter(|policy| policy.action == action).count();
-    let (deny, allow) = (count(AuthorizationAction::Deny), count(AuthorizationAction::Allow));
-    let audit = count(AuthorizationAction::Audit);
-    tracing::info!(deny, allow, audit, "authorization policies that apply to this workload");
-}
-
-/// Adds what a change of policies means for this workload.
-fn add_changes(log: &ChangeLog, settings: &Settings, policy: &EffectivePolicy, before: &EffectivePolicy) {
-    let mut is_told = false;
-    let mut add = |what: String| {
-        is_told = true;
-        log.add(what);
-    };
-    for port in named_ports(settings, policy).into_iter().chain(before.ports()).collect::<BTreeSet<_>>() {
-        let (was, is) = (before.mode(port), policy.mode(port));
-        if was.mode != is.mode {
-            add(format!("port {port}: {} -> {} ({})", was.mode, is.mode, is.label));
-        }
-    }
-    let (was, is) = (before.workload(), policy.workload());
-    if was.mode != is.mode {
-        add(format!("every other port: {} -> {} ({})", was.mode, is.mode, is.label));
-    }
-    if policy.authorizer() != before.authorizer() {
-        let count = policy.authorizer().policies().count();
-        add(format!("AuthorizationPolicies that apply: {count}"));
-    }
-    if !is_told {
-        log.add("policies read again; nothing changes for this workload".to_owned());
-    }
-}
-
-/// How much a mode lets through, for comparison.
-const fn admits(mode: Mode) -> u8 {
-    match mode {
-        Mode::Strict => 0,
-        Mode::Permissive => 1,
-        Mode::Disable => 2,
-    }
-}
-
-/// The ports that the configuration or a policy names, in order.
-pub(super) fn named_ports(settings: &Settings, policy: &EffectivePolicy) -> BTreeSet<u16> {
-    settings.inbound.ports.iter().map(|port| port.port).chain(policy.ports()).collect()
 }
 
 #[cfg(test)]

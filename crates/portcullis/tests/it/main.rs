@@ -15,6 +15,7 @@ mod analyze;
 mod audit;
 mod authorization;
 mod authorization_commands;
+mod break_glass;
 mod build_commit;
 mod ca;
 mod ca_hardening;

@@ -129,8 +129,9 @@ impl Folder {
 
     fn check_files<'f>(&self, files: impl Iterator<Item = &'f TextFile>) -> Checked {
         let parsed: Vec<ParsedSource> = files.map(|file| ParsedSource::new(&file.path, file.text.as_bytes())).collect();
-        let loaded = PolicySet::assemble(parsed.iter().chain(self.services.as_ref()));
-        let roots = check_extra_roots(loaded.set.mesh(), Clock::system().now_unix());
+        let now = Clock::system().now_unix();
+        let loaded = PolicySet::assemble(parsed.iter().chain(self.services.as_ref())).at(now);
+        let roots = check_extra_roots(loaded.set.mesh(), now);
         Checked {
             errors: loaded.errors.into_iter().chain(roots.errors).collect(),
             warnings: loaded.warnings.into_iter().chain(roots.warnings).collect(),

@@ -75,7 +75,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         output::note(&format!("warning: {notice}"));
     }
     let Policies { sources, mut errors } = Policies::read(&paths);
-    let loaded = PolicySet::load(&sources);
+    let now = Clock::system().now_unix();
+    let loaded = PolicySet::load_at(&sources, now);
     errors.extend(loaded.errors);
     let mut all = Vec::new();
     for source in sources {
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for error in &errors {
         output::note(&format!("error: {error}"));
     }
-    let columns = Columns { kind, set: &loaded.set, mesh: &mesh, now: Clock::system().now_unix() };
+    let columns = Columns { kind, set: &loaded.set, mesh: &mesh, now };
     output::text(&render(args, &columns, &all)?)?;
     for name in &missing {
         output::note(&format!("Error from server (NotFound): {}.{} {name:?} not found", kind.plural(), kind.group()));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use portcullis_manifest::{Object, read};
 use portcullis_policy::PolicySet;
+use portcullis_tls::Clock;
 
 use super::folder::{refuse, text_file};
 use crate::exit::{Exit, Failure};
@@ -14,7 +15,7 @@ use crate::output;
 pub(super) fn objects(paths: &[PathBuf], namespace: Option<&str>) -> Result<Vec<Object>, Failure> {
     let Policies { sources, errors } = Policies::read(paths);
     refuse(&errors)?;
-    let loaded = PolicySet::load(&sources);
+    let loaded = PolicySet::load_at(&sources, Clock::system().now_unix());
     refuse(&loaded.errors)?;
     // What the set says of conflicts is told of the whole set.
     let ignored: Vec<_> = loaded.warnings.iter().filter(|warning| warning.reason == "ignored-kind").collect();

@@ -1,6 +1,7 @@
 //! `portcullis get`, `apply`, `diff` and `delete`: kubectl's commands on the policy folder, without a cluster.
 
 pub(crate) mod apply;
+pub(crate) mod break_glass;
 mod commit;
 pub(crate) mod delete;
 pub(crate) mod diff;

@@ -107,6 +107,12 @@ impl Columns<'_> {
     /// Whether it can have an effect at all.
     fn status(&self, found: &Located) -> String {
         let id = &found.object.id;
+        if let Some(it) =
+            self.set.break_glass().iter().find(|it| it.policy.namespace == id.namespace && it.policy.name == id.name)
+        {
+            let word = if it.is_active(self.now) { "BreakGlass until" } else { "Ended" };
+            return format!("{word} {}", it.until_text());
+        }
         let own = |policy: &&PeerAuthentication| policy.namespace == id.namespace && policy.name == id.name;
         let Some(policy) = self.set.policies().iter().find(own) else { return "Invalid".to_owned() };
         if policy.dry_run {

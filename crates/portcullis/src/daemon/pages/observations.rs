@@ -9,8 +9,8 @@ use portcullis_policy::{Decided, EffectivePolicy};
 use portcullis_telemetry::{EndedConnections, Metrics, RecentFilter};
 
 use crate::build_info::VERSION;
+use crate::daemon::effective::named_ports;
 use crate::daemon::format::{StartTime, timestamp};
-use crate::daemon::policies::named_ports;
 
 /// Who answers. `state` is the process's, in Envoy's words.
 pub(in crate::daemon) fn proxy_info(settings: &Settings, start: StartTime, state: &str, now: SystemTime) -> ProxyInfo {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use portcullis_config::Settings;
 use portcullis_policy::authorization::AuthorizationPolicy;
-use portcullis_policy::{Decided, EffectivePolicy, Mode, PeerAuthentication, PolicySet};
+use portcullis_policy::{BreakGlass, Decided, EffectivePolicy, Mode, PeerAuthentication, PolicySet};
 use portcullis_reload::{Problem, ReloadStatus};
 use serde_json::{Value, json};
 
+use crate::daemon::effective::named_ports;
 use crate::daemon::format::system_time;
-use crate::daemon::policies::named_ports;
 
 /// Istio's word for a mode that a policy leaves open.
 const UNSET: &str = "UNSET";
@@ -29,6 +29,7 @@ pub(in crate::daemon) fn policies(
         "summary": status.map(|status| &status.summary),
         "problem": status.and_then(|status| status.problem.as_ref()).map(problem),
         "policies": set.policies().iter().map(policy).collect::<Vec<_>>(),
+        "breakGlass": set.break_glass().iter().map(|it| break_glass(it, set)).collect::<Vec<_>>(),
         "authorizationPolicies": set.authorization_policies().iter().map(|policy| authorization(policy)).collect::<Vec<_>>(),
     })
 }
@@ -53,6 +54,19 @@ fn policy(policy: &PeerAuthentication) -> Value {
         "file": policy.file,
         "line": policy.line,
     })
+}
+
+/// One that ends by itself; `isActive` at the time of the set.
+fn break_glass(it: &BreakGlass, set: &PolicySet) -> Value {
+    let mut shown = policy(&it.policy);
+    if let Value::Object(fields) = &mut shown {
+        let is_active = set.active_break_glass().any(|active| **active == *it);
+        let more = [("until", it.until_text().into()), ("isActive", is_active.into())];
+        let more =
+            more.into_iter().chain([("reason", it.reason.as_str().into()), ("owner", it.owner.as_deref().into())]);
+        fields.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    }
+    shown
 }
 
 fn authorization(policy: &AuthorizationPolicy) -> Value {
