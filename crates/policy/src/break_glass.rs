@@ -10,6 +10,7 @@ use portcullis_yaml::{Cursor, Diagnostic, Position, Problems, printable};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::documentation::Expiry;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
 
@@ -31,8 +32,6 @@ pub struct BreakGlass {
     pub until: i64,
     /// Why.
     pub reason: String,
-    /// Who wanted it.
-    pub owner: Option<String>,
     /// Where its end is written.
     position: (u32, u32),
 }
@@ -80,14 +79,15 @@ fn rfc3339(unix: i64) -> String {
 pub(crate) struct Terms {
     until: i64,
     reason: String,
-    owner: Option<String>,
     position: (u32, u32),
 }
 
 impl Terms {
-    pub(crate) fn of(self, policy: PeerAuthentication) -> BreakGlass {
-        let Self { until, reason, owner, position } = self;
-        BreakGlass { policy, until, reason, owner, position }
+    pub(crate) fn of(self, mut policy: PeerAuthentication) -> BreakGlass {
+        let Self { until, reason, position } = self;
+        // It ends by itself, whatever else is written.
+        policy.documentation.expires = Some(Expiry { text: rfc3339(until), unix: Some(until) });
+        BreakGlass { policy, until, reason, position }
     }
 }
 
@@ -104,17 +104,13 @@ pub(crate) fn read(root: &Cursor<'_>, problems: &mut Problems) -> Option<Terms> 
         );
         at.report("break-glass-until", message, problems);
     }
-    let words = |name: &str, problems: &mut Problems| {
-        let text = annotations.peek(name)?.string(problems)?.trim().to_owned();
-        (!text.is_empty()).then_some(text)
-    };
-    let reason = words(REASON, problems);
+    let reason = annotations.peek(REASON).and_then(|at| at.string(problems)).map(str::trim);
+    let reason = reason.filter(|text| !text.is_empty()).map(str::to_owned);
     if reason.is_none() {
         at.report("break-glass-no-reason", format!("break-glass needs the annotation {REASON}: say why"), problems);
     }
-    let owner = words(OWNER, problems);
     let position = at.position();
-    Some(Terms { until: until?.unix_timestamp(), reason: reason?, owner, position: (position.line, position.column) })
+    Some(Terms { until: until?.unix_timestamp(), reason: reason?, position: (position.line, position.column) })
 }
 
 /// Whether the document does what break-glass may do: open, and nothing else.

@@ -118,7 +118,7 @@ pub fn explain(
         until: it.until_text(),
         seconds_left: it.until.saturating_sub(set.now.unwrap_or(it.until)),
         reason: it.reason.clone(),
-        owner: it.owner.clone(),
+        owner: it.policy.documentation.owner.clone(),
     });
     let ignored = ignored.chain(ended).collect();
     Explanation { port, mode: decided.mode, decided_by: decided.by.clone(), ladder, ignored, break_glass }

@@ -7,9 +7,11 @@ use portcullis_analyze::{Code, Finding, Input, Level, Resource, Suppression, ana
 use portcullis_manifest::read;
 use portcullis_policy::{MeshSettings, PolicySet};
 use portcullis_reload::ignored_files;
+use portcullis_report::guard::RECOVERY_FILE;
 use portcullis_tls::{Clock, check_extra_roots};
 use serde_json::{Value, json};
 
+use super::resources::guard::notice;
 use super::subject::MeshArgs;
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure, Outcome};
@@ -81,6 +83,9 @@ impl From<Threshold> for Level {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let (paths, mesh) = find(args)?;
+    for notice in paths.iter().filter_map(|path| notice(path)) {
+        output::note(&format!("warning: {notice}"));
+    }
     let Policies { sources, mut errors } = Policies::read(&paths);
     let now_unix = Clock::system().now_unix();
     let loaded = PolicySet::load_at(&sources, now_unix);
@@ -142,6 +147,8 @@ fn ignored(paths: &[PathBuf]) -> Vec<String> {
     let folders = paths.iter().filter(|path| !files::is_stdin(path) && path.is_dir());
     let mut ignored: Vec<String> =
         folders.flat_map(|folder| ignored_files(folder)).map(|one| one.path.display().to_string()).collect();
+    // That one is told by itself.
+    ignored.retain(|path| !path.ends_with(RECOVERY_FILE));
     ignored.sort();
     ignored
 }

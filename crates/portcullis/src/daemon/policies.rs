@@ -93,12 +93,14 @@ pub(super) fn watch(
             let mode = settings.mesh.policy.default_mode.as_str();
             tracing::warn!(mode, "no policy file is left: mesh.defaultMode holds for every port");
         }
+        let all = Arc::new(all);
         if std::mem::take(&mut first) {
+            target.put_first(Arc::clone(&all));
             services.set_first(&all);
-            target.put_first(all);
         } else {
+            // Before the services: callers change in the middle of the time in which a port admits both.
+            target.put(Arc::clone(&all));
             services.set(&all);
-            target.put(all);
         }
         in_force_hash.store(Some(Arc::new(set_hash(files.iter().map(|file| &*file.content)))));
         changed.notify();

@@ -59,22 +59,22 @@ impl Publisher {
     }
 
     /// The set that was read at the start.
-    pub(super) fn put_first(&self, set: PolicySet) {
+    pub(super) fn put_first(&self, set: Arc<PolicySet>) {
         let _held = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         self.log_break_glass(&PolicySet::default(), &set);
         self.in_force.set_first_policy(resolve(&self.settings, &set));
-        self.set.store(Arc::new(set));
+        self.set.store(set);
         self.changed.notify_one();
     }
 
     /// A set in place of another.
-    pub(super) fn put(&self, set: PolicySet) {
+    pub(super) fn put(&self, set: Arc<PolicySet>) {
         let _held = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         self.replace(set);
         self.changed.notify_one();
     }
 
-    fn replace(&self, set: PolicySet) {
+    fn replace(&self, set: Arc<PolicySet>) {
         let policy = resolve(&self.settings, &set);
         let before = self.effective.load();
         self.log_break_glass(&self.set.load(), &set);
@@ -82,13 +82,14 @@ impl Publisher {
         log_authorization(&policy, Some(&before));
         add_changes(&self.change_log, &self.settings, &policy, &before);
         self.in_force.set_policy(policy);
-        self.set.store(Arc::new(set));
+        self.set.store(set);
     }
 
     /// Ends break-glass documents when their time is over. Never returns.
     pub(super) async fn end_break_glass(&self, notifier: &ChangeNotifier) {
         loop {
-            let Some(end) = self.set.load().active_break_glass().map(|it| it.until).min() else {
+            let end = self.of_workload(&self.set.load()).map(|it| it.until).min();
+            let Some(end) = end else {
                 self.changed.notified().await;
                 continue;
             };
@@ -103,7 +104,7 @@ impl Publisher {
             let held = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
             // Not the one from above: a change may have come in between.
             let set = PolicySet::clone(&self.set.load()).at(self.clock.now());
-            self.replace(set);
+            self.replace(Arc::new(set));
             drop(held);
             notifier.notify();
         }
@@ -127,7 +128,8 @@ impl Publisher {
         let (was, is) = (of(before), of(after));
         let name = |it: &BreakGlass| format!("{}/{}", it.policy.namespace, it.policy.name);
         for it in is.iter().filter(|it| !was.contains(it)) {
-            let (policy, until, owner) = (name(it), it.until_text(), it.owner.as_deref().unwrap_or("-"));
+            let (policy, until, owner) =
+                (name(it), it.until_text(), it.policy.documentation.owner.as_deref().unwrap_or("-"));
             tracing::warn!(policy, until, reason = it.reason, owner, "break-glass: plaintext is let in until then");
             self.change_log.add(format!("break-glass {policy} until {until}: {}", it.reason));
         }

@@ -46,7 +46,7 @@ fn it_ends_by_itself_and_cuts_what_it_let_in() {
     // It returns at once: nobody waits for the end.
     let ran = break_glass(
         &scene,
-        &["cart.shop:8080", "--for", "5s", "--reason", "nightly \"import\" fails", "--owner", "ops"],
+        &["cart.shop:8080", "--for", "10s", "--reason", "nightly \"import\" fails", "--owner", "ops"],
     );
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("shop/cart:8080 STRICT -> PERMISSIVE"), "{}", ran.err);
@@ -55,7 +55,7 @@ fn it_ends_by_itself_and_cuts_what_it_let_in() {
     live.write_all(b"open for long").unwrap();
     let mut mtls = TcpStream::connect(listen).unwrap();
     mtls.write_all(b"over mtls").unwrap();
-    assert!((1..=5).contains(&metric(&scene)), "{}", metric(&scene));
+    assert!((1..=10).contains(&metric(&scene)), "{}", metric(&scene));
     let explained = scene.cart.get("/explain?port=8080").unwrap();
     for part in ["\"scope\": \"break-glass\"", "\"secondsLeft\"", "nightly \\\"import\\\" fails", "\"owner\": \"ops\""]
     {
@@ -67,7 +67,7 @@ fn it_ends_by_itself_and_cuts_what_it_let_in() {
 
     let (_, cut) = read_all(&live);
     assert!(cut.is_some(), "the connection was reset");
-    assert!(now() >= began + 4, "not before its time");
+    assert!(now() >= began + 9, "not before its time");
     closed(&scene);
     assert_eq!(metric(&scene), 0);
     scene.cart.logged(&["break-glass: plaintext is let in until then", "shop/break-glass-cart-8080", "ops"]);
@@ -87,7 +87,7 @@ fn it_ends_by_itself_and_cuts_what_it_let_in() {
 #[test]
 fn it_survives_a_restart_of_the_sidecar_and_not_its_time() {
     let mut scene = Scene::new("STRICT");
-    let ran = break_glass(&scene, &["namespace/shop", "--for", "8s", "--reason", "the CA is down"]);
+    let ran = break_glass(&scene, &["namespace/shop", "--for", "15s", "--reason", "the CA is down"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     open(&scene);
     let restart = |scene: &mut Scene| {
@@ -115,6 +115,8 @@ fn it_ends_early_on_request_and_is_listed_until_then() {
     assert!((3500..=3600).contains(&item["secondsLeft"].as_i64().unwrap()));
     let analyzed = command(["analyze", "-f", policies(&scene).to_str().unwrap()]);
     assert!(analyzed.out.contains("PC0302") && !analyzed.out.contains("PC0201"), "{}", analyzed.out);
+    let audit = command(["audit", "-f", policies(&scene).to_str().unwrap()]);
+    assert!(audit.out.contains("break-glass-cart"), "it is an exception: {} {}", audit.out, audit.err);
     let ended = break_glass(&scene, &["cart.shop", "--end"]);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let at = Instant::now();

@@ -248,6 +248,24 @@ fn a_killed_command_leaves_a_change_that_others_see_and_can_end() {
     let policies = policies.to_str().unwrap();
     let input = scene.path().join("input.yaml");
     let input = input.to_str().unwrap();
+    let config = scene.path().join("cart.yaml");
+    for check in [&["check", "-c", config.to_str().unwrap()][..], &["check", "--admin", &scene.cart.admin.to_string()]]
+    {
+        let ran = command(check.iter().copied());
+        assert!(
+            ran.out.contains("a guarded change is open") && ran.out.contains("--take-back"),
+            "{} {}",
+            ran.out,
+            ran.err
+        );
+    }
+    let analyzed = command(["analyze", "-f", policies]);
+    assert!(
+        analyzed.err.contains("nobody watches it") && !analyzed.out.contains("PC0004"),
+        "{} {}",
+        analyzed.out,
+        analyzed.err
+    );
     for arguments in [&["get", "pa", "-A"][..], &["diff", "-f", input]] {
         let ran = command([arguments, &["--policies", policies]].concat());
         assert!(ran.err.contains("nobody watches it") && ran.err.contains("--take-back"), "{}", ran.err);

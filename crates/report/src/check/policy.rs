@@ -1,5 +1,6 @@
 //! Policies: there, in force as they are written, and the same everywhere.
 
+use crate::guard::RECOVERY_FILE;
 use std::collections::BTreeMap;
 
 use portcullis_api::{Mode, PeerAuthentication, Policies, Timestamp};
@@ -168,7 +169,17 @@ pub(super) fn ignored(known: &[&Known]) -> Vec<Finding> {
 }
 
 pub(super) fn ignored_of<'a>(files: impl Iterator<Item = (&'a str, &'a str)>, about: Option<&Known>) -> Finding {
+    let (guards, files): (Vec<_>, Vec<_>) = files.partition(|(file, _)| file.ends_with(RECOVERY_FILE));
+    if let Some((file, _)) = guards.first() {
+        let message = format!("a guarded change is open ({file}): it may still be taken back");
+        return Finding::warning(about, message).remedy(
+            "`portcullis diff` says which process watches it; if that is gone, end it with `portcullis apply --take-back`, --resume or \
+             --accept"
+                .to_owned(),
+        );
+    }
     let files: Vec<String> = files
+        .into_iter()
         .map(|(file, reason)| match reason {
             "hidden" => format!("{file} (its name begins with a dot)"),
             "extension" => format!("{file} (it does not end in .yaml, .yml or .json)"),
@@ -189,6 +200,14 @@ mod tests {
     fn policies(hash: Option<&str>, loaded: i64) -> Policies {
         let loaded_at = Some(Timestamp::from_unix(loaded));
         Policies { hash: hash.map(str::to_owned), loaded_at, ..Policies::default() }
+    }
+
+    #[test]
+    fn a_guarded_change_is_told_before_files_that_are_ignored() {
+        let files = [("p/.x.yaml", "hidden"), ("p/.portcullis-guard.json", "hidden")];
+        let found = ignored_of(files.into_iter(), None);
+        assert!(found.message.contains("a guarded change is open (p/.portcullis-guard.json)"), "{}", found.message);
+        assert!(found.remedy.unwrap().contains("--take-back"));
     }
 
     #[test]

@@ -10,5 +10,8 @@
 mod baseline;
 mod denied;
 
+/// The file in a policy folder that says that a guarded change is open.
+pub const RECOVERY_FILE: &str = ".portcullis-guard.json";
+
 pub use baseline::{Baseline, NOT_BY_POLICY};
 pub use denied::{Denied, denied};

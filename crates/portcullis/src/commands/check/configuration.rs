@@ -82,8 +82,9 @@ fn add_policies(settings: &Settings, found: &mut Configuration) -> Result<(), Fa
         .collect();
     let Policies { sources, errors } = Policies::read(&[folder]);
     let parsed: Vec<ParsedSource> = sources.iter().map(Source::parse).collect();
-    let loaded = PolicySet::assemble(parsed.iter().chain(settings.services.as_ref()));
-    let roots = check_extra_roots(loaded.set.mesh(), Clock::system().now_unix());
+    let now = Clock::system().now_unix();
+    let loaded = PolicySet::assemble(parsed.iter().chain(settings.services.as_ref())).at(now);
+    let roots = check_extra_roots(loaded.set.mesh(), now);
     let lines =
         |found: &mut dyn Iterator<Item = portcullis_policy::Diagnostic>| found.map(|one| one.to_string()).collect();
     let mistakes: Vec<String> = lines(&mut errors.into_iter().chain(loaded.errors).chain(roots.errors));

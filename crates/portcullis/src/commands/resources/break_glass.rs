@@ -211,7 +211,7 @@ fn list(args: &Args) -> Outcome {
 }
 
 fn item(it: &BreakGlass, now: i64) -> Item {
-    let BreakGlass { policy, until, reason, owner, .. } = it;
+    let BreakGlass { policy, until, reason, .. } = it;
     let labels: Vec<String> = policy.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let ports: Vec<String> = policy.ports.keys().map(ToString::to_string).collect();
     let target = match (labels.is_empty(), ports.is_empty()) {
@@ -226,7 +226,7 @@ fn item(it: &BreakGlass, now: i64) -> Item {
         is_active: it.is_active(now),
         until: it.until_text(),
         seconds_left: until.saturating_sub(now).max(0),
-        owner: owner.clone(),
+        owner: policy.documentation.owner.clone(),
         reason: reason.clone(),
         file: policy.file.clone(),
         line: policy.line,

@@ -62,8 +62,9 @@ fn break_glass(it: &BreakGlass, set: &PolicySet) -> Value {
     if let Value::Object(fields) = &mut shown {
         let is_active = set.active_break_glass().any(|active| **active == *it);
         let more = [("until", it.until_text().into()), ("isActive", is_active.into())];
-        let more =
-            more.into_iter().chain([("reason", it.reason.as_str().into()), ("owner", it.owner.as_deref().into())]);
+        let more = more
+            .into_iter()
+            .chain([("reason", it.reason.as_str().into()), ("owner", it.policy.documentation.owner.as_deref().into())]);
         fields.extend(more.map(|(name, value)| (name.to_owned(), value)));
     }
     shown

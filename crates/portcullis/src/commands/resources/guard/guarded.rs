@@ -24,6 +24,8 @@ use crate::signals::Signals;
 
 /// Every so many rounds sidecars are asked which policies they have in force, and the files are looked at.
 const FULL_ROUND: u64 = 4;
+/// Before the end each round is such a one.
+const LAST: Duration = Duration::from_secs(3);
 /// The most clients that are named.
 const MAX_NAMED: usize = 20;
 /// How long sidecars are waited for after the change was taken back.
@@ -138,8 +140,11 @@ impl<'a> Guarded<'a> {
         let waiting = format!("guard: waiting until {} the change in force", have(self.watched.len()));
         self.screen.note(&waiting);
         for rounds in 0_u64.. {
-            let full =
-                !progress.has_begun() || progress.trouble().next().is_some() || rounds.is_multiple_of(FULL_ROUND);
+            // The last ones too: what is kept must be in force.
+            let full = !progress.has_begun()
+                || progress.trouble().next().is_some()
+                || progress.left(start.elapsed()) <= LAST
+                || rounds.is_multiple_of(FULL_ROUND);
             if full && let Some(ended) = self.look_at_files() {
                 return ended;
             }
@@ -167,11 +172,7 @@ impl<'a> Guarded<'a> {
                 Verdict::TakeBack(why) => return Ended::By(why),
                 Verdict::GoOn => {}
             }
-            let left = length(progress.left(now));
-            let troubled = progress.trouble().count();
-            let trouble =
-                if troubled == 0 { String::new() } else { format!(", {troubled} sidecars not as they should be") };
-            self.screen.progress(&format!("guard: {left} left, {} refused{trouble}", seen.count));
+            self.show_progress(&progress, now, seen.count);
             if let Some(signal) = pause(&self.mesh, &mut self.signals) {
                 return Ended::Signal(signal);
             }
@@ -180,11 +181,26 @@ impl<'a> Guarded<'a> {
         Ended::Kept
     }
 
+    fn show_progress(&mut self, progress: &Progress, now: Duration, denied: u64) {
+        let (all, troubled) = (self.watched.len(), progress.trouble().count());
+        let line = if progress.has_begun() {
+            let left = length(progress.left(now));
+            let trouble =
+                if troubled == 0 { String::new() } else { format!(", {troubled} sidecars not as they should be") };
+            format!("guard: {left} left, {denied} refused{trouble}")
+        } else {
+            let done = all.saturating_sub(troubled);
+            format!("guard: {done} of {all} sidecars have the change in force, {denied} refused")
+        };
+        self.screen.progress(&line);
+    }
+
     /// Whether the files of the change are still those of the change. Others in the folder may change meanwhile.
     fn look_at_files(&mut self) -> Option<Ended> {
-        // While somebody writes, it cannot be read; what it was before counts until then.
-        let folder = self.folder_args.read().ok()?;
-        self.hash = folder_hash(&folder);
+        // While somebody writes, the folder cannot be read; what it was before counts until then.
+        if let Ok(folder) = self.folder_args.read() {
+            self.hash = folder_hash(&folder);
+        }
         let change = Change::look(&self.record, &self.folder);
         if change.is_put_back() {
             return Some(Ended::PutBack);

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure};
 
 /// Its name. Names that begin with a dot are not read as policies.
-pub(super) const NAME: &str = ".portcullis-guard.json";
+pub(super) const NAME: &str = portcullis_report::guard::RECOVERY_FILE;
 /// More than the largest policy folder, twice, with escapes.
 const MAX_BYTES: u64 = 512 << 20;
 /// Another command may hold the lock for a moment, to see whether it is held.
@@ -162,7 +162,11 @@ impl Held {
     /// The change is over.
     pub(super) fn remove(&self) -> Result<(), Failure> {
         let context = || self.path.display().to_string();
-        fs::remove_file(&self.path).with_context(context)?;
+        match fs::remove_file(&self.path) {
+            // Somebody else has.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.with_context(context)?,
+        }
         let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         Ok(File::open(folder).and_then(|folder| folder.sync_all()).with_context(context)?)
     }
