@@ -183,6 +183,8 @@ fn why_names_the_rule_that_an_authorization_policy_lacks() {
                   spec: {action: DENY, rules: [{to: [{operation: {ports: [\"8080\"]}}]}]}\n";
     fs::write(scene.path().join("policies/deny.yaml"), policy).unwrap();
     eventually("the policy is in force", || (!passed(scene.inbound, b"x")).then_some(()));
+    // That connection may have been open when the policy came, and was cut then.
+    assert!(!passed(scene.inbound, b"x"));
     let json = json_on(&[&scene.cart], &["why"], |json| json["reason"] == "authorization_denied");
     assert_eq!(
         (&json["policy"]["kind"], &json["policy"]["label"]),
