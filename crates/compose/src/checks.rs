@@ -85,7 +85,8 @@ pub(crate) fn problems(file: &ComposeFile, services: &Mapping, selected: &[Strin
 fn service_problems(service: &Mapping) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Some(mode) = service.get("network_mode").or_else(|| service.get("net")) {
-        reasons.push(Reason::NetworkMode(scalar(mode).unwrap_or_default()));
+        let mode = scalar(mode).unwrap_or_default();
+        reasons.push(if mode == "host" { Reason::HostNetwork } else { Reason::NetworkMode(mode) });
     }
     if service.contains_key("extends") {
         reasons.push(Reason::UsesExtends);

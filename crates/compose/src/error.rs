@@ -5,6 +5,15 @@ use std::fmt;
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is nothing in it.
+    #[error("is empty: was it to be written by a command that has failed?")]
+    Empty,
+    /// A line is indented with a tab, which YAML does not have.
+    #[error("line {line}: is indented with a tab; YAML takes spaces only")]
+    Tab {
+        /// The first such line, from 1.
+        line: usize,
+    },
     /// The text is not YAML.
     #[error("{0}")]
     Syntax(#[source] serde_yaml::Error),
@@ -55,6 +64,16 @@ pub enum Problem {
         /// The names of the services that exist.
         present: Vec<String>,
     },
+    /// Other files belong to it.
+    #[error(
+        "has include, which is not resolved here; write one file: `docker compose config > compose.all.yaml`, and name that one"
+    )]
+    Include,
+    /// Its record was changed by hand.
+    #[error(
+        "was made by `portcullis compose add`, but x-portcullis.{0} is not readable; make it again from the original"
+    )]
+    Record(&'static str),
     /// The CA needs the name of an existing service.
     #[error("already has a service {0}, a name that the CA needs; rename it")]
     CaServiceNameTaken(String),
@@ -188,6 +207,33 @@ pub enum Reason {
     /// `ca init` does nothing on a second start.
     #[error("without --keep-existing it registers no new sidecar on a second start; add it")]
     CaWithoutKeepExisting,
+    /// A label or a key of `x-portcullis` is not known.
+    #[error("has the setting portcullis.{key}, which is not known; there are: {}", .known.join(", "))]
+    UnknownSetting {
+        /// Without the prefix.
+        key: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A setting has a value that it cannot have.
+    #[error("has portcullis.{key}: {text:?}; expected {expected}")]
+    Setting {
+        /// Without the prefix.
+        key: String,
+        /// What is written.
+        text: String,
+        /// What could be.
+        expected: &'static str,
+    },
+    /// A label and `x-portcullis` say the same.
+    #[error("has portcullis.{0} twice, as a label and in x-portcullis; keep one")]
+    SettingTwice(String),
+    /// It is on the host's network.
+    #[error(
+        "is on the host's network (network_mode: host): redirect rules there would capture the whole host. Give it a sidecar with \
+         explicit ports beside it: docs/guides/compose.md, \"Without NET_ADMIN\""
+    )]
+    HostNetwork,
     /// The configuration of an existing sidecar cannot be extended.
     #[error("already has a sidecar, but {0}; run this on the original, with all services that get a sidecar")]
     ExistingSidecar(ExistingProblem),

@@ -8,8 +8,8 @@ use crate::names::{SidecarNames, owner};
 use crate::plan::Plan;
 use crate::proxy_config;
 use crate::service::MeshedService;
-use crate::sidecar::{CONFIG_VARIABLE, environment};
-use crate::yaml::{scalar, write};
+use crate::sidecar::{CONFIG_VARIABLE, WORKLOAD_VARIABLE, environment};
+use crate::yaml::{in_line, scalar, write};
 
 /// A service that already has a sidecar.
 #[derive(Debug)]
@@ -48,7 +48,12 @@ impl ExistingSidecar {
         if config.get("identity").and_then(|identity| identity.get("ca")).is_none() {
             return Err(ExistingProblem::OtherIdentitySource(proxy));
         }
-        let (Some(domain), Some(namespace)) = (field("mesh", "trustDomain"), field("workload", "namespace")) else {
+        // An earlier version wrote the workload into the configuration.
+        let variable =
+            file.service(&proxy).and_then(|proxy| proxy.get("environment")?.get(WORKLOAD_VARIABLE)?.as_str());
+        let namespace = variable.and_then(|workload| Some(workload.split_once('/')?.0));
+        let namespace = namespace.or_else(|| field("workload", "namespace"));
+        let (Some(domain), Some(namespace)) = (field("mesh", "trustDomain"), namespace) else {
             return Err(ExistingProblem::NoIdentity(proxy));
         };
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
@@ -64,12 +69,14 @@ impl ExistingSidecar {
         }
         let SidecarNames { interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
         let mut config = self.config.clone();
+        config.shift_remove("workload");
         let services = config.entry(Value::from("services")).or_insert_with(|| Value::Sequence(Vec::new()));
         let Value::Sequence(services) = services else {
             return Err(Reason::ExistingSidecar(ExistingProblem::NoServices(proxy)));
         };
         services.extend(new.into_iter().map(|peer| proxy_config::service_entry(peer)));
-        let environment = environment(&write(&Value::Mapping(config)));
+        let config = config.into_iter().map(|(key, value)| (key, in_line(value))).collect();
+        let environment = environment(&write(&Value::Mapping(config)), &self.service.workload());
         for service in [interceptor, proxy] {
             plan.set(&service, "environment", Some(environment.clone()));
         }

@@ -14,9 +14,18 @@ impl ComposeFile {
     /// # Errors
     /// If the text is not YAML, a merge key is wrong, or the document is not a mapping.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut document: Value = serde_yaml::from_str(text).map_err(Error::Syntax)?;
+        if text.trim().is_empty() {
+            return Err(Error::Empty);
+        }
+        let tabbed = || text.lines().position(|line| line.trim_start_matches(' ').starts_with('\t'));
+        let mut document: Value = serde_yaml::from_str(text).map_err(|error| match (tabbed(), error.location()) {
+            // The parser says it in its own words; a tab after that line is another matter.
+            (Some(tab), Some(at)) if tab < at.line() => Error::Tab { line: tab.saturating_add(1) },
+            _ => Error::Syntax(error),
+        })?;
         document.apply_merge().map_err(Error::MergeKey)?;
         match document {
+            Value::Mapping(document) if document.contains_key("include") => Err(Error::Refused(vec![Problem::Include])),
             Value::Mapping(document) => Ok(Self(document)),
             _ => Err(Error::NotAMapping),
         }
@@ -31,6 +40,12 @@ impl ComposeFile {
     pub(crate) fn services(&self) -> Result<&Mapping, Error> {
         let services = self.0.get("services").and_then(Value::as_mapping);
         services.ok_or_else(|| Error::Refused(vec![Problem::NoServices]))
+    }
+
+    /// Whether there is a service of this name.
+    #[must_use]
+    pub fn has_service(&self, name: &str) -> bool {
+        self.service(name).is_some()
     }
 
     /// The definition of a service.

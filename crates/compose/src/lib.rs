@@ -14,20 +14,28 @@
 mod add;
 mod ca;
 mod checks;
+mod compact;
+mod env_file;
 mod error;
 mod existing;
 mod file;
 mod names;
 mod plan;
 mod proxy_config;
+mod record;
 mod render;
 mod request;
 mod service;
+mod settings;
 mod sidecar;
 mod spec;
+mod state;
 mod yaml;
 
+pub use env_file::{compose_file, with_compose_file, without_compose_file};
 pub use error::{Error, ExistingProblem, Problem, Reason};
 pub use file::ComposeFile;
 pub use plan::Plan;
+pub use record::Record;
 pub use request::Request;
+pub use state::{Container, ServiceState, sidecar_services};

@@ -4,7 +4,8 @@ use serde_yaml::Value;
 
 use crate::request::Request;
 use crate::service::MeshedService;
-use crate::yaml::{list, map, write};
+use crate::spec::keys;
+use crate::yaml::{in_line, list, map, write};
 
 /// Where the policies are mounted.
 pub(crate) const POLICIES_DIR: &str = "/etc/portcullis/policies";
@@ -26,17 +27,10 @@ pub(crate) fn text<'a>(
     request: &Request,
 ) -> String {
     let services = peers.map(service_entry).collect();
+    let mut inbound = keys([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))]);
+    service.settings.extend_inbound(&mut inbound);
     let file = |name: &str| Value::from(format!("{IDENTITY_DIR}/{name}"));
-    write(&map([
-        (
-            "workload",
-            map([
-                ("name", Value::from(service.name.as_str())),
-                ("namespace", Value::from(request.namespace.as_str())),
-                ("serviceAccount", Value::from(service.name.as_str())),
-                ("labels", map([("app", Value::from(service.name.as_str()))])),
-            ]),
-        ),
+    let sections = map([
         ("mesh", map([("trustDomain", Value::from(request.trust_domain.to_string()))])),
         ("policies", Value::from(POLICIES_DIR)),
         (
@@ -50,14 +44,16 @@ pub(crate) fn text<'a>(
                 ]),
             )]),
         ),
-        ("inbound", map([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))])),
+        ("inbound", Value::Mapping(inbound)),
         ("outbound", map([("transparent", Value::from("[::]:15001"))])),
         ("services", Value::Sequence(services)),
         ("ledger", map([("folder", Value::from(LEDGER_DIR))])),
         ("admin", map([("listen", Value::from("127.0.0.1:15000")), ("socket", Value::from(ADMIN_SOCKET))])),
         ("health", map([("listen", Value::from("[::]:15021"))])),
         ("metrics", map([("listen", Value::from("[::]:15090"))])),
-    ]))
+    ]);
+    let Value::Mapping(sections) = sections else { return String::new() };
+    write(&Value::Mapping(sections.into_iter().map(|(key, value)| (key, in_line(value))).collect()))
 }
 
 /// The entry of a service in the directory: every port, and the identity that must answer.
@@ -69,14 +65,14 @@ pub(crate) fn service_entry(peer: &MeshedService) -> Value {
     map([
         ("apiVersion", Value::from("networking.istio.io/v1")),
         ("kind", Value::from("ServiceEntry")),
-        ("metadata", map([("name", name()), ("namespace", Value::from(namespace))])),
+        ("metadata", in_line(map([("name", name()), ("namespace", Value::from(namespace))]))),
         (
             "spec",
             map([
-                ("hosts", list([format!("{}.{namespace}.svc.cluster.local", peer.name)])),
+                ("hosts", in_line(list([format!("{}.{namespace}.svc.cluster.local", peer.name)]))),
                 ("location", Value::from("MESH_INTERNAL")),
                 ("resolution", Value::from("DNS")),
-                ("endpoints", Value::Sequence(peer.hosts.iter().map(endpoint).collect())),
+                ("endpoints", in_line(Value::Sequence(peer.hosts.iter().map(endpoint).collect()))),
             ]),
         ),
     ])

@@ -7,6 +7,7 @@ use serde_yaml::{Mapping, Value};
 use crate::error::Reason;
 use crate::file::ComposeFile;
 use crate::names::SidecarNames;
+use crate::settings::Settings;
 use crate::yaml::{list, scalar};
 
 /// Keys that compose refuses beside `network_mode: service:...`: they move to the holder of the namespace.
@@ -41,6 +42,8 @@ pub(crate) struct MeshedService {
     network_names: BTreeSet<String>,
     pub(crate) links: Option<Value>,
     pub(crate) sysctls: Sysctls,
+    /// What its author says of the sidecar.
+    pub(crate) settings: Settings,
 }
 
 /// Kernel parameters of a service, in the form in which they are written.
@@ -78,6 +81,7 @@ impl MeshedService {
     ) -> Result<Self, Vec<Reason>> {
         let mut problems = Vec::new();
         let mut report = |reason: Reason| problems.push(reason);
+        let settings = Settings::read(definition);
         let mut aliases = vec![name.to_owned()];
         aliases.extend(definition.get("container_name").and_then(scalar));
         let networks = networks(definition.get("networks"), &aliases).map_err(&mut report).unwrap_or_default();
@@ -92,16 +96,22 @@ impl MeshedService {
         let sysctls = definition.get("sysctls").map(split_sysctls).transpose();
         let sysctls = sysctls.map_err(&mut report).ok().flatten().unwrap_or_default();
         let network_names = networks.keys().filter_map(scalar).map(|key| network_name(&key, file)).collect();
+        let settings = settings.map_err(|reasons| problems.extend(reasons)).unwrap_or_default();
         if !problems.is_empty() {
             return Err(problems);
         }
         let (name, namespace) = (name.to_owned(), namespace.to_owned());
-        Ok(Self { name, namespace, id, hosts, networks, network_names, links, sysctls })
+        Ok(Self { name, namespace, id, hosts, networks, network_names, links, sysctls, settings })
     }
 
     /// The `network_mode` of whatever joins its namespace.
     pub(crate) fn network_mode(&self) -> Value {
         Value::from(format!("service:{}", SidecarNames::of(&self.name).holder))
+    }
+
+    /// Its namespace and name.
+    pub(crate) fn workload(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
     }
 
     /// Whether the two can reach each other. An entry of an unreachable service would wait for a name that never resolves.

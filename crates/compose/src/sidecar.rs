@@ -11,6 +11,8 @@ use crate::yaml::{list, map};
 
 /// The variable that holds the proxy's configuration.
 pub(crate) const CONFIG_VARIABLE: &str = "PORTCULLIS_CONFIG";
+/// The variable that says whose configuration it is, `NAMESPACE/NAME`: so all sidecars can have the same text.
+pub(crate) const WORKLOAD_VARIABLE: &str = "PORTCULLIS_WORKLOAD";
 /// The command of the proxy.
 const PROXY: &str = "proxy";
 
@@ -76,11 +78,11 @@ impl SidecarSpec<'_> {
     fn interceptor(&self) -> Mapping {
         let names = SidecarNames::of(&self.service.name);
         keys([
-            ("command", list(["intercept", "install"])),
+            ("command", self.service.settings.install_command()),
             ("network_mode", self.service.network_mode()),
             ("user", Value::from("0:0")),
             ("cap_add", list(["NET_ADMIN"])),
-            ("environment", environment(self.config)),
+            ("environment", environment(self.config, &self.service.workload())),
             ("healthcheck", spec::no_healthcheck()),
             ("depends_on", map([(&names.holder, spec::condition("service_started"))])),
         ])
@@ -104,7 +106,7 @@ impl SidecarSpec<'_> {
             ("network_mode", self.service.network_mode()),
             ("user", Value::from(spec::USER)),
             ("restart", restart),
-            ("environment", environment(self.config)),
+            ("environment", environment(self.config, &self.service.workload())),
             ("volumes", Value::Sequence(vec![identity, admin, ledger, policies])),
             // Not the CA: a sidecar retries until the CA answers, and replacing a sidecar must not recreate the CA.
             ("depends_on", map([(&names.interceptor, spec::condition("service_completed_successfully"))])),
@@ -128,8 +130,8 @@ impl SidecarSpec<'_> {
 }
 
 /// The environment with a configuration in it.
-pub(crate) fn environment(config: &str) -> Value {
-    map([(CONFIG_VARIABLE, Value::from(spec::escaped(config)))])
+pub(crate) fn environment(config: &str, workload: &str) -> Value {
+    map([(CONFIG_VARIABLE, Value::from(spec::escaped(config))), (WORKLOAD_VARIABLE, Value::from(workload))])
 }
 
 /// A volume for a token, or for a socket. It is in memory, since neither is of use after a restart, and it belongs to the sidecar's

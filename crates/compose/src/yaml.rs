@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
 /// A mapping in the given order.
@@ -24,6 +25,39 @@ pub(crate) fn scalar(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// A tag that only this writer knows: it writes the value in one line.
+const IN_LINE: &str = "portcullis-in-line";
+/// What the tags of an anchor and of an alias begin with; a name follows.
+const ANCHOR: char = '&';
+const ALIAS: char = '*';
+
+/// The value in one line, if it is short enough for that.
+pub(crate) fn in_line(value: Value) -> Value {
+    const WIDTH: usize = 130;
+    let is_collection = match &value {
+        Value::Mapping(entries) => !entries.is_empty(),
+        Value::Sequence(items) => !items.is_empty(),
+        _ => false,
+    };
+    let mut text = String::new();
+    flow(&mut text, &value);
+    if is_collection && text.len() <= WIDTH { tagged(IN_LINE.to_owned(), value) } else { value }
+}
+
+/// The value, which [`alias`] can stand for from then on.
+pub(crate) fn anchor(name: &str, value: Value) -> Value {
+    tagged(format!("{ANCHOR}{name}"), value)
+}
+
+/// The value of an anchor.
+pub(crate) fn alias(name: &str) -> Value {
+    tagged(format!("{ALIAS}{name}"), Value::Null)
+}
+
+fn tagged(tag: String, value: Value) -> Value {
+    Value::Tagged(Box::new(TaggedValue { tag: Tag::new(tag), value }))
 }
 
 /// The whole document.
@@ -52,7 +86,12 @@ fn mapping(out: &mut String, entries: &Mapping, depth: usize) {
 }
 
 fn entry(out: &mut String, key: &Value, value: &Value, depth: usize) {
-    inline(out, key, depth);
+    if key.as_str() == Some("<<") {
+        // In quotes it would be a key like any other.
+        out.push_str("<<");
+    } else {
+        inline(out, key, depth);
+    }
     out.push(':');
     nested(out, value, depth);
 }
@@ -69,8 +108,25 @@ fn nested(out: &mut String, value: &Value, depth: usize) {
             sequence(out, items, depth + 1);
         }
         Value::Tagged(tagged) => {
-            let _infallible = write!(out, " {}", tagged.tag);
-            nested(out, &tagged.value, depth);
+            let tag = tagged.tag.to_string();
+            match tag.trim_start_matches('!') {
+                IN_LINE => {
+                    out.push(' ');
+                    flow(out, &tagged.value);
+                    out.push('\n');
+                }
+                name if name.starts_with(ALIAS) => {
+                    let _infallible = writeln!(out, " {name}");
+                }
+                name if name.starts_with(ANCHOR) => {
+                    let _infallible = write!(out, " {name}");
+                    nested(out, &tagged.value, depth);
+                }
+                _ => {
+                    let _infallible = write!(out, " {tag}");
+                    nested(out, &tagged.value, depth);
+                }
+            }
         }
         other => {
             out.push(' ');
@@ -98,6 +154,33 @@ fn sequence(out: &mut String, items: &[Value], depth: usize) {
             }
             other => nested(out, other, depth),
         }
+    }
+}
+
+/// In one line. A colon would need a space after it to be one, but not every reader of version 1.1 knows that.
+fn flow(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) if is_plain(text) && !text.contains(':') => out.push_str(text),
+        Value::String(text) => quoted(out, text),
+        Value::Sequence(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                flow(out, item);
+            }
+            out.push(']');
+        }
+        Value::Mapping(entries) => {
+            out.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                flow(out, key);
+                out.push_str(": ");
+                flow(out, value);
+            }
+            out.push('}');
+        }
+        other => inline(out, other, 0),
     }
 }
 
@@ -187,6 +270,24 @@ fn quoted(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn anchors_and_lines_read_back_as_what_they_stand_for() {
+        let ports: Value = serde_yaml::from_str(r#"{a: ["80:80", "on", x], b: {c: "~", d: 1}}"#).unwrap();
+        let text = Value::from("one\ntwo\n");
+        let service = map([("<<", alias("part")), ("config", alias("text")), ("ports", in_line(ports.clone()))]);
+        let top =
+            [("x-part", anchor("part", map([("k", Value::from(true))]))), ("x-text", anchor("text", text.clone()))];
+        let written = write(&map([top[0].clone(), top[1].clone(), ("service", service)]));
+        let mut read: Value = serde_yaml::from_str(&written).unwrap();
+        read.apply_merge().unwrap();
+        let service = read.get("service").unwrap();
+        assert_eq!(service.get("k"), Some(&Value::from(true)), "{written}");
+        assert_eq!((service.get("config"), service.get("ports")), (Some(&text), Some(&ports)), "{written}");
+        assert!(written.contains("  ports: {a: [\"80:80\", \"on\", x], b: {c: \"~\", d: 1}}\n"), "{written}");
+        let long = list(vec!["a-long-word"; 20]);
+        assert_eq!(in_line(long.clone()), long);
+    }
 
     #[test]
     fn a_written_document_reads_back_unchanged() {

@@ -99,15 +99,18 @@ struct Network {
 /// # Errors
 /// If there is no list within the deadline.
 pub(crate) async fn list(socket: &Path, within: Duration) -> Result<Containers, EngineError> {
-    let url = Url::of(AdminAddress::Unix(socket.to_owned()), RUNNING);
+    let text = fetch(socket, RUNNING, within).await?;
+    Containers::parse(&text).map_err(|error| EngineError::Answer(error.to_string()))
+}
+
+/// What the engine answers to one GET.
+pub(crate) async fn fetch(socket: &Path, path: &str, within: Duration) -> Result<String, EngineError> {
+    let url = Url::of(AdminAddress::Unix(socket.to_owned()), path);
     let answer = url.fetch(Method::GET, within).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => EngineError::Denied,
         _ => EngineError::Io(error),
     })?;
-    if answer.status != 200 {
-        return Err(EngineError::Answer(format!("status {}", answer.status)));
-    }
-    Containers::parse(&answer.body).map_err(|error| EngineError::Answer(error.to_string()))
+    if answer.status == 200 { Ok(answer.body) } else { Err(EngineError::Answer(format!("status {}", answer.status))) }
 }
 
 impl Containers {

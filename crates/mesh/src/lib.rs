@@ -13,6 +13,7 @@ mod find;
 mod http;
 mod proxies_file;
 mod source;
+mod stack;
 mod unanswered;
 
 pub use address::{AddressError, AdminAddress, DEFAULT_PORT, DEFAULT_SOCKET};
@@ -22,4 +23,5 @@ pub use find::{Found, SourceError, find};
 pub use http::{Answer, Url};
 pub use hyper::Method;
 pub use source::{Source, Target, defaults};
+pub use stack::{StackContainer, stack};
 pub use unanswered::Unanswered;

@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use portcullis_config::Settings;
+use portcullis_config::{Settings, is_name};
 use portcullis_yaml::{MAX_FILE_BYTES, Problem};
 
 use crate::exit::{Exit, Failure};
@@ -15,6 +15,8 @@ use crate::files;
 
 /// The variable that may hold the text of a configuration: a compose file then needs no other.
 const VARIABLE: &str = "PORTCULLIS_CONFIG";
+/// The variable that says whose configuration it is: `NAMESPACE/NAME`. Sidecars can then share one text.
+const WORKLOAD_VARIABLE: &str = "PORTCULLIS_WORKLOAD";
 /// Where a configuration is looked for last.
 const DEFAULT: &str = "/etc/portcullis/config.yaml";
 
@@ -56,7 +58,14 @@ impl ConfigSource {
         match self {
             Self::File(file) => read_file(file),
             Self::Stdin => read_limited(io::stdin().lock()).context(files::STDIN),
-            Self::Variable => Ok(env::var_os(VARIABLE).unwrap_or_default().into_encoded_bytes()),
+            Self::Variable => {
+                let text = env::var_os(VARIABLE).unwrap_or_default().into_encoded_bytes();
+                let workload = env::var_os(WORKLOAD_VARIABLE).filter(|workload| !workload.is_empty());
+                match workload {
+                    Some(workload) => with_workload(text, &workload.to_string_lossy()),
+                    None => Ok(text),
+                }
+            }
         }
     }
 
@@ -111,6 +120,19 @@ impl fmt::Display for ConfigSource {
     }
 }
 
+/// The text with the section that it leaves to the variable. A text that has one itself has two then, which the parser refuses.
+fn with_workload(mut text: Vec<u8>, workload: &str) -> anyhow::Result<Vec<u8>> {
+    let names = workload.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
+    let Some((namespace, name)) = names else {
+        anyhow::bail!("${WORKLOAD_VARIABLE} is {workload:?}; expected NAMESPACE/NAME, such as shop/cart");
+    };
+    let section = format!(
+        "\nworkload: {{name: \"{name}\", namespace: \"{namespace}\", serviceAccount: \"{name}\", labels: {{app: \"{name}\"}}}}\n"
+    );
+    text.extend_from_slice(section.as_bytes());
+    Ok(text)
+}
+
 fn read_file(file: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = file.display();
     let opened = match File::open(file) {
@@ -128,4 +150,24 @@ fn read_limited(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     from.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_the_section_that_the_text_leaves_out() {
+        let read = |text: &str, workload| {
+            let text = with_workload(text.as_bytes().to_vec(), workload).map_err(|error| error.to_string())?;
+            let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<String>();
+            portcullis_config::read(&text, Path::new("")).map_err(lines)
+        };
+        let rest = "policies: p\ninbound: {transparent: \"[::]:15006\"}";
+        assert_eq!(read(rest, "shop/cart").unwrap().own_id.as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
+        assert!(read(&format!("{rest}\nworkload: {{name: web, namespace: shop}}"), "shop/cart").is_err());
+        for wrong in ["cart", "shop/", "shop/a b", "a/b/c", "shop/x\"}"] {
+            assert!(read(rest, wrong).unwrap_err().contains("shop/cart"), "{wrong}");
+        }
+    }
 }

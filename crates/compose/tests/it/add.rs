@@ -1,6 +1,6 @@
 //! Sidecars in typical compose files: what is added, what moves, what is refused.
 
-use portcullis_compose::{ComposeFile, Error, Request};
+use portcullis_compose::{ComposeFile, Error, Record, Request};
 use portcullis_identity::TrustDomain;
 use serde_yaml::Value;
 
@@ -39,7 +39,21 @@ fn request(services: &[&str]) -> Request {
 fn add(file: &str, services: &[&str]) -> Result<Value, Vec<String>> {
     let lines = |error: Error| error.lines();
     let plan = ComposeFile::parse(file).map_err(lines)?.add_sidecars(&request(services)).map_err(lines)?;
-    Ok(serde_yaml::from_str(&plan.merged_file()).unwrap())
+    let mut file: Value = serde_yaml::from_str(&plan.merged_file()).unwrap();
+    file.apply_merge().unwrap();
+    Ok(file)
+}
+
+/// The text of a sidecar's configuration, with the section that the proxy adds to it.
+fn config_text(file: &Value, service: &str) -> String {
+    let of = |part: &str| at(file, &format!("services/{service}-{part}/environment")).clone();
+    assert_eq!(of("proxy"), of("intercept"));
+    let of = |name: &str| at(&of("proxy"), name).as_str().unwrap().replace("$$", "$");
+    let (text, workload) = (of("PORTCULLIS_CONFIG"), of("PORTCULLIS_WORKLOAD"));
+    let (namespace, name) = workload.split_once('/').unwrap();
+    format!(
+        "{text}\nworkload: {{name: {name}, namespace: {namespace}, serviceAccount: {name}, labels: {{app: {name}}}}}\n"
+    )
 }
 
 fn refused(service: &str) -> String {
@@ -145,12 +159,7 @@ fn only_the_interceptor_has_a_capability() {
 fn the_proxy_accepts_the_generated_configuration() {
     let file = add(FILE, &["api", "db"]).unwrap();
     for (service, peer_hosts) in [("api", "[db, database]"), ("db", "[api]")] {
-        let text = at(&file, &format!("services/{service}-proxy/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
-        assert_eq!(
-            text,
-            at(&file, &format!("services/{service}-intercept/environment/PORTCULLIS_CONFIG")).as_str().unwrap()
-        );
-        let text = text.replace("$$", "$");
+        let text = config_text(&file, service);
         let settings = portcullis_config::read(text.as_bytes(), std::path::Path::new("")).unwrap();
         assert_eq!(settings.own_id.as_str(), format!("spiffe://cluster.local/ns/shop/sa/{service}"));
         assert!(settings.inbound.http_hint && settings.inbound.transparent.is_some());
@@ -181,7 +190,7 @@ fn links_and_joined_namespaces_follow_a_service_to_its_holder() {
 #[test]
 fn a_service_that_cannot_have_a_sidecar_is_refused_with_the_reason() {
     for (service, needle) in [
-        ("network_mode: host", "network_mode \"host\""),
+        ("network_mode: bridge", "network_mode \"bridge\""),
         ("user: '1337'", "IST0144"),
         ("user: 1337", "IST0144"),
         ("user: '1337:0'", "IST0144"),
@@ -210,10 +219,7 @@ fn a_service_that_cannot_have_a_sidecar_is_refused_with_the_reason() {
 
 /// The configuration of a sidecar, which two of its services have.
 fn config(file: &Value, service: &str) -> Value {
-    let of =
-        |part: &str| at(file, &format!("services/{service}-{part}/environment/PORTCULLIS_CONFIG")).as_str().unwrap();
-    assert_eq!(of("proxy"), of("intercept"));
-    let text = of("proxy").replace("$$", "$");
+    let text = config_text(file, service);
     portcullis_config::read(text.as_bytes(), std::path::Path::new("")).unwrap();
     yaml(&text)
 }
@@ -273,7 +279,7 @@ fn a_service_with_a_sidecar_and_the_parts_of_one_are_refused() {
         assert!(error.contains(why), "{error}");
     }
     // An earlier version gave each sidecar roots of its own, which the others would not trust.
-    let old = once.replace("ca:\n", "files:\n").replace("  files:\n    image", "  ca:\n    image");
+    let old = once.replace("    ca:\n      address", "    files:\n      address");
     let error = add(&old, &["db"]).unwrap_err().join("\n");
     assert!(error.contains("does not get its certificate from the CA"), "{error}");
 }
@@ -345,4 +351,73 @@ fn an_override_resets_what_the_merged_file_leaves_out() {
     assert_eq!(at(&overlay, "services/api/network_mode"), "service:api-net");
     assert!(at(&overlay, "services/db").is_null() && at(&overlay, "services/api/image").is_null());
     assert_eq!(at(&overlay, "services/api-net/command"), &yaml("[hold, --await-intercept]"));
+}
+
+#[test]
+fn settings_at_the_original_service_reach_its_sidecar_alone() {
+    let file = "services:\n  db:\n    image: db\n    labels: {portcullis.server-first-ports: '3306', portcullis.exclude-inbound-ports: '9104'}\n    \
+                x-portcullis: {app-address: {8080: '127.0.0.1:8081'}, proxy-protocol: [8080]}\n  web: {image: web}\n";
+    let added = add(file, &["db", "web"]).unwrap();
+    let (db, web) = (config(&added, "db"), config(&added, "web"));
+    let expected = "{transparent: '[::]:15006', httpHint: true, serverFirstPorts: [3306], proxyProtocolPorts: [8080], apps: {8080: '127.0.0.1:8081'}}";
+    assert_eq!(at(&db, "inbound"), &yaml(expected));
+    assert_eq!(at(&web, "inbound"), &yaml("{transparent: '[::]:15006', httpHint: true}"));
+    assert_eq!(
+        at(&added, "services/db-intercept/command"),
+        &yaml("[intercept, install, --exclude-inbound-ports=9104]")
+    );
+    assert_eq!(at(&added, "services/web-intercept/command"), &yaml("[intercept, install]"));
+    let error =
+        add("services: {db: {image: db, labels: [portcullis.server-first=3306]}}", &["db"]).unwrap_err().join("");
+    assert!(error.contains("service db: ") && error.contains("server-first-ports"), "{error}");
+}
+
+#[test]
+fn what_the_sidecars_share_is_written_once() {
+    let services: Vec<String> = (0..5).map(|number| format!("app{number}")).collect();
+    let names: Vec<&str> = services.iter().map(String::as_str).collect();
+    let file: String = names.iter().map(|name| format!("  {name}: {{image: app}}\n")).collect();
+    let file = format!("services:\n{file}");
+    let lines = |names: &[&str]| {
+        let plan = ComposeFile::parse(&file).unwrap().add_sidecars(&request(names)).unwrap();
+        plan.merged_file().lines().count()
+    };
+    let text = ComposeFile::parse(&file).unwrap().add_sidecars(&request(&names)).unwrap().merged_file();
+    for once in ["portcullis:1", "no-new-privileges", "tokenFile", "NET_ADMIN\n"] {
+        let expected = if once == "NET_ADMIN\n" { 0 } else { 1 };
+        assert_eq!(text.matches(once).count(), expected, "{once} in {text}");
+    }
+    assert!(lines(&names[..2]) < 200, "{}", lines(&names[..2]));
+    let each = (lines(&names) - lines(&names[..2])) / 3;
+    assert!(each < 70, "{each} lines for each service: {text}");
+}
+
+#[test]
+fn a_recorded_file_is_made_again_from_the_original() {
+    let original = ComposeFile::parse(FILE).unwrap();
+    let record =
+        Record { original: "compose.yaml".to_owned(), digest: "abc".to_owned(), request: request(&["api", "db"]) };
+    let text = original.add_sidecars(&record.request).unwrap().recorded_file(&record);
+    let read = ComposeFile::parse(&text).unwrap().record().unwrap().unwrap();
+    assert_eq!((read.original.as_str(), read.digest.as_str()), ("compose.yaml", "abc"));
+    assert_eq!(original.add_sidecars(&read.request).unwrap().recorded_file(&read), text);
+    assert!(original.record().unwrap().is_none());
+    let broken = text.replacen("trustDomain: cluster.local", "trustDomain: ''", 1);
+    let error = ComposeFile::parse(&broken).unwrap().record().unwrap_err().to_string();
+    assert!(error.contains("trustDomain") && error.contains("original"), "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_read_say_what_to_do() {
+    for (file, needle) in [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("services:\n\tapi: {image: a}\n", "line 2: is indented with a tab"),
+        ("services:\n  api:\n  \timage: a\n", "line 3: is indented with a tab"),
+        ("include: [other.yaml]\nservices: {api: {image: a}}\n", "docker compose config"),
+        ("services: {api: {image: a, network_mode: host}}", "explicit ports"),
+    ] {
+        let error = add(file, &["api"]).unwrap_err().join("\n");
+        assert!(error.contains(needle), "{file:?}: {error}");
+    }
 }

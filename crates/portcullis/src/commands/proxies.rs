@@ -112,9 +112,7 @@ impl ProxiesArgs {
         let mut sources: Vec<Source> = self.admin.iter().cloned().map(Source::Address).collect();
         sources.extend(self.proxies.iter().cloned());
         if let Some(socket) = &self.docker {
-            let host = std::env::var("DOCKER_HOST").ok();
-            let host = host.as_deref().and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
-            let socket = socket.clone().or(host).unwrap_or_else(|| DEFAULT_ENGINE.into());
+            let socket = socket.clone().unwrap_or_else(engine_socket);
             sources.push(Source::Engine { socket, project: self.project.clone() });
         }
         if sources.is_empty() {
@@ -124,6 +122,13 @@ impl ProxiesArgs {
         }
         Ok(sources)
     }
+}
+
+/// The socket of the container engine that docker's own commands use.
+pub(crate) fn engine_socket() -> PathBuf {
+    let host = std::env::var("DOCKER_HOST").ok();
+    let host = host.as_deref().and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+    host.unwrap_or_else(|| DEFAULT_ENGINE.into())
 }
 
 /// A list that is wrong is bad input; what does not answer is unreachable.

@@ -25,7 +25,7 @@ pub(crate) enum ListFormat {
 }
 
 /// How a list is written.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct ListArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]

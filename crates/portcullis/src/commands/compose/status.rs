@@ -1,0 +1,149 @@
+//! `portcullis compose status`: whether the services run behind their sidecars, as compose.mesh.yaml says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueHint;
+use portcullis_compose::{Container, ServiceState};
+use portcullis_mesh::{EngineError, StackContainer, stack};
+use serde::Serialize;
+
+use super::project::{MESH_FILE, Project};
+use crate::commands::{proxies, values};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{self, Cell, List, ListArgs, Style, Table};
+
+/// Show whether services run behind their sidecars: 0 yes, 1 one does not
+///
+/// Compares the containers of this folder's project with compose.mesh.yaml. A service that was started from the original file by habit
+/// (`docker-compose -f compose.yaml up`) runs in a network of its own, in plaintext and without a policy: it is `bypassed`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  portcullis compose status
+  portcullis compose status -f /srv/shop/compose.yaml -o json")]
+pub(super) struct Args {
+    /// The original compose file, or compose.mesh.yaml [default: that of this folder]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    engine: Engine,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// The container engine to ask.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Engine {
+    /// Socket of the container engine [default: that of $DOCKER_HOST, else /var/run/docker.sock]
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    docker: Option<PathBuf>,
+    /// How long it may take to answer, such as 500ms or 10s
+    #[arg(long, value_name = "DURATION", value_parser = values::timeout, default_value = "10s")]
+    timeout: Duration,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { docker: None, timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Engine {
+    /// The containers of the projects of a folder.
+    pub(super) fn containers(&self, folder: &Path) -> Result<Vec<Container>, Failure> {
+        let socket = self.docker.clone().unwrap_or_else(proxies::engine_socket);
+        let folder = fs::canonicalize(folder).with_context(|| folder.display().to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let all = runtime.block_on(stack(&socket, &folder, self.timeout)).map_err(|error| {
+            let exit = if matches!(error, EngineError::Denied) { Exit::NoPermission } else { Exit::Unreachable };
+            Failure::message(exit, format!("{}: {error}", socket.display()))
+        })?;
+        let container = |found: StackContainer| {
+            let StackContainer { id, service, running, started, joined, .. } = found;
+            Container { id, service, running, started, joined }
+        };
+        Ok(all.into_iter().map(container).collect())
+    }
+}
+
+/// One service, for programs.
+#[derive(Serialize)]
+struct Row {
+    service: String,
+    state: &'static str,
+    message: &'static str,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let (project, _) = Project::existing(args.file.as_deref())?;
+    report(&project.folder, &args.engine, args.list)
+}
+
+/// Writes the list, and what undoes the protection to standard error.
+pub(super) fn report(folder: &Path, engine: &Engine, list: ListArgs) -> Outcome {
+    let (project, record) = Project::existing(Some(&folder.join(MESH_FILE)))?;
+    let containers = engine.containers(&project.folder)?;
+    let states: Vec<(String, ServiceState)> = record
+        .request
+        .services
+        .into_iter()
+        .map(|service| (service.clone(), ServiceState::of(&service, &containers)))
+        .collect();
+    let rows: Vec<Row> = states
+        .iter()
+        .map(|(service, state)| Row { service: service.clone(), state: state.as_str(), message: state.explanation() })
+        .collect();
+    let shown = || {
+        let mut table = Table::new(["SERVICE", "STATE", "MEANING"]);
+        for (service, state) in &states {
+            let style = match state {
+                ServiceState::Captured => Style::Good,
+                ServiceState::NotRunning => Style::Plain,
+                _ => Style::Bad,
+            };
+            table.push([service.as_str().into(), Cell::styled(state.as_str(), style), state.explanation().into()]);
+        }
+        list.table(&table)
+    };
+    list.print(&List { kind: "ComposeServiceList", items: &rows, unanswered: &[] }, shown, |row| row.service.clone())?;
+    let mut exit = Exit::Ok;
+    let mut wrong = |message: &str| {
+        output::note(&format!("WARNING: {message}"));
+        exit = Exit::Failure;
+    };
+    for (service, state) in &states {
+        match state {
+            ServiceState::Captured => {}
+            ServiceState::NotRunning => output::note(&format!(
+                "{service} does not run. Unless it has ended by itself: `docker-compose up --detach`, after `docker-compose restart` with \
+                 --force-recreate"
+            )),
+            ServiceState::Bypassed => wrong(&format!(
+                "{service} has no protection: it runs beside its sidecar, not behind it. Run `docker-compose stop {service}` and \
+                 `docker-compose up --detach` in {}",
+                project.folder.display()
+            )),
+            ServiceState::Orphaned | ServiceState::NoProxy => {
+                wrong(&format!(
+                    "{service}: {}. Run `docker-compose up --detach --force-recreate`",
+                    state.explanation()
+                ));
+            }
+        }
+    }
+    if !project.is_current() {
+        wrong(&format!(
+            "{} was changed since {MESH_FILE} was made from it: run `portcullis compose add --apply`",
+            project.original.name
+        ));
+    }
+    if !project.is_used() {
+        wrong(&format!(
+            "COMPOSE_FILE in .env does not name {MESH_FILE}: plain docker-compose commands would start the services without their \
+             sidecars. Run `portcullis compose add --write`"
+        ));
+    }
+    Ok(exit)
+}
