@@ -149,6 +149,13 @@ fn next(args: &Next) -> Outcome {
     let forced = args.force_namespace.clone().zip(args.reason.clone());
     let forced = forced.map(|(namespace, reason)| Forced { namespace, reason });
     let migration = args.common.load(forced.as_ref())?;
+    if let Some(forced) = &forced {
+        // Another policy than the one that was asked for must not reach who reads this.
+        let suggested = migration.next.as_ref().map(|suggestion| suggestion.namespace.as_str());
+        if suggested != Some(forced.namespace.as_str()) {
+            return Err(nothing_to_force(&forced.namespace, &migration));
+        }
+    }
     output::note(&migration.headline());
     output::note(&migration.outlook());
     let Some(suggestion) = &migration.next else {
@@ -160,17 +167,25 @@ fn next(args: &Next) -> Outcome {
         }
         return Ok(exit_of(migration.status, Exit::NotReady));
     };
-    if let Some(forced) = &forced {
-        if suggestion.namespace != forced.namespace {
-            output::note(&format!("{} is STRICT already, or has no sidecar; nothing is forced", forced.namespace));
-        } else if let Some(it) = migration.namespaces.iter().find(|it| it.namespace == forced.namespace) {
-            it.blockers.iter().for_each(|by| {
-                output::note(&format!("warning: this refuses {} at {}:{}", by.client, by.workload, by.port));
-            });
+    for it in
+        migration.namespaces.iter().filter(|it| forced.as_ref().is_some_and(|forced| it.namespace == forced.namespace))
+    {
+        for by in &it.blockers {
+            output::note(&format!("warning: this refuses {} at {}:{}", by.client, by.workload, by.port));
         }
     }
     give(args, suggestion, format)?;
     Ok(Exit::Ok)
+}
+
+fn nothing_to_force(namespace: &str, migration: &Migration) -> Failure {
+    let known: Vec<&str> = migration.namespaces.iter().map(|it| it.namespace.as_str()).collect();
+    let message = if known.contains(&namespace) {
+        format!("namespace {namespace:?} has nothing to force: it is STRICT already, or its turn has not come")
+    } else {
+        format!("no sidecar is in namespace {namespace:?}; there are: {}", known.join(", "))
+    };
+    Failure::message(Exit::BadInput, message)
 }
 
 fn give(args: &Next, suggestion: &Suggestion, format: ReportFormat) -> Result<(), Failure> {

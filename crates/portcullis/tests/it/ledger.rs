@@ -183,7 +183,7 @@ fn it_survives_a_restart_in_a_folder_that_the_sandbox_leaves() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::start();
     let (cart, inbound) = cart(folder.path(), app.address, LEDGER);
-    assert!(cart.read_log().contains("files restricted"), "{}", cart.read_log());
+    eventually("the sandbox", || cart.read_log().contains("files restricted").then_some(()));
     assert!((0..5).all(|_| passed(inbound, b"plain")));
     assert!(observations(&cart).is_persistent);
     cart.signal("TERM");

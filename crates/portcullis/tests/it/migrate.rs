@@ -54,6 +54,9 @@ fn a_namespace_is_switched_when_its_last_plaintext_client_is_gone_and_the_mesh_a
     let yaml: serde_yaml::Value = serde_yaml::from_str(&forced.out).unwrap();
     assert_eq!(yaml["metadata"]["annotations"]["portcullis/reason"], "the owner: \"go\"");
     assert!(forced.err.contains("this refuses"), "{}", forced.err);
+    let typo = migrate(&scene, &["next", "--force-namespace", "shpo", "--reason", "go"]);
+    assert_eq!((typo.code, typo.out.as_str()), (Some(65), ""), "{}", typo.err);
+    assert!(typo.err.contains("no sidecar is in namespace \"shpo\"; there are: shop"), "{}", typo.err);
     for wrong in [&["next", "--force-namespace", "shop"][..], &["next", "-o", "sarif"], &["next", "--reason", "x"]] {
         assert_eq!(migrate(&scene, wrong).code, Some(64), "{wrong:?}");
     }
