@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use portcullis_hbone::{ClientTunnel, Connect, OpenError, Reserved, TunnelHandle, TunnelStream};
 use portcullis_identity::ExpectedIds;
 use portcullis_telemetry::{ConnRecord, Direction, Ending, Metrics, OpenTunnel, TunnelFacts};
@@ -127,7 +126,7 @@ async fn open(
     record: &mut ConnRecord,
 ) -> Result<(TunnelStream, PathSummary), Ending> {
     let deadline = Instant::now() + state.settings.timeouts.handshake;
-    let request = Connect { destination: target.destination, baggage: baggage(state), client: record.src_addr };
+    let request = Connect { destination: target.destination, baggage: state.baggage.clone(), client: record.src_addr };
     let mut tries = 0;
     loop {
         tries += 1;
@@ -167,19 +166,16 @@ async fn reserve(
     let Ok(mut tunnels) = timeout_at(deadline, purpose.tunnels.lock()).await else {
         return Err(Ending::new(Reason::HandshakeTimeout, None));
     };
-    tunnels.retain(|tunnel| {
-        let trusted = target.credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_ok();
-        if !trusted {
-            tunnel.handle.close();
-        }
-        tunnel.handle.is_open()
-    });
+    tunnels.retain(|tunnel| tunnel.handle.is_open());
     for tunnel in &*tunnels {
-        if let Some(reserved) = tunnel.handle.reserve() {
+        // Only of the tunnel that is used: this is done for each connection.
+        if target.credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_err() {
+            tunnel.handle.close();
+        } else if let Some(reserved) = tunnel.handle.reserve() {
             return Ok((reserved, tunnel.clone()));
         }
     }
-    if tunnels.len() >= MAX_TUNNELS {
+    if tunnels.iter().filter(|tunnel| tunnel.handle.is_open()).count() >= MAX_TUNNELS {
         return Err(failed(format!("there are {MAX_TUNNELS} tunnels to {address}, and all are full")));
     }
     let tunnel = dial_tunnel(state, target, address, deadline, record).await?;
@@ -258,14 +254,4 @@ impl Serving {
         };
         self.metrics.tunnels.closed(Direction::Outbound, end.label());
     }
-}
-
-/// What this workload says of itself, as ztunnel does.
-fn baggage(state: &ProxyState) -> Option<HeaderValue> {
-    let (workload, service) = (&state.settings.workload, &state.settings.service);
-    let text = format!(
-        "k8s.namespace.name={},k8s.deployment.name={},service.name={service}",
-        workload.namespace, workload.name
-    );
-    HeaderValue::try_from(text).ok()
 }

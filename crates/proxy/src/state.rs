@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use portcullis_config::Settings;
 use portcullis_dns::Names;
 use portcullis_identity::SpiffeId;
@@ -58,6 +59,8 @@ pub struct ProxyState {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) gateway: Vec<Listener>,
     pub(crate) gateway_servers: Arc<GatewayServers>,
+    /// What outbound tunnels say of this workload.
+    pub(crate) baggage: Option<HeaderValue>,
     own_ports: HashSet<u16>,
     outbound_ports: HashSet<u16>,
 }
@@ -132,6 +135,7 @@ impl ProxyState {
             metrics.allow_port_label(port);
         }
         Self {
+            baggage: baggage(&settings),
             settings,
             policy,
             credentials,
@@ -207,6 +211,16 @@ fn named_ports(settings: &Settings, own: &HashSet<u16>) -> Vec<u16> {
     named.extend(settings.upstream_targets().map(|target| target.address.port));
     named.extend(outbound.routes.iter().flat_map(|route| route.ports.iter().copied()));
     named
+}
+
+/// What this workload says of itself, as ztunnel does.
+fn baggage(settings: &Settings) -> Option<HeaderValue> {
+    let (workload, service) = (&settings.workload, &settings.service);
+    let text = format!(
+        "k8s.namespace.name={},k8s.deployment.name={},service.name={service}",
+        workload.namespace, workload.name
+    );
+    HeaderValue::try_from(text).ok()
 }
 
 #[cfg(test)]

@@ -132,6 +132,19 @@ impl<'a> About<'a> {
         }
     }
 
+    fn of_policy(policy: &'a PeerAuthentication) -> Self {
+        Self {
+            kind: "PeerAuthentication",
+            namespace: &policy.namespace,
+            name: &policy.name,
+            selector: &policy.selector,
+            documentation: &policy.documentation,
+            created: policy.created.map(|created| created.unix_timestamp()),
+            file: &policy.file,
+            line: policy.line,
+        }
+    }
+
     fn exception(&self, scope: String, mode: String, now: Timestamp) -> Exception {
         let Documentation { owner, reason, expires } = self.documentation;
         let expires_unix = expires.as_ref().and_then(|expires| expires.unix);
@@ -186,16 +199,7 @@ const fn is_weak(mode: Mode) -> bool {
 }
 
 fn peer(policy: &PeerAuthentication, mesh: &MeshSettings, now: Timestamp) -> Vec<Exception> {
-    let about = About {
-        kind: "PeerAuthentication",
-        namespace: &policy.namespace,
-        name: &policy.name,
-        selector: &policy.selector,
-        documentation: &policy.documentation,
-        created: policy.created.map(|created| created.unix_timestamp()),
-        file: &policy.file,
-        line: policy.line,
-    };
+    let about = About::of_policy(policy);
     let own_scope = || scope(&policy.namespace, &policy.selector, mesh);
     if policy.dry_run {
         return vec![about.exception(own_scope(), "DRY-RUN".to_owned(), now)];
@@ -227,16 +231,7 @@ fn default_mode(input: &AuditInput<'_>) -> Option<Exception> {
     let default = mesh.default_mode.as_str();
     let none = Documentation::default();
     let about = match wide {
-        Some(policy) => About {
-            kind: "PeerAuthentication",
-            namespace: &policy.namespace,
-            name: &policy.name,
-            selector: &policy.selector,
-            documentation: &policy.documentation,
-            created: policy.created.map(|created| created.unix_timestamp()),
-            file: &policy.file,
-            line: policy.line,
-        },
+        Some(policy) => About::of_policy(policy),
         None => About {
             kind: "Configuration",
             namespace: &mesh.root_namespace,
