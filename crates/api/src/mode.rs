@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::timestamp::Timestamp;
+
 /// What a port accepts, in Istio's words.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -49,7 +51,7 @@ pub struct PortMode {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct DecidingPolicy {
-    /// `port`, `workload`, `namespace`, `mesh` or `default`.
+    /// `port`, `workload`, `namespace`, `mesh`, `default` or `break-glass`.
     pub scope: String,
     /// Its namespace; none for the default.
     pub namespace: Option<String>,
@@ -59,6 +61,18 @@ pub struct DecidingPolicy {
     pub file: Option<String>,
     /// Its line, from 1.
     pub line: Option<u32>,
+    /// Who wanted it: its annotation `portcullis/owner`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Why: its annotation `portcullis/reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when, as it is written: its annotation `portcullis/expires`, or `portcullis/until` of break-glass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// The moment at which that is over; none if what is written is no date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 impl DecidingPolicy {

@@ -25,6 +25,7 @@ fn main() -> std::io::Result<()> {
         plaintext,
         refused,
         last_seen: ago(seconds),
+        is_exception: false,
     };
     let port = |workload: &str, port: Option<u16>, mode: Mode, mtls_percent: Option<u64>, verdict: Verdict| Port {
         workload: workload.to_owned(),
@@ -34,6 +35,8 @@ fn main() -> std::io::Result<()> {
         location: "policies/mesh.yaml:3".to_owned(),
         mtls_percent,
         verdict,
+        observed_seconds: 3 * 86_400,
+        exception: None,
     };
     let certificate = |workload: &str, left: i64, problem: Option<&str>| Certificate {
         workload: workload.to_owned(),
@@ -72,6 +75,7 @@ fn main() -> std::io::Result<()> {
         plaintext: vec![
             PlaintextClient {
                 has_sidecar_now: false,
+                is_exception: false,
                 name: "cron-report".to_owned(),
                 address: Some("10.5.0.9".to_owned()),
                 to: "payment-service:8080".to_owned(),
@@ -82,6 +86,7 @@ fn main() -> std::io::Result<()> {
             },
             PlaintextClient {
                 has_sidecar_now: false,
+                is_exception: false,
                 name: "host gateway".to_owned(),
                 address: Some("172.18.0.1".to_owned()),
                 to: "web:8080".to_owned(),

@@ -1,6 +1,6 @@
 //! From the answers of sidecars to what the page shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, Transport};
@@ -38,21 +38,27 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
     let options = readiness::Options { window: READINESS, min_observation: 0, namespace: None, now };
     let readiness = Readiness::new(&answers, names, &[], &options);
     let answered: Vec<&Sidecar> = sidecars.iter().filter_map(|(_, sidecar)| sidecar.as_ref().ok()).collect();
-    let (nodes, edges) = graph(&answers, &answered, names, now);
+    let excepted: BTreeSet<(&str, &str, u16)> =
+        readiness.items.iter().filter(|port| port.exception.is_some()).map(key).collect();
+    let (nodes, mut edges) = graph(&answers, &answered, names, now);
+    for edge in &mut edges {
+        let to = nodes.get(edge.to).map(|node| (node.namespace.as_str(), node.name.as_str(), edge.port));
+        edge.is_exception = to.is_some_and(|to| excepted.contains(&to));
+    }
     let mut view = View {
         title,
         now,
         asked: sidecars.len(),
         answered: answered.len(),
         unreachable: readiness.unanswered.iter().map(|it| (it.address.clone(), it.message.clone())).collect(),
-        plaintext: readiness
+        plaintext: readiness.items.iter().filter(|port| is_open(port)).flat_map(|port| plaintext(port, now)).collect(),
+        refused: refused(&answered, names),
+        ports: readiness
             .items
             .iter()
-            .filter(|port| is_open(port))
-            .flat_map(|port| plaintext(port, &edges, &nodes))
+            .map(|seen| port(seen, now))
+            .chain(answered.iter().filter_map(|it| other_ports(it, now)))
             .collect(),
-        refused: refused(&answered, names),
-        ports: readiness.items.iter().map(port).chain(answered.iter().filter_map(|it| other_ports(it))).collect(),
         certificates: answered.iter().flat_map(|sidecar| sidecar.certificates.iter().cloned()).collect(),
         changes: answered.iter().flat_map(|sidecar| changes(sidecar)).collect(),
         nodes,
@@ -66,6 +72,10 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
     view.certificates.sort_by_key(|certificate| certificate.not_after);
     view.changes.sort_by_key(|change| std::cmp::Reverse(change.at));
     view
+}
+
+fn key(port: &readiness::Port) -> (&str, &str, u16) {
+    (&port.workload.namespace, &port.workload.name, port.port)
 }
 
 fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestamp) -> (Vec<Node>, Vec<Edge>) {
@@ -106,6 +116,7 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
             plaintext,
             refused: edge.refused,
             last_seen: edge.last_seen,
+            is_exception: false,
         });
     }
     (nodes, drawn)
@@ -138,7 +149,7 @@ fn location(by: &portcullis_api::DecidingPolicy) -> String {
     }
 }
 
-fn port(seen: &readiness::Port) -> Port {
+fn port(seen: &readiness::Port, now: Timestamp) -> Port {
     // The first one admits most, if the sidecars of a workload differ.
     let mode = seen.modes.first().cloned().unwrap_or_default();
     // What it let through before it became STRICT is over.
@@ -157,15 +168,19 @@ fn port(seen: &readiness::Port) -> Port {
             readiness::Verdict::Ready => Verdict::Ready,
             readiness::Verdict::NotReady => Verdict::NotReady,
             readiness::Verdict::NoData => Verdict::NoData,
+            readiness::Verdict::Exception => Verdict::Exception,
         },
+        observed_seconds: seen.observed_seconds,
+        exception: seen.exception.as_ref().map(|it| it.terms(now)),
     }
 }
 
 /// The ports that nothing names, if they admit more than mTLS.
-fn other_ports(sidecar: &Sidecar) -> Option<Port> {
+fn other_ports(sidecar: &Sidecar, now: Timestamp) -> Option<Port> {
     let Observations { proxy, ports, .. } = &sidecar.observations;
-    let PortMode { mode, decided_by, .. } =
-        ports.iter().find(|port| port.port.is_none() && port.mode != Mode::Strict)?;
+    let other = ports.iter().find(|port| port.port.is_none() && port.mode != Mode::Strict)?;
+    let PortMode { mode, decided_by, .. } = other;
+    let exception = readiness::Exception::of(std::slice::from_ref(other), now).map(|it| it.terms(now));
     Some(Port {
         workload: format!("{}.{}", proxy.name, proxy.namespace),
         port: None,
@@ -173,7 +188,9 @@ fn other_ports(sidecar: &Sidecar) -> Option<Port> {
         decided_by: decided_by.label(),
         location: location(decided_by),
         mtls_percent: None,
-        verdict: Verdict::NoData,
+        verdict: if exception.is_some() { Verdict::Exception } else { Verdict::NoData },
+        observed_seconds: 0,
+        exception,
     })
 }
 
@@ -182,19 +199,12 @@ fn is_open(port: &readiness::Port) -> bool {
     port.verdict != readiness::Verdict::Enforced
 }
 
-fn plaintext(port: &readiness::Port, edges: &[Edge], nodes: &[Node]) -> Vec<PlaintextClient> {
-    // Who calls something over mTLS now, and since when it was seen to.
-    let secured_since = |name: &str| {
-        let of_name = |edge: &&Edge| {
-            edge.mtls > 0 && nodes.get(edge.from).is_some_and(|node| node.is_meshed && node.name == name)
-        };
-        edges.iter().filter(of_name).map(|edge| edge.last_seen).max()
-    };
-    let shown = port.clients.iter().map(|client| {
-        let has_sidecar_now = secured_since(&client.client).is_some_and(|since| since > client.last_seen);
+fn plaintext(port: &readiness::Port, now: Timestamp) -> impl Iterator<Item = PlaintextClient> + '_ {
+    port.clients.iter().map(move |client| {
+        let has_sidecar_now = client.what == readiness::What::SidecarNow;
         let address = client.addresses.first().map(ToString::to_string);
         let what = match client.what {
-            _ if has_sidecar_now => {
+            readiness::What::SidecarNow => {
                 "it has a sidecar now: the port is ready once this is older than the window of readiness"
             }
             readiness::What::NoSidecar => "it has no sidecar: give it one",
@@ -205,7 +215,8 @@ fn plaintext(port: &readiness::Port, edges: &[Edge], nodes: &[Node]) -> Vec<Plai
             Paste::Command(command) => format!("{}: {command}", fix.what),
             Paste::Yaml(_) => format!("{what}; {}. YAML: portcullis readiness", fix.what),
         });
-        let fix = fix.filter(|_| !has_sidecar_now);
+        let exception =
+            port.exception.as_ref().map(|it| format!("exception {}: {}; {}", it.policy, it.reason, it.terms(now)));
         PlaintextClient {
             address: address.filter(|address| *address != client.client),
             name: called(&client.client),
@@ -214,10 +225,10 @@ fn plaintext(port: &readiness::Port, edges: &[Edge], nodes: &[Node]) -> Vec<Plai
             transport: if client.transport == Transport::Tls { "tls" } else { "plaintext" },
             connections: client.connections,
             last_seen: client.last_seen,
-            fix: fix.unwrap_or_else(|| what.to_owned()),
+            is_exception: exception.is_some(),
+            fix: exception.or(fix).unwrap_or_else(|| what.to_owned()),
         }
-    });
-    shown.collect()
+    })
 }
 
 /// What a reader takes for the host of the containers, and not for a gateway of the mesh.
@@ -349,6 +360,30 @@ mod tests {
         let view = pay(Mode::Permissive, 3_601);
         assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)));
         assert_eq!((view.plaintext.len(), view.ports[0].verdict), (1, Verdict::NotReady));
+    }
+
+    #[test]
+    fn refusals_and_failures_and_exceptions_are_told_apart() {
+        let mut view = pay(Mode::Permissive, 30);
+        assert!(view.edges.iter().all(|edge| !edge.is_exception));
+        let refused = |policy: &str| Refused {
+            at: Timestamp::from_unix(NOW),
+            from: "cron".to_owned(),
+            to: "pay:8080".to_owned(),
+            reason: "x".to_owned(),
+            policy: policy.to_owned(),
+            hint: String::new(),
+            count: 1,
+        };
+        view.refused = vec![refused("shop/default")];
+        let sections = |view: &View| {
+            let page = crate::fragment(view);
+            ["Refused connections", "Failed connections", "seen for 7 d"].map(|text| page.contains(text))
+        };
+        assert_eq!(sections(&view), [true, false, false]);
+        view.refused = vec![refused("")];
+        view.ports[0].verdict = Verdict::Ready;
+        assert_eq!(sections(&view), [false, true, true]);
     }
 
     #[test]

@@ -148,6 +148,7 @@ mod tests {
             plaintext: 0,
             refused: 0,
             last_seen: Timestamp::default(),
+            is_exception: false,
         };
         pairs.iter().map(edge).collect()
     }

@@ -6,7 +6,7 @@ use crate::age::{ago, span};
 use crate::html::Html;
 use crate::svg::{choose, class, glyph, graph};
 use crate::verdict::{Headline, headline};
-use crate::view::{Lock, Verdict, View};
+use crate::view::{Lock, Refused, Verdict, View};
 
 /// The whole page is below this. Lists end earlier, each when the content has as many bytes as its mark says.
 pub const MAX_PAGE_BYTES: usize = 60 * 1024;
@@ -135,13 +135,23 @@ fn plaintext(html: &mut Html, view: &View) {
     html.raw("</section>");
 }
 
+/// What a policy refused, apart from what failed on the way to being decided: the one is meant, the other is to be mended.
 fn refused(html: &mut Html, view: &View) {
-    if view.refused.is_empty() {
-        return;
+    let (refused, failed): (Vec<&Refused>, Vec<&Refused>) = view.refused.iter().partition(|one| !one.policy.is_empty());
+    if !refused.is_empty() {
+        html.raw("<section><h2>Refused connections <small>by a policy</small></h2>");
+        table(html, &["Client", "Called", "Reason", "By policy", "How often", "Last"]);
+        not_let_through(html, 26_000, view, &refused);
     }
-    html.raw("<section><h2>Refused and failed connections</h2>");
-    table(html, &["Client", "Called", "Reason", "By policy", "How often", "Last"]);
-    rows(html, 28_500, &view.refused, |html, refused| {
+    if !failed.is_empty() {
+        html.raw("<section><h2>Failed connections <small>by no policy: handshakes, limits, apps that do not answer</small></h2>");
+        table(html, &["Client", "Called", "Reason", "", "How often", "Last"]);
+        not_let_through(html, 28_500, view, &failed);
+    }
+}
+
+fn not_let_through(html: &mut Html, mark: usize, view: &View, all: &[&Refused]) {
+    rows(html, mark, all, |html, refused| {
         html.raw("<tr><td><b>").text(&refused.from).raw("</b></td><td>").text(&refused.to);
         html.raw("</td><td><code>").text(&refused.reason).raw("</code></td><td>").text(&refused.policy);
         html.raw("</td><td class=w data-l=times>").number(refused.count).raw("</td>");
@@ -161,7 +171,7 @@ fn ports(html: &mut Html, view: &View) {
         html.raw("<tr><td>").text(&port.workload).raw("</td><td class=w data-l=port>");
         match port.port {
             Some(port) => html.number(port),
-            None => html.raw("every other"),
+            None => html.raw("<span title=\"ports that no policy, listener or connection names\">all others</span>"),
         };
         html.raw("</td><td class=w><span class=\"tag ").raw(match port.mode {
             Mode::Strict => "closed",
@@ -177,10 +187,19 @@ fn ports(html: &mut Html, view: &View) {
         html.raw("</td><td class=w>");
         match port.verdict {
             Verdict::Strict => html.raw("<span class=sub>it is</span>"),
-            Verdict::Ready => html.raw("<span class=\"tag closed\">READY</span>"),
+            Verdict::Ready => html
+                .raw("<span class=\"tag closed\">READY</span> <span class=sub>seen for ")
+                .text(&span(port.observed_seconds))
+                .raw("</span>"),
+            Verdict::Exception => html.raw("<span class=\"tag half\">EXCEPTION</span>"),
+            // Nobody counts what comes to each of them.
+            Verdict::NoData if port.port.is_none() => html.raw("<span class=sub>not seen</span>"),
             Verdict::NotReady => html.raw("<span class=\"tag open\">NOT READY</span>"),
             Verdict::NoData => html.raw("<span class=tag>NO DATA</span>"),
         };
+        if let Some(terms) = &port.exception {
+            html.raw(" <span class=sub>").text(terms).raw("</span>");
+        }
         html.raw("</td><td>")
             .text(&port.decided_by)
             .raw(" <span class=sub>")
@@ -295,7 +314,7 @@ mod tests {
     use portcullis_api::Timestamp;
 
     use super::*;
-    use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused};
+    use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port};
 
     /// As much of everything as one likes, with names that are as long in HTML as they can be.
     fn hostile(count: usize) -> View {
@@ -315,6 +334,7 @@ mod tests {
                     plaintext: u64::MAX,
                     refused: 1,
                     last_seen: at,
+                    is_exception: false,
                 })
                 .collect(),
             plaintext: vec![
@@ -326,7 +346,8 @@ mod tests {
                     connections: u64::MAX,
                     last_seen: at,
                     fix: name(),
-                    has_sidecar_now: false
+                    has_sidecar_now: false,
+                    is_exception: false
                 };
                 count
             ],
@@ -350,7 +371,9 @@ mod tests {
                     decided_by: name(),
                     location: name(),
                     mtls_percent: None,
-                    verdict: Verdict::NotReady
+                    verdict: Verdict::NotReady,
+                    observed_seconds: 0,
+                    exception: Some(name())
                 };
                 count
             ],

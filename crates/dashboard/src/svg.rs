@@ -341,6 +341,7 @@ mod tests {
             plaintext: 0,
             refused: 1,
             last_seen: Timestamp::default(),
+            is_exception: false,
         };
         let edges = [edge(0, 2, 1), edge(0, 3, 1), edge(1, 2, 0), edge(1, 3, 0)];
         let place = |node: usize| Place { column: node / 2, row: node % 2 };

@@ -1,7 +1,7 @@
 //! The answer to "is it all mTLS, and if not, why?".
 
 use crate::age::ago;
-use crate::view::{Lock, TRAFFIC_SECONDS, Verdict, View};
+use crate::view::{Edge, Lock, PlaintextClient, TRAFFIC_SECONDS, Verdict, View};
 
 /// The first sentence of the page and its reasons.
 #[derive(Debug, Eq, PartialEq)]
@@ -19,9 +19,17 @@ const MAX_REASONS: usize = 5;
 const MAX_NAMES: usize = 4;
 
 pub(crate) fn headline(view: &View) -> Headline {
-    let used: Vec<Lock> = view.edges.iter().filter_map(crate::view::Edge::lock).collect();
-    let unprotected = used.iter().filter(|lock| **lock != Lock::Closed).count();
-    let admitting = view.ports.iter().filter(|port| port.verdict != Verdict::Strict).count();
+    let used: Vec<Lock> = view.edges.iter().filter_map(Edge::lock).collect();
+    let not_closed = |edge: &&Edge| edge.lock().is_some_and(|lock| lock != Lock::Closed);
+    let unprotected = view.edges.iter().filter(not_closed).filter(|edge| !edge.is_exception).count();
+    let admitting =
+        view.ports.iter().filter(|port| !matches!(port.verdict, Verdict::Strict | Verdict::Exception)).count();
+    let exceptions = view.ports.iter().filter(|port| port.verdict == Verdict::Exception).count();
+    let but = match exceptions {
+        0 => String::new(),
+        1 => ", but for 1 documented exception".to_owned(),
+        many => format!(", but for {many} documented exceptions"),
+    };
     let (lock, sentence) = match (used.len(), unprotected) {
         (0, _) => (None, "Nothing was let through in the last hour, so nothing can be said.".to_owned()),
         (all, open) if open == all => (Some(Lock::Open), "No: none of the traffic is mTLS.".to_owned()),
@@ -29,16 +37,20 @@ pub(crate) fn headline(view: &View) -> Headline {
             (Some(Lock::Half), format!("No: on {open} of {all} paths, traffic goes without mTLS."))
         }
         (_, _) if view.answered < view.asked => {
-            (Some(Lock::Half), "All traffic that was seen is mTLS, but not every sidecar answered.".to_owned())
+            (Some(Lock::Half), format!("All traffic that was seen is mTLS{but}; not every sidecar answered."))
         }
         (_, _) if admitting > 0 => {
-            (Some(Lock::Half), "All traffic is mTLS, but plaintext would be let through.".to_owned())
+            (Some(Lock::Half), format!("All traffic is mTLS{but}; plaintext would be let through."))
+        }
+        (_, _) if exceptions > 0 => {
+            (Some(Lock::Half), format!("Yes{but}: every other port is STRICT, and lets only mTLS through."))
         }
         _ => (Some(Lock::Closed), "Yes: every port is STRICT, and only mTLS is let through.".to_owned()),
     };
     let mut reasons: Vec<String> =
         view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
-    for client in view.plaintext.iter().filter(|client| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS) {
+    let is_recent = |client: &&PlaintextClient| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS;
+    for client in view.plaintext.iter().filter(|client| !client.is_exception).filter(is_recent) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
         let when = ago(view.now, client.last_seen);
         reasons.push(if client.has_sidecar_now {
@@ -74,6 +86,12 @@ pub(crate) fn headline(view: &View) -> Headline {
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         (!names.is_empty()).then(|| format!("{}{rest}", names.join(", ")))
     };
+    for port in &view.ports {
+        if let Some(terms) = &port.exception {
+            let number = port.port.map_or_else(|| "other ports".to_owned(), |port| port.to_string());
+            reasons.push(format!("Exception: {}:{number}, {terms}.", port.workload));
+        }
+    }
     let state = [
         (Verdict::Ready, "ready for STRICT"),
         (Verdict::NotReady, "not ready for STRICT"),
@@ -106,7 +124,7 @@ mod tests {
     use portcullis_api::{Mode, Timestamp};
 
     use super::*;
-    use crate::view::{Edge, Port};
+    use crate::view::Port;
 
     fn view(edges: &[(u64, u64)], ports: &[Verdict]) -> View {
         let edge = |(mtls, plaintext): &(u64, u64)| Edge {
@@ -117,6 +135,7 @@ mod tests {
             plaintext: *plaintext,
             refused: 0,
             last_seen: Timestamp::default(),
+            is_exception: false,
         };
         let port = |verdict: &Verdict| Port {
             workload: "a".to_owned(),
@@ -126,6 +145,8 @@ mod tests {
             location: String::new(),
             mtls_percent: None,
             verdict: *verdict,
+            observed_seconds: 0,
+            exception: None,
         };
         View {
             edges: edges.iter().map(edge).collect(),
@@ -146,6 +167,18 @@ mod tests {
         assert_eq!(lock(&[(5, 0)], &[Verdict::Strict, Verdict::Ready]), Some(Lock::Half));
         assert_eq!(lock(&[(5, 0), (9, 1)], &strict), Some(Lock::Half));
         assert_eq!(lock(&[(0, 3), (0, 1)], &strict), Some(Lock::Open));
+    }
+
+    #[test]
+    fn what_only_a_documented_exception_lets_through_is_no_plain_no() {
+        let mut view = view(&[(5, 0), (0, 3)], &[Verdict::Strict, Verdict::Exception]);
+        view.ports[1].exception = Some("shop-team, until 2099-01-01 (20d left)".to_owned());
+        assert!(headline(&view).sentence.starts_with("No:"), "its port is no exception");
+        view.edges[1].is_exception = true;
+        let headline = headline(&view);
+        assert_eq!(headline.lock, Some(Lock::Half));
+        assert!(headline.sentence.starts_with("Yes, but for 1 documented exception:"), "{}", headline.sentence);
+        assert_eq!(headline.reasons, ["Exception: a:other ports, shop-team, until 2099-01-01 (20d left)."]);
     }
 
     #[test]

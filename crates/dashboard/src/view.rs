@@ -77,6 +77,8 @@ pub struct Edge {
     pub refused: u64,
     /// The last one.
     pub last_seen: Timestamp,
+    /// The port is a documented exception from mTLS.
+    pub is_exception: bool,
 }
 
 impl Edge {
@@ -118,6 +120,8 @@ pub struct PlaintextClient {
     pub last_seen: Timestamp,
     /// What to do.
     pub fix: String,
+    /// The port is a documented exception: STRICT for others does not refuse this client.
+    pub is_exception: bool,
 }
 
 /// Refused connections with the same parties and reason.
@@ -156,6 +160,10 @@ pub struct Port {
     pub mtls_percent: Option<u64>,
     /// Whether STRICT would refuse what is let through today.
     pub verdict: Verdict,
+    /// For how long it was observed, in seconds; at most the window of readiness.
+    pub observed_seconds: u64,
+    /// Of an exception: whose it is, and until when.
+    pub exception: Option<String>,
 }
 
 /// Whether a port may become STRICT.
@@ -163,6 +171,8 @@ pub struct Port {
 pub enum Verdict {
     /// It is.
     Strict,
+    /// It stays as it is, for a documented reason and a time.
+    Exception,
     /// Nobody would lose anything.
     Ready,
     /// Somebody would.
@@ -180,6 +190,7 @@ impl Verdict {
             Self::Ready => "READY",
             Self::NotReady => "NOT READY",
             Self::NoData => "NO DATA",
+            Self::Exception => "EXCEPTION",
         }
     }
 }
@@ -215,7 +226,16 @@ mod tests {
     use super::*;
 
     fn edge(mtls: u64, plaintext: u64) -> Edge {
-        Edge { from: 0, to: 0, port: 1, mtls, plaintext, refused: 0, last_seen: Timestamp::default() }
+        Edge {
+            from: 0,
+            to: 0,
+            port: 1,
+            mtls,
+            plaintext,
+            refused: 0,
+            last_seen: Timestamp::default(),
+            is_exception: false,
+        }
     }
 
     #[test]

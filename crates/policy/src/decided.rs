@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::break_glass::BreakGlass;
+use crate::documentation::Documentation;
 use crate::mode::Mode;
 use crate::resource::PeerAuthentication;
 
@@ -57,6 +58,9 @@ pub struct DecidedBy {
     /// Break-glass: when it ends, in Unix time.
     #[serde(skip)]
     pub until: Option<i64>,
+    /// What its annotations say about it; none if there are none.
+    #[serde(skip)]
+    pub documentation: Option<Arc<Documentation>>,
 }
 
 impl DecidedBy {
@@ -68,6 +72,8 @@ impl DecidedBy {
             file: Some(policy.file.clone()),
             line: Some(policy.line),
             until: None,
+            documentation: (policy.documentation != Documentation::default())
+                .then(|| Arc::new(policy.documentation.clone())),
         }
     }
 
@@ -76,7 +82,15 @@ impl DecidedBy {
     }
 
     pub(crate) const fn default_mode() -> Self {
-        Self { scope: Scope::Default, namespace: None, name: None, file: None, line: None, until: None }
+        Self {
+            scope: Scope::Default,
+            namespace: None,
+            name: None,
+            file: None,
+            line: None,
+            until: None,
+            documentation: None,
+        }
     }
 
     /// `namespace/name`, or `default`: for logs and metrics.

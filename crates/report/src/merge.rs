@@ -166,7 +166,9 @@ impl Workload {
         let mut modes: Vec<PortMode> = self.sidecars.iter().map(of).collect();
         let order = |mode: &PortMode| {
             let by = &mode.decided_by;
-            (strictness(mode.mode), by.namespace.clone(), by.name.clone(), by.file.clone(), by.line, mode.server_first)
+            let documented = (by.owner.clone(), by.reason.clone(), by.expires.clone());
+            let written = (by.namespace.clone(), by.name.clone(), by.file.clone(), by.line);
+            (strictness(mode.mode), written, documented, mode.server_first)
         };
         modes.sort_by_key(order);
         modes.dedup_by_key(|mode| order(mode));
@@ -237,7 +239,10 @@ impl Workload {
 fn cleaned(mode: &PortMode) -> PortMode {
     let mut mode = mode.clone();
     let by = &mut mode.decided_by;
-    for text in [&mut by.namespace, &mut by.name, &mut by.file].into_iter().flatten() {
+    for text in [&mut by.namespace, &mut by.name, &mut by.file, &mut by.owner, &mut by.reason, &mut by.expires]
+        .into_iter()
+        .flatten()
+    {
         *text = clean_long(text);
     }
     by.scope = clean(&by.scope);

@@ -10,7 +10,7 @@ use clap::ValueHint;
 use portcullis_api::Timestamp;
 use portcullis_policy::PolicySet;
 use portcullis_report::Status;
-use portcullis_report::migrate::{Forced, Migration, Namespace, Options, Standing, Suggestion};
+use portcullis_report::migrate::{Flags, Forced, Migration, Namespace, Options, Standing, Suggestion};
 use portcullis_report::readiness::{self, Readiness};
 
 use super::age;
@@ -134,6 +134,8 @@ fn status_text(migration: &Migration) -> String {
             text.push_str(&format!("  {} -> {}:{}\n", blocker.client, blocker.workload, blocker.port));
         }
         it.unknown.iter().for_each(|why| text.push_str(&format!("  {why}\n")));
+        it.exceptions.iter().for_each(|it| text.push_str(&format!("  EXCEPTION {it}\n")));
+        it.undocumented.iter().for_each(|it| text.push_str(&format!("  not documented: {it}\n")));
     }
     for missing in &migration.unanswered {
         text.push_str(&format!("no answer from {}: {}\n", missing.address, missing.message));
@@ -221,6 +223,8 @@ impl Common {
             now,
         };
         let readiness = Readiness::new(&answers, &names, &[], &options);
+        let (folder_flags, observed) = (self.folder.flags(), self.observed.flags());
+        let proxies = self.observed.proxies_flags();
         Ok(Migration::new(&Options {
             set: &set,
             mesh: &folder.mesh,
@@ -229,6 +233,7 @@ impl Common {
             now,
             namespace: self.observed.namespace(),
             forced,
+            flags: Flags { folder: folder_flags.as_str(), observed: observed.as_str(), proxies: proxies.as_str() },
         }))
     }
 }

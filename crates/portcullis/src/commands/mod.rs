@@ -1,5 +1,6 @@
 //! One file for each command: its arguments, what it does, how it answers.
 
+pub(crate) mod again;
 pub(crate) mod age;
 pub(crate) mod analyze;
 pub(crate) mod audit;

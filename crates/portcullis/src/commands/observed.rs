@@ -11,6 +11,7 @@ use portcullis_mesh::{ContainerNames, Sidecar, Unanswered};
 use portcullis_report::{Answer, Form, Names, Status, Window};
 use portcullis_tls::Clock;
 
+use super::again::{self, Flags};
 use super::proxies::{Answers, ProxiesArgs};
 use super::selection::NamespaceArgs;
 use super::values;
@@ -19,6 +20,8 @@ use crate::files;
 
 /// The page that a sidecar answers with.
 const PAGE: &str = "/observations";
+/// In seconds. The defaults of `--window` and `--min-observation` are a week and a day.
+const DAY: u64 = 86_400;
 /// Ten thousand observations take about 5 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -92,6 +95,21 @@ impl ReportFormat {
 impl ObservedArgs {
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.namespace.namespace.as_deref()
+    }
+
+    /// The flags that were given, without those that say where proxies are.
+    pub(crate) fn flags(&self) -> Flags {
+        let given = |value: Duration, default: u64| (value.as_secs() != default).then(|| again::duration(value));
+        let flags = self.from.iter().fold(Flags::default(), |flags, path| flags.with("--from", Some(path.display())));
+        flags
+            .with("-n", self.namespace())
+            .with("--window", given(self.window, 7 * DAY))
+            .with("--min-observation", given(self.min_observation, DAY))
+    }
+
+    /// Where the proxies are, as it was given.
+    pub(crate) fn proxies_flags(&self) -> Flags {
+        self.proxies.flags()
     }
 
     pub(crate) const fn window(&self) -> Window {

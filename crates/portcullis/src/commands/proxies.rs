@@ -14,6 +14,7 @@ use portcullis_mesh::{
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
+use super::again::{self, Flags};
 use super::values;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, MissingAnswer};
@@ -22,6 +23,8 @@ use crate::output::{self, MissingAnswer};
 const LIST_VARIABLE: &str = "PORTCULLIS_PROXIES";
 /// How long an answer may take before a person is told what is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The default of `--timeout`.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where running proxies are.
 #[derive(Debug, clap::Args)]
@@ -74,6 +77,21 @@ impl ProxiesArgs {
     /// Whether the command line says where proxies are.
     pub(crate) fn is_named(&self) -> bool {
         !self.admin.is_empty() || !self.proxies.is_empty() || self.docker.is_some()
+    }
+
+    /// The flags that were given.
+    pub(crate) fn flags(&self) -> Flags {
+        let flags = self.admin.iter().fold(Flags::default(), |flags, address| flags.with("--admin", Some(address)));
+        let list = |source: &Source| match source {
+            Source::File(path) => path.display().to_string(),
+            Source::Dns { name, port } => format!("dns:{name}:{port}"),
+            Source::Address(address) => address.to_string(),
+            Source::Engine { socket, .. } => socket.display().to_string(),
+        };
+        let flags = self.proxies.iter().fold(flags, |flags, source| flags.with("--proxies", Some(list(source))));
+        let socket = self.docker.as_ref().map(|socket| socket.as_ref().map(|path| path.display()));
+        let timeout = (self.timeout != TIMEOUT).then(|| again::duration(self.timeout));
+        flags.with_optional("--docker", socket).with("--project", self.project.as_ref()).with("--timeout", timeout)
     }
 
     /// Looks for the proxies.

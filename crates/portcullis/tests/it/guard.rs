@@ -414,11 +414,52 @@ fn without_an_answer_of_every_sidecar_nothing_is_changed() {
     let other = Sidecar::start(scene.path(), "other", &body);
     let limits = ["--guard", "10m", "--load-timeout", "1s"];
     unchanged(&scene.guard(&[cart, other.admin], &strict(), &limits).ended(), 1, "other policies in force");
+    // Nobody reads this one: that is told at once, and the wait ends before that for a single sidecar that is late.
+    let foreign = scene.guard(&[other.admin], &strict(), &limits).ended();
+    assert!(foreign.err.contains("waiting, at most 1s"), "{}", foreign.err);
+    unchanged(&foreign, 1, "the sidecar does not have the policies of this folder in force: other.shop");
+    assert!(foreign.err.contains("/other") && foreign.err.contains("--policies"), "{}", foreign.err);
     for wrong in
         [&["--guard", "10m", "--dry-run=client"][..], &["--max-denied", "1"], &["--guard", "10"], &["--resume"]]
     {
         assert_eq!(scene.guard(&[cart], &strict(), wrong).ended().code, Some(64), "{wrong:?}");
     }
+}
+
+#[test]
+fn what_becomes_strict_without_a_guard_is_told_if_it_is_not_ready() {
+    let scene = Scene::new("PERMISSIVE");
+    let file = scene.path().join("strict.yaml");
+    fs::write(&file, strict()).unwrap();
+    let admin = format!("--admin={}", scene.cart.admin);
+    let dry = |admin: &str| scene.apply(&["-f", file.to_str().unwrap(), admin, "--dry-run=server"]);
+    let idle = dry(&admin);
+    assert!(idle.err.contains("shop/cart:8080 becomes STRICT and is not READY: no connection"), "{}", idle.err);
+    assert!(passed(scene.inbound, b"plain"));
+    let warned = eventually("its ledger has the client", || {
+        Some(dry(&admin)).filter(|ran| ran.err.contains("shop/cart:8080 becomes STRICT and is not READY: it refuses "))
+    });
+    assert_eq!(warned.code, Some(0), "{}", warned.err);
+    assert!(warned.err.contains(&format!("`portcullis readiness --admin {}`", scene.cart.admin)), "{}", warned.err);
+    let nobody = dry("--admin=127.0.0.1:1");
+    assert!(nobody.err.contains("no sidecar was asked whom that refuses"), "{}", nobody.err);
+    let real = scene.apply(&["-f", file.to_str().unwrap(), &admin]);
+    assert_eq!(real.code, Some(0), "{}", real.err);
+    assert!(real.err.contains("becomes STRICT and is not READY"), "{}", real.err);
+    let again = scene.apply(&["-f", file.to_str().unwrap(), &admin]);
+    assert!(!again.err.contains("warning"), "nothing becomes STRICT any more: {}", again.err);
+}
+
+#[test]
+fn a_policy_for_a_namespace_without_a_sidecar_is_told() {
+    let scene = Scene::new("PERMISSIVE");
+    let file = scene.path().join("typo.yaml");
+    fs::write(&file, POLICY.replace("MODE", "PERMISSIVE").replace("namespace: shop", "namespace: shpo")).unwrap();
+    let admin = format!("--admin={}", scene.cart.admin);
+    let ran = scene.apply(&["-f", file.to_str().unwrap(), &admin]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let told = "is for namespace shpo, where no sidecar answers; there are: shop";
+    assert!(ran.err.contains(told), "{}", ran.err);
 }
 
 #[test]

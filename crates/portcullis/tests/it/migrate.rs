@@ -74,6 +74,14 @@ fn a_namespace_is_switched_when_its_last_plaintext_client_is_gone_and_the_mesh_a
         status.out
     );
     assert!(status.out.contains("shop: PERMISSIVE for "), "{}", status.out);
+    let admin = format!("--admin {}", scene.cart.admin);
+    let [folder, flags] = [
+        format!("--policies {}", scene.path().join("policies").display()),
+        format!("--window 2s --min-observation 0s {admin}"),
+    ];
+    let again =
+        format!("`portcullis migrate next {folder} {flags} | portcullis apply -f - {folder} --guard 10m {admin}`");
+    assert!(status.out.contains(&again), "{}", status.out);
     assert_eq!(
         next.out,
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: default\n  namespace: shop\nspec:\n  mtls:\n    mode: STRICT\n"

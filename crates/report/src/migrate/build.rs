@@ -6,7 +6,7 @@ use portcullis_api::{Mode as ApiMode, PortMode, Timestamp};
 use portcullis_policy::{EffectivePolicy, Evaluation, Mode, PeerAuthentication};
 
 use crate::migrate::model::{Blocker, Namespace, Options, Standing, Suggestion};
-use crate::readiness::{Level, Port, Readiness, Verdict};
+use crate::readiness::{Level, Port, Readiness, Verdict, is_of_workload, lacks};
 use crate::text::{clean, count, length};
 
 /// The mode of the mesh or of a namespace, and who says so.
@@ -82,19 +82,36 @@ fn namespace(options: &Options<'_>, name: &str) -> Namespace {
             .fold(0, u64::saturating_add),
         blockers: if mode == Mode::Strict { Vec::new() } else { blockers },
         unknown: if mode == Mode::Strict { Vec::new() } else { unknown },
-        exceptions: own.into_iter().filter_map(exception).collect(),
+        exceptions: kept(&own, true, options),
+        undocumented: kept(&own, false, options),
+        undocumented_status: undocumented(&own).map(|port| options.readiness.status_of(port)).max(),
     }
 }
 
 /// Whether a policy of the workload decides the mode of the port, so that a policy of the namespace does not change it.
 fn is_exception(port: &Port) -> bool {
-    let of_workload = |mode: &PortMode| ["workload", "port"].contains(&mode.decided_by.scope.as_str());
-    !port.modes.is_empty() && port.modes.iter().all(of_workload)
+    !port.modes.is_empty() && port.modes.iter().all(is_of_workload)
 }
 
-fn exception(port: &Port) -> Option<String> {
+/// Ports that a policy of the workload keeps below STRICT, and not as a documented exception.
+fn undocumented<'p>(own: &'p [&'p Port]) -> impl Iterator<Item = &'p Port> {
+    own.iter().copied().filter(|port| !matches!(port.verdict, Verdict::Enforced | Verdict::Exception))
+}
+
+/// The ports that policies of workloads keep below STRICT, documented or not.
+fn kept(own: &[&Port], documented: bool, options: &Options<'_>) -> Vec<String> {
+    let wanted = own.iter().filter(|port| port.verdict != Verdict::Enforced && port.exception.is_some() == documented);
+    wanted.filter_map(|port| exception(port, options.now)).collect()
+}
+
+fn exception(port: &Port, now: Timestamp) -> Option<String> {
     let weak = port.modes.iter().find(|mode| mode.mode != ApiMode::Strict)?;
-    Some(format!("{}:{} {} ({})", port.workload.name, port.port, weak.mode.as_str(), clean(&weak.decided_by.label())))
+    let terms = match &port.exception {
+        Some(exception) => exception.terms(now),
+        None => lacks(&weak.decided_by, now).join(", "),
+    };
+    let by = clean(&weak.decided_by.label());
+    Some(format!("{}:{} {} ({by}; {terms})", port.workload.name, port.port, weak.mode.as_str()))
 }
 
 fn blockers(port: &Port) -> Vec<Blocker> {
@@ -123,7 +140,7 @@ fn unknown(options: &Options<'_>, port: &Port, mode: Mode) -> Option<String> {
         Verdict::Ready if port.observed_seconds < least => {
             Some(format!("{label}: observed for {} of {}", length(port.observed_seconds), length(least)))
         }
-        Verdict::Ready | Verdict::Enforced | Verdict::NotReady => None,
+        Verdict::Ready | Verdict::Enforced | Verdict::Exception | Verdict::NotReady => None,
     }
 }
 

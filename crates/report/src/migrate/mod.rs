@@ -9,5 +9,5 @@ mod model;
 mod report;
 mod step;
 
-pub use model::{Blocker, Forced, Namespace, Options, Standing, Suggestion};
+pub use model::{Blocker, Flags, Forced, Namespace, Options, Standing, Suggestion};
 pub use step::{Migration, Step};

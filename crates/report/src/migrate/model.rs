@@ -26,6 +26,19 @@ pub struct Options<'a> {
     pub namespace: Option<&'a str>,
     /// A namespace that is suggested although it is not ready.
     pub forced: Option<&'a Forced>,
+    /// How the reader's next commands find the same sidecars and the same folder.
+    pub flags: Flags<'a>,
+}
+
+/// What was given on the command line, each flag with a space before it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Flags<'a> {
+    /// Of the policy folder: ` --policies policies`.
+    pub folder: &'a str,
+    /// Of what is asked: ` --window 14d`.
+    pub observed: &'a str,
+    /// Of where sidecars are: ` --docker`.
+    pub proxies: &'a str,
 }
 
 /// A namespace that is to be switched whatever readiness says.
@@ -117,9 +130,14 @@ pub struct Namespace {
     pub blockers: Vec<Blocker>,
     /// Why too little is known.
     pub unknown: Vec<String>,
-    /// Ports of workloads that a policy of their own keeps below STRICT: `cart:9090 PERMISSIVE (shop/cart-metrics)`. The switch does not
-    /// change them.
+    /// Ports of workloads that a policy of their own keeps below STRICT, documented: `cart:9090 PERMISSIVE (shop/cart-metrics; shop-team,
+    /// until 2099-01-01 (20d left))`. The switch does not change them.
     pub exceptions: Vec<String>,
+    /// The same where owner, reason or end are missing, or the end has passed: the migration is not done with them.
+    pub undocumented: Vec<String>,
+    /// The worst of what `readiness` says about the undocumented ones.
+    #[serde(skip)]
+    pub undocumented_status: Option<Status>,
 }
 
 /// What to apply next.

@@ -6,7 +6,7 @@ use crate::migrate::build::clients;
 use crate::migrate::model::{Blocker, Namespace, Standing};
 use crate::migrate::step::{Migration, Step};
 use crate::render::{self, Form, RenderError};
-use crate::text::{ago, length, list};
+use crate::text::{ago, count, length, list};
 use crate::view::{Case, Finding, Level, Outcome, Rule, Section, Table, View};
 
 /// How many clients a cell names.
@@ -44,12 +44,16 @@ impl Migration {
                 let of =
                     if next.namespace == self.root_namespace { "the mesh".to_owned() } else { next.namespace.clone() };
                 let forced = next.forced.as_ref().map_or("", |_| ", FORCED");
-                format!(
-                    "Next: {} for {of} ({}/{}{forced}): `portcullis migrate next | portcullis apply -f - --guard 10m`",
-                    next.mode, next.namespace, next.name
-                )
+                let command = self.command.as_deref().unwrap_or_default();
+                format!("Next: {} for {of} ({}/{}{forced}): `{command}`", next.mode, next.namespace, next.name)
             }
-            (None, Step::Done) => "Nothing is left to do.".to_owned(),
+            (None, Step::Done) => match self.namespaces.iter().map(|it| it.exceptions.len() as u64).sum() {
+                0 => "Nothing is left to do.".to_owned(),
+                exceptions => format!("Nothing is left to do, but for {}.", count(exceptions, "documented exception")),
+            },
+            (None, Step::UndocumentedExceptions) => {
+                "Give each exception an owner, a reason and an end (annotations portcullis/owner, reason, expires), or remove it.".to_owned()
+            }
             (None, _) if self.namespaces.is_empty() => "No sidecar was seen, so nothing can be suggested.".to_owned(),
             (None, Step::StrictMesh) if !self.unanswered.is_empty() => {
                 "Nothing is suggested while a sidecar does not answer.".to_owned()
@@ -102,7 +106,8 @@ impl View for Migration {
                 it.why(),
             ];
             if is_wide {
-                let exceptions = if it.exceptions.is_empty() { "-".to_owned() } else { list(&it.exceptions, NAMED) };
+                let kept: Vec<&String> = it.exceptions.iter().chain(&it.undocumented).collect();
+                let exceptions = if kept.is_empty() { "-".to_owned() } else { list(&kept, NAMED) };
                 let by = it.decided_by.clone().unwrap_or_else(|| "default".to_owned());
                 row.extend([it.connections.to_string(), exceptions, by]);
             }
@@ -124,7 +129,7 @@ impl View for Migration {
                 .redundant
                 .iter()
                 .filter_map(|it| it.split_once('/'))
-                .map(|(namespace, name)| format!("`portcullis delete pa/{name} -n {namespace}`"))
+                .map(|(namespace, name)| format!("`portcullis delete pa/{name} -n {namespace}{}`", self.folder))
                 .collect();
             let names = list(&self.redundant, NAMED);
             lines
@@ -138,6 +143,7 @@ impl View for Migration {
         let mut blockers = Section::new("Clients that STRICT would refuse");
         let mut unknown = Section::new("Not known");
         let mut exceptions = Section::new("Exceptions that stay");
+        let mut undocumented = Section::new("Exceptions that are not documented");
         for it in &self.namespaces {
             for Blocker { client, workload, port, last_seen } in &it.blockers {
                 let seen = ago(*last_seen, self.as_of);
@@ -149,8 +155,11 @@ impl View for Migration {
             for exception in &it.exceptions {
                 exceptions.add(format!("{}/{exception}", it.namespace), Vec::new());
             }
+            for open in &it.undocumented {
+                undocumented.add(format!("{}/{open}", it.namespace), Vec::new());
+            }
         }
-        vec![blockers, unknown, exceptions]
+        vec![blockers, unknown, exceptions, undocumented]
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -182,6 +191,15 @@ impl View for Migration {
             let message = format!("{} cannot become STRICT yet: {}", it.namespace, it.why());
             Some(Finding { rule, level, message, location: None, subject: it.namespace.clone() })
         };
-        self.namespaces.iter().filter_map(finding).collect()
+        let undocumented = self.namespaces.iter().flat_map(|it| {
+            it.undocumented.iter().map(|open| Finding {
+                rule: Rule::ExceptionUndocumented,
+                level: Level::Warning,
+                message: format!("{}/{open}", it.namespace),
+                location: None,
+                subject: it.namespace.clone(),
+            })
+        });
+        self.namespaces.iter().filter_map(finding).chain(undocumented).collect()
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::input::Unanswered;
 use crate::migrate::build;
-use crate::migrate::model::{Namespace, Options, Standing, Suggestion};
+use crate::migrate::model::{Flags, Namespace, Options, Standing, Suggestion};
 use crate::status::Status;
 
 /// A step of the way, as Istio's guide counts them.
@@ -23,7 +23,9 @@ pub enum Step {
     MonitorNamespaces,
     /// 5: every namespace is STRICT; the mesh follows.
     StrictMesh,
-    /// All of it is STRICT.
+    /// 5: the mesh is STRICT, but policies of workloads keep ports open without an owner, a reason and an end that has not come.
+    UndocumentedExceptions,
+    /// All of it is STRICT, but for documented exceptions.
     Done,
 }
 
@@ -36,7 +38,7 @@ impl Step {
             Self::Monitor => 2,
             Self::StrictNamespaces => 3,
             Self::MonitorNamespaces => 4,
-            Self::StrictMesh | Self::Done => 5,
+            Self::StrictMesh | Self::UndocumentedExceptions | Self::Done => 5,
         }
     }
 
@@ -49,6 +51,7 @@ impl Step {
             Self::StrictNamespaces => "STRICT for one namespace after another",
             Self::MonitorNamespaces => "watch who keeps the next namespace from STRICT",
             Self::StrictMesh => "STRICT for the mesh",
+            Self::UndocumentedExceptions => "STRICT, but for exceptions that are not documented",
             Self::Done => "done: STRICT everywhere",
         }
     }
@@ -80,6 +83,12 @@ pub struct Migration {
     pub redundant: Vec<String>,
     /// Sidecars that did not answer.
     pub unanswered: Vec<Unanswered>,
+    /// The command that prints and applies what comes next, with the flags of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The flags of the policy folder.
+    #[serde(skip)]
+    pub(super) folder: String,
 }
 
 impl Migration {
@@ -94,7 +103,15 @@ impl Migration {
         });
         let mesh = build::mesh(options);
         let (next, step) = next(options, mesh.mode, &namespaces);
-        let status = if next.is_some() || step == Step::Done { Status::Ready } else { worst(&namespaces, options) };
+        let status = match step {
+            _ if next.is_some() => Status::Ready,
+            Step::Done => Status::Ready,
+            // As `readiness` says of the same ports.
+            Step::UndocumentedExceptions => {
+                namespaces.iter().filter_map(|it| it.undocumented_status).max().unwrap_or(Status::Ready)
+            }
+            _ => worst(&namespaces, options),
+        };
         Self {
             step,
             status,
@@ -105,10 +122,24 @@ impl Migration {
             mesh_decided_by: mesh.decided_by,
             mesh_mode_seconds: mesh.seconds,
             namespaces,
-            next,
             unanswered: readiness.unanswered.clone(),
+            command: next.as_ref().map(|next| command(options, next)),
+            folder: options.flags.folder.to_owned(),
+            next,
         }
     }
+}
+
+/// The two commands that go on from here. Nothing to be forced is printed: that takes a person and a reason.
+fn command(options: &Options<'_>, next: &Suggestion) -> String {
+    let Flags { folder, observed, proxies } = options.flags;
+    let wanted = match next.forced {
+        Some(_) => format!(" --force-namespace {} --reason ...", next.namespace),
+        None => String::new(),
+    };
+    format!(
+        "portcullis migrate next{wanted}{folder}{observed}{proxies} | portcullis apply -f -{folder} --guard 10m{proxies}"
+    )
 }
 
 /// What to apply, and the step that this is part of.
@@ -143,6 +174,9 @@ fn next(options: &Options<'_>, mesh: Mode, namespaces: &[Namespace]) -> (Option<
     match (open().next().is_some(), mesh) {
         (true, _) if has_strict => (None, Step::MonitorNamespaces),
         (true, _) => (None, Step::Monitor),
+        (false, Mode::Strict) if namespaces.iter().any(|it| !it.undocumented.is_empty()) => {
+            (None, Step::UndocumentedExceptions)
+        }
         (false, Mode::Strict) => (None, Step::Done),
         // A sidecar that does not answer may be in a namespace that nobody else is in.
         (false, _) if !options.readiness.unanswered.is_empty() => (None, Step::StrictMesh),

@@ -9,7 +9,8 @@ use crate::input::{Answer, Names, NoSidecar, WorkloadName, split};
 use crate::merge::{self, PeerKey, Seen, Workload};
 use crate::readiness::confidence::{self, Confidence, Level};
 use crate::readiness::model::{Options, Port, Readiness, Refused, Verdict};
-use crate::readiness::{clients, fix};
+use crate::readiness::secured::Secured;
+use crate::readiness::{clients, exception, fix};
 use crate::status::Status;
 
 impl Readiness {
@@ -21,7 +22,8 @@ impl Readiness {
         let is_asked = |namespace: &str| options.namespace.as_deref().is_none_or(|asked| asked == namespace);
         let workloads = merge::workloads(&answered, options.window, options.now);
         let as_of = merge::as_of(&answered, options.window, options.now);
-        let context = Context { book: &book, options, as_of, unanswered: unanswered.len() };
+        let secured = Secured::new(&answered);
+        let context = Context { book: &book, secured: &secured, options, as_of, unanswered: unanswered.len() };
         let (mut items, mut without_ports) = (Vec::new(), Vec::new());
         for ((namespace, name), workload) in workloads.iter().filter(|((namespace, _), _)| is_asked(namespace)) {
             let name = WorkloadName { namespace: namespace.clone(), name: name.clone() };
@@ -51,23 +53,28 @@ impl Readiness {
         report
     }
 
-    fn worst(&self) -> Status {
-        let of = |port: &Port| match port.verdict {
-            Verdict::Enforced => Status::Ready,
+    /// What one port comes to.
+    pub(crate) const fn status_of(&self, port: &Port) -> Status {
+        match port.verdict {
+            Verdict::Enforced | Verdict::Exception => Status::Ready,
             Verdict::NotReady => Status::NotReady,
             Verdict::NoData => Status::TooLittle,
             Verdict::Ready if port.observed_seconds < self.min_observation_seconds => Status::TooLittle,
             Verdict::Ready => Status::Ready,
-        };
+        }
+    }
+
+    fn worst(&self) -> Status {
         let silent = self.unanswered.first().map(|_| Status::Unreachable);
         let nothing = (self.items.is_empty() && self.without_ports.is_empty()).then_some(Status::TooLittle);
-        self.items.iter().map(of).chain(silent).chain(nothing).max().unwrap_or(Status::Ready)
+        self.items.iter().map(|port| self.status_of(port)).chain(silent).chain(nothing).max().unwrap_or(Status::Ready)
     }
 }
 
 /// What the rows of one report share.
 struct Context<'a> {
     book: &'a AddressBook<'a>,
+    secured: &'a Secured,
     options: &'a Options,
     as_of: Timestamp,
     unanswered: usize,
@@ -81,14 +88,16 @@ impl Context<'_> {
             of_kind.map(|(_, seen)| seen.window.allowed).fold(0, u64::saturating_add)
         };
         let (mtls, other) = (allowed(true), allowed(false));
+        let exception = exception::Exception::of(&modes, self.options.now);
         let verdict = match (mtls, other) {
             _ if !modes.is_empty() && modes.iter().all(|mode| mode.mode == Mode::Strict) => Verdict::Enforced,
+            _ if exception.is_some() => Verdict::Exception,
             (_, 1..) => Verdict::NotReady,
             (0, 0) => Verdict::NoData,
             (1.., 0) => Verdict::Ready,
         };
         let scene = fix::Scene { name, workload, port, modes: &modes };
-        let clients = clients::of(traffic, self.book, &scene);
+        let clients = clients::of(traffic, self.book, self.secured, &scene);
         let refused = self.refused(traffic);
         Port {
             workload: name.clone(),
@@ -99,11 +108,12 @@ impl Context<'_> {
             refused_connections: refused.iter().map(|it| it.connections).fold(0, u64::saturating_add),
             last_seen: clients.iter().map(|client| client.last_seen).max(),
             verdict,
+            exception,
             confidence: self.confidence(workload, traffic, mtls.saturating_add(other)),
             observed_seconds: workload.observed(),
             clients,
             refused,
-            notes: notes(&modes),
+            notes: notes(&modes, self.options.now),
             modes,
         }
     }
@@ -139,7 +149,7 @@ impl Context<'_> {
     }
 }
 
-fn notes(modes: &[PortMode]) -> Vec<String> {
+fn notes(modes: &[PortMode], now: Timestamp) -> Vec<String> {
     let mut notes = Vec::new();
     if modes.iter().any(|mode| mode.server_first && mode.mode != Mode::Strict) {
         notes.push("server-first: STRICT removes the wait for silent clients".to_owned());
@@ -149,6 +159,12 @@ fn notes(modes: &[PortMode]) -> Vec<String> {
         notes.push(
             "its sidecars have different modes: one of them has not read the policies yet, or reads others".to_owned(),
         );
+    }
+    for mode in modes.iter().filter(|mode| mode.mode != Mode::Strict && exception::is_of_workload(mode)) {
+        let lacks = exception::lacks(&mode.decided_by, now);
+        if !lacks.is_empty() {
+            notes.push(format!("no exception, since {} has {}", mode.decided_by.label(), lacks.join(", ")));
+        }
     }
     notes
 }

@@ -9,6 +9,7 @@ use crate::address_book::AddressBook;
 use crate::merge::{PeerKey, Seen};
 use crate::readiness::fix::{self, Scene};
 use crate::readiness::model::{Client, What};
+use crate::readiness::secured::Secured;
 
 /// The longest gap between the checks of one that looks like a health check, in seconds.
 const CHECK_INTERVAL: u64 = 60;
@@ -18,7 +19,12 @@ const CHECK_BYTES: u64 = 2048;
 const CHECKS: u64 = 10;
 
 /// The clients in the window that were let through without mTLS; those with the same name are one.
-pub(super) fn of(traffic: &[(PeerKey, Seen)], book: &AddressBook<'_>, scene: &Scene<'_>) -> Vec<Client> {
+pub(super) fn of(
+    traffic: &[(PeerKey, Seen)],
+    book: &AddressBook<'_>,
+    secured: &Secured,
+    scene: &Scene<'_>,
+) -> Vec<Client> {
     let mut clients: BTreeMap<(String, Transport, What), (BTreeSet<IpAddr>, Seen)> = BTreeMap::new();
     let others = |(key, seen): &&(PeerKey, Seen)| key.transport != Transport::Mtls && seen.window.allowed > 0;
     for (key, seen) in traffic.iter().filter(others) {
@@ -37,7 +43,9 @@ pub(super) fn of(traffic: &[(PeerKey, Seen)], book: &AddressBook<'_>, scene: &Sc
         let sidecar = address.and_then(|address| book.sidecar(address)).map(str::to_owned);
         let service = called.filter(|called| called.is_compose_service).and_then(|called| called.name);
         let subject = fix::Subject { what, client: &client, service: service.as_deref(), dialled: seen.dialled };
-        let fixes = fix::of(&subject, scene);
+        let called = (scene.name, scene.port);
+        let what = if secured.is_after(&client, called, seen.last) { What::SidecarNow } else { what };
+        let fixes = fix::of(&fix::Subject { what, ..subject }, scene);
         Client {
             addresses,
             transport,

@@ -38,6 +38,8 @@ pub(super) fn of(subject: &Subject<'_>, scene: &Scene<'_>) -> Vec<Fix> {
         (What::BesideSidecar, _) => scene.route(subject).into_iter().collect(),
         (What::HostGateway, _) => scene.gateway().into_iter().collect(),
         (What::OwnTls, _) => scene.certificate(subject.client).into_iter().collect(),
+        // It is done.
+        (What::SidecarNow, _) => return Vec::new(),
         (What::NotInspected, _) => return scene.permissive().into_iter().collect(),
         (What::NoSidecar | What::HealthCheck | What::ThisHost, _) => Vec::new(),
     };
@@ -233,6 +235,14 @@ mod tests {
             let [fix] = &of(&subject, scene)[..] else { panic!() };
             let expected = "portcullis compose add cron -n shop -f compose.mesh.yaml > compose.mesh2.yaml";
             assert_eq!(fix.paste, Paste::Command(expected.to_owned()));
+        });
+    }
+
+    #[test]
+    fn a_client_that_has_its_sidecar_gets_no_advice() {
+        scene(&[("app", "cart")], |scene| {
+            let subject = Subject { what: What::SidecarNow, client: "cron", service: Some("cron"), dialled: None };
+            assert_eq!(of(&subject, scene), []);
         });
     }
 

@@ -3,9 +3,13 @@
 mod build;
 mod clients;
 mod confidence;
+mod exception;
 mod fix;
 mod model;
 mod report;
+mod secured;
 
 pub use confidence::{Confidence, Level};
+pub use exception::Exception;
+pub(crate) use exception::{is_of_workload, lacks};
 pub use model::{Client, Options, Port, Readiness, Refused, Verdict, What};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::input::{NoSidecar, Unanswered, WorkloadName};
 use crate::paste::Fix;
 use crate::readiness::confidence::Confidence;
+use crate::readiness::exception::Exception;
 use crate::status::Status;
 use crate::window::Window;
 
@@ -72,6 +73,8 @@ pub struct Port {
     pub last_seen: Option<Timestamp>,
     /// The verdict.
     pub verdict: Verdict,
+    /// The documented exception that keeps it below STRICT; none if its verdict is not `EXCEPTION`.
+    pub exception: Option<Exception>,
     /// How sure it is that these are all clients.
     pub confidence: Confidence,
     /// For how long the workload was observed within the window: the shortest of its sidecars.
@@ -104,6 +107,9 @@ pub enum Verdict {
     /// The target mode is in force.
     #[serde(rename = "ENFORCED")]
     Enforced,
+    /// A policy of the workload keeps it below STRICT, with an owner, a reason and an end that has not come.
+    #[serde(rename = "EXCEPTION")]
+    Exception,
     /// Every connection in the window that was let through was mTLS.
     #[serde(rename = "READY")]
     Ready,
@@ -121,6 +127,7 @@ impl Verdict {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enforced => "ENFORCED",
+            Self::Exception => "EXCEPTION",
             Self::Ready => "READY",
             Self::NoData => "NO DATA",
             Self::NotReady => "NOT READY",
@@ -162,6 +169,8 @@ pub enum What {
     NoSidecar,
     /// There is a sidecar at its address, but it sends plaintext.
     BesideSidecar,
+    /// It has a sidecar now: it proved an identity after the last of these connections.
+    SidecarNow,
     /// It is a small request in a short, steady rhythm from an address without a name: probably a health check.
     HealthCheck,
     /// The host of the containers: what comes through a published port.
@@ -181,6 +190,9 @@ impl What {
         match self {
             Self::NoSidecar => "no sidecar",
             Self::BesideSidecar => "has a sidecar, but sends plaintext",
+            Self::SidecarNow => {
+                "it has a sidecar now; these connections are older, and count until they leave the window"
+            }
             Self::HealthCheck => "looks like a health check",
             Self::HostGateway => "the containers' host, through a published port",
             Self::ThisHost => "a process on the sidecar's host",

@@ -7,6 +7,7 @@ use portcullis_api::{DecidingPolicy, Transport};
 
 use crate::paste::{Fix, Paste};
 use crate::readiness::confidence::Level;
+use crate::readiness::exception::Exception;
 use crate::readiness::model::{Client, Port, Readiness, Verdict, What};
 use crate::render::{self, Form, RenderError};
 use crate::text::{ago, count, length, list, percent};
@@ -62,11 +63,24 @@ impl Port {
         list(&policies.into_iter().collect::<Vec<_>>(), NAMED)
     }
 
+    /// Whose exception it is, why, and what it lets in.
+    fn excepted(&self, exception: &Exception, readiness: &Readiness) -> String {
+        let clients: Vec<String> = self.clients.iter().map(Client::shown).collect();
+        let used = match clients.as_slice() {
+            [] => "no client without mTLS was seen, so it may not be needed".to_owned(),
+            clients => format!("used by {}", list(clients, NAMED)),
+        };
+        let Exception { policy, reason, .. } = exception;
+        let terms = exception.terms(readiness.as_of);
+        format!("{} {} by {policy}: {reason}; {terms}; {used}", self.label(), self.now())
+    }
+
     /// What is wrong, in a sentence.
     fn message(&self) -> String {
         let full = self.full();
         match self.verdict {
             Verdict::Enforced => format!("{full} is STRICT already"),
+            Verdict::Exception => format!("{full} is a documented exception"),
             Verdict::Ready => format!("{full}: every connection was mTLS"),
             Verdict::NoData => format!("{full}: no connection was let through in the window"),
             Verdict::NotReady => {
@@ -167,13 +181,15 @@ impl View for Readiness {
         let is = |verdict: Verdict| move |port: &&Port| port.verdict == verdict;
         let ready = self.items.iter().filter(|port| matches!(port.verdict, Verdict::Ready | Verdict::Enforced)).count();
         let mut summary = format!("{ready} of {} ready.", self.items.len());
+        let at = summary.len();
         for (verdict, words) in [(Verdict::NotReady, "Not ready"), (Verdict::NoData, "No connection seen")] {
             let labels: Vec<String> = self.items.iter().filter(is(verdict)).map(Port::label).collect();
             if !labels.is_empty() {
                 let _infallible = write!(summary, " {words}: {}.", list(&labels, NAMED));
             }
         }
-        let open = || self.items.iter().filter(|port| port.verdict != Verdict::Enforced);
+        let is_open = |port: &&Port| !matches!(port.verdict, Verdict::Enforced | Verdict::Exception);
+        let open = || self.items.iter().filter(is_open);
         if let Some(shortest) = open().map(|port| port.observed_seconds).min() {
             let level = open().map(|port| port.confidence.level).min().unwrap_or(Level::Low);
             let _infallible = write!(
@@ -184,6 +200,10 @@ impl View for Readiness {
                 length(self.min_observation_seconds),
                 level.as_str()
             );
+        }
+        let exceptions = self.items.iter().filter(is(Verdict::Exception)).count();
+        if exceptions > 0 {
+            summary.insert_str(at, &format!(" {}.", count(exceptions as u64, "exception")));
         }
         let mut lines = vec![summary];
         let reasons: BTreeSet<&String> = open().flat_map(|port| port.confidence.reasons.iter().take(1)).collect();
@@ -205,12 +225,16 @@ impl View for Readiness {
 
     fn sections(&self) -> Vec<Section> {
         let mut clients = Section::new("Clients that STRICT would refuse");
+        let mut exceptions = Section::new("Exceptions");
         let mut refused = Section::new("Refused already");
         for port in &self.items {
             if port.verdict == Verdict::NotReady {
                 for client in &port.clients {
                     clients.add(client.details(port, self), client.fixes.clone());
                 }
+            }
+            if let Some(exception) = &port.exception {
+                exceptions.add(port.excepted(exception, self), Vec::new());
             }
             for it in &port.refused {
                 let why = it.last.as_ref().map_or_else(String::new, |last| {
@@ -224,7 +248,7 @@ impl View for Readiness {
                 refused.add(format!("{} -> {}: {times}{spoken}{why}", it.client, port.label()), Vec::new());
             }
         }
-        vec![clients, refused]
+        vec![clients, exceptions, refused]
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -246,7 +270,7 @@ impl View for Readiness {
                         let message = format!("{}: observed for {} only", port.full(), length(port.observed_seconds));
                         Outcome::Error { kind: "TOO LITTLE", message }
                     }
-                    Verdict::Ready | Verdict::Enforced => Outcome::Passed,
+                    Verdict::Ready | Verdict::Exception | Verdict::Enforced => Outcome::Passed,
                 };
                 Case { class: format!("readiness.{}", port.workload.namespace), name: port.label(), outcome }
             })
@@ -271,7 +295,7 @@ impl View for Readiness {
                 Verdict::Ready if port.observed_seconds < self.min_observation_seconds => {
                     (Rule::NotObserved, FindingLevel::Warning)
                 }
-                Verdict::Ready | Verdict::Enforced => continue,
+                Verdict::Ready | Verdict::Exception | Verdict::Enforced => continue,
             };
             let by = port.modes.first().map(|mode| &mode.decided_by);
             let location = by.and_then(|by| Some((by.file.clone()?, by.line?)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis_api::{DecidingPolicy, Mode as ApiMode, PortMode, Timestamp};
 use portcullis_policy::{EffectivePolicy, Evaluation, MeshSettings, Mode, PolicySet, Source};
-use portcullis_report::migrate::{Forced, Migration, Options, Standing, Step};
+use portcullis_report::migrate::{Flags, Forced, Migration, Options, Standing, Step};
 use portcullis_report::readiness::{Options as ReadinessOptions, Readiness};
 use portcullis_report::{Answer, Form, Names, Status, Window};
 use proptest::prelude::*;
@@ -76,7 +76,15 @@ impl Mesh {
                 Mode::Permissive => ApiMode::Permissive,
                 Mode::Disable => ApiMode::Disable,
             };
-            let by = DecidingPolicy { scope: decided.by.scope.to_string(), ..DecidingPolicy::default() };
+            let documentation = decided.by.documentation.as_deref().cloned().unwrap_or_default();
+            let by = DecidingPolicy {
+                scope: decided.by.scope.to_string(),
+                owner: documentation.owner,
+                reason: documentation.reason,
+                expires: documentation.expires.as_ref().map(|it| it.text.clone()),
+                expires_at: documentation.expires.and_then(|it| it.unix).map(Timestamp::from_unix),
+                ..DecidingPolicy::default()
+            };
             answer.ports = vec![PortMode { port: Some(8080), mode, decided_by: by, server_first: false }];
             crate::model::answer(answer)
         };
@@ -95,6 +103,7 @@ impl Mesh {
             now: Timestamp::from_unix(NOW),
             namespace: None,
             forced,
+            flags: Flags::default(),
         })
     }
 }
@@ -191,6 +200,11 @@ proptest! {
         let migration = mesh.migration(&mesh.set(), None);
         match (&migration.next, migration.step) {
             (Some(_), _) | (None, Step::Done) => prop_assert_eq!(migration.status, Status::Ready),
+            // As `readiness` says of the ports that are left.
+            (None, Step::UndocumentedExceptions) => {
+                let plaintext = mesh.spaces.iter().any(|it| it.exception && it.plaintext);
+                prop_assert_eq!(migration.status == Status::Ready, !plaintext);
+            }
             (None, _) => prop_assert_ne!(migration.status, Status::Ready),
         }
         for form in Form::ALL {
@@ -240,6 +254,53 @@ fn a_sidecar_with_other_policies_than_the_folder_makes_it_unknown() {
         now: Timestamp::from_unix(NOW),
         namespace: None,
         forced: None,
+        flags: Flags::default(),
     });
     assert_eq!((migration.namespaces[0].standing, migration.next), (Standing::Unknown, None));
+}
+
+#[test]
+fn an_exception_is_done_with_once_it_has_an_owner_a_reason_and_an_end() {
+    let documented = |annotations: &str| {
+        let text = format!(
+            "{}---\n{}",
+            policy(ROOT, "default", Mode::Strict, ""),
+            policy("shop", "cart", Mode::Permissive, "selector: {matchLabels: {app: cart}}, ")
+                .replace("namespace: shop", &format!("namespace: shop, annotations: {annotations}"))
+        );
+        let set = load(&text);
+        let space = Space { name: "shop".to_owned(), mode: None, plaintext: true, exception: true };
+        Mesh { mode: None, spaces: vec![space], silent: false }.migration(&set, None)
+    };
+    let done = documented("{owner: shop-team, reason: people call it, expires: \"2099-01-01\"}");
+    assert_eq!((done.step, done.status), (Step::Done, Status::Ready));
+    assert_eq!(done.outlook(), "Nothing is left to do, but for 1 documented exception.");
+    assert!(done.namespaces[0].exceptions[0].contains("shop-team, until 2099-01-01"), "{:?}", done.namespaces);
+    for lacking in ["{}", "{owner: shop-team, reason: r}", "{owner: o, reason: r, expires: \"2020-01-01\"}"] {
+        let open = documented(lacking);
+        assert_eq!((open.step, open.status), (Step::UndocumentedExceptions, Status::NotReady), "{lacking}");
+        assert_eq!(open.namespaces[0].undocumented.len(), 1);
+    }
+}
+
+#[test]
+fn the_next_command_has_the_flags_of_this_one() {
+    let space = Space { name: "shop".to_owned(), mode: Some(Mode::Permissive), plaintext: false, exception: false };
+    let mesh = Mesh { mode: None, spaces: vec![space], silent: false };
+    let set = mesh.set();
+    let readiness = Readiness::new(&mesh.answers(&set), &Names::default(), &[], &options());
+    let flags = Flags { folder: " -c cart.yaml", observed: " --window 14d", proxies: " --docker" };
+    let migration = Migration::new(&Options {
+        set: &set,
+        mesh: &MeshSettings::default(),
+        readiness: &readiness,
+        written: &BTreeMap::new(),
+        now: Timestamp::from_unix(NOW),
+        namespace: None,
+        forced: None,
+        flags,
+    });
+    let command = "portcullis migrate next -c cart.yaml --window 14d --docker | \
+                   portcullis apply -f - -c cart.yaml --guard 10m --docker";
+    assert!(migration.outlook().ends_with(&format!("`{command}`")), "{}", migration.outlook());
 }

@@ -129,6 +129,7 @@ pub(crate) fn sidecar(observations: Vec<Observation>) -> Observations {
         name: Some("default".to_owned()),
         file: Some("policies/shop.yaml".to_owned()),
         line: Some(3),
+        ..DecidingPolicy::default()
     };
     let port = |port: Option<u16>| PortMode {
         port,

@@ -2,7 +2,7 @@
 
 use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, Timestamp, Transport};
 use portcullis_report::readiness::{Level, Options, Port, Readiness, Verdict, What};
-use portcullis_report::{Answer, Names, NoSidecar, Paste, Status, Window};
+use portcullis_report::{Answer, Form, Names, NoSidecar, Paste, Status, Window};
 
 use crate::model::*;
 
@@ -105,6 +105,54 @@ fn what_a_client_is_follows_from_what_other_sidecars_saw() {
     let blind = Connection { transport: Transport::Unknown, ..plaintext("10.0.0.6", 5) };
     let blind = port(&[blind]);
     assert_eq!((blind.verdict, blind.clients[0].what), (Verdict::NotReady, What::NotInspected));
+}
+
+#[test]
+fn a_client_that_has_got_its_sidecar_is_told_so_and_gets_no_advice() {
+    let names = Names::from_iter([("172.18.0.9".parse().unwrap(), "cron-report".to_owned())]);
+    let client = |since: i64| {
+        let connections = [plaintext("172.18.0.9", 7200), mtls("cron-report", since)];
+        let report = Readiness::new(&[answer(sidecar(ledger(&connections)))], &names, &[], &options());
+        let text = report.render(Form::Table).unwrap();
+        (report.items[0].verdict, report.items[0].clients[0].what, text.contains("compose add"))
+    };
+    assert_eq!(client(60), (Verdict::NotReady, What::SidecarNow, false));
+    assert_eq!(client(7201), (Verdict::NotReady, What::NoSidecar, true), "it sent plaintext after that");
+}
+
+#[test]
+fn a_documented_exception_is_none_of_the_clients_that_strict_refuses() {
+    let report = |expires: i64| {
+        let mut it = sidecar(ledger(&[plaintext("10.0.0.5", 60), mtls("web", 60)]));
+        for mode in &mut it.ports {
+            mode.mode = Mode::Strict;
+        }
+        let open = &mut it.ports[0];
+        open.mode = Mode::Permissive;
+        open.decided_by = DecidingPolicy {
+            scope: "port".to_owned(),
+            owner: Some("shop-team".to_owned()),
+            reason: Some("people call it".to_owned()),
+            expires: Some("2099-01-01".to_owned()),
+            expires_at: Some(Timestamp::from_unix(expires)),
+            ..open.decided_by.clone()
+        };
+        report(&[answer(it)])
+    };
+    let excepted = report(NOW + 20 * DAY);
+    assert_eq!((excepted.items[0].verdict, excepted.status), (Verdict::Exception, Status::Ready));
+    let text = excepted.render(Form::Table).unwrap();
+    assert!(text.contains("1 of 2 ready. 1 exception."), "{text}");
+    let told = "cart:8080 PERMISSIVE by shop/default: people call it; shop-team, until 2099-01-01 (20d left); used by 10.0.0.5";
+    assert!(text.contains(told), "{text}");
+    assert!(!text.contains("Clients that STRICT would refuse"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&excepted.render(Form::Json).unwrap()).unwrap();
+    let item = &json["items"][0];
+    assert_eq!((&item["verdict"], &item["exception"]["owner"]), (&"EXCEPTION".into(), &"shop-team".into()));
+    let over = report(NOW);
+    assert_eq!((over.items[0].verdict, over.status), (Verdict::NotReady, Status::NotReady));
+    let text = over.render(Form::Table).unwrap();
+    assert!(text.contains("no exception, since shop/default has passed its end"), "{text}");
 }
 
 #[test]

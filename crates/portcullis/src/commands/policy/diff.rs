@@ -11,6 +11,7 @@ use portcullis_policy::diff::{Change, Client, Comparison, Connection, PortClass,
 use portcullis_policy::{Evaluation, MeshSettings};
 use serde::Serialize;
 
+use crate::commands::again::quoted;
 use crate::commands::subject::{MeshArgs, TrustDomainArgs, load_set};
 use crate::commands::{can, values};
 use crate::config_source::ConfigSource;
@@ -329,14 +330,4 @@ fn command(policies: &Path, change: &Change, args: &Args, mesh: &MeshSettings) -
         words.push("--dry-run".to_owned());
     }
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// For a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }

@@ -10,6 +10,7 @@ use portcullis_manifest::{Effect, Plan, Prune, apply};
 use super::commit::commit;
 use super::effects::effects;
 use super::folder::{Checked, Folder, FolderArgs, refuse};
+use super::foresee::Foresee;
 use super::guard::{EndBy, GuardArgs, Guarded, Prepare, end, refuse_if_open};
 use super::input;
 use crate::commands::certs::lock;
@@ -132,6 +133,16 @@ impl Change<'_> {
         let Checked { set, errors, warnings } = folder.check_with(plan);
         refuse(&errors)?;
         let before = folder.check();
+        let foresee = Foresee {
+            before: &before.set,
+            after: &set,
+            mesh: &folder.mesh,
+            plan,
+            proxies: guard.proxies(),
+            is_guarded: guard.is_on(),
+        };
+        // Before the change: afterwards its ports are STRICT.
+        let foreseen = foresee.warnings();
         let mut guarded = None;
         if dry_run == DryRun::None {
             refuse_if_open(&folder.path)?;
@@ -151,6 +162,9 @@ impl Change<'_> {
         let told = output::text(&lines);
         // Those that were there are no news.
         for warning in warnings.iter().filter(|warning| !before.warnings.contains(warning)) {
+            output::note(&format!("warning: {warning}"));
+        }
+        for warning in &foreseen {
             output::note(&format!("warning: {warning}"));
         }
         if before.errors.is_empty() {

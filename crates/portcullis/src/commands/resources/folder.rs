@@ -7,6 +7,7 @@ use portcullis_manifest::{Plan, TextFile};
 use portcullis_policy::{Diagnostic, MeshSettings, ParsedSource, PolicySet, Source};
 use portcullis_tls::{Clock, check_extra_roots};
 
+use crate::commands::again::Flags;
 use crate::commands::subject::MeshArgs;
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure};
@@ -42,6 +43,15 @@ struct Place {
 }
 
 impl FolderArgs {
+    /// The flags that were given.
+    pub(in crate::commands) fn flags(&self) -> Flags {
+        Flags::default()
+            .with("-c", self.config.as_ref().map(|path| path.display()))
+            .with("--policies", self.policies.as_ref().map(|path| path.display()))
+            .with("--root-namespace", self.mesh.root_namespace.as_ref())
+            .with("--default-mode", self.mesh.default_mode)
+    }
+
     /// Finds it.
     pub(in crate::commands) fn path(&self) -> Result<PathBuf, Failure> {
         Ok(self.find()?.path)

@@ -7,6 +7,7 @@ pub(crate) mod delete;
 pub(crate) mod diff;
 mod effects;
 pub(super) mod folder;
+mod foresee;
 pub(crate) mod get;
 pub(super) mod guard;
 mod input;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use portcullis_admin::RecentQuery;
-use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, ProxyInfo, Recent};
+use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, ProxyInfo, Recent, Timestamp};
 use portcullis_config::{Protocol, Settings};
 use portcullis_policy::{Decided, EffectivePolicy};
 use portcullis_telemetry::{EndedConnections, Metrics, RecentFilter};
@@ -74,6 +74,8 @@ fn port_modes(settings: &Settings, policy: &EffectivePolicy, metrics: &Metrics) 
 
 fn port_mode(decided: &Decided) -> PortMode {
     let by = &decided.by;
+    let documentation = by.documentation.as_deref();
+    let expires = documentation.and_then(|it| it.expires.as_ref());
     PortMode {
         port: None,
         mode: mode(decided.mode),
@@ -83,6 +85,10 @@ fn port_mode(decided: &Decided) -> PortMode {
             name: by.name.clone(),
             file: by.file.clone(),
             line: by.line,
+            owner: documentation.and_then(|it| it.owner.clone()),
+            reason: documentation.and_then(|it| it.reason.clone()),
+            expires: expires.map(|it| it.text.clone()),
+            expires_at: expires.and_then(|it| it.unix).map(Timestamp::from_unix),
         },
         server_first: false,
     }

@@ -49,6 +49,11 @@ pub(super) struct GuardArgs {
 }
 
 impl GuardArgs {
+    /// Where the sidecars are.
+    pub(super) const fn proxies(&self) -> &ProxiesArgs {
+        &self.proxies
+    }
+
     /// Whether a guard is asked for.
     pub(super) const fn is_on(&self) -> bool {
         self.guard.is_some()

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::progress::Limits;
 use super::record::Record;
+use super::screen::length;
 use super::watch::{self, Before, Watched};
 use crate::commands::proxies::Mesh;
 use crate::commands::resources::folder::Folder;
@@ -20,6 +21,8 @@ use crate::signals::Signals;
 
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long it may be that no sidecar at all has the policies of the folder. Each looks for changes every second or so.
+const FOREIGN: Duration = Duration::from_secs(10);
 
 /// Signals that take a change back.
 pub(super) fn listen(mesh: &Mesh) -> Result<Signals, Failure> {
@@ -45,6 +48,7 @@ pub(super) fn folder_hash(folder: &Folder) -> String {
 /// The answers of all sidecars, once each has the folder's policies in force: only then the change is all that changes.
 pub(super) fn synced(mesh: &Mesh, signals: &mut Signals, limits: Limits, hash: &str) -> Result<Vec<Before>, Failure> {
     let start = Instant::now();
+    let mut is_told = false;
     loop {
         let answers = answered(mesh, limits.keep_unanswered)?;
         let reads = |before: &&Before| before.policies.folder.is_some();
@@ -57,6 +61,16 @@ pub(super) fn synced(mesh: &Mesh, signals: &mut Signals, limits: Limits, hash: &
             before.policies.problem.is_some() || before.policies.hash.as_deref().is_some_and(|own| own != hash)
         };
         let Some(other) = answers.iter().filter(reads).find(differ) else { return Ok(answers) };
+        let (all, behind) = (answers.iter().filter(reads).count(), answers.iter().filter(reads).filter(differ).count());
+        if behind == all && start.elapsed() >= FOREIGN.min(limits.load) && other.policies.problem.is_none() {
+            return Err(foreign(other, all));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            let most = length(if behind == all { FOREIGN.min(limits.load) } else { limits.load });
+            output::note(&format!(
+                "guard: {behind} of {all} sidecars do not have the policies of this folder in force; waiting, at most {most}"
+            ));
+        }
         if start.elapsed() >= limits.load {
             let shown = watch::shown(&other.target, &other.proxy);
             let why = other.policies.problem.as_ref().map_or_else(
@@ -73,6 +87,18 @@ pub(super) fn synced(mesh: &Mesh, signals: &mut Signals, limits: Limits, hash: &
             return Err(Failure::message(Exit::killed_by(signal.as_raw()), "interrupted; nothing was changed"));
         }
     }
+}
+
+/// The folder is hardly the one that these sidecars read.
+fn foreign(one: &Before, all: usize) -> Failure {
+    let shown = watch::shown(&one.target, &one.proxy);
+    let theirs = one.policies.folder.as_deref().unwrap_or("another folder");
+    let none = if all == 1 { "the sidecar does not have".to_owned() } else { format!("none of {all} sidecars has") };
+    let message = format!(
+        "{none} the policies of this folder in force: {shown} reads {theirs}. Name the folder that they read (--policies), or the sidecars \
+         that read this one. Nothing was changed"
+    );
+    Failure::message(Exit::Failure, message)
 }
 
 fn answered(mesh: &Mesh, keep_unanswered: bool) -> Result<Vec<Before>, Failure> {
