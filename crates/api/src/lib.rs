@@ -27,8 +27,8 @@ pub use explanation::{Explanation, IgnoredPolicy, Rung};
 pub use mode::{DecidingPolicy, Mode, PortMode};
 pub use observations::{Client, DayCount, Observation, Observations, RefusedFor};
 pub use pages::{
-    AuthorizationPolicy, Certificate, Certs, OpenConnection, OpenConnections, PeerAuthentication, Policies, Problem,
-    TrustDomainRoots, WorkloadCertificate,
+    AuthorizationPolicy, BreakGlass, Certificate, Certs, OpenConnection, OpenConnections, PeerAuthentication, Policies,
+    Problem, TrustDomainRoots, WorkloadCertificate,
 };
 pub use proxy::ProxyInfo;
 pub use recent::{EndedConnection, Recent, Tls};

@@ -24,6 +24,32 @@ pub struct Policies {
     pub policies: Vec<PeerAuthentication>,
     /// AuthorizationPolicies.
     pub authorization_policies: Vec<AuthorizationPolicy>,
+    /// Break-glass documents, those that have ended too. None from a sidecar that does not say.
+    pub break_glass: Option<Vec<BreakGlass>>,
+}
+
+/// A PeerAuthentication that lets plaintext in for a limited time.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BreakGlass {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The labels that it selects; none selects every workload.
+    pub selector: Option<BTreeMap<String, String>>,
+    /// The file that it was read from.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u32,
+    /// When it ends.
+    pub until: Option<Timestamp>,
+    /// Whether it has not ended.
+    pub is_active: bool,
+    /// Why.
+    pub reason: String,
+    /// Who wanted it.
+    pub owner: Option<String>,
 }
 
 /// Why newer files are not in force.

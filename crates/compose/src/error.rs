@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use portcullis_yaml::by_distance;
+
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,7 +59,7 @@ pub enum Problem {
     #[error("has no services; is it a compose file?")]
     NoServices,
     /// A requested service does not exist.
-    #[error("there is no service {name:?}; the file has: {}", .present.join(", "))]
+    #[error("there is no service {name:?}; {}", near(name, present))]
     UnknownService {
         /// The name that was asked for.
         name: String,
@@ -274,4 +276,35 @@ pub enum ExistingProblem {
 
 fn joined(reasons: &[Reason]) -> String {
     reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The services that the name may have been meant for, and how many others there are; all of them if they are few.
+fn near(name: &str, present: &[String]) -> String {
+    const NAMED: usize = 3;
+    const FEW: usize = 5;
+    if present.is_empty() {
+        return "the file has none".to_owned();
+    }
+    if present.len() <= FEW {
+        return format!("the file has: {}", present.join(", "));
+    }
+    let all: Vec<&str> = present.iter().map(String::as_str).collect();
+    let named = by_distance(name, &all).into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+    format!("the nearest are {named}; the file has {} more", all.len().saturating_sub(NAMED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::near;
+
+    #[test]
+    fn many_services_are_not_listed() {
+        let names = |count: usize| -> Vec<String> { (1..=count).map(|n| format!("service-{n}")).collect() };
+        assert_eq!(near("x", &[]), "the file has none");
+        assert_eq!(near("x", &names(2)), "the file has: service-1, service-2");
+        assert_eq!(
+            near("service27", &names(28)),
+            "the nearest are service-27, service-2, service-20; the file has 25 more"
+        );
+    }
 }

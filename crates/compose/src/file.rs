@@ -3,6 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use crate::error::{Error, Problem};
+use crate::names::{SidecarNames, owner};
 
 /// A compose file whose anchors and merge keys are resolved.
 #[derive(Clone, Debug)]
@@ -46,6 +47,17 @@ impl ComposeFile {
     #[must_use]
     pub fn has_service(&self, name: &str) -> bool {
         self.service(name).is_some()
+    }
+
+    /// The services that have a sidecar in this file, in its order.
+    #[must_use]
+    pub fn with_sidecars(&self) -> Vec<String> {
+        let services = self.0.get("services").and_then(Value::as_mapping).into_iter().flatten();
+        let holders = services.filter_map(|(name, holder)| {
+            let service = owner(holder.as_mapping()?)?;
+            (name.as_str() == Some(SidecarNames::of(&service).holder.as_str())).then_some(service)
+        });
+        holders.collect()
     }
 
     /// The definition of a service.

@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use portcullis_api::{Changes, Mode, Observations, PortMode, Recent, Timestamp, Transport};
 use portcullis_report::guard::NOT_BY_POLICY;
 use portcullis_report::readiness::{self, Readiness};
-use portcullis_report::{AddressBook, Answer, HOST_GATEWAY, Names, Party, Paste, Window, WorkloadName, edges};
+use portcullis_report::{AddressBook, Answer, Names, Party, Paste, Window, WorkloadName, edges};
 
+use crate::age::span;
 use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, TRAFFIC_SECONDS, Verdict, View};
 
+/// The scope of what break-glass decides.
+const BREAK_GLASS: &str = "break-glass";
 const TRAFFIC: Window = Window { seconds: TRAFFIC_SECONDS };
 /// What readiness is judged by.
 const READINESS: Window = Window { seconds: 7 * 86_400 };
@@ -52,6 +55,7 @@ pub fn view(title: String, sidecars: &[(String, Result<Sidecar, String>)], names
         answered: answered.len(),
         unreachable: readiness.unanswered.iter().map(|it| (it.address.clone(), it.message.clone())).collect(),
         plaintext: readiness.items.iter().filter(|port| is_open(port)).flat_map(|port| plaintext(port, now)).collect(),
+        break_glass: break_glass(&answered, now),
         refused: refused(&answered, names),
         ports: readiness
             .items
@@ -91,7 +95,7 @@ fn graph(answers: &[Answer], answered: &[&Sidecar], names: &Names, now: Timestam
         let next = nodes.len();
         *parties.entry(party).or_insert_with_key(|party| {
             nodes.push(Node {
-                name: called(&party.name),
+                name: party.name.clone(),
                 namespace: party.namespace.clone().unwrap_or_default(),
                 is_meshed: party.is_meshed(),
                 mode: mode_of(modes(party)),
@@ -219,7 +223,7 @@ fn plaintext(port: &readiness::Port, now: Timestamp) -> impl Iterator<Item = Pla
             port.exception.as_ref().map(|it| format!("exception {}: {}; {}", it.policy, it.reason, it.terms(now)));
         PlaintextClient {
             address: address.filter(|address| *address != client.client),
-            name: called(&client.client),
+            name: client.client.clone(),
             has_sidecar_now,
             to: format!("{}:{}", port.workload.name, port.port),
             transport: if client.transport == Transport::Tls { "tls" } else { "plaintext" },
@@ -231,17 +235,12 @@ fn plaintext(port: &readiness::Port, now: Timestamp) -> impl Iterator<Item = Pla
     })
 }
 
-/// What a reader takes for the host of the containers, and not for a gateway of the mesh.
-fn called(name: &str) -> String {
-    if name == HOST_GATEWAY { "containers' host".to_owned() } else { name.to_owned() }
-}
-
 /// Refused connections that are in memory, those with the same parties and reason as one.
 fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
     let observations: Vec<&Observations> = answered.iter().map(|sidecar| &sidecar.observations).collect();
     let book = AddressBook::new(&observations, names);
-    let client = |source: &str| match source.parse::<SocketAddr>() {
-        Ok(address) => called(&book.name(address.ip())),
+    let client = |source: &str, at: Timestamp| match source.parse::<SocketAddr>() {
+        Ok(address) => book.name(address.ip(), at),
         Err(_) => source.to_owned(),
     };
     let mut all: BTreeMap<(String, String, String, String), Refused> = BTreeMap::new();
@@ -253,7 +252,7 @@ fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
             };
             let (from, to) = match ended.direction {
                 portcullis_api::Direction::Inbound => {
-                    (ended.peer.clone().unwrap_or_else(|| client(&ended.source)), own)
+                    (ended.peer.clone().unwrap_or_else(|| client(&ended.source, ended.ended_at)), own)
                 }
                 portcullis_api::Direction::Outbound => {
                     let server = ended.service.clone().or_else(|| ended.destination.clone());
@@ -282,6 +281,34 @@ fn refused(answered: &[&Sidecar], names: &Names) -> Vec<Refused> {
     let mut all: Vec<Refused> = all.into_values().collect();
     all.sort_by_key(|refused| std::cmp::Reverse(refused.at));
     all
+}
+
+/// The ports that break-glass opens: one line for each document and workload.
+fn break_glass(answered: &[&Sidecar], now: Timestamp) -> Vec<String> {
+    let mut open: BTreeMap<(String, String), BTreeSet<Option<u16>>> = BTreeMap::new();
+    for Observations { proxy, ports, .. } in answered.iter().map(|sidecar| &sidecar.observations) {
+        for PortMode { port, decided_by, .. } in ports.iter().filter(|port| port.decided_by.scope == BREAK_GLASS) {
+            let left = decided_by
+                .expires_at
+                .map_or_else(String::new, |end| format!(" for another {}", span(end.seconds_since(now))));
+            let why = [&decided_by.reason, &decided_by.owner].into_iter().flatten().map(String::as_str);
+            let why = why.collect::<Vec<_>>().join(", ");
+            let why = if why.is_empty() { why } else { format!(" ({why})") };
+            let key = (format!("{}.{}", proxy.name, proxy.namespace), format!("{left}{why}"));
+            open.entry(key).or_default().insert(*port);
+        }
+    }
+    let line = |((workload, terms), ports): ((String, String), BTreeSet<Option<u16>>)| {
+        // The rest of the ports says that it is the whole workload.
+        let ports = if ports.contains(&None) {
+            String::new()
+        } else {
+            let numbers: Vec<String> = ports.into_iter().flatten().map(|port| port.to_string()).collect();
+            format!(":{}", numbers.join(","))
+        };
+        format!("{workload}{ports}{terms}")
+    };
+    open.into_iter().map(line).collect()
 }
 
 fn changes(sidecar: &Sidecar) -> impl Iterator<Item = Change> + '_ {
@@ -360,6 +387,26 @@ mod tests {
         let view = pay(Mode::Permissive, 3_601);
         assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)));
         assert_eq!((view.plaintext.len(), view.ports[0].verdict), (1, Verdict::NotReady));
+    }
+
+    #[test]
+    fn an_open_break_glass_is_on_the_page() {
+        let by = DecidingPolicy {
+            scope: "break-glass".to_owned(),
+            reason: Some("import fails".to_owned()),
+            owner: Some("ops".to_owned()),
+            expires_at: Some(Timestamp::from_unix(NOW + 840)),
+            ..DecidingPolicy::default()
+        };
+        let port = |port| PortMode { port, mode: Mode::Permissive, decided_by: by.clone(), server_first: false };
+        let mut sidecar = Sidecar::default();
+        (sidecar.observations.proxy.name, sidecar.observations.proxy.namespace) = ("pay".to_owned(), "shop".to_owned());
+        sidecar.observations.ports = vec![port(Some(8080)), PortMode { port: None, ..PortMode::default() }];
+        let now = Timestamp::from_unix(NOW);
+        let view = view("mesh".to_owned(), &[("pay".to_owned(), Ok(sidecar))], &Names::default(), now);
+        assert_eq!(view.break_glass, ["pay.shop:8080 for another 14 min (import fails, ops)"]);
+        let text = crate::fragment(&view);
+        assert!(text.contains("Break-glass lets plaintext in at pay.shop:8080 for another 14 min"), "{text}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) fn headline(view: &View) -> Headline {
         many => format!(", but for {many} documented exceptions"),
     };
     let (lock, sentence) = match (used.len(), unprotected) {
+        _ if view.answered == 0 && view.asked > 0 => (None, "No sidecar answers, so nothing can be said.".to_owned()),
         (0, _) => (None, "Nothing was let through in the last hour, so nothing can be said.".to_owned()),
         (all, open) if open == all => (Some(Lock::Open), "No: none of the traffic is mTLS.".to_owned()),
         (all, open) if open > 0 => {
@@ -49,6 +50,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     };
     let mut reasons: Vec<String> =
         view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
+    reasons.extend(view.break_glass.iter().map(|open| format!("Break-glass lets plaintext in at {open}.")));
     let is_recent = |client: &&PlaintextClient| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS;
     for client in view.plaintext.iter().filter(|client| !client.is_exception).filter(is_recent) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
@@ -179,6 +181,16 @@ mod tests {
         assert_eq!(headline.lock, Some(Lock::Half));
         assert!(headline.sentence.starts_with("Yes, but for 1 documented exception:"), "{}", headline.sentence);
         assert_eq!(headline.reasons, ["Exception: a:other ports, shop-team, until 2099-01-01 (20d left)."]);
+    }
+
+    #[test]
+    fn without_any_answer_nothing_is_said() {
+        let mut view = view(&[], &[]);
+        view.answered = 0;
+        view.unreachable.push(("all sidecars".to_owned(), "no container".to_owned()));
+        let headline = headline(&view);
+        assert_eq!(headline.sentence, "No sidecar answers, so nothing can be said.");
+        assert_eq!(headline.reasons, ["all sidecars did not answer: no container."]);
     }
 
     #[test]

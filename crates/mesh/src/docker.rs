@@ -47,7 +47,15 @@ pub enum EngineError {
 
 /// Names of containers by their addresses.
 #[derive(Clone, Debug, Default)]
-pub struct ContainerNames(HashMap<IpAddr, String>);
+pub struct ContainerNames(HashMap<IpAddr, Named>);
+
+/// Who has an address.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    /// When the container was made, in Unix time: the address had another owner before. 0 if the engine does not say.
+    since: i64,
+}
 
 /// The running containers.
 #[derive(Clone, Debug)]
@@ -57,6 +65,7 @@ pub(crate) struct Containers(Vec<Container>);
 #[serde(default, rename_all = "PascalCase")]
 struct Container {
     id: String,
+    created: i64,
     names: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
     network_settings: NetworkSettings,
@@ -236,12 +245,18 @@ impl ContainerNames {
     /// The name of the container that has this address.
     #[must_use]
     pub fn get(&self, address: IpAddr) -> Option<&str> {
-        self.0.get(&address.to_canonical()).map(String::as_str)
+        self.0.get(&address.to_canonical()).map(|named| named.name.as_str())
     }
 
-    /// Every address with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &str)> {
-        self.0.iter().map(|(address, name)| (*address, name.as_str()))
+    /// When that container was made, in Unix time: what was seen at the address before is another's.
+    #[must_use]
+    pub fn since(&self, address: IpAddr) -> Option<i64> {
+        self.0.get(&address.to_canonical()).map(|named| named.since)
+    }
+
+    /// Every address with its name, and since when it has that.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &str, i64)> {
+        self.0.iter().map(|(address, named)| (*address, named.name.as_str(), named.since))
     }
 
     /// Whether no engine was asked, or it has no container.
@@ -253,7 +268,8 @@ impl ContainerNames {
     pub(crate) fn add(&mut self, containers: &Containers) {
         for container in &containers.0 {
             let Some(name) = container.name() else { continue };
-            self.0.extend(container.addresses().map(|address| (address, name.clone())));
+            let named = Named { name, since: container.created };
+            self.0.extend(container.addresses().map(|address| (address, named.clone())));
         }
     }
 }
@@ -278,7 +294,7 @@ mod tests {
        "HostConfig": {"NetworkMode": "container:6"}, "NetworkSettings": {"Networks": {}}},
       {"Id": "8", "Names": ["/shop-ca-1"], "Labels": {"portcullis.component": "ca", "com.docker.compose.service": "ca"},
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.5"}}}},
-      {"Id": "3", "Names": ["/shop-cron-1"], "Labels": {"com.docker.compose.service": "cron-report"},
+      {"Id": "3", "Names": ["/shop-cron-1"], "Created": 1700000000, "Labels": {"com.docker.compose.service": "cron-report"},
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.9", "GlobalIPv6Address": ""}}}},
       {"Id": "4", "Names": ["/alone"], "Labels": {"portcullis.admin-port": "16000"},
        "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}},
@@ -329,6 +345,8 @@ mod tests {
         names.add(&Containers::parse(LIST).unwrap());
         let name = |address: &str| names.get(address.parse().unwrap());
         assert_eq!(name("172.18.0.9"), Some("cron-report"));
+        let since = |address: &str| names.since(address.parse().unwrap());
+        assert_eq!((since("172.18.0.9"), since("172.18.0.3")), (Some(1_700_000_000), Some(0)));
         assert_eq!(
             (name("172.18.0.3"), name("fd00::3"), name("::ffff:172.17.0.2")),
             (Some("cart"), Some("cart"), Some("alone"))

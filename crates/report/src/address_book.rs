@@ -1,9 +1,9 @@
 //! Who is at an address: what the observations of all sidecars say together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portcullis_api::{Direction, Observations, Timestamp, Transport};
+use portcullis_api::{Direction, Observation, Observations, Timestamp, Transport};
 use portcullis_identity::SpiffeId;
 
 use crate::input::Names;
@@ -13,7 +13,7 @@ use crate::text::{clean, clean_long};
 /// Names of the address at which a container sees its own host.
 const GATEWAY_NAMES: [&str; 4] = ["_gateway", "host-gateway", "host.docker.internal", "gateway.docker.internal"];
 /// How reports call the host of containers.
-pub const GATEWAY: &str = "host-gateway";
+const GATEWAY: &str = "containers' host";
 
 /// What is known of addresses.
 #[derive(Debug)]
@@ -24,10 +24,28 @@ pub struct AddressBook<'n> {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Who has a sidecar there, as reports call them.
-    sidecars: BTreeSet<String>,
+    /// Who has a sidecar there, as reports call them, and when that was seen first and last.
+    sidecars: BTreeMap<String, Period>,
     /// The name that was recorded last.
     name: Option<(Timestamp, String)>,
+}
+
+/// From when to when something was seen.
+#[derive(Clone, Copy, Debug)]
+struct Period {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Period {
+    /// Whether this can be about the owner that an address had at that time. `since`: when the present one got it.
+    fn is_about(self, at: Timestamp, since: Option<Timestamp>) -> bool {
+        match since {
+            None => true,
+            Some(since) if at >= since => self.last >= since,
+            Some(since) => self.first < since,
+        }
+    }
 }
 
 /// What a client without an identity is called.
@@ -54,11 +72,11 @@ impl<'n> AddressBook<'n> {
             for observation in &answer.observations {
                 let peer = &observation.peer;
                 if let (Direction::Inbound, Some(dialled)) = (observation.direction, peer.dialled) {
-                    book.has_sidecar(dialled, own.clone());
+                    book.has_sidecar(dialled, own.clone(), observation);
                 }
                 let Some(address) = peer.address else { continue };
                 if let (Transport::Mtls, Some(identity)) = (observation.transport, &peer.identity) {
-                    book.has_sidecar(address, shown_identity(identity));
+                    book.has_sidecar(address, shown_identity(identity), observation);
                 }
                 if let Some(name) = &peer.name {
                     let entry = book.entries.entry(address.to_canonical()).or_default();
@@ -70,33 +88,40 @@ impl<'n> AddressBook<'n> {
         book
     }
 
-    fn has_sidecar(&mut self, address: IpAddr, who: String) {
+    fn has_sidecar(&mut self, address: IpAddr, who: String, seen: &Observation) {
         // Everything on one host has these.
         if !address.is_loopback() && !address.is_unspecified() {
-            self.entries.entry(address.to_canonical()).or_default().sidecars.insert(who);
+            let (first, last) = (seen.first_seen, seen.last_seen);
+            let sidecars = &mut self.entries.entry(address.to_canonical()).or_default().sidecars;
+            let known = sidecars.entry(who).or_insert(Period { first, last });
+            *known = Period { first: known.first.min(first), last: known.last.max(last) };
         }
     }
 
-    /// Who has a sidecar at the address. Several share one if the network between translates addresses, and then none of them is it
-    /// for sure.
-    pub(crate) fn sidecar(&self, address: IpAddr) -> Option<&str> {
+    /// Who had a sidecar at the address at that time. Several share one if the network between translates addresses, and then none of them
+    /// is it for sure.
+    pub(crate) fn sidecar(&self, address: IpAddr, at: Timestamp) -> Option<&str> {
+        let since = self.names.since(address);
         let sidecars = &self.entries.get(&address.to_canonical())?.sidecars;
-        sidecars.first().filter(|_| sidecars.len() == 1).map(String::as_str)
+        let mut fitting = sidecars.iter().filter(|(_, period)| period.is_about(at, since)).map(|(who, _)| who.as_str());
+        let first = fitting.next()?;
+        fitting.next().is_none().then_some(first)
     }
 
-    /// How reports call who is at the address: by name, by the workload that has a sidecar there, or by the address.
+    /// How reports call who was at the address at that time: by name, by the workload that has a sidecar there, or by the address.
     #[must_use]
-    pub fn name(&self, address: IpAddr) -> String {
-        self.shown(&Peer::Address(address))
+    pub fn name(&self, address: IpAddr, at: Timestamp) -> String {
+        self.shown(&Peer::Address(address), at)
     }
 
-    /// How reports call a peer.
-    pub(crate) fn shown(&self, peer: &Peer) -> String {
+    /// How reports call a peer that was seen at that time. An address has one owner after the other: a name of now says nothing of what
+    /// was seen before its container was there.
+    pub(crate) fn shown(&self, peer: &Peer, at: Timestamp) -> String {
         match peer {
             Peer::Identity(identity) => shown_identity(identity),
             Peer::Address(address) => {
-                let Called { name, .. } = self.called(*address);
-                name.or_else(|| self.sidecar(*address).map(str::to_owned)).unwrap_or_else(|| address.to_string())
+                let Called { name, .. } = self.called(*address, at);
+                name.or_else(|| self.sidecar(*address, at).map(str::to_owned)).unwrap_or_else(|| address.to_string())
             }
             Peer::Unknown => "unknown".to_owned(),
         }
@@ -104,9 +129,12 @@ impl<'n> AddressBook<'n> {
 
     /// What is at the address. A name that was recorded with a connection goes before one that is known now: the address may have
     /// another owner by now.
-    pub(crate) fn called(&self, address: IpAddr) -> Called {
+    pub(crate) fn called(&self, address: IpAddr, at: Timestamp) -> Called {
+        let since = self.names.since(address);
+        let is_about = |when: Timestamp| Period { first: when, last: when }.is_about(at, since);
         let recorded = self.entries.get(&address.to_canonical()).and_then(|entry| entry.name.as_ref());
-        let known = self.names.get(address);
+        let recorded = recorded.filter(|(when, _)| is_about(*when));
+        let known = self.names.get(address, at);
         let Some((_, recorded)) = recorded else {
             let name = known.map(str::to_owned).or_else(|| is_gateway(address).then(|| GATEWAY.to_owned()));
             return Called { is_compose_service: known.is_some_and(is_service_name), name };

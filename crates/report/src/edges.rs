@@ -165,12 +165,14 @@ impl<'a> Parties<'a> {
         }
         let Some(address) = peer.address else { return Party::outside("unknown".to_owned()) };
         // Who has a sidecar at the address and sends plaintext beside it.
-        if let Some(party) = self.book.sidecar(address).and_then(|shown| self.by_shown.get(shown)) {
+        if let Some(party) =
+            self.book.sidecar(address, observation.last_seen).and_then(|shown| self.by_shown.get(shown))
+        {
             return party.clone();
         }
         match peer.service.as_deref().filter(|_| observation.direction == Direction::Outbound) {
             Some(service) => self.service(service),
-            None => Party::outside(self.book.name(address)),
+            None => Party::outside(self.book.name(address, observation.last_seen)),
         }
     }
 

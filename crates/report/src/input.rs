@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portcullis_api::{Mode as ApiMode, Observations, ProxyInfo};
+use portcullis_api::{Mode as ApiMode, Observations, ProxyInfo, Timestamp};
 use portcullis_policy::{MeshSettings, Mode};
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ pub struct WorkloadName {
 
 /// Names of addresses that the caller knows from elsewhere, such as a container engine.
 #[derive(Clone, Debug, Default)]
-pub struct Names(BTreeMap<IpAddr, String>);
+pub struct Names(BTreeMap<IpAddr, (String, Timestamp)>);
 
 /// A workload of a service directory that has no sidecar.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -53,16 +53,33 @@ pub struct NoSidecar {
 }
 
 impl Names {
-    /// The name of an address.
+    /// The name of an address, if it had that at this time.
     #[must_use]
-    pub(crate) fn get(&self, address: IpAddr) -> Option<&str> {
-        self.0.get(&address.to_canonical()).map(String::as_str)
+    pub(crate) fn get(&self, address: IpAddr, at: Timestamp) -> Option<&str> {
+        let (name, since) = self.0.get(&address.to_canonical())?;
+        (*since <= at).then_some(name.as_str())
+    }
+
+    /// Since when the present owner has the address; none if nobody knows.
+    pub(crate) fn since(&self, address: IpAddr) -> Option<Timestamp> {
+        self.0.get(&address.to_canonical()).map(|(_, since)| *since)
+    }
+}
+
+impl FromIterator<(IpAddr, String, Timestamp)> for Names {
+    /// Names, each with the moment since when it has the address.
+    fn from_iter<I: IntoIterator<Item = (IpAddr, String, Timestamp)>>(names: I) -> Self {
+        let named =
+            |(address, name, since): (IpAddr, String, Timestamp)| (address.to_canonical(), (clean(&name), since));
+        Self(names.into_iter().map(named).collect())
     }
 }
 
 impl FromIterator<(IpAddr, String)> for Names {
+    /// Names that were always there.
     fn from_iter<I: IntoIterator<Item = (IpAddr, String)>>(names: I) -> Self {
-        Self(names.into_iter().map(|(address, name)| (address.to_canonical(), clean(&name))).collect())
+        let always = Timestamp::from_unix(i64::MIN);
+        names.into_iter().map(|(address, name)| (address, name, always)).collect()
     }
 }
 

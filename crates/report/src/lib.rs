@@ -31,7 +31,7 @@ mod text;
 mod view;
 mod window;
 
-pub use address_book::{AddressBook, GATEWAY as HOST_GATEWAY};
+pub use address_book::AddressBook;
 pub use edges::{Edge, Party, edges};
 pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
 pub use paste::{Fix, Paste};

@@ -29,5 +29,5 @@ pub use limits::{MAX_DEPTH, MAX_FILE_BYTES, MAX_FOLDER_BYTES, MAX_PROBLEMS};
 pub use parse::{Parsed, parse};
 pub use problem::{Position, Problem, Problems, reason};
 pub use scalar::{Scalar, ScalarKind, Style};
-pub use suggest::nearest;
+pub use suggest::{by_distance, nearest};
 pub use tree::{Content, Document, Entry, Key, Mapping, Node};

@@ -18,6 +18,15 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
+/// The candidates by their distance from `word`, the nearest first.
+#[must_use]
+pub fn by_distance<'a>(word: &str, candidates: &[&'a str]) -> Vec<&'a str> {
+    let folded = fold(&word.chars().take(64).collect::<String>());
+    let mut ranked: Vec<(usize, &str)> = candidates.iter().map(|it| (distance(&folded, &fold(it)), *it)).collect();
+    ranked.sort();
+    ranked.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
 fn fold(word: &str) -> Vec<char> {
     word.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
@@ -43,7 +52,13 @@ fn distance(a: &[char], b: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{by_distance, nearest};
+
+    #[test]
+    fn candidates_are_ranked_by_how_alike_they_are() {
+        assert_eq!(by_distance("cron-reports", &["web", "orders", "cron-report"])[0], "cron-report");
+        assert!(by_distance("x", &[]).is_empty());
+    }
 
     #[test]
     fn misspelled_names_are_recognised_and_other_words_are_not() {

@@ -29,6 +29,7 @@ FIRES_BY_ITSELF = {
 }
 FIRES_AFTER_CHANGES = {
     ("PortcullisPolicyStale", "cart"),
+    ("PortcullisBreakGlassOpen", "late"),
     ("PortcullisCredentialsStale", "web"),
     ("PortcullisCertificateNotRenewed", "late"),
 }
@@ -165,6 +166,7 @@ def _alerts(server, mesh, report):
     group = "Alerts that fire"
     mesh.break_policy()
     mesh.break_credentials()
+    mesh.break_glass()
     mesh.shorten("short", 900)
     wanted = FIRES_BY_ITSELF | FIRES_AFTER_CHANGES
     until(lambda: wanted <= server.firing(), 60)

@@ -20,6 +20,14 @@ spec:
   selector: {matchLabels: {app: interop}}
   mtls: {mode: STRICT}
 """
+BREAK_GLASS = """\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: open, namespace: shop, annotations: {{portcullis/until: "{until}", portcullis/reason: test}}}}
+spec:
+  selector: {{matchLabels: {{app: interop}}}}
+  mtls: {{mode: PERMISSIVE}}
+"""
 CANDIDATE = """\
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -92,6 +100,11 @@ class Mesh:
 
     def break_policy(self):
         self.cart.write_document("broken.yaml", "kind: PeerAuthentication\napiVersion: security.istio.io/v1\nspec: {mtls: {mode: STRIC}}\n")
+
+    def break_glass(self):
+        """Plaintext is let into `late` for ten minutes."""
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+        self.late.write_document("break-glass.yaml", BREAK_GLASS.format(until=until))
 
     def break_credentials(self):
         """`web` gets a key that is not its certificate's."""

@@ -74,9 +74,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
         std::thread::sleep(REFRESH);
         match args.view() {
             Ok(view) => latest.0.store(Arc::new(view)),
-            // What was there stays, and its time says how old it is.
-            Err(Failure { error, .. }) => output::note(&format!("warning: {error:#}")),
+            // Old answers would look like what is.
+            Err(Failure { error, .. }) => {
+                output::note(&format!("warning: {error:#}"));
+                latest.0.store(Arc::new(nobody(&latest.0.load(), format!("{error:#}"))));
+            }
         }
+    }
+}
+
+/// No sidecar is found any more.
+fn nobody(before: &View, why: String) -> View {
+    View {
+        title: before.title.clone(),
+        now: Timestamp::from_unix(Clock::system().now_unix()),
+        asked: before.asked.max(1),
+        unreachable: vec![("all sidecars".to_owned(), why)],
+        ..View::default()
     }
 }
 
@@ -103,7 +117,10 @@ impl Args {
             let who = missing.name.unwrap_or(missing.address);
             (who, Err(missing.message))
         }));
-        let names: Names = containers.iter().map(|(address, name)| (address, name.to_owned())).collect();
+        let names: Names = containers
+            .iter()
+            .map(|(address, name, since)| (address, name.to_owned(), Timestamp::from_unix(since)))
+            .collect();
         Ok(view(title, &sidecars, &names, Timestamp::from_unix(Clock::system().now_unix())))
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueHint;
@@ -19,6 +18,7 @@ use super::resources::folder::{Folder, FolderArgs, refuse};
 use super::resources::guard::notice;
 use super::values;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::files;
 use crate::output;
 
 /// Go to STRICT one namespace after another: what is ready, what blocks the others, and the policy to apply next
@@ -241,9 +241,6 @@ impl Common {
 /// When the files of policies were last written.
 fn written(folder: &Folder, set: &PolicySet) -> BTreeMap<String, Timestamp> {
     let files = folder.files.iter().filter(|file| set.policies().iter().any(|policy| policy.file == file.path));
-    let time = |path: &str| {
-        let seconds = fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
-        Some(Timestamp::from_unix(i64::try_from(seconds).ok()?))
-    };
+    let time = |path: &str| files::written(Path::new(path)).map(Timestamp::from_unix);
     files.filter_map(|file| Some((file.path.clone(), time(&file.path)?))).collect()
 }

@@ -216,5 +216,8 @@ fn saved(file: &Path) -> Result<Vec<Answer>, Failure> {
 pub(crate) fn names(answers: &[Answer], containers: &ContainerNames) -> Names {
     let seen = answers.iter().filter_map(|answer| answer.observations.as_ref().ok()).flat_map(|it| &it.observations);
     let addresses: BTreeSet<IpAddr> = seen.filter_map(|observation| observation.peer.address).collect();
-    addresses.into_iter().filter_map(|address| Some((address, containers.get(address)?.to_owned()))).collect()
+    let named = |address: IpAddr| {
+        Some((address, containers.get(address)?.to_owned(), Timestamp::from_unix(containers.since(address)?)))
+    };
+    addresses.into_iter().filter_map(named).collect()
 }

@@ -43,6 +43,11 @@ impl Table {
         Self { headers: headers.into(), rows: Vec::new() }
     }
 
+    /// With columns that are not known before.
+    pub(crate) fn of(headers: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { headers: headers.into_iter().collect(), rows: Vec::new() }
+    }
+
     /// More columns, for `-o wide`. Rows get theirs by [`push`](Self::push).
     pub(crate) fn extend<const N: usize>(mut self, headers: [&'static str; N]) -> Self {
         self.headers.extend(headers);

@@ -171,6 +171,28 @@ fn status_tells_apart_what_runs_behind_its_sidecar_and_what_does_not() {
     assert_eq!(code, Some(69), "{err}");
 }
 
+#[test]
+fn status_knows_a_file_that_was_made_by_redirection() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("compose.yaml"), FILE).unwrap();
+    let (code, out, err) = run_in(folder.path(), &["add", "api", "db", "-f", "compose.yaml"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("# Plain docker-compose commands do not use this file") && err.contains("--write"), "{err}");
+    fs::write(folder.path().join("compose.mesh.yaml"), out).unwrap();
+    let real = fs::canonicalize(folder.path()).unwrap();
+    let engine = Engine::start(&folder.path().join("engine.sock"), &real);
+    let socket = folder.path().join("engine.sock");
+    let (code, out, err) = run_in(folder.path(), &["status", "--docker", socket.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.contains("api       captured") && out.contains("db        bypassed"), "{out}");
+    assert!(err.contains("`docker-compose --file compose.mesh.yaml up --detach`"), "{err}");
+    assert!(err.contains("made by redirection: write COMPOSE_FILE=compose.mesh.yaml into .env"), "{err}");
+    drop(engine);
+    let (code, _, err) = run_in(folder.path(), &["add", "api", "--write"]);
+    assert_eq!(code, Some(65), "{err}");
+    assert!(err.contains("Remove it, and run `portcullis compose add api db --write`"), "{err}");
+}
+
 /// The socket of an engine with the containers of a project: api behind its sidecar, db started without.
 struct Engine(Option<std::thread::JoinHandle<()>>, std::path::PathBuf);
 

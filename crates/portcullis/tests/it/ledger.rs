@@ -1,8 +1,10 @@
 //! What a running sidecar says about who it saw, and keeps of that.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use portcullis_api::{Direction, Mode, Observation, Observations, Recent, Transport};
 use serde::de::DeserializeOwned;
 
-use crate::support::{App, CART, Ca, Scene, Sidecar, WEB, eventually, free_address, passed};
+use crate::support::{App, BIN, CART, Ca, Scene, Sidecar, WEB, eventually, free_address, passed};
 
 fn page<T: DeserializeOwned>(sidecar: &Sidecar, path: &str) -> T {
     let answer = sidecar.get(path).unwrap();
@@ -268,4 +270,79 @@ fn a_client_without_an_identity_has_the_name_of_the_service_with_its_address() {
     assert!(passed(inbound, b"plain"));
     let named = |seen: &Observation| seen.peer.name.as_deref() == Some("cron.shop.svc.cluster.local");
     find(&cart, named);
+}
+
+/// A shell in a mount namespace of its own, with a small file system at `folder` that is read-only, and a sidecar beside it. It runs the
+/// lines that it reads; everything in it ends with it.
+fn on_a_small_disk(config: &Path, folder: &Path, admin: std::net::SocketAddr) -> Sidecar {
+    const SCRIPT: &str = "mount -t tmpfs -o size=128k none \"$1\" && mount -o remount,ro \"$1\" || exit 9
+        \"$2\" proxy --config \"$3\" &
+        while read -r line; do eval \"$line\"; done";
+    let log = config.with_extension("log");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SCRIPT, "sh"])
+        .args([folder.as_os_str(), BIN.as_ref(), config.as_os_str()])
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(&log).unwrap());
+    Sidecar { child: command.spawn().unwrap(), admin, log }
+}
+
+/// A full disk and one that is read-only cost what is remembered, and nothing else.
+#[test]
+fn a_folder_without_room_or_read_only_is_told_and_used_again_when_it_can_be() {
+    let scene = Scene::new("PERMISSIVE");
+    let folder = scene.path().join("ledger");
+    fs::create_dir(&folder).unwrap();
+    let (admin, listen) = (free_address(), free_address());
+    let config = scene.path().join("keeper.yaml");
+    let body = format!(
+        "workload: {{name: keeper, namespace: shop, spiffeId: \"{CART}\"}}\npolicies: ./policies\n\
+         identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
+         ledger: {{folder: ./ledger}}\nadmin: {{listen: \"{admin}\"}}\nworkers: 1\n\
+         inbound:\n  ports: [{{listen: \"{listen}\", port: 8080, app: \"{}\"}}]\n",
+        scene.app.address
+    );
+    fs::write(&config, body).unwrap();
+    let mut keeper = on_a_small_disk(&config, &folder, admin);
+    let mut shell = keeper.child.stdin.take().unwrap();
+    let mut run = |line: String| writeln!(shell, "{line}").unwrap();
+    keeper.ready();
+    let failures = |keeper: &Sidecar| -> u64 {
+        let metrics = keeper.get("/metrics").unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("portcullis_ledger_write_failures_total ")).unwrap();
+        line.split_once(' ').unwrap().1.parse().unwrap()
+    };
+    let said = |text: &str| keeper.read_log().matches(text).count();
+    let (cannot, again) = ("ledger: cannot write", "ledger: written again");
+    // It is tried again every ten seconds.
+    let patiently = |what: &str, is: &dyn Fn() -> bool| {
+        for _ in 0..2 {
+            if (0..150).any(|_| {
+                thread::sleep(Duration::from_millis(100));
+                is()
+            }) {
+                return;
+            }
+        }
+        panic!("{what}\n{}", keeper.read_log());
+    };
+    // Read-only from the start.
+    assert!(passed(listen, b"one"), "{}", keeper.read_log());
+    patiently("the failed write is counted", &|| failures(&keeper) > 0);
+    assert_eq!((said(cannot), said(again), observations(&keeper).is_persistent), (1, 0, false));
+    run(format!("mount -o remount,rw {}", folder.display()));
+    patiently("it is written again", &|| said(again) == 1);
+    assert!(observations(&keeper).is_persistent);
+    // Full.
+    let before = failures(&keeper);
+    run(format!("dd if=/dev/zero of={}/filler bs=1k 2> /dev/null", folder.display()));
+    patiently("the failed write is counted", &|| passed(listen, b"more") && failures(&keeper) > before);
+    assert_eq!((said(cannot), said(again)), (2, 1), "each trouble is told once: {}", keeper.read_log());
+    assert!(passed(listen, b"served all the same") && !observations(&keeper).is_persistent);
+    let remembered = observations(&keeper).observations.iter().map(|seen| seen.allowed).sum::<u64>();
+    run(format!("rm {}/filler", folder.display()));
+    patiently("it is written again", &|| said(again) == 2);
+    let kept = observations(&keeper);
+    assert!(kept.is_persistent && kept.observations.iter().map(|seen| seen.allowed).sum::<u64>() >= remembered);
 }

@@ -27,6 +27,7 @@ mod compose;
 mod dashboard;
 mod demo_app;
 mod directory;
+mod document;
 mod domains;
 mod endings;
 mod examples;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::support::raw::Mesh;
-use super::support::{BIN, Ran, eventually, run};
+use super::support::{BIN, POLICY, Ran, Scene, eventually, run};
 
 const SHOP: &str = "# The shop's policies.\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\n\
                     spec: {mtls: {mode: PERMISSIVE}} # until June\n---\n# Only the cart.\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
@@ -63,17 +63,24 @@ impl Folder {
 fn get_lists_what_kubectl_lists() {
     let folder = Folder::new();
     let all = folder.run(&["get", "peerauthentication", "-A"]);
+    // The age is that of the file, since no document has a time.
+    let ageless = |ran: &Ran| -> Vec<String> {
+        let without = |line: &str| {
+            let (rest, age) = line.rsplit_once("   ").unwrap();
+            assert!(age == "AGE" || age.strip_suffix('s').is_some_and(|age| age.parse::<u32>().is_ok()), "{line}");
+            rest.trim_end().to_owned()
+        };
+        ran.out.lines().map(without).collect()
+    };
+    assert_eq!(all.code, Some(0), "{}", all.err);
     assert_eq!(
-        (all.code, all.out.as_str()),
-        (
-            Some(0),
-            "NAMESPACE   NAME      MODE         AGE\nshop        cart      STRICT       <unknown>\nshop        default   PERMISSIVE   <unknown>\n"
-        )
+        ageless(&all),
+        ["NAMESPACE   NAME      MODE", "shop        cart      STRICT", "shop        default   PERMISSIVE"]
     );
     let own = folder.run(&["get", "pa", "-n", "shop", "default"]);
-    assert_eq!(own.out, "NAME      MODE         AGE\ndefault   PERMISSIVE   <unknown>\n");
+    assert_eq!(ageless(&own), ["NAME      MODE", "default   PERMISSIVE"]);
     let wide = folder.run(&["get", "pa", "-n", "shop", "-o", "wide"]).out;
-    assert!(wide.contains("workload    app=cart   8080:DISABLE   Active   "), "{wide}");
+    assert!(wide.contains("workload    app=cart   8080:DISABLE   <unknown>   Active   "), "{wide}");
     assert!(wide.contains("shop.yaml:8"), "{wide}");
     let names = folder.run(&["get", "peerauthentications.security.istio.io", "-A", "-o", "name"]);
     assert_eq!(names.out, "peerauthentication.security.istio.io/cart\npeerauthentication.security.istio.io/default\n");
@@ -88,6 +95,27 @@ fn get_lists_what_kubectl_lists() {
     );
     assert_eq!(folder.run(&["get", "pods"]).code, Some(64));
     assert_eq!(run(&["get", "pa"]).code, Some(64));
+}
+
+#[test]
+fn the_wide_columns_name_the_workloads_that_a_policy_selects() {
+    let scene = Scene::new("PERMISSIVE");
+    let policies = scene.path().join("policies");
+    let other = POLICY
+        .replace("MODE", "STRICT")
+        .replace("name: default", "name: other")
+        .replace("spec: {", "spec: {selector: {matchLabels: {app: web}}, ");
+    fs::write(policies.join("other.yaml"), other).unwrap();
+    let admin = format!("--admin={}", scene.cart.admin);
+    let ran = run(&["get", "pa", "-A", "-o", "wide", "--policies", policies.to_str().unwrap(), &admin]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let rows: Vec<Vec<&str>> = ran
+        .out
+        .lines()
+        .map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert_eq!(rows[0][4..8], ["SCOPE", "SELECTOR", "PORTS", "WORKLOADS"], "{}", ran.out);
+    assert_eq!((rows[1][1], rows[1][7], rows[2][1], rows[2][7]), ("default", "cart", "other", "<none>"), "{}", ran.out);
 }
 
 #[test]

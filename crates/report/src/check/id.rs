@@ -61,6 +61,7 @@ pub enum Id {
     PolicyFiles,
     PolicyEqual,
     PolicyMeshWide,
+    PolicyBreakGlass,
     PolicyIgnoredFiles,
     ServicesSidecars,
     ContainersSidecars,
@@ -70,7 +71,7 @@ pub enum Id {
 
 impl Id {
     /// Every check, in the order of the reference.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ConfigValid,
         Self::ConfigPaths,
         Self::ConfigPolicies,
@@ -93,6 +94,7 @@ impl Id {
         Self::PolicyFiles,
         Self::PolicyEqual,
         Self::PolicyMeshWide,
+        Self::PolicyBreakGlass,
         Self::PolicyIgnoredFiles,
         Self::ServicesSidecars,
         Self::ContainersSidecars,
@@ -127,6 +129,7 @@ impl Id {
             Self::PolicyFiles => (Policy, "policy-files", "policy files are in force as they are now"),
             Self::PolicyEqual => (Policy, "policy-equal", "policies are the same everywhere"),
             Self::PolicyMeshWide => (Policy, "policy-mesh-wide", "a policy holds for the whole mesh"),
+            Self::PolicyBreakGlass => (Policy, "policy-break-glass", "no break-glass is open"),
             Self::PolicyIgnoredFiles => (Policy, "policy-ignored-files", "every file of the policy folders is read"),
             Self::ServicesSidecars => (Services, "services-sidecars", "every service of the directory has a sidecar"),
             Self::ContainersSidecars => {

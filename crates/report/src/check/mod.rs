@@ -42,6 +42,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         (Id::PolicyFiles, policy::files(&known, facts.now)),
         (Id::PolicyEqual, policy::equal(&known)),
         (Id::PolicyMeshWide, policy::mesh_wide(&known)),
+        (Id::PolicyBreakGlass, policy::break_glass(&known, facts.now)),
         (Id::PolicyIgnoredFiles, policy::ignored(&known)),
         (Id::ServicesSidecars, services::directory(&known)),
         (Id::ContainersSidecars, services::containers(facts.containers.as_deref())),

@@ -3,7 +3,7 @@
 use crate::guard::RECOVERY_FILE;
 use std::collections::BTreeMap;
 
-use portcullis_api::{Mode, PeerAuthentication, Policies, Timestamp};
+use portcullis_api::{BreakGlass, Mode, PeerAuthentication, Policies, Timestamp};
 
 use super::facts::Known;
 use super::model::Finding;
@@ -156,6 +156,37 @@ pub(super) fn mesh_wide_of(policies: &Policies, root: &str, default: Mode, about
         "apply a PeerAuthentication in namespace {root} without a selector that sets a mode; `portcullis readiness` says who would break under STRICT"
     );
     Finding::warning(about, message).remedy(remedy).at(location)
+}
+
+/// Whether plaintext is let in for a limited time, at the workloads of these sidecars.
+pub(super) fn break_glass(known: &[&Known], now: Timestamp) -> Vec<Finding> {
+    known.iter().flat_map(|known| break_glass_of(known, now)).collect()
+}
+
+fn break_glass_of(known: &Known, now: Timestamp) -> Vec<Finding> {
+    let Some(documents) = &known.policies.break_glass else { return vec![Finding::too_old(known)] };
+    let is_own = |it: &&BreakGlass| {
+        it.is_active
+            && it.namespace == known.proxy.namespace
+            && it.selector.iter().flatten().all(|(key, value)| known.proxy.labels.get(key) == Some(value))
+    };
+    let open: Vec<Finding> = documents
+        .iter()
+        .filter(is_own)
+        .map(|it| {
+            let left =
+                it.until.map_or_else(String::new, |until| format!(" for {} more", length(until.seconds_since(now))));
+            let who = it.owner.as_ref().map_or_else(String::new, |owner| format!(", {owner}"));
+            let message = format!("{}/{} lets plaintext in{left}: {}{who}", it.namespace, it.name, it.reason);
+            Finding::warning(Some(known), message)
+                .remedy(format!(
+                    "it ends by itself; end it now with `portcullis delete pa/{} -n {}`, or with break-glass --end",
+                    it.name, it.namespace
+                ))
+                .at(Some(format!("{}:{}", it.file, it.line)))
+        })
+        .collect();
+    if open.is_empty() { vec![Finding::passed(Some(known), "none".to_owned())] } else { open }
 }
 
 pub(super) fn ignored(known: &[&Known]) -> Vec<Finding> {

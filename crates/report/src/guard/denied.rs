@@ -48,7 +48,7 @@ pub fn denied(proxy: &ProxyInfo, ended: &EndedConnection, observations: &[&Obser
                 (None, Some(address)) => Peer::Address(address),
                 (None, None) => Peer::Unknown,
             };
-            (book.shown(&peer), from.map(|address| address.to_string()))
+            (book.shown(&peer, ended.ended_at), from.map(|address| address.to_string()))
         }
         Direction::Outbound => {
             let to = ended.destination.as_deref().map(clean);

@@ -121,7 +121,7 @@ impl Context<'_> {
     fn refused(&self, traffic: &[(PeerKey, Seen)]) -> Vec<Refused> {
         let mut refused: BTreeMap<(String, Transport), Refused> = BTreeMap::new();
         for (key, seen) in traffic.iter().filter(|(_, seen)| seen.window.refused > 0) {
-            let client = self.book.shown(&key.peer);
+            let client = self.book.shown(&key.peer, seen.last);
             let entry = refused.entry((client.clone(), key.transport)).or_insert_with(|| Refused {
                 client,
                 transport: key.transport,
@@ -140,7 +140,7 @@ impl Context<'_> {
     fn confidence(&self, workload: &Workload, traffic: &[(PeerKey, Seen)], connections: u64) -> Confidence {
         let window = self.options.window;
         let evidence = confidence::Evidence { workload, traffic, connections, window, as_of: self.as_of };
-        let mut confidence = evidence.weigh(|peer| self.book.shown(peer));
+        let mut confidence = evidence.weigh(|peer, at| self.book.shown(peer, at));
         if self.unanswered > 0 {
             let sidecars = crate::text::count(self.unanswered as u64, "sidecar");
             confidence.doubt(Level::Low, format!("{sidecars} did not answer"));

@@ -28,7 +28,7 @@ pub(super) fn of(
     let mut clients: BTreeMap<(String, Transport, What), (BTreeSet<IpAddr>, Seen)> = BTreeMap::new();
     let others = |(key, seen): &&(PeerKey, Seen)| key.transport != Transport::Mtls && seen.window.allowed > 0;
     for (key, seen) in traffic.iter().filter(others) {
-        let group = (book.shown(&key.peer), key.transport, what(key, seen, book));
+        let group = (book.shown(&key.peer, seen.last), key.transport, what(key, seen, book));
         match clients.get_mut(&group) {
             Some((addresses, known)) => {
                 addresses.extend(key.peer.address());
@@ -39,8 +39,8 @@ pub(super) fn of(
     }
     let client = |((client, transport, what), (addresses, seen)): ((String, _, _), (BTreeSet<IpAddr>, Seen))| {
         let address = addresses.first().copied();
-        let called = address.map(|address| book.called(address));
-        let sidecar = address.and_then(|address| book.sidecar(address)).map(str::to_owned);
+        let called = address.map(|address| book.called(address, seen.last));
+        let sidecar = address.and_then(|address| book.sidecar(address, seen.last)).map(str::to_owned);
         let service = called.filter(|called| called.is_compose_service).and_then(|called| called.name);
         let subject = fix::Subject { what, client: &client, service: service.as_deref(), dialled: seen.dialled };
         let called = (scene.name, scene.port);
@@ -72,8 +72,8 @@ fn what(key: &PeerKey, seen: &Seen, book: &AddressBook<'_>) -> What {
         (Transport::Tls, _) => What::OwnTls,
         (_, None) => What::NoSidecar,
         (_, Some(address)) => {
-            let called = book.called(address);
-            if book.sidecar(address).is_some() {
+            let called = book.called(address, seen.last);
+            if book.sidecar(address, seen.last).is_some() {
                 What::BesideSidecar
             } else if is_check(seen) && (called.name.is_none() || called.is_gateway()) {
                 What::HealthCheck

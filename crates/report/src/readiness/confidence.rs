@@ -70,7 +70,7 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    pub(super) fn weigh(&self, called: impl Fn(&Peer) -> String) -> Confidence {
+    pub(super) fn weigh(&self, called: impl Fn(&Peer, Timestamp) -> String) -> Confidence {
         let mut confidence = Confidence { level: Level::High, reasons: Vec::new(), doubts: Vec::new() };
         self.weigh_time(&mut confidence);
         if self.connections < FEW {
@@ -109,7 +109,7 @@ impl Evidence<'_> {
     }
 
     /// Clients that sent something else than mTLS before the window, and may come back: as far as it is known how often they call.
-    fn weigh_lapsed(&self, confidence: &mut Confidence, called: impl Fn(&Peer) -> String) {
+    fn weigh_lapsed(&self, confidence: &mut Confidence, called: impl Fn(&Peer, Timestamp) -> String) {
         let is_lapsed = |(key, seen): &&(PeerKey, Seen)| {
             let gone = self.as_of.seconds_since(seen.last);
             let may_return = seen.longest_gap().is_none_or(|interval| interval.saturating_mul(2) >= gone);
@@ -121,7 +121,7 @@ impl Evidence<'_> {
                 .map_or_else(|| "once".to_owned(), |interval| format!("about every {}", length(interval)));
             let why = format!(
                 "{} came without mTLS {often}, last {}, which is before the window",
-                called(&key.peer),
+                called(&key.peer, seen.last),
                 ago(seen.last, self.as_of)
             );
             confidence.doubt(Level::Low, why);
@@ -129,18 +129,18 @@ impl Evidence<'_> {
     }
 
     /// Clients that call so rarely that the window holds few of their calls: another one like them may not be in it at all.
-    fn weigh_rare(&self, confidence: &mut Confidence, called: impl Fn(&Peer) -> String) {
-        let mut rare: Vec<(u64, &Peer)> = Vec::new();
+    fn weigh_rare(&self, confidence: &mut Confidence, called: impl Fn(&Peer, Timestamp) -> String) {
+        let mut rare: Vec<(u64, &Peer, Timestamp)> = Vec::new();
         for (key, seen) in self.traffic.iter().filter(|(_, seen)| seen.window.allowed > 0) {
             if let Some(interval) =
                 seen.longest_gap().filter(|interval| interval.saturating_mul(3) > self.window.seconds)
             {
-                rare.push((interval, &key.peer));
+                rare.push((interval, &key.peer, seen.last));
             }
         }
         rare.sort_by(|one, other| other.cmp(one));
-        for (interval, peer) in rare.into_iter().take(NAMED) {
-            let why = format!("{} calls about every {} only", called(peer), length(interval));
+        for (interval, peer, at) in rare.into_iter().take(NAMED) {
+            let why = format!("{} calls about every {} only", called(peer, at), length(interval));
             confidence.doubt(Level::Medium, why);
         }
     }

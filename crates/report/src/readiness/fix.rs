@@ -55,11 +55,9 @@ impl Scene<'_> {
         };
         Fix {
             what: format!(
-                "{service} is a service of the compose file without a sidecar: add one, to the file that has the others"
+                "{service} is a service of the compose file without a sidecar: add one, in the folder of that file"
             ),
-            paste: Paste::Command(format!(
-                "portcullis compose add {service}{namespace} -f compose.mesh.yaml > compose.mesh2.yaml"
-            )),
+            paste: Paste::Command(format!("portcullis compose add {service}{namespace} --apply")),
         }
     }
 
@@ -233,7 +231,7 @@ mod tests {
             );
             let subject = Subject { what: What::NoSidecar, client: "cron", service: Some("cron"), dialled: None };
             let [fix] = &of(&subject, scene)[..] else { panic!() };
-            let expected = "portcullis compose add cron -n shop -f compose.mesh.yaml > compose.mesh2.yaml";
+            let expected = "portcullis compose add cron -n shop --apply";
             assert_eq!(fix.paste, Paste::Command(expected.to_owned()));
         });
     }

@@ -89,7 +89,7 @@ fn add(
         change,
         workload: WorkloadName { namespace: workload.0.clone(), name: workload.1.clone() },
         port: observation.port,
-        peer: book.shown(&peer),
+        peer: book.shown(&peer, observation.last_seen),
         identity: observation.peer.identity.as_deref().map(clean_long),
         address: observation.peer.address,
         transport: observation.transport,

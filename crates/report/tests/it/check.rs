@@ -1,9 +1,9 @@
 //! Checks of the mesh: what is wrong is told, and what is not known is no pass.
 
 use portcullis_api::{
-    Capture, CaptureListener, CaptureRules, Certificate, Certs, ConfigChange, ConfigFile, IdentitySource, IgnoredFile,
-    Ledger, Mode, NamedPlace, PeerAuthentication, Policies, Problem, ProxyInfo, Status, Timestamp, TrustDomainRoots,
-    WorkloadCertificate,
+    BreakGlass, Capture, CaptureListener, CaptureRules, Certificate, Certs, ConfigChange, ConfigFile, IdentitySource,
+    IgnoredFile, Ledger, Mode, NamedPlace, PeerAuthentication, Policies, Problem, ProxyInfo, Status, Timestamp,
+    TrustDomainRoots, WorkloadCertificate,
 };
 use portcullis_report::check::{
     Check, Configuration, Facts, Id, Known, NoAnswer, Sidecar, State, Verdict, judge, judge_configuration, verdict,
@@ -62,6 +62,7 @@ pub(crate) fn well(name: &str) -> Known {
             folder: Some("/p".to_owned()),
             loaded_at: Some(at(DAY)),
             policies: vec![mesh_wide],
+            break_glass: Some(Vec::new()),
             ..Policies::default()
         },
         certs: Certs {
@@ -347,4 +348,32 @@ fn what_a_proxy_calls_itself_controls_no_terminal() {
     let checks = judge(&facts(vec![web]));
     let text = serde_json::to_string(&checks).unwrap();
     assert!(!text.contains("\\u001b") && !text.contains('\u{202e}'), "{text}");
+}
+
+#[test]
+fn an_open_break_glass_is_a_warning_where_it_holds() {
+    let document = |name: &str, labels: Option<(&str, &str)>, is_active: bool| BreakGlass {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        selector: labels.map(|(key, value)| [(key.to_owned(), value.to_owned())].into()),
+        until: Some(Timestamp::from_unix(NOW + HOUR)),
+        is_active,
+        reason: "import fails".to_owned(),
+        owner: Some("ops".to_owned()),
+        ..BreakGlass::default()
+    };
+    let of = |documents: Option<Vec<BreakGlass>>| {
+        let mut cart = well("cart");
+        cart.policies.break_glass = documents;
+        let checks = judge(&facts(vec![cart]));
+        let check = checks.into_iter().find(|check| check.id == Id::PolicyBreakGlass).unwrap();
+        (check.state, check.findings[0].message.clone())
+    };
+    let (state, message) = of(Some(vec![document("open", None, true)]));
+    assert_eq!(state, State::Warning);
+    assert_eq!(message, "shop/open lets plaintext in for 1h more: import fails, ops");
+    for none in [document("ended", None, false), document("other", Some(("app", "web")), true)] {
+        assert_eq!(of(Some(vec![none])).0, State::Passed);
+    }
+    assert_eq!(of(None).0, State::Unchecked, "a sidecar that does not say");
 }

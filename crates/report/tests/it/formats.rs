@@ -173,7 +173,7 @@ fn the_table_is_that_of_the_guide() {
          \n\
          Clients that STRICT would refuse:\n  \
            cron-report (10.0.0.9) -> cart:8080: no sidecar; 20 connections, first 2h ago, last 2h ago, about every 2m\n    \
-             Fix: cron-report is a service of the compose file without a sidecar: add one, to the file that has the others -> \
-         `portcullis compose add cron-report -n shop -f compose.mesh.yaml > compose.mesh2.yaml`\n"
+             Fix: cron-report is a service of the compose file without a sidecar: add one, in the folder of that file -> \
+         `portcullis compose add cron-report -n shop --apply`\n"
     );
 }

@@ -46,7 +46,7 @@ fn a_plaintext_client_is_named_with_its_rhythm_and_a_fix() {
     let [client] = &port.clients[..] else { panic!("{:?}", port.clients) };
     assert_eq!((client.client.as_str(), client.what, client.connections), ("cron-report", What::NoSidecar, 100));
     assert_eq!((client.interval_seconds, client.last_seen), (Some(120), Timestamp::from_unix(NOW - 7200)));
-    let command = "portcullis compose add cron-report -n shop -f compose.mesh.yaml > compose.mesh2.yaml";
+    let command = "portcullis compose add cron-report -n shop --apply";
     assert_eq!(client.fixes[0].paste, Paste::Command(command.to_owned()));
     assert!(matches!(&client.fixes[1].paste, Paste::Yaml(yaml) if yaml.contains("8080: {mode: PERMISSIVE}")));
 }
@@ -118,6 +118,23 @@ fn a_client_that_has_got_its_sidecar_is_told_so_and_gets_no_advice() {
     };
     assert_eq!(client(60), (Verdict::NotReady, What::SidecarNow, false));
     assert_eq!(client(7201), (Verdict::NotReady, What::NoSidecar, true), "it sent plaintext after that");
+}
+
+#[test]
+fn an_address_that_has_got_another_owner_keeps_the_name_of_then() {
+    let since = |ago: i64| {
+        let named = ("172.18.0.9".parse().unwrap(), "cron-report".to_owned(), Timestamp::from_unix(NOW - ago));
+        let before = Connection { address: "172.18.0.9".parse().unwrap(), ..mtls("web", 9000) };
+        let connections = [before, plaintext("172.18.0.9", 7200)];
+        let names = Names::from_iter([named]);
+        let report = Readiness::new(&[answer(sidecar(ledger(&connections)))], &names, &[], &options());
+        let client = &report.items[0].clients[0];
+        (client.client.clone(), client.what)
+    };
+    // The container was there when it called, and the sidecar at its address was that of another.
+    assert_eq!(since(8000), ("cron-report".to_owned(), What::NoSidecar));
+    // It came later: whoever had the address then had a sidecar.
+    assert_eq!(since(60), ("web.shop".to_owned(), What::BesideSidecar));
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::commands::selection::{SelectionArgs, title};
 use crate::exit::{Exit, Outcome};
 use crate::output::{Cell, List, ListArgs, Style, Table, clean};
 
+/// The reason of a client that sent nothing before the deadline: a server speaks first there, or somebody only looks whether the port is open.
+const SILENT: &str = "silent_client";
+
 /// Whether clients and policies of a port fit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 enum Status {
@@ -18,6 +21,8 @@ enum Status {
     Ok,
     #[serde(rename = "CONFLICT")]
     Conflict,
+    #[serde(rename = "SILENT")]
+    Silent,
     #[serde(rename = "PLAINTEXT-SEEN")]
     PlaintextSeen,
     #[serde(rename = "SHADOWED")]
@@ -120,8 +125,16 @@ fn status(mode: Mode, clients: &[&Observation], loaded: Option<Timestamp>, shado
     let since = loaded.unwrap_or_default();
     let refused = |one: &&Observation| one.last_refusal.as_ref().is_some_and(|last| last.at >= since);
     let is_plain = |one: &Observation| one.transport != Transport::Mtls;
-    if mode == Mode::Strict && clients.iter().any(|one| is_plain(one) && one.refused > 0 && refused(one)) {
-        return Status::Conflict;
+    if mode == Mode::Strict {
+        let not_let_in = || clients.iter().filter(|one| is_plain(one) && one.refused > 0 && refused(one));
+        // Who sent nothing has not shown what it speaks.
+        let is_silent = |one: &&Observation| one.last_refusal.as_ref().is_some_and(|last| last.reason == SILENT);
+        if not_let_in().any(|one| !is_silent(one)) {
+            return Status::Conflict;
+        }
+        if not_let_in().next().is_some() {
+            return Status::Silent;
+        }
     }
     if mode != Mode::Strict && clients.iter().any(|one| is_plain(one) && one.allowed > 0) {
         return Status::PlaintextSeen;
@@ -153,6 +166,7 @@ fn text(block: &Block, list: ListArgs) -> String {
         let (word, style) = match status {
             Status::Ok => ("OK", Style::Good),
             Status::Conflict => ("CONFLICT", Style::Bad),
+            Status::Silent => ("SILENT", Style::Warn),
             Status::PlaintextSeen => ("PLAINTEXT-SEEN", Style::Warn),
             Status::Shadowed => ("SHADOWED", Style::Warn),
         };
@@ -224,6 +238,11 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_of_silent_clients_exists() {
+        assert_eq!(portcullis_proxy::outcome::Reason::SilentClient.label(), SILENT);
+    }
+
+    #[test]
     fn a_port_is_ok_only_if_its_clients_send_what_it_demands() {
         let of = |mode, clients: &[Observation], shadowed| {
             status(mode, &clients.iter().collect::<Vec<_>>(), Some(Timestamp::from_unix(10)), shadowed)
@@ -232,6 +251,10 @@ mod tests {
         let (refused, before) = (seen(Transport::Plaintext, 0, Some(11)), seen(Transport::Plaintext, 9, Some(9)));
         assert_eq!(of(Mode::Strict, std::slice::from_ref(&mtls), false), Status::Ok);
         assert_eq!(of(Mode::Strict, &[mtls.clone(), refused.clone()], true), Status::Conflict);
+        let mut silent = refused.clone();
+        silent.last_refusal.as_mut().unwrap().reason = SILENT.to_owned();
+        assert_eq!(of(Mode::Strict, &[mtls.clone(), silent.clone()], false), Status::Silent);
+        assert_eq!(of(Mode::Strict, &[silent, refused.clone()], false), Status::Conflict);
         assert_eq!(of(Mode::Strict, &[mtls.clone(), before], false), Status::Ok, "under older policies");
         assert_eq!(of(Mode::Permissive, &[mtls.clone(), plain.clone()], true), Status::PlaintextSeen);
         assert_eq!(of(Mode::Permissive, &[mtls.clone(), refused], false), Status::Ok, "refused for another reason");

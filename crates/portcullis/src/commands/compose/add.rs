@@ -11,6 +11,7 @@ use super::project::{MESH_FILE, Original, Project, bad_input, written_header};
 use super::status;
 use crate::commands::values;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::files;
 use crate::output::{self, ListArgs};
 
 /// Give services of a compose file a sidecar: writes the whole file to standard output, or, with --write, to compose.mesh.yaml
@@ -83,6 +84,11 @@ fn print(args: &Args) -> Outcome {
     let original = Original::find(args.file.as_deref())?;
     let plan = plan(&original, &request(args, None)?)?;
     let body = if args.overlay { plan.override_file() } else { plan.merged_file() };
+    if !args.overlay && !args.file.as_deref().is_some_and(files::is_stdin) {
+        output::note(
+            "note: plain docker-compose commands do not use this text; with --write it is compose.mesh.yaml, and .env names it",
+        );
+    }
     output::text(&format!("{}{body}", header(args, &original.name)))?;
     Ok(Exit::Ok)
 }
@@ -193,7 +199,10 @@ fn header(args: &Args, name: &str) -> String {
     let use_it = if args.overlay {
         "Only what differs: for `docker compose -f ORIGINAL -f THIS`, Compose v2.24 or newer.".to_owned()
     } else {
-        "Comments of the original are not kept, its anchors are written out.".to_owned()
+        "Comments of the original are not kept, its anchors are written out.\n\
+         # Plain docker-compose commands do not use this file, and start the services without their sidecars: name it in each\n\
+         # command (`docker-compose --file THIS up --detach`), or make it with --write, which names it in .env."
+            .to_owned()
     };
     format!(
         "# Made by `portcullis compose add {}` ({}) from {}.\n\

@@ -157,11 +157,6 @@ impl Project {
         self.record.as_ref().is_none_or(|record| record.digest == self.original.digest())
     }
 
-    /// Whether plain commands use the generated file.
-    pub(super) fn is_used(&self) -> bool {
-        compose_file(&env_text(&self.folder)) == Some(MESH_FILE)
-    }
-
     /// Writes the generated file and the line in `.env`, and makes the folder of the policies.
     pub(super) fn write(&self, text: &str, policies: &str) -> Result<(), Failure> {
         let policies = self.folder.join(policies.trim_start_matches("./"));
@@ -221,11 +216,36 @@ fn record(folder: &Path) -> Result<Option<Record>, Failure> {
     let file = ComposeFile::parse(&files::read_text(&path, MAX_BYTES)?).map_err(|error| bad_input(&shown, &error))?;
     match file.record().map_err(|error| bad_input(&shown, &error))? {
         Some(record) => Ok(Some(record)),
-        None => Err(Failure::message(
-            Exit::BadInput,
-            format!("{shown} was not made by `portcullis compose add --write`; move it away first"),
-        )),
+        None => Err(Failure::message(Exit::BadInput, not_written(&shown, &file.with_sidecars()))),
     }
+}
+
+/// What to do about a file that `--write` has not made.
+fn not_written(shown: &str, services: &[String]) -> String {
+    if services.is_empty() {
+        return format!("{shown} was not made by `portcullis compose add --write`; move it away first");
+    }
+    format!(
+        "{shown} was made by redirection, not by --write, so plain docker-compose commands do not use it, and it does not say what it was \
+         made from. Remove it, and run `portcullis compose add {} --write` with the flags of then",
+        services.join(" ")
+    )
+}
+
+/// The services that have a sidecar in a generated file of a folder, whoever wrote it; none if there is no such file.
+pub(super) fn generated(folder: &Path) -> Result<Option<Vec<String>>, Failure> {
+    let path = folder.join(MESH_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let shown = path.display().to_string();
+    let file = ComposeFile::parse(&files::read_text(&path, MAX_BYTES)?).map_err(|error| bad_input(&shown, &error))?;
+    Ok(Some(file.with_sidecars()).filter(|services| !services.is_empty()))
+}
+
+/// Whether plain commands in a folder use the generated file.
+pub(super) fn is_used(folder: &Path) -> bool {
+    compose_file(&env_text(folder)) == Some(MESH_FILE)
 }
 
 /// A compose file that is refused: a line for each problem.

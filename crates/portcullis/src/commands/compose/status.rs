@@ -10,7 +10,7 @@ use portcullis_compose::{Container, ServiceState};
 use portcullis_mesh::{EngineError, StackContainer, stack};
 use serde::Serialize;
 
-use super::project::{MESH_FILE, Project};
+use super::project::{MESH_FILE, Project, generated, is_used};
 use crate::commands::{proxies, values};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Cell, List, ListArgs, Style, Table};
@@ -77,20 +77,21 @@ struct Row {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let (project, _) = Project::existing(args.file.as_deref())?;
-    report(&project.folder, &args.engine, args.list)
+    let folder = args.file.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    report(folder.unwrap_or_else(|| Path::new(".")), &args.engine, args.list)
 }
 
 /// Writes the list, and what undoes the protection to standard error.
 pub(super) fn report(folder: &Path, engine: &Engine, list: ListArgs) -> Outcome {
-    let (project, record) = Project::existing(Some(&folder.join(MESH_FILE)))?;
-    let containers = engine.containers(&project.folder)?;
-    let states: Vec<(String, ServiceState)> = record
-        .request
-        .services
-        .into_iter()
-        .map(|service| (service.clone(), ServiceState::of(&service, &containers)))
-        .collect();
+    let Some(services) = generated(folder)? else {
+        // It says what there is instead.
+        return Project::existing(Some(&folder.join(MESH_FILE))).map(|_| Exit::Ok);
+    };
+    // Made by redirection, it runs as well as any other, and knows nothing of its original.
+    let project = Project::existing(Some(&folder.join(MESH_FILE))).ok().map(|(project, _)| project);
+    let containers = engine.containers(folder)?;
+    let states: Vec<(String, ServiceState)> =
+        services.into_iter().map(|service| (service.clone(), ServiceState::of(&service, &containers))).collect();
     let rows: Vec<Row> = states
         .iter()
         .map(|(service, state)| Row { service: service.clone(), state: state.as_str(), message: state.explanation() })
@@ -108,6 +109,8 @@ pub(super) fn report(folder: &Path, engine: &Engine, list: ListArgs) -> Outcome 
         list.table(&table)
     };
     list.print(&List { kind: "ComposeServiceList", items: &rows, unanswered: &[] }, shown, |row| row.service.clone())?;
+    // Plain commands would start the services without their sidecars again.
+    let file = if is_used(folder) { "" } else { " --file compose.mesh.yaml" };
     let mut exit = Exit::Ok;
     let mut wrong = |message: &str| {
         output::note(&format!("WARNING: {message}"));
@@ -117,32 +120,38 @@ pub(super) fn report(folder: &Path, engine: &Engine, list: ListArgs) -> Outcome 
         match state {
             ServiceState::Captured => {}
             ServiceState::NotRunning => output::note(&format!(
-                "{service} does not run. Unless it has ended by itself: `docker-compose up --detach`, after `docker-compose restart` with \
-                 --force-recreate"
+                "{service} does not run. Unless it has ended by itself: `docker-compose{file} up --detach`, after `docker-compose restart` \
+                 with --force-recreate"
             )),
             ServiceState::Bypassed => wrong(&format!(
                 "{service} has no protection: it runs beside its sidecar, not behind it. Run `docker-compose stop {service}` and \
-                 `docker-compose up --detach` in {}",
-                project.folder.display()
+                 `docker-compose{file} up --detach` in {}",
+                folder.display()
             )),
             ServiceState::Orphaned | ServiceState::NoProxy => {
                 wrong(&format!(
-                    "{service}: {}. Run `docker-compose up --detach --force-recreate`",
+                    "{service}: {}. Run `docker-compose{file} up --detach --force-recreate`",
                     state.explanation()
                 ));
             }
         }
     }
-    if !project.is_current() {
+    if let Some(project) = project.as_ref().filter(|project| !project.is_current()) {
         wrong(&format!(
             "{} was changed since {MESH_FILE} was made from it: run `portcullis compose add --apply`",
             project.original.name
         ));
     }
-    if !project.is_used() {
+    if !is_used(folder) {
+        let mend = match &project {
+            Some(_) => "Run `portcullis compose add --write`".to_owned(),
+            None => {
+                format!("It was made by redirection: write COMPOSE_FILE={MESH_FILE} into .env, or make it with --write")
+            }
+        };
         wrong(&format!(
             "COMPOSE_FILE in .env does not name {MESH_FILE}: plain docker-compose commands would start the services without their \
-             sidecars. Run `portcullis compose add --write`"
+             sidecars. {mend}"
         ));
     }
     Ok(exit)

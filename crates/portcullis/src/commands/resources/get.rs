@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueHint;
+use portcullis_api::ProxyInfo;
 use portcullis_manifest::{read, to_json, to_yaml};
 use portcullis_policy::{MeshSettings, PolicySet};
 use portcullis_tls::Clock;
@@ -12,7 +13,8 @@ use super::delete::kind;
 use super::folder::text_file;
 use super::guard::notice;
 use super::located::Located;
-use super::rows::{Columns, table};
+use super::rows::Columns;
+use crate::commands::proxies::{ProxiesArgs, proxy_info};
 use crate::commands::subject::MeshArgs;
 use crate::commands::values;
 use crate::config_source::ConfigSource;
@@ -22,11 +24,13 @@ use crate::output;
 
 /// List PeerAuthentications, AuthorizationPolicies, ServiceEntries, WorkloadEntries or DestinationRules of the policy folder
 ///
-/// Columns are kubectl's; -o wide adds what decides: scope, selector, ports, status, and where it is written. -o yaml prints what kubectl accepts.
+/// Columns are kubectl's; -o wide adds what decides: scope, selector, ports, the workloads that it selects (if proxies are named), status, and
+/// where it is written. Without a timestamp AGE is that of the file. -o yaml prints what kubectl accepts.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis get peerauthentication -A --policies policies
   portcullis get pa -n shop -o wide -c cart.yaml
+  portcullis get pa -A -o wide --policies policies --docker
   portcullis get pa default -n shop -o yaml --policies policies")]
 pub(crate) struct Args {
     /// pa, ap, se, we, dr or their long names
@@ -53,6 +57,8 @@ pub(crate) struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+    #[command(flatten)]
+    proxies: ProxiesArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -95,7 +101,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for error in &errors {
         output::note(&format!("error: {error}"));
     }
-    let columns = Columns { kind, set: &loaded.set, mesh: &mesh, now };
+    let proxies = workloads(args)?;
+    let columns = Columns { kind, set: &loaded.set, mesh: &mesh, now, proxies: proxies.as_deref() };
     output::text(&render(args, &columns, &all)?)?;
     for name in &missing {
         output::note(&format!("Error from server (NotFound): {}.{} {name:?} not found", kind.plural(), kind.group()));
@@ -111,6 +118,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         (true, false) => Exit::Failure,
         (true, true) => Exit::Ok,
     })
+}
+
+/// The sidecars, if the command line says where they are and there is a column for it.
+fn workloads(args: &Args) -> Result<Option<Vec<ProxyInfo>>, Failure> {
+    if args.output != Format::Wide || !args.proxies.is_named() {
+        return Ok(None);
+    }
+    let answers = args.proxies.ask(|sidecar| async move { proxy_info(&sidecar).await })?;
+    Ok(Some(answers.answers.into_iter().map(|answer| answer.value).collect()))
 }
 
 fn find(args: &Args) -> Result<(Vec<PathBuf>, MeshSettings), Failure> {
@@ -131,8 +147,9 @@ fn find(args: &Args) -> Result<(Vec<PathBuf>, MeshSettings), Failure> {
 fn render(args: &Args, columns: &Columns<'_>, all: &[Located]) -> anyhow::Result<String> {
     Ok(match args.output {
         Format::Table | Format::Wide if all.is_empty() => String::new(),
-        Format::Table => table(&columns.rows(all, args.all_namespaces, false)),
-        Format::Wide => table(&columns.rows(all, args.all_namespaces, true)),
+        Format::Table | Format::Wide => {
+            columns.table(all, args.all_namespaces, args.output == Format::Wide).render(true, false)
+        }
         Format::Name => all.iter().map(|found| format!("{}\n", found.object.id)).collect(),
         // Nothing was found, which is told elsewhere.
         Format::Yaml | Format::Json if all.is_empty() && !args.names.is_empty() => String::new(),

@@ -1,7 +1,9 @@
 //! The columns of kubectl, and what `-o wide` adds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use portcullis_api::ProxyInfo;
 use portcullis_manifest::Kind;
 use portcullis_policy::{MeshSettings, PeerAuthentication, PolicySet};
 use serde_json::Value;
@@ -9,6 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::located::Located;
+use crate::commands::age;
+use crate::files;
+use crate::output::{Cell, Table};
 
 /// What rows are made from.
 pub(super) struct Columns<'a> {
@@ -16,11 +21,16 @@ pub(super) struct Columns<'a> {
     pub(super) set: &'a PolicySet,
     pub(super) mesh: &'a MeshSettings,
     pub(super) now: i64,
+    /// The sidecars that were asked; none if none was to be.
+    pub(super) proxies: Option<&'a [ProxyInfo]>,
 }
 
+/// The most workloads that are named in a cell.
+const MAX_NAMED: usize = 3;
+
 impl Columns<'_> {
-    /// The head, then a row for each.
-    pub(super) fn rows(&self, all: &[Located], namespaces: bool, wide: bool) -> Vec<Vec<String>> {
+    /// Of a list of resources.
+    pub(super) fn table(&self, all: &[Located], namespaces: bool, wide: bool) -> Table {
         let namespace = namespaces.then_some("NAMESPACE");
         let own: &[&str] = match self.kind {
             Kind::PeerAuthentication => &["MODE", "AGE"],
@@ -31,12 +41,12 @@ impl Columns<'_> {
         };
         let more: &[&str] = match (wide, self.kind) {
             (false, _) => &[],
-            (true, Kind::PeerAuthentication) => &["SCOPE", "SELECTOR", "PORTS", "STATUS", "FILE:LINE"],
-            (true, Kind::AuthorizationPolicy) => &["SELECTOR", "STATUS", "FILE:LINE"],
+            (true, Kind::PeerAuthentication) => &["SCOPE", "SELECTOR", "PORTS", "WORKLOADS", "STATUS", "FILE:LINE"],
+            (true, Kind::AuthorizationPolicy) => &["SELECTOR", "WORKLOADS", "STATUS", "FILE:LINE"],
             (true, _) => &["FILE:LINE"],
         };
         let head = namespace.into_iter().chain(["NAME"]).chain(own.iter().copied()).chain(more.iter().copied());
-        let mut rows = vec![head.map(str::to_owned).collect::<Vec<_>>()];
+        let mut table = Table::of(head);
         for found in all {
             let id = &found.object.id;
             let mut row: Vec<String> = namespaces.then(|| id.namespace.clone()).into_iter().collect();
@@ -45,9 +55,9 @@ impl Columns<'_> {
             if wide {
                 row.extend(self.wide(found));
             }
-            rows.push(row);
+            table.push(row.into_iter().map(Cell::from));
         }
-        rows
+        table
     }
 
     fn own(&self, found: &Located) -> Vec<String> {
@@ -69,7 +79,28 @@ impl Columns<'_> {
     fn age(&self, found: &Located) -> String {
         let created = found.field(&["metadata", "creationTimestamp"]).and_then(Value::as_str);
         let created = created.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-        created.map_or_else(|| "<unknown>".to_owned(), |created| age(self.now.saturating_sub(created.unix_timestamp())))
+        // Without a cluster nobody writes the time: it has been there since its file was written, at least.
+        let since = created.map(OffsetDateTime::unix_timestamp).or_else(|| files::written(Path::new(&found.file)));
+        since.map_or_else(|| "<unknown>".to_owned(), |since| age::kubectl(self.now.saturating_sub(since)))
+    }
+
+    /// The workloads that it selects, of the sidecars that were asked.
+    fn workloads(&self, found: &Located) -> String {
+        let Some(proxies) = self.proxies else { return "<unknown>".to_owned() };
+        let labels = found.field(&["spec", "selector", "matchLabels"]).and_then(Value::as_object);
+        let namespace = &found.object.id.namespace;
+        let is_selected = |proxy: &&ProxyInfo| {
+            (*namespace == self.mesh.root_namespace || *namespace == proxy.namespace)
+                && labels.is_none_or(|labels| {
+                    labels.iter().all(|(key, value)| proxy.labels.get(key).map(String::as_str) == value.as_str())
+                })
+        };
+        let names: BTreeSet<&str> = proxies.iter().filter(is_selected).map(|proxy| proxy.name.as_str()).collect();
+        match names.len() {
+            0 => "<none>".to_owned(),
+            1..=MAX_NAMED => names.into_iter().collect::<Vec<_>>().join(","),
+            many => format!("{many} workloads"),
+        }
     }
 
     fn wide(&self, found: &Located) -> Vec<String> {
@@ -94,11 +125,12 @@ impl Columns<'_> {
                 };
                 let status = self.status(found);
                 let ports = found.field(&["spec", "portLevelMtls"]).map(ports).filter(|text| !text.is_empty());
-                vec![scope.to_owned(), shown.unwrap_or_else(none), ports.unwrap_or_else(none), status, at]
+                let workloads = self.workloads(found);
+                vec![scope.to_owned(), shown.unwrap_or_else(none), ports.unwrap_or_else(none), workloads, status, at]
             }
             Kind::AuthorizationPolicy => {
                 let status = if is_dry_run { "DryRun" } else { "Active" };
-                vec![shown.unwrap_or_else(none), status.to_owned(), at]
+                vec![shown.unwrap_or_else(none), self.workloads(found), status.to_owned(), at]
             }
             _ => vec![at],
         }
@@ -140,63 +172,4 @@ fn ports(value: &Value) -> String {
     let shown: Vec<String> =
         sorted.iter().map(|(port, mode)| format!("{port}:{}", mode.as_str().unwrap_or_default())).collect();
     shown.join(",")
-}
-
-/// As kubectl shortens a duration.
-fn age(seconds: i64) -> String {
-    let Ok(total) = u64::try_from(seconds) else { return "<invalid>".to_owned() };
-    let (minutes, hours, days) = (total / 60, total / 3600, total / 86_400);
-    let with = |whole: u64, unit: &str, rest: u64, smaller: &str| {
-        if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{smaller}") }
-    };
-    match (total, hours, days) {
-        (..120, ..) => format!("{total}s"),
-        (..600, ..) => with(minutes, "m", total % 60, "s"),
-        (_, ..3, _) => format!("{minutes}m"),
-        (_, ..8, _) => with(hours, "h", minutes % 60, "m"),
-        (_, ..48, _) => format!("{hours}h"),
-        (.., ..8) => with(days, "d", hours % 24, "h"),
-        (.., ..730) => format!("{days}d"),
-        (.., ..2920) => with(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
-    }
-}
-
-/// Columns as kubectl aligns them.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("   ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::age;
-
-    #[test]
-    fn an_age_is_that_of_kubectl() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (330, "5m30s"),
-            (10_500, "175m"),
-            (19_800, "5h30m"),
-            (172_000, "47h"),
-            (216_000, "2d12h"),
-            (31_535_999, "364d"),
-            (-1, "<invalid>"),
-        ] {
-            assert_eq!(age(seconds), text);
-        }
-    }
 }

@@ -184,7 +184,7 @@ fn name(mesh: &Mesh, watched: &mut [Watched], refused: &[(usize, Vec<EndedConnec
     let containers = mesh.containers();
     let addresses = refused.iter().flat_map(|(_, ended)| ended).filter_map(|ended| {
         let address = ended.source.parse::<std::net::SocketAddr>().ok()?.ip().to_canonical();
-        Some((address, containers.get(address)?.to_owned()))
+        Some((address, containers.get(address)?.to_owned(), Timestamp::from_unix(containers.since(address)?)))
     });
     let names: Names = addresses.collect();
     for (index, ended) in refused {
