@@ -55,6 +55,7 @@ pub enum Code {
     Doubtful,
     ServicePort,
     RootSelector,
+    NoSidecar,
     ExceptionUndocumented,
     ExceptionExpired,
     ExceptionEndsNever,
@@ -76,7 +77,7 @@ const fn entry(id: &'static str, level: Level, meaning: &'static str, remedy: &'
 
 impl Code {
     /// Every code, in the order of the reference.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Kia0002,
         Self::Kia0003,
         Self::Kia0004,
@@ -94,6 +95,7 @@ impl Code {
         Self::Doubtful,
         Self::ServicePort,
         Self::RootSelector,
+        Self::NoSidecar,
         Self::ExceptionUndocumented,
         Self::ExceptionExpired,
         Self::ExceptionEndsNever,
@@ -120,7 +122,7 @@ impl Code {
                 "KIA0004",
                 Warning,
                 "No matching workload found for the selector in this namespace",
-                "Correct the labels, or remove the policy; only namespaces with a WorkloadEntry are checked",
+                "Correct the labels, or remove the policy; only namespaces with a WorkloadEntry, or with a sidecar that was asked, are checked",
             ),
             Self::Kia0207 => entry(
                 "KIA0207",
@@ -202,6 +204,12 @@ impl Code {
                 Warning,
                 "A policy with a selector in the root namespace has no effect",
                 "Put it into the workload's namespace",
+            ),
+            Self::NoSidecar => entry(
+                "PC0103",
+                Warning,
+                "A policy is for a namespace in which no sidecar answers (only with --admin, --proxies or --docker)",
+                "Correct metadata.namespace, or start the workloads with their sidecars",
             ),
             Self::ExceptionUndocumented => entry(
                 "PC0201",

@@ -1,5 +1,7 @@
 //! What is analysed.
 
+use std::collections::BTreeMap;
+
 use portcullis_manifest::{Kind, Object};
 use portcullis_policy::{Diagnostic, MeshSettings, PolicySet};
 use serde_json::Value;
@@ -15,6 +17,15 @@ pub struct Resource {
     pub object: Object,
 }
 
+/// A workload that has a sidecar.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// What is analysed.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
@@ -28,6 +39,8 @@ pub struct Input<'a> {
     pub warnings: &'a [Diagnostic],
     /// Files of the folder that are not read.
     pub ignored_files: &'a [String],
+    /// Workloads whose sidecars answer; none if none was asked.
+    pub sidecars: Option<&'a [Workload]>,
     /// Settings of the mesh.
     pub mesh: &'a MeshSettings,
     /// Clients decide by themselves whether to speak mTLS.

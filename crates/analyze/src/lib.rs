@@ -10,7 +10,7 @@ mod suppress;
 
 pub use code::{Code, Level};
 pub use finding::{Finding, Subject};
-pub use input::{Input, Resource};
+pub use input::{Input, Resource, Workload};
 pub use suppress::Suppression;
 
 /// Every finding, by file and line.

@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(near("x", &names(2)), "the file has: service-1, service-2");
         assert_eq!(
             near("service27", &names(28)),
-            "the nearest are service-27, service-2, service-20; the file has 25 more"
+            "the nearest are service-27, service-17, service-2; the file has 25 more"
         );
     }
 }

@@ -35,6 +35,6 @@ pub use address_book::AddressBook;
 pub use edges::{Edge, Party, edges};
 pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
 pub use paste::{Fix, Paste};
-pub use render::{Form, RenderError};
+pub use render::{Form, RenderError, yaml_of_json};
 pub use status::Status;
 pub use window::Window;

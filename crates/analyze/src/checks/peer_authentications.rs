@@ -79,13 +79,15 @@ fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// The labels of the workloads of a namespace that the directory knows.
+/// The labels of the workloads of a namespace that the directory knows, or whose sidecars were asked.
 fn workloads<'a>(input: &Input<'a>, namespace: &str) -> BTreeSet<&'a BTreeMap<String, String>> {
     let entries = input.set.workload_entries().iter().filter(|entry| &*entry.meta.namespace == namespace);
     let services = input.set.service_entries().iter().filter(|entry| &*entry.meta.namespace == namespace);
     let inline = services.flat_map(|entry| &entry.endpoints).map(|endpoint| &*endpoint.labels);
     // An endpoint without labels says nothing about its workload.
-    entries.map(|entry| &*entry.spec.labels).chain(inline).filter(|labels| !labels.is_empty()).collect()
+    let sidecars =
+        input.sidecars.unwrap_or_default().iter().filter(|it| it.namespace == namespace).map(|it| &it.labels);
+    entries.map(|entry| &*entry.spec.labels).chain(inline).chain(sidecars).filter(|labels| !labels.is_empty()).collect()
 }
 
 fn matches_nothing(input: &Input<'_>, policy: &PeerAuthentication) -> Option<Finding> {

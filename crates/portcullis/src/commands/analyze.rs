@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::ValueHint;
-use portcullis_analyze::{Code, Finding, Input, Level, Resource, Suppression, analyze};
+use portcullis_analyze::{Code, Finding, Input, Level, Resource, Suppression, Workload, analyze};
+use portcullis_api::ProxyInfo;
 use portcullis_manifest::read;
 use portcullis_policy::{MeshSettings, PolicySet};
 use portcullis_reload::ignored_files;
@@ -11,19 +12,22 @@ use portcullis_report::guard::RECOVERY_FILE;
 use portcullis_tls::{Clock, check_extra_roots};
 use serde_json::{Value, json};
 
+use super::proxies::{ProxiesArgs, proxy_info};
 use super::resources::guard::notice;
 use super::subject::MeshArgs;
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::files::{self, Policies};
-use crate::output;
+use crate::output::format::FINDINGS;
+use crate::output::{self, OutputFormat};
 
-/// Analyze policies offline, for CI: 0 nothing found, 79 something
+/// Analyze policies, offline or with the sidecars that are named: 0 nothing found, 79 something
 ///
-/// Kiali's codes for PeerAuthentication (KIA...) and ours (PC...). Without a finding of --failure-threshold or worse the exit code is 0.
+/// With sidecars named, policies for namespaces and labels that none of them has are found too. Kiali's codes for PeerAuthentication (KIA...) and ours (PC...). Without a finding of --failure-threshold or worse the exit code is 0.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis analyze -f policies
+  portcullis analyze -f policies --docker
   portcullis analyze -c cart.yaml --failure-threshold Warning
   portcullis analyze -f policies -S \"KIA0004=PeerAuthentication cart.shop\" -o sarif")]
 pub(crate) struct Args {
@@ -49,18 +53,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_auto_mtls: bool,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-enum Format {
-    /// One finding on a line.
-    #[default]
-    Log,
-    Json,
-    /// For code hosts.
-    Sarif,
+    #[arg(short, long, value_parser = OutputFormat::one_of(FINDINGS), default_value = "log")]
+    output: OutputFormat,
+    #[command(flatten)]
+    proxies: ProxiesArgs,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -99,12 +95,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
             objects.into_iter().map(|object| Resource { file: source.file.clone(), object }).collect::<Vec<_>>()
         })
         .collect();
+    let sidecars = sidecars(args)?;
     let mut findings = analyze(&Input {
         resources: &resources,
         set: &loaded.set,
         errors: &errors,
         warnings: &warnings,
         ignored_files: &ignored(&paths),
+        sidecars: sidecars.as_deref(),
         mesh: &mesh,
         auto_mtls: !args.no_auto_mtls,
         now_unix,
@@ -114,17 +112,27 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let fails = findings.iter().any(|finding| finding.code.level() >= fail_at);
     findings.retain(|finding| finding.code.level() >= show_at);
     match args.output {
-        Format::Log => {
+        OutputFormat::Json => output::json(&list(&findings))?,
+        OutputFormat::Sarif => output::json(&sarif(&findings))?,
+        _ => {
             output::text(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
             if findings.is_empty() {
                 let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
                 output::note(&format!("\u{2714} No validation issues found when analyzing {}.", shown.join(", ")));
             }
         }
-        Format::Json => output::json(&list(&findings))?,
-        Format::Sarif => output::json(&sarif(&findings))?,
     }
     Ok(if fails { Exit::Found } else { Exit::Ok })
+}
+
+/// The workloads of the mesh, if the command line says where it is.
+fn sidecars(args: &Args) -> Result<Option<Vec<Workload>>, Failure> {
+    if !args.proxies.is_named() {
+        return Ok(None);
+    }
+    let answers = args.proxies.ask(|sidecar| async move { proxy_info(&sidecar).await })?.answers;
+    let workload = |proxy: ProxyInfo| Workload { namespace: proxy.namespace, labels: proxy.labels };
+    Ok(Some(answers.into_iter().map(|answer| workload(answer.value)).collect()))
 }
 
 fn find(args: &Args) -> Result<(Vec<PathBuf>, MeshSettings), Failure> {

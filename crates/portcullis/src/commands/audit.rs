@@ -6,7 +6,6 @@ use clap::ValueHint;
 use portcullis_api::Timestamp;
 use portcullis_ca::{Private, write};
 use portcullis_policy::MeshSettings;
-use portcullis_report::Form;
 use portcullis_report::audit::{Audit, AuditInput, AuditStatus, Baseline};
 use portcullis_tls::Clock;
 
@@ -17,7 +16,8 @@ use super::subject::{MeshArgs, load_set};
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::files;
-use crate::output;
+use crate::output::format::NAMED_REPORT;
+use crate::output::{self, OutputFormat};
 
 /// List every exception from mTLS, with owner, reason and end; compare with a saved baseline: 0 clean, 79 something to correct, 83 drift
 ///
@@ -50,35 +50,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: AuditFormat,
+    #[arg(short, long, value_parser = OutputFormat::one_of(NAMED_REPORT), default_value = "table")]
+    output: OutputFormat,
     #[command(flatten)]
     proxies: ProxiesArgs,
-}
-
-/// The form of the report.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-enum AuditFormat {
-    /// Columns, and what to do.
-    #[default]
-    #[value(alias = "text")]
-    Table,
-    /// More columns.
-    Wide,
-    /// For programs: stable.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// Only names, one a line.
-    Name,
-    /// For a pull request.
-    Markdown,
-    /// JUnit XML, for CI.
-    Junit,
-    /// SARIF 2.1.0, for code review.
-    Sarif,
-    /// For spreadsheets.
-    Csv,
 }
 
 /// The largest baseline: far above that of any mesh.
@@ -123,22 +98,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     })
 }
 
-fn shown(audit: &Audit, format: AuditFormat) -> Result<String, Failure> {
-    let form = match format {
-        AuditFormat::Table => Form::Table,
-        AuditFormat::Wide => Form::Wide,
-        AuditFormat::Json => Form::Json,
-        AuditFormat::Yaml => Form::Yaml,
-        AuditFormat::Markdown => Form::Markdown,
-        AuditFormat::Junit => Form::Junit,
-        AuditFormat::Sarif => Form::Sarif,
-        AuditFormat::Csv => Form::Csv,
-        AuditFormat::Name => {
-            let name = |item: &portcullis_report::audit::Exception| {
-                format!("exception/{}/{}/{}\n", item.namespace, item.name, item.scope)
-            };
-            return Ok(audit.items.iter().map(name).collect());
-        }
+fn shown(audit: &Audit, format: OutputFormat) -> Result<String, Failure> {
+    let Some(form) = format.form() else {
+        let name = |item: &portcullis_report::audit::Exception| {
+            format!("exception/{}/{}/{}\n", item.namespace, item.name, item.scope)
+        };
+        return Ok(audit.items.iter().map(name).collect());
     };
     audit.render(form).map_err(|error| Failure::new(Exit::Failure, error))
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::proxies::{Answer, ProxiesArgs};
 use super::selection::{SelectionArgs, title};
 use crate::exit::{Exit, Outcome};
-use crate::output::{self, List, ListArgs, ListFormat, Style, clean};
+use crate::output::{self, List, ListArgs, OutputFormat, Style, clean};
 
 /// Between two questions of --follow.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -137,13 +137,13 @@ fn print_lines(args: &Args, items: &[Item]) -> std::io::Result<()> {
     let color = args.list.is_coloured();
     for item in items {
         match args.list.output {
-            ListFormat::Table | ListFormat::Wide => output::text(&line(item, color))?,
-            ListFormat::Json => output::json_line(item)?,
-            ListFormat::Yaml => {
+            OutputFormat::Json => output::json_line(item)?,
+            OutputFormat::Yaml => {
                 output::text("---\n")?;
                 output::yaml(item)?;
             }
-            ListFormat::Name => output::text(&format!("{}\n", clean(&name(item))))?,
+            OutputFormat::Name => output::text(&format!("{}\n", clean(&name(item))))?,
+            _ => output::text(&line(item, color))?,
         }
     }
     Ok(())

@@ -13,13 +13,13 @@ use portcullis_report::migrate::{Flags, Forced, Migration, Namespace, Options, S
 use portcullis_report::readiness::{self, Readiness};
 
 use super::age;
-use super::observed::{Observed, ObservedArgs, ReportFormat, exit_of};
+use super::observed::{Observed, ObservedArgs, exit_of};
 use super::resources::folder::{Folder, FolderArgs, refuse};
 use super::resources::guard::notice;
 use super::values;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::files;
-use crate::output;
+use crate::output::{self, OutputFormat};
 
 /// Go to STRICT one namespace after another: what is ready, what blocks the others, and the policy to apply next
 ///
@@ -101,7 +101,7 @@ fn plan(common: &Common) -> Outcome {
 
 fn status(common: &Common) -> Outcome {
     let migration = common.load(None)?;
-    if matches!(common.observed.format(), ReportFormat::Table) {
+    if matches!(common.observed.format(), OutputFormat::Table) {
         output::text(&status_text(&migration))?;
     } else {
         print(&migration, common.observed.format(), common.observed.form())?;
@@ -109,8 +109,8 @@ fn status(common: &Common) -> Outcome {
     Ok(exit_of(migration.status, Exit::NotReady))
 }
 
-fn print(migration: &Migration, format: ReportFormat, form: portcullis_report::Form) -> Result<(), Failure> {
-    if matches!(format, ReportFormat::Junit | ReportFormat::Sarif) && migration.namespaces.is_empty() {
+fn print(migration: &Migration, format: OutputFormat, form: portcullis_report::Form) -> Result<(), Failure> {
+    if matches!(format, OutputFormat::Junit | OutputFormat::Sarif) && migration.namespaces.is_empty() {
         output::note("no sidecar was seen");
     }
     Ok(output::text(&migration.render(form).map_err(|error| Failure::new(Exit::Failure, error))?)?)
@@ -145,7 +145,7 @@ fn status_text(migration: &Migration) -> String {
 
 fn next(args: &Next) -> Outcome {
     let format = args.common.observed.format();
-    if !matches!(format, ReportFormat::Table | ReportFormat::Yaml | ReportFormat::Json) {
+    if !matches!(format, OutputFormat::Table | OutputFormat::Yaml | OutputFormat::Json) {
         return Err(Failure::message(Exit::Usage, "`next` prints a policy: -o yaml or json"));
     }
     let forced = args.force_namespace.clone().zip(args.reason.clone());
@@ -190,14 +190,14 @@ fn nothing_to_force(namespace: &str, migration: &Migration) -> Failure {
     Failure::message(Exit::BadInput, message)
 }
 
-fn give(args: &Next, suggestion: &Suggestion, format: ReportFormat) -> Result<(), Failure> {
+fn give(args: &Next, suggestion: &Suggestion, format: OutputFormat) -> Result<(), Failure> {
     let yaml = suggestion.yaml();
     if let Some(folder) = &args.write {
         let path = folder.join(suggestion.file_name());
         fs::create_dir_all(folder).and_then(|()| fs::write(&path, yaml)).with_context(|| path.display().to_string())?;
         return Ok(output::text(&format!("{}\n", path.display()))?);
     }
-    if matches!(format, ReportFormat::Json) {
+    if matches!(format, OutputFormat::Json) {
         let value: serde_json::Value = serde_yaml::from_str(&yaml).context("the policy")?;
         return Ok(output::json(&value)?);
     }

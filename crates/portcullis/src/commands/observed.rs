@@ -17,6 +17,8 @@ use super::selection::NamespaceArgs;
 use super::values;
 use crate::exit::{Exit, Failure};
 use crate::files;
+use crate::output::OutputFormat;
+use crate::output::format::REPORT;
 
 /// The page that a sidecar answers with.
 const PAGE: &str = "/observations";
@@ -40,33 +42,10 @@ pub(crate) struct ObservedArgs {
     #[arg(long, value_name = "DURATION", value_parser = values::span, default_value = "1d")]
     min_observation: Duration,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    output: ReportFormat,
+    #[arg(short, long, value_parser = OutputFormat::one_of(REPORT), default_value = "table")]
+    output: OutputFormat,
     #[command(flatten)]
     proxies: ProxiesArgs,
-}
-
-/// The form of a report.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum ReportFormat {
-    /// Columns, and what to do.
-    #[default]
-    #[value(alias = "text")]
-    Table,
-    /// More columns, and everything that can be done.
-    Wide,
-    /// For programs: stable.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// For a pull request.
-    Markdown,
-    /// JUnit XML, for CI.
-    Junit,
-    /// SARIF 2.1.0, for code review.
-    Sarif,
-    /// For spreadsheets.
-    Csv,
 }
 
 /// What was observed.
@@ -75,21 +54,6 @@ pub(crate) struct Observed {
     /// What a container engine calls addresses.
     pub(crate) names: Names,
     pub(crate) now: Timestamp,
-}
-
-impl ReportFormat {
-    const fn form(self) -> Form {
-        match self {
-            Self::Table => Form::Table,
-            Self::Wide => Form::Wide,
-            Self::Json => Form::Json,
-            Self::Yaml => Form::Yaml,
-            Self::Markdown => Form::Markdown,
-            Self::Junit => Form::Junit,
-            Self::Sarif => Form::Sarif,
-            Self::Csv => Form::Csv,
-        }
-    }
 }
 
 impl ObservedArgs {
@@ -120,12 +84,13 @@ impl ObservedArgs {
         self.min_observation.as_secs()
     }
 
-    pub(crate) const fn format(&self) -> ReportFormat {
+    pub(crate) const fn format(&self) -> OutputFormat {
         self.output
     }
 
-    pub(crate) const fn form(&self) -> Form {
-        self.output.form()
+    pub(crate) fn form(&self) -> Form {
+        // Every word that is taken is a form.
+        self.output.form().unwrap_or_default()
     }
 
     /// Whether standard input is one of the saved answers.

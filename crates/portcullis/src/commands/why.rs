@@ -13,7 +13,7 @@ use self::report::{Policy, Report};
 use super::proxies::{Answer, Mesh, ProxiesArgs};
 use super::selection::Name;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{self, ListArgs, ListFormat};
+use crate::output::{self, ListArgs, OutputFormat};
 
 /// Explain why a connection was refused: the reason, the policy with file and line, and what to do, as both sides saw it
 ///
@@ -54,10 +54,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let report =
         Report::new(found, other, policy, |address: IpAddr| containers.get(address).map(str::to_owned), unanswered);
     match args.list.output {
-        ListFormat::Json => output::json(&report)?,
-        ListFormat::Yaml => output::yaml(&report)?,
-        ListFormat::Name => output::text(&format!("{}\n", output::clean(&report.name())))?,
-        ListFormat::Table | ListFormat::Wide => output::text(&report.text(args.list.is_coloured()))?,
+        OutputFormat::Json => output::json(&report)?,
+        OutputFormat::Yaml => output::yaml(&report)?,
+        OutputFormat::Name => output::text(&format!("{}\n", output::clean(&report.name())))?,
+        _ => output::text(&report.text(args.list.is_coloured()))?,
     }
     Ok(Exit::Ok)
 }

@@ -5,31 +5,15 @@ use std::io;
 use serde::Serialize;
 
 use super::colour::Colour;
+use super::format::{LIST, OutputFormat};
 use super::{Table, json, text, yaml};
-
-/// The form of a list.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum ListFormat {
-    /// Columns.
-    #[default]
-    #[value(alias = "text")]
-    Table,
-    /// More columns.
-    Wide,
-    /// For programs: stable.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// Only names, one a line.
-    Name,
-}
 
 /// How a list is written.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct ListArgs {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: ListFormat,
+    #[arg(short, long, value_parser = OutputFormat::one_of(LIST), default_value = "table")]
+    pub(crate) output: OutputFormat,
     /// Leave out the line with the names of the columns
     #[arg(long)]
     pub(crate) no_headers: bool,
@@ -71,7 +55,7 @@ pub(crate) struct List<'a, T> {
 impl ListArgs {
     /// Whether there are more columns.
     pub(crate) fn is_wide(self) -> bool {
-        self.output == ListFormat::Wide
+        self.output == OutputFormat::Wide
     }
 
     /// Whether text is coloured.
@@ -94,13 +78,13 @@ impl ListArgs {
         let List { kind, items, unanswered } = *list;
         let document = Document { api_version: "portcullis/v1", kind, items, unanswered };
         match self.output {
-            ListFormat::Table | ListFormat::Wide => text(&shown()),
-            ListFormat::Json => json(&document),
-            ListFormat::Yaml => yaml(&document),
-            ListFormat::Name => {
+            OutputFormat::Json => json(&document),
+            OutputFormat::Yaml => yaml(&document),
+            OutputFormat::Name => {
                 let names = items.iter().map(|item| format!("{}\n", super::clean(&name(item))));
                 text(&names.collect::<String>())
             }
+            _ => text(&shown()),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod clean;
 mod colour;
+pub(crate) mod format;
 mod list;
 mod table;
 
@@ -16,7 +17,8 @@ use serde::Serialize;
 
 pub(crate) use clean::{clean, clean_lines};
 pub(crate) use colour::Style;
-pub(crate) use list::{List, ListArgs, ListFormat, MissingAnswer};
+pub(crate) use format::OutputFormat;
+pub(crate) use list::{List, ListArgs, MissingAnswer};
 pub(crate) use table::{Cell, Table};
 
 /// The form of an answer.
@@ -48,9 +50,15 @@ pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     text(&format!("{}\n", clean::json(&line)))
 }
 
+/// A value as YAML. By way of its JSON: what is written is the same in both, and each type is serialised by one piece of code only.
+pub(crate) fn as_yaml(value: &impl Serialize) -> io::Result<String> {
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    portcullis_report::yaml_of_json(&clean::json(&text)).map_err(io::Error::other)
+}
+
 /// Writes a YAML document to standard output.
 pub(crate) fn yaml(value: &impl Serialize) -> io::Result<()> {
-    let document = serde_yaml::to_string(value).map_err(io::Error::other)?;
+    let document = as_yaml(value)?;
     if clean::is_clean(&document) {
         return text(&document);
     }

@@ -161,3 +161,26 @@ fn the_reference_has_every_code_with_its_meaning_and_remedy() {
     let table = Code::reference();
     assert!(text.contains(&table), "put this table into docs/reference/analyze.md:\n{table}");
 }
+
+#[test]
+fn with_a_mesh_policies_that_nobody_has_are_found() {
+    let scene = crate::support::Scene::new("PERMISSIVE");
+    let policies = scene.path().join("policies");
+    let policy = |namespace: &str, selector: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: other, namespace: {namespace}}}\n\
+             spec: {{{selector}mtls: {{mode: STRICT}}}}\n"
+        )
+    };
+    fs::write(policies.join("a.yaml"), policy("shpo", "")).unwrap();
+    fs::write(policies.join("b.yaml"), policy("shop", "selector: {matchLabels: {app: crat}}, ")).unwrap();
+    let admin = format!("--admin={}", scene.cart.admin);
+    let codes = |more: &[&str]| -> Vec<String> {
+        let ran = run(&[&["analyze", "-f", policies.to_str().unwrap(), "-o", "json"], more].concat());
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        json["items"].as_array().or(json.as_array()).unwrap().iter().map(|it| it["code"].to_string()).collect()
+    };
+    let has = |codes: &[String]| ["PC0103", "KIA0004"].map(|code| codes.iter().any(|it| it.contains(code)));
+    assert_eq!(has(&codes(&[])), [false, false]);
+    assert_eq!(has(&codes(&[&admin])), [true, true]);
+}

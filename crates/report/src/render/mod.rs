@@ -76,6 +76,15 @@ struct Envelope<'a, V: Serialize> {
     report: &'a V,
 }
 
+/// A JSON text as YAML, with its keys in the same order. JSON and YAML of a type are then one piece of code.
+///
+/// # Errors
+/// If it is no JSON, or has characters that YAML has only as escapes.
+pub fn yaml_of_json(json: &str) -> Result<String, serde_yaml::Error> {
+    let value: serde_yaml::Value = serde_yaml::from_str(json)?;
+    serde_yaml::to_string(&value)
+}
+
 /// The report in a format; it ends with a newline.
 pub(crate) fn render<V: View>(report: &V, form: Form) -> Result<String, RenderError> {
     let envelope = || Envelope { api_version: "portcullis/v1", kind: report.kind(), report };
@@ -83,10 +92,28 @@ pub(crate) fn render<V: View>(report: &V, form: Form) -> Result<String, RenderEr
         Form::Table => table::render(report, false),
         Form::Wide => table::render(report, true),
         Form::Json => serde_json::to_string_pretty(&envelope())? + "\n",
-        Form::Yaml => serde_yaml::to_string(&envelope())?,
+        Form::Yaml => yaml_of_json(&serde_json::to_string(&envelope())?)?,
         Form::Markdown => markdown::render(report),
         Form::Junit => junit::render(report),
         Form::Csv => csv::render(report),
         Form::Sarif => serde_json::to_string_pretty(&sarif::log(report))? + "\n",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_says_what_json_says_in_the_same_order() {
+        let value = serde_json::json!({
+            "text": "a: \"b\" #c\n\u{e9}\u{1f512}", "none": null, "list": [1, -2, 1.5, 18_446_744_073_709_551_615_u64, true],
+            "looks like": ["true", "1", "null", "~", "2026-01-01", "0x1f", "1e3", ""], "empty": {}, "nothing": []
+        });
+        let text = format!("{{\"z\": 1, \"a\": {value}}}");
+        let yaml = yaml_of_json(&text).unwrap();
+        assert!(yaml.starts_with("z: 1\na:\n"), "{yaml}");
+        let read: serde_json::Value = serde_yaml::from_str(&yaml).unwrap();
+        assert_eq!(read, serde_json::from_str::<serde_json::Value>(&text).unwrap());
+    }
 }

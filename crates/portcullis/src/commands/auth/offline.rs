@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::commands::subject::{LoadedSubject, SubjectArgs};
 use crate::exit::{Exit, Outcome};
-use crate::output::{self, Cell, ListArgs, ListFormat, Table};
+use crate::output::{self, Cell, ListArgs, OutputFormat, Table};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,10 +43,10 @@ pub(super) fn run(subject: &SubjectArgs, list: ListArgs) -> Outcome {
     let authorization = AuthorizationOverview::new(&set, &mesh, &namespace, &labels);
     let answer = Answer { namespace, labels, ports, authorization };
     match list.output {
-        ListFormat::Json => output::json(&answer)?,
-        ListFormat::Yaml => output::yaml(&answer)?,
-        ListFormat::Name => output::text(&names(&answer))?,
-        ListFormat::Table | ListFormat::Wide => output::text(&text(&answer, list))?,
+        OutputFormat::Json => output::json(&answer)?,
+        OutputFormat::Yaml => output::yaml(&answer)?,
+        OutputFormat::Name => output::text(&names(&answer))?,
+        _ => output::text(&text(&answer, list))?,
     }
     Ok(Exit::Ok)
 }

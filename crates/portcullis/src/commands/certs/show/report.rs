@@ -206,7 +206,7 @@ impl Report {
             Format::Table => self.table(false),
             Format::Wide => self.table(true),
             Format::Json => format!("{}\n", serde_json::to_string_pretty(self).context("JSON")?),
-            Format::Yaml => serde_yaml::to_string(self).context("YAML")?,
+            Format::Yaml => crate::output::as_yaml(self).context("YAML")?,
         })
     }
 
