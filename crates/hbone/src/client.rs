@@ -83,10 +83,12 @@ where
     let (request, mut connection) = Builder::new()
         .enable_push(false)
         .initial_window_size(limits::STREAM_WINDOW)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .initial_connection_window_size(limits::CLIENT_WINDOW)
         .max_frame_size(limits::FRAME)
         .max_header_list_size(limits::HEADER_LIST)
         .max_send_buffer_size(limits::SEND_BUFFER)
+        .max_concurrent_reset_streams(limits::KNOWN_RESETS)
+        .reset_stream_duration(limits::RESET_KNOWN_FOR)
         .max_local_error_reset_streams(Some(limits::BROKEN_STREAMS))
         .handshake(Coalesced::new(io))
         .await?;
@@ -112,7 +114,7 @@ impl TunnelHandle {
     #[must_use]
     pub fn reserve(&self) -> Option<Reserved> {
         let request = self.0.request()?;
-        let limit = limits::CLIENT_STREAMS.min(request.current_max_send_streams());
+        let limit = (limits::CLIENT_STREAMS as usize).min(request.current_max_send_streams());
         Some(Reserved { request, count: self.0.streams.enter(limit)? })
     }
 

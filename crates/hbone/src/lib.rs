@@ -6,8 +6,9 @@
 //! - A tunnel whose peer does not answer a PING in time is given up, and so is one that nobody uses.
 //! - A reset is a reset: RST_STREAM of the peer, and the loss of the tunnel, are errors of the stream and never its clean end; a
 //!   stream that is dropped before both of its directions have ended is reset with CONNECT_ERROR.
-//! - A stream that is not read holds at most [`limits::STREAM_WINDOW`] bytes, and does not keep others from being read until
-//!   [`limits::CONNECTION_WINDOW`] is used up by many of them.
+//! - A stream that is not read holds at most [`limits::STREAM_WINDOW`] bytes, and keeps no other from being read, however many there
+//!   are of them. What it holds is what [`portcullis_net::Duplex::held`] says.
+//! - What a peer sends on a stream before it sees that the stream was reset is no fault of it.
 //!
 //! It knows no identities, policies or certificates: the connection that it is given is authenticated already.
 

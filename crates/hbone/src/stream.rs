@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{FlowControl, Reason, RecvStream, SendStream};
 use portcullis_net::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,6 +22,8 @@ const MAX_WRITE: usize = 64 * 1024;
 pub struct TunnelStream {
     send: SendStream<Bytes>,
     recv: RecvStream,
+    /// Says what was received and not read yet, `unread` included.
+    window: FlowControl,
     /// Received and not read yet.
     unread: Bytes,
     /// The peer has ended its direction, and all of it was read.
@@ -35,9 +37,9 @@ pub struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(crate) const fn new(send: SendStream<Bytes>, recv: RecvStream, count: Option<StreamCount>) -> Self {
-        let reset = AtomicBool::new(false);
-        Self { send, recv, unread: Bytes::new(), peer_ended: false, ended: false, reset, _count: count }
+    pub(crate) fn new(send: SendStream<Bytes>, mut recv: RecvStream, count: Option<StreamCount>) -> Self {
+        let (window, reset) = (recv.flow_control().clone(), AtomicBool::new(false));
+        Self { send, recv, window, unread: Bytes::new(), peer_ended: false, ended: false, reset, _count: count }
     }
 }
 
@@ -69,7 +71,7 @@ impl AsyncRead for TunnelStream {
         buffer.put_slice(this.unread.get(..count).unwrap_or_default());
         this.unread.advance(count);
         // The peer may send as much as was read here. What the stream has lost by an error is released by the tunnel.
-        let _released = this.recv.flow_control().release_capacity(count);
+        let _released = this.window.release_capacity(count);
         Poll::Ready(Ok(()))
     }
 }
@@ -116,7 +118,7 @@ impl AsyncWrite for TunnelStream {
 
 impl Duplex for TunnelStream {
     fn held(&self) -> usize {
-        self.unread.len()
+        self.window.used_capacity()
     }
 
     fn reset_on_close(&self) -> io::Result<()> {

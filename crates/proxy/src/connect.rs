@@ -42,7 +42,7 @@ type OwnCredentials = Result<Arc<Credentials>, Unavailable>;
 
 /// Connects, and records how.
 pub(crate) async fn connect(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     wanted: &Wanted,
     destination: &Destination,
     credentials: OwnCredentials,
@@ -68,7 +68,7 @@ pub(crate) async fn connect(
 
 /// As the configuration says.
 async fn to_route(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     wanted: &Wanted,
     route: &ResolvedRoute,
     credentials: OwnCredentials,
@@ -134,7 +134,7 @@ struct Target<'t> {
 
 /// To one of the endpoints of a service: another one only if no byte of the app was sent, and never after a refused certificate.
 async fn to_service(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     wanted: &Wanted,
     table: &ServiceTable,
     credentials: OwnCredentials,
@@ -243,7 +243,7 @@ impl From<Ending> for Failed {
 }
 
 async fn to_endpoint(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     target: &Target<'_>,
     endpoint: &Dialable<'_>,
     credentials: &OwnCredentials,

@@ -136,7 +136,7 @@ async fn admit(
 
 /// One connection that is being authorized, and what that needs.
 struct Attempt<'a> {
-    state: &'a ProxyState,
+    state: &'a Arc<ProxyState>,
     listener: usize,
     listener_limit: &'a CountLimit,
     slot: &'a Slot,

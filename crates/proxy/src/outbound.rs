@@ -105,7 +105,7 @@ async fn admit(
 /// Finds the destination and connects to it, from one snapshot. What came into force meanwhile counts before the first byte of the
 /// app is sent: the connection is made anew then.
 async fn decide(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     stream: &TcpStream,
     listener: Listener,
     record: &mut ConnRecord,
@@ -129,7 +129,7 @@ async fn decide(
 
 /// Finds the destination and connects to it, as above.
 pub(crate) async fn reach(
-    state: &ProxyState,
+    state: &Arc<ProxyState>,
     wanted: &Wanted,
     record: &mut ConnRecord,
 ) -> Result<(Connected, ChangeWatch), Ending> {

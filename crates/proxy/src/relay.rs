@@ -330,15 +330,20 @@ pub(crate) fn check_trust(state: &ProxyState, record: &ConnRecord, path: &PathSu
 
 /// Records the verified peer and what the handshake negotiated.
 pub(crate) fn record_peer(state: &ProxyState, record: &mut ConnRecord, peer: &PeerInfo, began: Instant) {
-    let root = Arc::clone(peer.path.root_fingerprint());
-    let facts = TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher, root };
+    let facts = note_peer(state, peer);
     record.secured(peer.id.clone(), facts, began.elapsed());
+}
+
+/// The same without a record. Returns what was negotiated.
+pub(crate) fn note_peer(state: &ProxyState, peer: &PeerInfo) -> TlsFacts {
     state.trust_expiries.track(peer.path.not_after_unix());
     for (used, check) in [(peer.relaxed.eku, "eku"), (peer.relaxed.ku_critical, "ku-critical")] {
         if used {
             state.metrics.compat_used.with(&[check]).add(1);
         }
     }
+    let root = Arc::clone(peer.path.root_fingerprint());
+    TlsFacts { version: peer.tls_version, group: peer.group, cipher: peer.cipher, root }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_ledger::{Ledger, SystemClock};
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
@@ -9,6 +10,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Regi
 use crate::access_format::AccessLog;
 use crate::access_outputs::AccessOutputs;
 use crate::captured::CapturedAt;
+use crate::connection::{Direction, TlsFacts};
 use crate::export::{AccessSink, SinkTotals};
 use crate::family::CounterFamily;
 use crate::identity::IdentityMetrics;
@@ -360,6 +362,17 @@ impl Metrics {
 /// A ledger of this process alone.
 pub(crate) fn in_memory() -> Ledger {
     Ledger::new(Ledger::DEFAULT_MAX, Arc::new(SystemClock::starting_now()))
+}
+
+impl Families {
+    /// Counts a completed handshake: what was negotiated, and how long it took.
+    pub fn secured(&self, direction: Direction, tls: &TlsFacts, took: Duration) {
+        // Sessions are never resumed; the label exists so that dashboards of other proxies work.
+        self.tls_info.with(&[tls.version, tls.group, tls.cipher, "false"]).add(1);
+        if let Some(histogram) = self.handshakes.get(direction as usize) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
 }
 
 impl Deref for Metrics {

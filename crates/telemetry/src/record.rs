@@ -201,11 +201,7 @@ impl ConnRecord {
     pub fn secured(&mut self, peer: SpiffeId, tls: TlsFacts, took: Duration) {
         self.transport = "mtls";
         self.peer = Some(peer);
-        // Sessions are never resumed; the label exists so that dashboards of other proxies work.
-        self.metrics.tls_info.with(&[tls.version, tls.group, tls.cipher, "false"]).add(1);
-        if let Some(histogram) = self.metrics.handshakes.get(self.direction as usize) {
-            histogram.observe(took.as_secs_f64());
-        }
+        self.metrics.secured(self.direction, &tls, took);
         self.tls = Some(tls);
     }
 

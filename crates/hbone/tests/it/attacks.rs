@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::timeout;
 
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, connect_block, frame,
-    literal, preface,
+    CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, connect, connect_block,
+    contains, frame, literal, preface,
 };
 use crate::serving::{PATIENCE, Serving, serve};
 
@@ -123,18 +123,6 @@ async fn a_header_bomb_is_not_served() {
     assert_eq!(requests.load(Ordering::SeqCst), 0);
     drop((reading, writing));
     serving.end().await;
-}
-
-/// Whether there is such a frame among whole frames.
-fn contains(mut bytes: &[u8], kind: u8, stream: u32) -> bool {
-    while let [a, b, c, found, _flags, w, x, y, z, rest @ ..] = bytes {
-        if *found == kind && u32::from_be_bytes([*w, *x, *y, *z]) == stream {
-            return true;
-        }
-        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        bytes = rest.get(length..).unwrap_or_default();
-    }
-    false
 }
 
 /// Each wants an answer, and the answers are not read: the server stops reading instead of keeping them.

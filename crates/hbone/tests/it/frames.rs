@@ -5,6 +5,7 @@ pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
@@ -34,7 +35,23 @@ pub(crate) fn connect_block(authority: &str) -> Vec<u8> {
 }
 
 pub(crate) fn connect(stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &connect_block("10.0.0.7:80"))
+    connect_to(stream, "10.0.0.7:80")
+}
+
+pub(crate) fn connect_to(stream: u32, authority: &str) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &connect_block(authority))
+}
+
+/// Whether there is such a frame among whole frames.
+pub(crate) fn contains(mut bytes: &[u8], kind: u8, stream: u32) -> bool {
+    while let [a, b, c, found, _flags, w, x, y, z, rest @ ..] = bytes {
+        if *found == kind && u32::from_be_bytes([*w, *x, *y, *z]) == stream {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 /// A header that is not in any table, with a value of so many bytes.

@@ -9,5 +9,6 @@
 
 mod attacks;
 mod frames;
+mod many_streams;
 mod serving;
 mod streams;

@@ -262,3 +262,20 @@ fn a_peer_that_drains_is_left_and_one_that_restarts_is_found_again() {
     again.ready();
     assert!(passed(scene.listen, b"two"), "{}", scene.web.read_log());
 }
+
+/// Its network is gone, or it hangs: nothing says so but a PING without an answer.
+#[test]
+fn a_peer_that_is_silent_loses_its_streams_and_is_dialled_anew_when_it_is_back() {
+    let scene = Scene::new(echo());
+    let mut open = dial(scene.listen);
+    alive(&mut open);
+    scene.cart.signal("STOP");
+    // From the last answered PING to the next one, and the time for its answer: 30 s at most.
+    open.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+    assert_eq!(open.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let page = scene.web.get("/stats/prometheus").unwrap();
+    let given_up = "portcullis_hbone_tunnels_closed_total{reporter=\"source\",reason=\"unresponsive\"} 1";
+    assert!(page.contains(given_up), "{page}");
+    scene.cart.signal("CONT");
+    alive(&mut dial(scene.listen));
+}

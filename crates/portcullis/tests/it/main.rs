@@ -37,6 +37,7 @@ mod guard;
 mod hardening;
 mod hbone;
 mod hbone_outbound;
+mod hbone_peers;
 mod http_hint;
 mod identity;
 mod intercept;
