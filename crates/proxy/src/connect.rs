@@ -1,4 +1,7 @@
-//! Outbound: from a destination to an open connection, over mTLS, TLS or in plaintext. There is never a fallback.
+//! Outbound: from a destination to an open connection, over mTLS, TLS or in plaintext. There is never a fallback from one to the other.
+
+mod failed;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,9 +11,9 @@ use portcullis_config::RouteMode;
 use portcullis_dns::LOOKUP_TIMEOUT;
 use portcullis_identity::ExpectedIds;
 use portcullis_policy::directory::{EVERY_PORT, Found, Lookup, MtlsReason, PlaintextReason, Transport};
-use portcullis_telemetry::{ConnRecord, Direction, Ending};
+use portcullis_telemetry::{ConnRecord, Ending};
 use portcullis_tls::client::{Sni, connect_corked};
-use portcullis_tls::{Credentials, HandshakeError, HandshakeFault, Originator, PathSummary, Unavailable, originate};
+use portcullis_tls::{Credentials, Originator, PathSummary, Unavailable, originate};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -25,6 +28,8 @@ use crate::relay::{MeshStream, dial, dial_host, record_peer};
 use crate::resolved_route::ResolvedRoute;
 use crate::services::ServiceTable;
 use crate::state::ProxyState;
+use failed::{Failed, Next, handshake_failed};
+use tunnel::through_tunnel;
 
 /// How many endpoints of a service are tried for one connection.
 const MAX_ATTEMPTS: usize = 3;
@@ -219,29 +224,6 @@ async fn look_up_endpoints<'t>(state: &ProxyState, wanted: &Wanted, found: &Foun
     endpoints::dialable(wanted, found, &addresses)
 }
 
-/// Whether another endpoint may be tried after a failure.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
-    /// The endpoint did not answer, or went away.
-    Allowed,
-    /// It took too long: there is no time left, but it counts against the endpoint.
-    TooLate,
-    /// It is what policy or a certificate says, which another endpoint must not hide.
-    Never,
-}
-
-/// Why one attempt failed.
-struct Failed {
-    ending: Ending,
-    next: Next,
-}
-
-impl From<Ending> for Failed {
-    fn from(ending: Ending) -> Self {
-        Self { ending, next: Next::Never }
-    }
-}
-
 async fn to_endpoint(
     state: &Arc<ProxyState>,
     target: &Target<'_>,
@@ -275,13 +257,17 @@ async fn to_endpoint(
             let unknown = |_| Ending::new(Reason::NoServerIdentity, Some(address.to_string()));
             let expected = identities.as_ref().map_err(unknown)?;
             let credentials = credentials.as_ref().map_err(|why| outcome::no_identity(*why))?;
+            if endpoint.takes_hbone
+                && let Some((stream, path)) = through_tunnel(state, address, expected, credentials, record).await?
+            {
+                note_mtls(state, target, address, record);
+                return Ok((MeshStream::Tunneled(Box::new(stream)), Some(path), Reached::Mtls));
+            }
             let server = dial_endpoint(state, address, record).await?;
             // A service that lists no ports has the one that was dialled.
             let sni = Sni::parse(&sni.replacen("outbound_.0_", &format!("outbound_.{}_", address.port()), 1)).ok();
             let (stream, path) = secure(state, server, credentials, expected, sni.as_ref(), record).await?;
-            state.seen_over_mtls.record(target.peer.clone());
-            state.seen_over_mtls.record(Peer::Endpoint(Arc::clone(&target.host), address));
-            remember_addresses(state, target.wanted, record);
+            note_mtls(state, target, address, record);
             Ok((stream, Some(path), Reached::Mtls))
         }
         Transport::Originate(rule) => {
@@ -293,6 +279,13 @@ async fn to_endpoint(
             Ok((stream, None, Reached::Originated))
         }
     }
+}
+
+/// Plaintext to what was reached over mTLS is told from now on.
+fn note_mtls(state: &ProxyState, target: &Target<'_>, address: SocketAddr, record: &ConnRecord) {
+    state.seen_over_mtls.record(target.peer.clone());
+    state.seen_over_mtls.record(Peer::Endpoint(Arc::clone(&target.host), address));
+    remember_addresses(state, target.wanted, record);
 }
 
 /// An address that a name had a moment ago may be somebody else's now, and plaintext asks nobody who he is: so the name is looked up
@@ -384,15 +377,6 @@ async fn start_tls(
         Ok(Err(error)) => Err(handshake_failed(&error)),
         Err(_elapsed) => Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::TooLate }),
     }
-}
-
-/// The endpoint went away, which another one may not; everything else is about trust.
-fn handshake_failed(error: &HandshakeError) -> Failed {
-    let next = match error.fault() {
-        HandshakeFault::PeerClosed | HandshakeFault::Reset | HandshakeFault::Io => Next::Allowed,
-        _ => Next::Never,
-    };
-    Failed { ending: outcome::handshake(error, Direction::Outbound), next }
 }
 
 /// The policy or the rule that decided, as `namespace/name`; none for what is declared nowhere.

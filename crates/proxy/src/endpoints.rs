@@ -17,6 +17,8 @@ use crate::state::ProxyState;
 pub(crate) struct Dialable<'t> {
     pub(crate) address: SocketAddr,
     pub(crate) transport: &'t Transport,
+    /// Whether mTLS may go through an HBONE tunnel.
+    pub(crate) takes_hbone: bool,
     /// 0 is the closest locality.
     pub(crate) priority: u8,
     /// Its share among endpoints of one priority.
@@ -73,7 +75,7 @@ impl<'t> Dialable<'t> {
     }
 
     const fn original(address: SocketAddr, transport: &'t Transport) -> Self {
-        Self { address, transport, priority: 0, weight: 1, name: None }
+        Self { address, transport, takes_hbone: false, priority: 0, weight: 1, name: None }
     }
 }
 
@@ -87,6 +89,7 @@ fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &impl Addresses) 
     literal.into_iter().chain(resolved).map(move |address| Dialable {
         address: SocketAddr::new(address, port),
         transport: &endpoint.transport,
+        takes_hbone: endpoint.takes_hbone,
         priority: endpoint.priority,
         weight: endpoint.weight,
         name,

@@ -3,6 +3,7 @@
 //! A tunnel is used again only for what it was made for: the same address, the same expected identities, the same credentials; and only
 //! while these still trust its peer. So a stream never rides on a tunnel that would not be opened anew now.
 
+mod absent;
 mod dial;
 mod pool;
 
@@ -19,6 +20,7 @@ use crate::destination::Wanted;
 use crate::outcome::{self, DialTarget, Reason};
 use crate::relay::addresses;
 use crate::state::ProxyState;
+pub(crate) use absent::WithoutHbone;
 pub(crate) use dial::NotDialled;
 use dial::{Purpose, failed};
 

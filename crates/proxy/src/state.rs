@@ -24,6 +24,7 @@ use crate::destination::Destinations;
 use crate::downgrade::SeenOverMtls;
 use crate::drain::DrainToken;
 use crate::gateway_listener::{GatewayServers, Listener};
+use crate::outbound_hbone::WithoutHbone;
 use crate::routes::Routes;
 use crate::services::ServiceTable;
 use crate::trust_expiry::TrustExpiries;
@@ -56,6 +57,7 @@ pub struct ProxyState {
     /// What all connections to one endpoint share.
     pub(crate) endpoints: EndpointStates,
     pub(crate) seen_over_mtls: SeenOverMtls,
+    pub(crate) without_hbone: WithoutHbone,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) gateway: Vec<Listener>,
     pub(crate) gateway_servers: Arc<GatewayServers>,
@@ -151,6 +153,7 @@ impl ProxyState {
             destinations: Destinations { routes, services, names },
             endpoints: EndpointStates::default(),
             seen_over_mtls: SeenOverMtls::default(),
+            without_hbone: WithoutHbone::default(),
             upstreams,
             gateway,
             gateway_servers,

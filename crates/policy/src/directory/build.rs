@@ -180,6 +180,7 @@ impl<'p> Builder<'p> {
             network: workload.network.clone(),
             service_account: workload.service_account.clone(),
             has_sidecar: workload.has_sidecar,
+            takes_hbone: workload.takes_hbone,
             transport: decision.transport(EndpointFacts { account: workload.service_account.as_ref(), mode }),
         }
     }

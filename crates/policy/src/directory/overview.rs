@@ -101,6 +101,9 @@ pub struct EndpointOverview {
     pub service_account: Option<String>,
     /// Whether it accepts mTLS.
     pub has_sidecar: bool,
+    /// Whether mTLS with it goes through an HBONE tunnel.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub takes_hbone: bool,
     /// How it is reached.
     pub transport: TransportOverview,
 }
@@ -237,6 +240,7 @@ impl EndpointOverview {
             network: endpoint.network.as_ref().map(ToString::to_string),
             service_account: endpoint.service_account.as_ref().map(ToString::to_string),
             has_sidecar: endpoint.has_sidecar,
+            takes_hbone: endpoint.takes_hbone,
             transport: TransportOverview::new(&endpoint.transport),
         }
     }

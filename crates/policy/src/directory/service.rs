@@ -104,6 +104,9 @@ pub struct Endpoint {
     pub service_account: Option<Arc<str>>,
     /// Whether it accepts mTLS.
     pub has_sidecar: bool,
+    /// Whether mTLS with it may go through an HBONE tunnel: the connection, the identities that may answer and the policies are the
+    /// same.
+    pub takes_hbone: bool,
     /// How it is reached.
     pub transport: Transport,
 }

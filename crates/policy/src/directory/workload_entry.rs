@@ -43,8 +43,11 @@ pub struct WorkloadSpec {
     pub weight: u32,
     /// `serviceAccount`.
     pub service_account: Option<Arc<str>>,
-    /// Whether it accepts mTLS: the label `security.istio.io/tlsMode` or, without it, whether it has a service account.
+    /// Whether it accepts mTLS: the label `security.istio.io/tlsMode` or, without it, whether it has a service account. One that takes
+    /// HBONE does.
     pub has_sidecar: bool,
+    /// Whether it takes HBONE: the label `networking.istio.io/tunnel`.
+    pub takes_hbone: bool,
 }
 
 impl WorkloadSpec {
@@ -65,6 +68,7 @@ impl WorkloadSpec {
             weight: 1,
             service_account: None,
             has_sidecar: false,
+            takes_hbone: false,
         }
     }
 }
@@ -89,6 +93,10 @@ impl fmt::Display for EndpointAddress {
 
 /// The label that says whether a workload accepts mTLS.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+/// The label that says which tunnels a workload takes: names with commas between them, of which `http` is HBONE. Istio knows no other.
+const TUNNEL: &str = "networking.istio.io/tunnel";
+const HBONE: &str = "http";
 
 /// Reads one document.
 pub(crate) fn read(root: &Cursor<'_>, file: &str) -> ReadResource<WorkloadEntry> {
@@ -119,6 +127,7 @@ pub(super) fn read_workload(
     let locality = fields.get("locality").and_then(|at| read_locality(&at, problems));
     let weight = fields.get("weight").and_then(|at| read::number(&at, u32::MAX, problems));
     let service_account = fields.get("serviceAccount").and_then(|at| read_service_account(&at, problems));
+    let takes_hbone = labels.get(TUNNEL).is_some_and(|tunnels| tunnels.split(',').any(|one| one.trim() == HBONE));
     let has_sidecar = match labels.get(TLS_MODE).map(String::as_str) {
         Some("istio") => true,
         Some("disabled") => false,
@@ -138,7 +147,9 @@ pub(super) fn read_workload(
         // As in Istio 0 is the same as nothing.
         weight: weight.unwrap_or(1).max(1),
         service_account,
-        has_sidecar,
+        // A tunnel is always mTLS.
+        has_sidecar: has_sidecar || takes_hbone,
+        takes_hbone,
     })
 }
 

@@ -36,6 +36,7 @@ mod grammar;
 mod guard;
 mod hardening;
 mod hbone;
+mod hbone_directory;
 mod hbone_outbound;
 mod hbone_peers;
 mod http_hint;

@@ -7,7 +7,7 @@ use portcullis_hbone::{ClientTunnel, TunnelHandle};
 use portcullis_identity::ExpectedIds;
 use portcullis_telemetry::{Direction, Ending, Metrics, OpenTunnel, TunnelFacts};
 use portcullis_tls::client::connect_hbone;
-use portcullis_tls::{CredentialReader, Credentials, PathSummary, Stream};
+use portcullis_tls::{CredentialReader, Credentials, HandshakeFault, PathSummary, Stream};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -48,11 +48,19 @@ pub(crate) struct NotDialled {
     pub(crate) ending: Ending,
     /// How far it came, as the access log says: `-` or `tls`.
     pub(crate) transport: &'static str,
+    /// As far as can be seen nothing takes tunnels there: the port cannot be reached, or another protocol is spoken on it. Never that
+    /// somebody else than an expected peer answered.
+    pub(crate) is_absent: bool,
 }
 
 impl NotDialled {
     pub(super) const fn new(ending: Ending, transport: &'static str) -> Self {
-        Self { ending, transport }
+        Self { ending, transport, is_absent: false }
+    }
+
+    fn absent(mut self) -> Self {
+        self.is_absent = true;
+        self
     }
 }
 
@@ -65,7 +73,7 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
     let changes = state.changes.subscribe();
     let stream = dial(address, state.settings.timeouts.connect)
         .await
-        .map_err(|error| NotDialled::new(outcome::unreachable(DialTarget::Peer, address, &error), "-"))?;
+        .map_err(|error| NotDialled::new(outcome::unreachable(DialTarget::Peer, address, &error), "-").absent())?;
     let began = Instant::now();
     let deadline = began + state.settings.timeouts.handshake;
     let too_late = || NotDialled::new(Ending::new(Reason::HandshakeTimeout, None), "tls");
@@ -74,7 +82,8 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
     let (stream, peer) = match timeout_at(deadline, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
-            return Err(NotDialled::new(outcome::handshake(&error, Direction::Outbound), "tls"));
+            let failed = NotDialled::new(outcome::handshake(&error, Direction::Outbound), "tls");
+            return Err(if speaks_another_protocol(error.fault()) { failed.absent() } else { failed });
         }
         Err(_elapsed) => return Err(too_late()),
     };
@@ -82,7 +91,7 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
     state.metrics.secured(Direction::Outbound, &tls, began.elapsed());
     let (handle, connection) = match timeout_at(deadline, portcullis_hbone::connect(stream)).await {
         Ok(Ok(tunnel)) => tunnel,
-        Ok(Err(error)) => return Err(NotDialled::new(failed(error.to_string()), "tls")),
+        Ok(Err(error)) => return Err(NotDialled::new(failed(error.to_string()), "tls").absent()),
         Err(_elapsed) => return Err(too_late()),
     };
     let facts = TunnelFacts {
@@ -102,6 +111,18 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
     };
     drop(tokio::spawn(serving.run(connection)));
     Ok(Tunnel { handle, facts, path: peer.path })
+}
+
+/// Whether a failed handshake says nothing of who answered.
+const fn speaks_another_protocol(fault: HandshakeFault) -> bool {
+    matches!(
+        fault,
+        HandshakeFault::Protocol
+            | HandshakeFault::PeerAlert
+            | HandshakeFault::PeerClosed
+            | HandshakeFault::Reset
+            | HandshakeFault::Io
+    )
 }
 
 pub(super) fn failed(error: String) -> Ending {

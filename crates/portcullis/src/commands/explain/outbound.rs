@@ -164,7 +164,7 @@ fn service_text(to: &str, service: &ServiceOverview) -> String {
             text.push_str(&endpoint_text(endpoint));
         }
         if let Some(original) = &port.original {
-            text.push_str(&line("the address that is dialled", original));
+            text.push_str(&line("the address that is dialled", original, ""));
         }
         if port.endpoints.is_empty() && port.original.is_none() {
             text.push_str("  no endpoint: connections are refused\n");
@@ -176,13 +176,13 @@ fn service_text(to: &str, service: &ServiceOverview) -> String {
 fn endpoint_text(endpoint: &EndpointOverview) -> String {
     let EndpointOverview { address, port, .. } = endpoint;
     let at = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-    line(&at, &endpoint.transport)
+    line(&at, &endpoint.transport, if endpoint.takes_hbone { " over HBONE" } else { "" })
 }
 
-fn line(at: &str, transport: &TransportOverview) -> String {
+fn line(at: &str, transport: &TransportOverview, carrier: &str) -> String {
     let how = match &transport.identities {
         Some(ids) if ids.is_empty() => "refused".to_owned(),
-        Some(ids) => format!("{} with {}", transport.transport, ids.join(" or ")),
+        Some(ids) => format!("{}{carrier} with {}", transport.transport, ids.join(" or ")),
         None => transport.transport.to_owned(),
     };
     format!("  {at}  {how}: {}\n", transport.why)
