@@ -22,6 +22,8 @@ pub struct Inbound {
     pub http_hint: bool,
     /// `proxyProtocolPorts`: captured ports whose app gets its client's address in a PROXY header.
     pub proxy_protocol_ports: BTreeSet<u16>,
+    /// `proxyProtocolIdentity`: how the header says who the client is.
+    pub proxy_protocol_identity: IdentityTlv,
     /// `serverFirstPorts`: ports whose server speaks first.
     pub server_first_ports: BTreeSet<u16>,
     /// `apps`: where to dial instead of the original destination, by port (an app that listens on loopback only).
@@ -37,6 +39,7 @@ impl Default for Inbound {
             hbone: None,
             http_hint: false,
             proxy_protocol_ports: BTreeSet::new(),
+            proxy_protocol_identity: IdentityTlv::Portcullis,
             server_first_ports: defaults::SERVER_FIRST_PORTS.iter().copied().collect(),
             apps: BTreeMap::new(),
         }
@@ -60,6 +63,15 @@ pub struct InboundPort {
     pub limit: Option<usize>,
 }
 
+/// Which TLV of a PROXY header has the client's SPIFFE ID.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IdentityTlv {
+    /// 0xE5, of the range for applications.
+    Portcullis,
+    /// 0xD0, as ztunnel of Istio's ambient mesh has it.
+    Ztunnel,
+}
+
 /// Which side sends first on a port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
@@ -76,6 +88,7 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
         "transparentLimit",
         "hbone",
         "proxyProtocolPorts",
+        "proxyProtocolIdentity",
         "serverFirstPorts",
         "apps",
         "httpHint",
@@ -93,6 +106,10 @@ pub(crate) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Inbound> 
     inbound.http_hint = fields.get("httpHint").and_then(|at| at.boolean(problems)).unwrap_or_default();
     if let Some(at) = fields.get("proxyProtocolPorts") {
         inbound.proxy_protocol_ports = value::ports(&at, problems)?.into_iter().collect();
+    }
+    if let Some(at) = fields.get("proxyProtocolIdentity") {
+        let words = [("portcullis", IdentityTlv::Portcullis), ("ztunnel", IdentityTlv::Ztunnel)];
+        inbound.proxy_protocol_identity = value::word(&at, &words, problems)?;
     }
     let is_captured = inbound.transparent.is_some();
     let unused = [("transparentLimit", is_captured), ("proxyProtocolPorts", is_captured || inbound.hbone.is_some())];

@@ -26,7 +26,7 @@ mod value;
 pub use admin::AdminSocket;
 pub use gateway::{Gateway, GatewayCertificate, GatewayListener, GatewayRoute, GatewayTls};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
-pub use inbound::{Inbound, InboundPort, Protocol};
+pub use inbound::{IdentityTlv, Inbound, InboundPort, Protocol};
 pub use ledger::LedgerSettings;
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{

@@ -234,9 +234,12 @@ fn an_app_that_gets_a_proxy_header_is_configured_and_not_server_first() {
     assert!(!inbound(ISSUE).ports[0].proxy_protocol && inbound(ISSUE).proxy_protocol_ports.is_empty());
     assert!(inbound(&with("port: 8080", "port: 8080, proxyProtocol: v2")).ports[0].proxy_protocol);
     let captured = |more: &str| with("inbound:", &format!("inbound:\n  transparent: \"127.0.0.1:15006\"\n  {more}"));
+    assert_eq!(inbound(ISSUE).proxy_protocol_identity, IdentityTlv::Portcullis);
+    assert_eq!(inbound(&captured("proxyProtocolIdentity: ztunnel")).proxy_protocol_identity, IdentityTlv::Ztunnel);
     assert_eq!(inbound(&captured("proxyProtocolPorts: [80]")).proxy_protocol_ports.first(), Some(&80));
     for (text, field, reason) in [
         (with("port: 8080", "port: 8080, proxyProtocol: v1"), "inbound.ports[0].proxyProtocol", "invalid-value"),
+        (captured("proxyProtocolIdentity: \"0xD0\""), "inbound.proxyProtocolIdentity", "invalid-value"),
         (with("port: 8080", "port: 8080, proxyProtocol: true"), "inbound.ports[0].proxyProtocol", "wrong-type"),
         (
             with("port: 8080", "port: 8080, proxyProtocol: v2, protocol: server-first"),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portcullis_config::{InboundPort, Protocol};
+use portcullis_config::{IdentityTlv, InboundPort, Protocol};
 use portcullis_net::admission::{CountLimit, CountPermit};
 use portcullis_net::is_own_address;
 use portcullis_policy::{self as policy, EffectivePolicy, Mode};
@@ -162,7 +162,11 @@ impl ToApp<'_> {
     /// Sends the PROXY header, before any byte of the client.
     async fn send_proxy_header(&self, record: &ConnRecord, mut app: TcpStream) -> Result<TcpStream, Ending> {
         let peer = record.peer.as_ref().zip(record.tls_version());
-        let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), tls_version });
+        let id_type = match self.state.settings.inbound.proxy_protocol_identity {
+            IdentityTlv::Portcullis => proxy_v2::PP2_TYPE_SPIFFE_ID,
+            IdentityTlv::Ztunnel => proxy_v2::PP2_TYPE_ZTUNNEL_ID,
+        };
+        let peer = peer.map(|(id, tls_version)| proxy_v2::Peer { spiffe_id: id.as_str(), id_type, tls_version });
         let destination = record.dst_addr.ok_or_else(|| outcome::no_original_destination(None))?;
         let unwritable = |error: &std::io::Error| outcome::unreachable(DialTarget::App, self.target.app, error);
         let header = proxy_v2::header(record.src_addr, destination, peer)

@@ -26,6 +26,8 @@ pub const PP2_CLIENT_CERT_SESS: u8 = 0x04;
 /// Our own, of the range for applications (0xE0-0xEF): the peer's SPIFFE ID in ASCII. Cloud providers use 0xE0, 0xEA
 /// and 0xEE.
 pub const PP2_TYPE_SPIFFE_ID: u8 = 0xE5;
+/// What ztunnel of Istio's ambient mesh writes the same as.
+pub const PP2_TYPE_ZTUNNEL_ID: u8 = 0xD0;
 
 /// The value of `verify` for a certificate that was verified; any other says that it was not.
 const VERIFIED: u32 = 0;
@@ -35,6 +37,8 @@ const VERIFIED: u32 = 0;
 pub struct Peer<'p> {
     /// Its SPIFFE ID.
     pub spiffe_id: &'p str,
+    /// The type of the TLV with it: [`PP2_TYPE_SPIFFE_ID`] or [`PP2_TYPE_ZTUNNEL_ID`].
+    pub id_type: u8,
     /// `TLSv1.3` or `TLSv1.2`.
     pub tls_version: &'p str,
 }
@@ -44,12 +48,12 @@ pub struct Peer<'p> {
 #[must_use]
 pub fn header(source: SocketAddr, destination: SocketAddr, peer: Option<Peer<'_>>) -> Option<Vec<u8>> {
     let (family, mut rest) = addresses(source, destination);
-    if let Some(Peer { spiffe_id, tls_version }) = peer {
+    if let Some(Peer { spiffe_id, id_type, tls_version }) = peer {
         let mut ssl = vec![PP2_CLIENT_SSL | PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS];
         ssl.extend(VERIFIED.to_be_bytes());
         tlv(&mut ssl, PP2_SUBTYPE_SSL_VERSION, tls_version.as_bytes())?;
         tlv(&mut rest, PP2_TYPE_SSL, &ssl)?;
-        tlv(&mut rest, PP2_TYPE_SPIFFE_ID, spiffe_id.as_bytes())?;
+        tlv(&mut rest, id_type, spiffe_id.as_bytes())?;
     }
     let mut header = SIGNATURE.to_vec();
     header.extend([VERSION_2_PROXY, family]);

@@ -48,12 +48,17 @@ fn app() -> TcpListener {
 }
 
 fn cart(mesh: &Mesh, listen: SocketAddr, app: &TcpListener) -> Sidecar {
+    cart_with(mesh, listen, app, "")
+}
+
+/// The same with more in `inbound`.
+fn cart_with(mesh: &Mesh, listen: SocketAddr, app: &TcpListener, more: &str) -> Sidecar {
     let app = app.local_addr().unwrap();
     let body = format!(
         "workload: {{name: cart, namespace: shop, serviceAccount: cart}}\n\
          policies: policies\n\
          identity: {{files: {{certificate: cart/cert.pem, privateKey: cart/key.pem, trustBundle: cart/ca.pem}}}}\n\
-         inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{app}\", proxyProtocol: v2}}]}}\n"
+         inbound: {{ports: [{{listen: \"{listen}\", port: 8080, app: \"{app}\", proxyProtocol: v2}}]{more}}}\n"
     );
     Sidecar::start_with(mesh.path(), "cart", &body, |command| {
         command.args(["--log-format", "json"]);
@@ -138,6 +143,17 @@ fn a_forged_header_is_payload_behind_ours() {
     let mut app = accept(&listener);
     assert_eq!(header(&mut app).tlvs[1], (0xe5, WEB.as_bytes().to_vec()));
     assert_eq!(take(&mut app, forged.len()), forged);
+}
+
+/// As apps behind Istio's ambient mesh read it.
+#[test]
+fn the_identity_has_the_type_that_is_configured() {
+    let (mesh, listener, listen) = (Mesh::new("STRICT"), app(), free_address());
+    let _cart = cart_with(&mesh, listen, &listener, ", proxyProtocolIdentity: ztunnel");
+    let mut client = tls_client(dial(listen), mesh.client().client());
+    client.write_all(b"x").unwrap();
+    let received = header(&mut accept(&listener)).tlvs;
+    assert_eq!((received.len(), &received[1]), (2, &(0xd0, WEB.as_bytes().to_vec())));
 }
 
 #[test]

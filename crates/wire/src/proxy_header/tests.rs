@@ -185,7 +185,7 @@ proptest! {
         version_1 in any::<bool>(),
         behind in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let peer = id.as_deref().map(|spiffe_id| Peer { spiffe_id, tls_version: "TLSv1.3" });
+        let peer = id.as_deref().map(|spiffe_id| Peer { spiffe_id, id_type: 0xE5, tls_version: "TLSv1.3" });
         let bytes = if version_1 { v1(source, destination).into_bytes() } else { header(source, destination, peer).unwrap() };
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let origin = Origin::Client { source: canonical(source), destination: canonical(destination) };

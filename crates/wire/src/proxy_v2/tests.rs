@@ -18,7 +18,7 @@ fn an_example_of_each_family_to_the_byte() {
                      \xc0\x00\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb";
     assert_eq!(plain, expected);
 
-    let peer = Peer { spiffe_id: "spiffe://a/b", tls_version: "TLSv1.3" };
+    let peer = Peer { spiffe_id: "spiffe://a/b", id_type: PP2_TYPE_SPIFFE_ID, tls_version: "TLSv1.3" };
     let secured = header(address("[2001:db8::1]:1"), address("[2001:db8::2]:2"), Some(peer)).unwrap();
     let expected = [
         &b"\r\n\r\n\0\r\nQUIT\n\x21\x21"[..],
@@ -42,7 +42,7 @@ fn mapped_addresses_are_ipv4_and_a_mixture_is_ipv6() {
 #[test]
 fn what_does_not_fit_is_no_header() {
     let long = "x".repeat(65_536);
-    let peer = Peer { spiffe_id: &long, tls_version: "TLSv1.3" };
+    let peer = Peer { spiffe_id: &long, id_type: PP2_TYPE_SPIFFE_ID, tls_version: "TLSv1.3" };
     assert_eq!(header(address("192.0.2.1:1"), address("192.0.2.1:1"), Some(peer)), None);
     // It fits by itself, but not beside the rest.
     let peer = Peer { spiffe_id: &long[1..], ..peer };
@@ -92,8 +92,9 @@ proptest! {
         source in any_address(),
         destination in any_address(),
         id in proptest::option::of("spiffe://[a-z]{1,20}/[ -~]{0,2000}"),
+        id_type in prop_oneof![Just(PP2_TYPE_SPIFFE_ID), Just(PP2_TYPE_ZTUNNEL_ID)],
     ) {
-        let peer = id.as_deref().map(|spiffe_id| Peer { spiffe_id, tls_version: "TLSv1.2" });
+        let peer = id.as_deref().map(|spiffe_id| Peer { spiffe_id, id_type, tls_version: "TLSv1.2" });
         let (from, to, found) = read(&header(source, destination, peer).unwrap());
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         prop_assert_eq!((canonical(from), canonical(to)), (canonical(source), canonical(destination)));
@@ -101,7 +102,7 @@ proptest! {
             None => prop_assert!(found.is_empty()),
             Some(id) => {
                 let (ssl, spiffe) = (&found[0], &found[1]);
-                prop_assert_eq!((found.len(), ssl.0, spiffe), (2, 0x20, &(0xe5, id.into_bytes())));
+                prop_assert_eq!((found.len(), ssl.0, spiffe), (2, 0x20, &(id_type, id.into_bytes())));
                 prop_assert_eq!(&ssl.1[..5], &[7, 0, 0, 0, 0]);
                 prop_assert_eq!(tlvs(&ssl.1[5..]), [(0x21, b"TLSv1.2".to_vec())]);
             }

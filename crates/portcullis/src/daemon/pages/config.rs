@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use portcullis_config::{
-    Downgrade, Gateway, GatewayCertificate, GatewayTls, IdentitySource, Inbound, Otherwise, Otlp, Outbound, Protocol,
-    RouteMode, Settings, UpstreamMode, UpstreamTarget,
+    Downgrade, Gateway, GatewayCertificate, GatewayTls, IdentitySource, IdentityTlv, Inbound, Otherwise, Otlp,
+    Outbound, Protocol, RouteMode, Settings, UpstreamMode, UpstreamTarget,
 };
 use portcullis_identity::HostPattern;
 use portcullis_istio::MeshConfig;
@@ -186,6 +186,10 @@ fn inbound(inbound: &Inbound) -> Value {
         "transparentLimit": inbound.transparent_limit,
         "httpHint": inbound.http_hint,
         "proxyProtocolPorts": inbound.proxy_protocol_ports,
+        "proxyProtocolIdentity": match inbound.proxy_protocol_identity {
+            IdentityTlv::Portcullis => "portcullis",
+            IdentityTlv::Ztunnel => "ztunnel",
+        },
         "serverFirstPorts": inbound.server_first_ports,
         "apps": apps,
     })
