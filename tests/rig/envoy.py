@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import sys
+import urllib.request
 
 from .certificates import SERVER, TRUST_DOMAIN
 from .processes import RigError, free_port, run
@@ -45,10 +46,10 @@ class Envoy:
         self.clusters = []
         self.admin = free_port()
 
-    def outbound(self, name, target, leaf, root, expected=SERVER):
+    def outbound(self, name, target, leaf, root, expected=SERVER, alpn=CLIENT_ALPN):
         """A plaintext listener whose connections go to `target`: in mTLS as Istio's clients do, without a certificate
         if `leaf` is None. Returns its port."""
-        context = _common(leaf, root, {"exact": expected}, CLIENT_ALPN)
+        context = _common(leaf, root, {"exact": expected}, alpn)
         socket = {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
@@ -58,6 +59,72 @@ class Envoy:
             },
         }
         return self._listener(name, [{"filters": self._proxy(name, target, socket)}])
+
+    def hbone_outbound(self, name, target, destination, leaf, root, expected=SERVER):
+        """A plaintext listener whose connections go through CONNECT streams to `target`, each for `destination`. Returns its port."""
+        socket = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": TYPE + "transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": _common(leaf, root, {"exact": expected}, ["h2"]),
+            },
+        }
+        filters = self._proxy(name, target, socket)
+        filters[0]["typed_config"]["tunneling_config"] = {"hostname": destination}
+        self.clusters[-1]["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": TYPE + "upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            },
+        }
+        return self._listener(name, [{"filters": filters}])
+
+    def hbone_inbound(self, name, app, leaf, root, status=None):
+        """A listener that takes CONNECT streams and connects each to `app`, or answers all with `status`. Returns its port."""
+        # Its cluster and its access log are those of a proxy for connections.
+        proxy = self._proxy(name, app)[0]["typed_config"]
+        route = {"match": {"connect_matcher": {}}}
+        if status:
+            route["direct_response"] = {"status": status}
+        else:
+            route["route"] = {"cluster": name, "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
+        manager = {
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": name,
+                "codec_type": "HTTP2",
+                "http2_protocol_options": {"allow_connect": True},
+                "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+                "http_filters": [{
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": TYPE + "filters.http.router.v3.Router"},
+                }],
+                "access_log": proxy["access_log"],
+                "drain_timeout": "1s",
+            },
+        }
+        context = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": TYPE + "transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": True,
+                "common_tls_context": _common(leaf, root, {"prefix": f"spiffe://{TRUST_DOMAIN}/"}, ["h2"]),
+            },
+        }
+        return self._listener(name, [{"filters": [manager], "transport_socket": context}])
+
+    def counter(self, name):
+        """One of its own statistics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/stats?filter={name}", timeout=5) as answer:
+            return sum(int(line.rpartition(" ")[2]) for line in answer.read().decode().splitlines())
+
+    def drain(self):
+        """Lets its listeners drain: GOAWAY to clients with HTTP/2."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}/drain_listeners?graceful&skip_exit", method="POST")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status
 
     def plaintext(self, name, target):
         """A listener whose connections go to `target` as they are."""
@@ -117,7 +184,8 @@ class Envoy:
         }, indent=1))
         process = processes.start(self.name, [
             binary, "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning",
-            "--file-flush-interval-msec", "50",
+            # Without it a drain takes ten minutes to reach every stream.
+            "--drain-strategy", "immediate", "--file-flush-interval-msec", "50",
         ])
         processes.wait_until_ready(process, f"http://127.0.0.1:{self.admin}/ready")
         return process

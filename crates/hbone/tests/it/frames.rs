@@ -25,7 +25,7 @@ pub(crate) fn preface() -> Vec<u8> {
 }
 
 /// A literal field without indexing, whose name is in HPACK's static table.
-fn field(name: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn field(name: u8, value: &[u8]) -> Vec<u8> {
     [vec![name, u8::try_from(value.len()).unwrap()], value.to_vec()].concat()
 }
 

@@ -10,5 +10,6 @@
 mod attacks;
 mod frames;
 mod many_streams;
+mod rules;
 mod serving;
 mod streams;
