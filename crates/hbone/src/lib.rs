@@ -13,6 +13,7 @@
 //! It knows no identities, policies or certificates: the connection that it is given is authenticated already.
 
 mod authority;
+mod claims;
 mod client;
 mod coalesce;
 mod count;
@@ -23,6 +24,7 @@ mod stream;
 mod upkeep;
 
 pub use authority::{AuthorityError, parse_authority};
+pub use claims::{Claims, TraceParent};
 pub use client::{ClientTunnel, Connect, OpenError, Reserved, TunnelHandle, connect};
 pub use request::{BadRequest, Refusal, Request};
 pub use server::{Event, ServerTunnel};

@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream};
 use http::{Method, Response, StatusCode};
 
 use crate::authority::{AuthorityError, parse_authority};
+use crate::claims::Claims;
 use crate::limits::EARLY_RESETS;
 use crate::stream::TunnelStream;
 
@@ -71,6 +72,8 @@ impl Tally {
 pub struct Request {
     /// Where it is meant to go, or why it cannot be served.
     pub target: Result<SocketAddr, BadRequest>,
+    /// What the peer says of itself.
+    pub claims: Claims,
     respond: SendResponse<Bytes>,
     body: RecvStream,
     tally: Arc<Tally>,
@@ -79,8 +82,8 @@ pub struct Request {
 
 impl Request {
     pub(crate) fn new(request: http::Request<RecvStream>, respond: SendResponse<Bytes>, tally: Arc<Tally>) -> Self {
-        let target = target(&request);
-        Self { target, respond, body: request.into_body(), tally, answered: false }
+        let (target, claims) = (target(&request), Claims::of(request.headers()));
+        Self { target, claims, respond, body: request.into_body(), tally, answered: false }
     }
 
     /// Waits until the peer resets the stream, or the tunnel is gone.

@@ -25,7 +25,7 @@ fn scope_logs(logs: &ScopeLogs) -> Value {
 }
 
 fn log_record(record: &LogRecord) -> Value {
-    json!({
+    let mut value = json!({
         "timeUnixNano": record.time_unix_nano.to_string(),
         "observedTimeUnixNano": record.observed_time_unix_nano.to_string(),
         "severityNumber": record.severity_number,
@@ -33,7 +33,16 @@ fn log_record(record: &LogRecord) -> Value {
         "body": record.body.as_ref().map_or_else(|| json!({}), any_value),
         "attributes": attributes(&record.attributes),
         "eventName": record.event_name,
-    })
+    });
+    // In hexadecimal and not in base64, unlike other bytes; a record without a trace has neither.
+    for (name, id) in [("traceId", &record.trace_id), ("spanId", &record.span_id)] {
+        if !id.is_empty()
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.insert(name.to_owned(), id.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into());
+        }
+    }
+    value
 }
 
 fn attributes(all: &[KeyValue]) -> Vec<Value> {
@@ -57,6 +66,15 @@ mod tests {
     use super::*;
     use crate::encode::Encoder;
     use crate::record::tests::event;
+
+    #[test]
+    fn identifiers_of_a_trace_are_hexadecimal() {
+        let mut record = LogRecord { trace_id: vec![0xab; 16], span_id: vec![1; 8], ..LogRecord::default() };
+        let value = log_record(&record);
+        assert_eq!((&value["traceId"], &value["spanId"]), (&"ab".repeat(16).into(), &"01".repeat(8).into()));
+        record.trace_id.clear();
+        assert_eq!(log_record(&record).get("traceId"), None);
+    }
 
     #[test]
     fn a_record_is_as_the_specification_shows_it() {

@@ -33,6 +33,7 @@ pub(crate) fn record(event: &AccessEvent, own: &str) -> LogRecord {
     network(event, &mut attributes);
     tls(event, &mut attributes);
     ours(event, own, &mut attributes);
+    let trace = event.claims.trace;
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time,
@@ -40,6 +41,8 @@ pub(crate) fn record(event: &AccessEvent, own: &str) -> LogRecord {
         severity_text: severity.to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(event.message.to_owned())) }),
         attributes,
+        trace_id: trace.map(|ids| ids.trace.to_vec()).unwrap_or_default(),
+        span_id: trace.map(|ids| ids.span.to_vec()).unwrap_or_default(),
         event_name: EVENT.to_owned(),
     }
 }
@@ -120,6 +123,9 @@ fn ours(event: &AccessEvent, own: &str, attributes: &mut Vec<KeyValue>) {
     let relayed_by = event.relayed_by.map(|balancer| text("portcullis.source.relayed_by", &balancer.to_string()));
     let hint = Some(event.hint).filter(|hint| !hint.is_empty()).map(|hint| text("portcullis.hint", hint));
     attributes.extend(relayed_by);
+    attributes.extend(event.tunnel.map(|tunnel| text("portcullis.tunnel", &tunnel.to_string())));
+    let claimed = event.claims.workload.as_deref();
+    attributes.extend(claimed.map(|workload| text("portcullis.source.claimed_workload", workload)));
     attributes.extend(event.port.map(|port| integer("portcullis.port", port.into())));
     attributes.extend(event.rule.map(|rule| integer("portcullis.rule", rule.into())));
     attributes.extend(hint);
@@ -132,6 +138,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use portcullis_identity::SpiffeId;
+    use portcullis_telemetry::{PeerClaims, TraceIds};
 
     use super::*;
 
@@ -145,6 +152,8 @@ pub(crate) mod tests {
             source: "[::ffff:10.0.0.9]:4000".parse().unwrap(),
             relayed_by: None,
             destination: Some("10.0.0.1:8080".parse().unwrap()),
+            tunnel: None,
+            claims: PeerClaims::default(),
             peer: Some(SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap()),
             port: Some(8080),
             mode: "STRICT",
@@ -213,6 +222,16 @@ pub(crate) mod tests {
     fn outbound_the_own_identity_is_the_source() {
         let record = record(&AccessEvent { direction: Direction::Outbound, ..event() }, OWN);
         assert_eq!(value(&record, "portcullis.source.identity"), Some(&word(OWN)));
+    }
+
+    #[test]
+    fn a_stream_of_a_tunnel_has_its_trace_and_what_its_peer_says() {
+        let trace = TraceIds { trace: [7; 16], span: [9; 8] };
+        let claims = PeerClaims { trace: Some(trace), workload: Some("shop/web".into()) };
+        let record = record(&AccessEvent { tunnel: Some("10.0.0.1:15008".parse().unwrap()), claims, ..event() }, OWN);
+        assert_eq!((record.trace_id.as_slice(), record.span_id.as_slice()), ([7; 16].as_slice(), [9; 8].as_slice()));
+        assert_eq!(value(&record, "portcullis.tunnel"), Some(&word("10.0.0.1:15008")));
+        assert_eq!(value(&record, "portcullis.source.claimed_workload"), Some(&word("shop/web")));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use portcullis_net::accept::Accepted;
 use portcullis_net::admission::{ConnectionPermit, CountLimit, KeyedPermit};
 use portcullis_net::socket::SecondHandle;
 use portcullis_net::{Duplex as _, OrigDst, is_own_address};
-use portcullis_telemetry::{ConnRecord, Direction, Ending, TunnelFacts};
+use portcullis_telemetry::{ConnRecord, Direction, Ending, PeerClaims, TraceIds, TunnelFacts};
 use portcullis_tls::{Credentials, PathSummary, Stream, Unavailable, server};
 use portcullis_wire::Opening;
 use tokio::net::TcpStream;
@@ -185,7 +185,8 @@ pub(crate) fn serve_stream(
     request: Request,
 ) -> impl Future<Output = ()> + Send {
     let guard = state.drain.enter();
-    let record = ConnRecord::open_stream(&state.metrics, &tunnel.facts, request.target.ok());
+    let mut record = ConnRecord::open_stream(&state.metrics, &tunnel.facts, request.target.ok());
+    record.set_claims(claims(&request));
     // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
     let admitted = Box::pin(admit(Arc::clone(&state), Arc::clone(&tunnel), request, record));
     async move {
@@ -202,6 +203,11 @@ pub(crate) fn serve_stream(
         record.finish(&ending);
         drop(guard);
     }
+}
+
+fn claims(request: &Request) -> PeerClaims {
+    let trace = request.claims.trace.map(|trace| TraceIds { trace: trace.trace_id, span: trace.span_id });
+    PeerClaims { trace, workload: request.claims.workload.clone() }
 }
 
 /// Both endpoints of an admitted stream, and what it was admitted with.

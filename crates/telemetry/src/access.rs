@@ -7,6 +7,7 @@ use tracing::Level;
 
 use crate::access_format::AccessLog;
 use crate::access_line::LineKind;
+use crate::claims::hexadecimal;
 use crate::connection::Direction;
 use crate::envoy;
 use crate::event::event;
@@ -60,6 +61,8 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
         Direction::Outbound => (own, record.peer.as_ref()),
     };
     let tls = record.tls.as_ref();
+    let claims = record.claims();
+    let trace = claims.and_then(|claims| claims.trace);
     let line = LineKind::of(ending, admitted);
     macro_rules! line {
         ($level:expr) => {
@@ -70,6 +73,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 "src.addr" = %record.src_addr,
                 "src.relayed_by" = record.balancer().map(display),
                 "src.identity" = source.map(display),
+                "src.claimed_workload" = claims.and_then(|claims| claims.workload.as_deref()),
                 "dst.addr" = record.tunnel().or(record.dst_addr).map(display),
                 "dst.hbone_addr" = record.tunnel().and(record.dst_addr).map(display),
                 "dst.identity" = destination.map(display),
@@ -85,6 +89,7 @@ fn ztunnel(record: &ConnRecord, ending: &Ending, admitted: bool) {
                 "tls.group" = tls.map(|tls| display(tls.group)),
                 "tls.cipher" = tls.map(|tls| display(tls.cipher)),
                 sni = record.sni.name().map(printable).as_deref(),
+                trace_id = trace.map(|ids| hexadecimal(&ids.trace)).as_deref(),
                 bytes_recv = received,
                 bytes_sent = sent,
                 duration = %format_args!("{}ms", record.started.elapsed().as_millis()),

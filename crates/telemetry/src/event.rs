@@ -20,6 +20,8 @@ pub(crate) fn event(record: &ConnRecord, ending: &Ending, line: LineKind) -> Acc
         source: record.src_addr,
         relayed_by: record.balancer(),
         destination: record.dst_addr,
+        tunnel: record.tunnel(),
+        claims: record.claims().cloned().unwrap_or_default(),
         peer: record.peer.clone(),
         port: record.port,
         mode: record.mode,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_identity::SpiffeId;
 
+use crate::claims::PeerClaims;
 use crate::connection::Direction;
 use crate::outcome::Decision;
 
@@ -50,6 +51,10 @@ pub struct AccessEvent {
     pub relayed_by: Option<SocketAddr>,
     /// The address that the client dialled, as far as it is known.
     pub destination: Option<SocketAddr>,
+    /// Where the HBONE tunnel ends that it is a stream of.
+    pub tunnel: Option<SocketAddr>,
+    /// What the peer says of a stream.
+    pub claims: PeerClaims,
     /// The other side, if it is verified.
     pub peer: Option<SpiffeId>,
     /// The workload's port.

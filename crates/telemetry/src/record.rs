@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_identity::SpiffeId;
 
+use crate::claims::PeerClaims;
 use crate::connection::{Bytes, Direction, TlsFacts};
 use crate::edge::Edge;
 use crate::facts::{RuleIndex, ServerName};
@@ -77,6 +78,8 @@ struct FurtherAddresses {
     balancer: Option<SocketAddr>,
     /// The address at which the tunnel ends that it is a stream of; set by [`ConnRecord::open_stream`].
     tunnel: Option<SocketAddr>,
+    /// Set by [`ConnRecord::set_claims`].
+    claims: PeerClaims,
     /// Set by [`ConnRecord::set_from_outside`].
     is_from_outside: bool,
 }
@@ -149,6 +152,17 @@ impl ConnRecord {
         self.peer = Some(tunnel.peer.clone());
         self.tls = Some(tunnel.tls.clone());
         self.further.get_or_insert_default().tunnel = tunnel.dst_addr;
+    }
+
+    /// Notes what the peer says of a stream.
+    pub fn set_claims(&mut self, claims: PeerClaims) {
+        if claims != PeerClaims::default() {
+            self.further.get_or_insert_default().claims = claims;
+        }
+    }
+
+    pub(crate) fn claims(&self) -> Option<&PeerClaims> {
+        Some(&self.further.as_ref()?.claims)
     }
 
     pub(crate) fn tunnel(&self) -> Option<SocketAddr> {

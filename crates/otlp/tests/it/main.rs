@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_config::{Otlp, OtlpHeaders, OtlpLayer, OtlpProtocol, OtlpUrl};
 use portcullis_otlp::{Exporter, ExporterParts, QueueSink, ResourceParts, SetupError, queue};
-use portcullis_telemetry::{AccessEvent, AccessSink as _, Decision, Direction, SinkTotals, TlsOutcome};
+use portcullis_telemetry::{AccessEvent, AccessSink as _, Decision, Direction, PeerClaims, SinkTotals, TlsOutcome};
 use portcullis_tls::Clock;
 
 /// A line with a number in it.
@@ -28,6 +28,8 @@ pub(crate) fn line(id: u64) -> AccessEvent {
         source: "10.0.0.9:4000".parse().unwrap(),
         relayed_by: None,
         destination: Some("10.0.0.1:8080".parse().unwrap()),
+        tunnel: None,
+        claims: PeerClaims::default(),
         peer: None,
         port: Some(8080),
         mode: "PERMISSIVE",

@@ -167,6 +167,27 @@ async fn a_stream_carries_bytes_and_has_a_line_of_its_own() {
     }
 }
 
+/// What the peer says of itself is in the log, and the identity of the line is that of the certificate.
+#[tokio::test]
+async fn the_claims_of_a_request_are_logged() {
+    let scene = Scene::new("STRICT", "", "").await;
+    let client = scene.tunnel(&[b"h2"]).await.unwrap();
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(scene.destination.to_string())
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header("baggage", "k8s.namespace.name=bank,k8s.deployment.name=vault")
+        .body(())
+        .unwrap();
+    let (response, mut send) = client.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    let (response, app) = tokio::join!(response, scene.accept());
+    assert_eq!(response.unwrap().status(), 200);
+    send.send_data(Bytes::new(), true).unwrap();
+    drop(app);
+    let line = scene.line(|line| line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!((&line["src.claimed_workload"], &line["src.identity"]), (&"bank/vault".into(), &WEB.into()), "{line}");
+}
+
 #[tokio::test]
 async fn a_thousand_streams_use_one_connection() {
     let scene = Scene::new("STRICT", "", "").await;
