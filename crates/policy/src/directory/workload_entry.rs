@@ -94,7 +94,7 @@ impl fmt::Display for EndpointAddress {
 /// The label that says whether a workload accepts mTLS.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
-/// The label that says which tunnels a workload takes: names with commas between them, of which `http` is HBONE. Istio knows no other.
+/// The label that says which tunnel a workload takes. `http` is HBONE, and Istio knows no other.
 const TUNNEL: &str = "networking.istio.io/tunnel";
 const HBONE: &str = "http";
 
@@ -127,7 +127,7 @@ pub(super) fn read_workload(
     let locality = fields.get("locality").and_then(|at| read_locality(&at, problems));
     let weight = fields.get("weight").and_then(|at| read::number(&at, u32::MAX, problems));
     let service_account = fields.get("serviceAccount").and_then(|at| read_service_account(&at, problems));
-    let takes_hbone = labels.get(TUNNEL).is_some_and(|tunnels| tunnels.split(',').any(|one| one.trim() == HBONE));
+    let takes_hbone = labels.get(TUNNEL).is_some_and(|tunnel| tunnel == HBONE);
     let has_sidecar = match labels.get(TLS_MODE).map(String::as_str) {
         Some("istio") => true,
         Some("disabled") => false,

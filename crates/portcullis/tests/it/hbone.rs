@@ -181,9 +181,10 @@ async fn the_claims_of_a_request_are_logged() {
         .unwrap();
     let (response, mut send) = client.clone().ready().await.unwrap().send_request(request, false).unwrap();
     let (response, app) = tokio::join!(response, scene.accept());
-    assert_eq!(response.unwrap().status(), 200);
+    let mut recv = response.unwrap().into_body();
     send.send_data(Bytes::new(), true).unwrap();
     drop(app);
+    assert!(next(&mut recv).await.is_none(), "a clean end");
     let line = scene.line(|line| line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!((&line["src.claimed_workload"], &line["src.identity"]), (&"bank/vault".into(), &WEB.into()), "{line}");
 }
