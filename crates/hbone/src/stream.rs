@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use h2::{FlowControl, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use portcullis_net::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,9 +22,8 @@ const MAX_WRITE: usize = 64 * 1024;
 /// the reset comes before all was read, so that this too is a reset then.
 pub struct TunnelStream {
     send: SendStream<Bytes>,
-    recv: RecvStream,
-    /// Says what was received and not read yet, `unread` included.
-    window: FlowControl,
+    /// Locked only to be asked what it holds, which `h2` answers to the owner alone.
+    recv: Mutex<RecvStream>,
     /// Received and not read yet.
     unread: Bytes,
     /// The peer has ended its direction, and all of it was read.
@@ -37,9 +37,17 @@ pub struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(crate) fn new(send: SendStream<Bytes>, mut recv: RecvStream, count: Option<StreamCount>) -> Self {
-        let (window, reset) = (recv.flow_control().clone(), AtomicBool::new(false));
-        Self { send, recv, window, unread: Bytes::new(), peer_ended: false, ended: false, reset, _count: count }
+    pub(crate) const fn new(send: SendStream<Bytes>, recv: RecvStream, count: Option<StreamCount>) -> Self {
+        let reset = AtomicBool::new(false);
+        Self {
+            send,
+            recv: Mutex::new(recv),
+            unread: Bytes::new(),
+            peer_ended: false,
+            ended: false,
+            reset,
+            _count: count,
+        }
     }
 }
 
@@ -57,11 +65,12 @@ fn reset_by(error: h2::Error) -> io::Error {
 impl AsyncRead for TunnelStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let recv = this.recv.get_mut().unwrap_or_else(PoisonError::into_inner);
         while this.unread.is_empty() {
             if this.peer_ended {
                 return Poll::Ready(Ok(()));
             }
-            match ready!(this.recv.poll_data(cx)) {
+            match ready!(recv.poll_data(cx)) {
                 Some(Ok(bytes)) => this.unread = bytes,
                 Some(Err(error)) => return Poll::Ready(Err(reset_by(error))),
                 None => this.peer_ended = true,
@@ -71,7 +80,7 @@ impl AsyncRead for TunnelStream {
         buffer.put_slice(this.unread.get(..count).unwrap_or_default());
         this.unread.advance(count);
         // The peer may send as much as was read here. What the stream has lost by an error is released by the tunnel.
-        let _released = this.window.release_capacity(count);
+        let _released = recv.flow_control().release_capacity(count);
         Poll::Ready(Ok(()))
     }
 }
@@ -118,7 +127,9 @@ impl AsyncWrite for TunnelStream {
 
 impl Duplex for TunnelStream {
     fn held(&self) -> usize {
-        self.window.used_capacity()
+        let mut recv = self.recv.lock().unwrap_or_else(PoisonError::into_inner);
+        // `unread` included, since it is not released yet.
+        recv.flow_control().used_capacity()
     }
 
     fn reset_on_close(&self) -> io::Result<()> {
