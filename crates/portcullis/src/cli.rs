@@ -152,6 +152,12 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     Exit::Usage.into()
 }
 
+/// The whole command line, for the manual pages.
+#[cfg(test)]
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,11 +10,14 @@ mod daemon;
 mod demo;
 mod exit;
 mod files;
+#[cfg(test)]
+mod man_pages;
 mod output;
 mod ready;
 mod sandbox;
 mod set_hash;
 mod signals;
+mod systemd;
 mod uncaptured;
 
 fn main() -> std::process::ExitCode {

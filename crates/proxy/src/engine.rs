@@ -17,6 +17,7 @@ use portcullis_telemetry::{ConnRecord, Direction, Ending};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
+use crate::beats::{BEAT, Beats};
 use crate::drain::Phase;
 use crate::outcome::Reason;
 use crate::state::ProxyState;
@@ -24,8 +25,6 @@ use crate::{gateway, inbound, inbound_hbone, outbound};
 
 /// After a forced drain, connections get this long to reset their endpoints and to write their access-log line.
 const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a worker returns the buffers that it did not need since the last time.
-const RELEASE_BUFFERS: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
 enum Role {
@@ -89,6 +88,8 @@ impl BindError {
 /// The running data plane.
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
+    /// Signs of life of its workers.
+    pub beats: Beats,
 }
 
 /// Binds every listener of the data plane, once for each worker.
@@ -150,13 +151,14 @@ impl Bound {
     /// If a thread or a runtime cannot be started.
     pub fn start(self, state: &Arc<ProxyState>) -> io::Result<Engine> {
         let mut threads = Vec::new();
+        let beats = Beats::new(self.workers.len());
         for (number, listeners) in self.workers.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let state = Arc::clone(state);
-            let work = move || runtime.block_on(worker(state, listeners, number));
+            let (state, beats) = (Arc::clone(state), beats.clone());
+            let work = move || runtime.block_on(worker(state, listeners, number, beats));
             threads.push(thread::Builder::new().name(format!("data-{number}")).spawn(work)?);
         }
-        Ok(Engine { threads })
+        Ok(Engine { threads, beats })
     }
 }
 
@@ -170,7 +172,7 @@ impl Engine {
     }
 }
 
-async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListener)>, number: usize) {
+async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListener)>, number: usize, beats: Beats) {
     if number == 0 {
         let (names, expiries) = (Arc::clone(&state.destinations.names), Arc::clone(&state));
         let endpoints = Arc::clone(&state);
@@ -178,9 +180,11 @@ async fn worker(state: Arc<ProxyState>, listeners: Vec<(ListenerSpec, TcpListene
         tokio::spawn(async move { endpoints.tend_endpoints().await });
         tokio::spawn(async move { expiries.watch_trust_expiries().await });
     }
-    drop(tokio::spawn(async {
+    drop(tokio::spawn(async move {
         loop {
-            sleep(RELEASE_BUFFERS).await;
+            sleep(BEAT).await;
+            beats.beat(number);
+            // Those that were not needed since the last time.
             portcullis_buffers::release_unused();
         }
     }));

@@ -9,6 +9,7 @@
 
 mod authorization;
 mod balancer;
+pub mod beats;
 pub mod buffers;
 mod captured;
 pub mod changes;

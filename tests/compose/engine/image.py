@@ -1,5 +1,6 @@
 """The contents of the image and its privileges."""
 
+import json
 import re
 import shutil
 
@@ -9,6 +10,7 @@ from .docker import APPS, IMAGE, ROOT
 
 LARGEST = 17_000_000
 GROUP = "The image"
+ARCHIVE = "portcullis-test-archive:1.2.3"
 
 
 def run(engine, report):
@@ -24,10 +26,27 @@ def run(engine, report):
     test = config["Healthcheck"]["Test"]
     report.add(GROUP, "health check", "by the binary", None if test == ["CMD", "/portcullis", "healthcheck"] else str(test))
     report.add(GROUP, "the last stage of both Dockerfiles", "is the same", _stages())
+    _archive(engine, config, report)
     code, text = engine.attempt("run", "--rm", "--network", "none", IMAGE)
     report.add(GROUP, "run with nothing mounted", "ends, and names the certificate that is missing",
                None if code in (65, 78) and "cert.pem" in text else f"{code}: {text}")
     apps(engine)
+
+
+def _archive(engine, built, report):
+    """What a release has for `docker load` is the same image."""
+    file = engine.folder / "image.tar.gz"
+    tool([str(ROOT / "packaging/image"), str(engine.binary), ARCHIVE, str(file)])
+    said = engine.docker("load", "--input", file)
+    loaded = engine.inspect(ARCHIVE)["Config"]
+    keys = ("User", "Entrypoint", "Cmd", "Healthcheck", "StopSignal", "Labels", "Env")
+    other = {key: (loaded.get(key), built.get(key)) for key in keys if loaded.get(key) != built.get(key)}
+    report.add(GROUP, "the archive of a release", "docker load takes it, and it runs as the other does",
+               None if f"Loaded image: {ARCHIVE}" in said and not other else f"{said} {json.dumps(other)}")
+    files = [engine.docker("run", "--rm", "--network", "none", "--entrypoint", "/portcullis", image, "version", "-o", "json")
+             for image in (ARCHIVE, IMAGE)]
+    report.add(GROUP, "its binary", "is the same", None if files[0] == files[1] else str(files))
+    engine.docker("image", "rm", "--force", ARCHIVE)
 
 
 def _stages():

@@ -41,10 +41,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use portcullis_admin::State as _;
 use portcullis_config::{GatewayTls, IdentitySource, RouteMode, Settings, UpstreamMode, defaults};
 use portcullis_dns::{Names, Resolver};
 use portcullis_istio::AgentEnvironment;
 use portcullis_policy::EffectivePolicy;
+use portcullis_proxy::beats::Beats;
 use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{ProxyParts, ProxyState, engine, limits};
@@ -66,6 +68,7 @@ use self::shutdown::{AdminRequests, Request, Requests};
 use crate::build_info::VERSION;
 use crate::config_source::ConfigSource;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::systemd::ServiceManager;
 
 /// The log options of the command line.
 pub(crate) struct Logging {
@@ -93,10 +96,12 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
 
     // Enter the sandbox before the first thread, which would stay outside of it. Logging has a thread.
     ledger::make_folder(&settings);
+    let manager = Arc::new(ServiceManager::from_environment());
     let sandbox = sandbox::enter(&settings, config_file.source().file());
     let log = log::init(logging.format, &logging.level).map_err(|error| Failure::message(Exit::Usage, error))?;
     panics::log();
     sandbox.log();
+    manager.log();
 
     // Build.
     let (exporter, sink) = otlp::start(&settings)?;
@@ -183,7 +188,10 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         tokio::spawn(log_suppressed_lines(metrics.clone()));
         tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
         let mut requests = Requests::listen(&admin_requests)?;
+        // Once signals are handled: a manager may send one as soon as it knows that this is ready.
+        tokio::spawn(follow_readiness(Arc::clone(&manager), admin_state, engine.beats.clone()));
         control.serve_until_shutdown(&mut requests).await;
+        manager.stopping();
         let second_request = control.serve_until_shutdown(&mut requests);
         anyhow::Ok(shutdown::drain(&drain_trigger, grace, second_request).await)
     })?;
@@ -230,6 +238,16 @@ impl Control<'_> {
             }
         }
     }
+}
+
+/// Tells the service manager whether the proxy is ready, and that its workers run.
+async fn follow_readiness(manager: Arc<ServiceManager>, state: Arc<AdminState>, beats: Beats) {
+    let mut watch = beats.watch();
+    let late = || {
+        let late: Vec<_> = watch.late().iter().map(|worker| format!("worker {worker}")).collect();
+        (!late.is_empty()).then(|| late.join(", "))
+    };
+    manager.follow(|| state.ready(), late).await;
 }
 
 /// This workload's metric labels.

@@ -58,6 +58,7 @@ mod readiness;
 mod reload;
 mod resources;
 mod schema;
+mod service_manager;
 mod stalled_receivers;
 mod storm;
 mod support;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -16,6 +17,7 @@ use super::{istiod, sandbox};
 use crate::commands::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::signals::{Signals, reap};
+use crate::systemd::ServiceManager;
 
 /// Run a certificate authority until SIGTERM
 ///
@@ -80,12 +82,14 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Before the sandbox, which hides the number of CPUs.
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let access = sandbox::access(&args.dir, args.bootstrap.as_deref(), [Some(args.listen), args.metrics])?;
+    let manager = Arc::new(ServiceManager::from_environment());
     let sandbox = crate::sandbox::enter((!args.no_landlock).then_some(&access), !args.no_seccomp);
     let named = std::env::var("PORTCULLIS_LOG").ok().filter(|level| !level.is_empty());
     let level = args.log_level.clone().or(named).unwrap_or_else(|| "info".to_owned());
     let _log = log::init(format, &level).map_err(|error| Failure::message(Exit::Usage, error))?;
     panics::log();
     sandbox.log();
+    manager.log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let config = Config {
         dir: args.dir.clone(),
@@ -101,13 +105,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         let authority = CaServer::start(config).await.map_err(not_started)?;
         let (address, reload) = (authority.address()?, authority.reload());
         tracing::info!(listen = %address, metrics = authority.metrics_address().map(tracing::field::display), "serving");
+        let told = Arc::clone(&manager);
+        // On the workers, so that a ping says that they run tasks.
+        tokio::spawn(async move { told.follow(|| Ok(()), || None).await });
         let end = async {
             loop {
                 match signals.next().await {
                     Signal::CHILD => reap(),
                     // What has changed in the folder is found without it.
                     Signal::HUP => reload.now(),
-                    _ => return,
+                    _ => return manager.stopping(),
                 }
             }
         };

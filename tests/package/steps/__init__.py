@@ -1,0 +1,1 @@
+"""The parts of the test of a release; `tests/package/run` puts them together."""
