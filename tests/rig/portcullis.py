@@ -71,6 +71,11 @@ class Portcullis:
     def outbound(self, target, expected=SERVER):
         return self._upstream({"address": f"127.0.0.1:{target}", "mode": "mtls", "identities": [expected]})
 
+    def tunnel(self, address, hbone_port, expected=SERVER):
+        """By HBONE: `address` as the peer's policies name the port."""
+        self.config.setdefault("outbound", {})["hbonePort"] = hbone_port
+        return self._upstream({"address": address, "mode": "hbone", "identities": [expected]})
+
     def plaintext(self, target):
         return self._upstream({"address": f"127.0.0.1:{target}", "mode": "plaintext"})
 

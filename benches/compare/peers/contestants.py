@@ -100,15 +100,26 @@ def floor(stage, name):
     return running(name, port, [outbound, inbound])
 
 
-def ours(stage, name):
+def ours(stage, name, hbone=False, arguments=()):
     server = portcullis.server(f"{name}-in", stage.folder, stage.binary, stage.server)
     port = server.inbound("STRICT", stage.app)
     client = portcullis.client(f"{name}-out", stage.folder, stage.binary, stage.client)
-    entry = client.outbound(port)
+    if hbone:
+        tunnels = free_port()
+        server.config["inbound"]["hbone"] = f"127.0.0.1:{tunnels}"
+        # A stream names the port as policies do.
+        entry = client.tunnel(f"127.0.0.1:{portcullis.PORTS['STRICT']}", tunnels)
+    else:
+        entry = client.outbound(port)
     for sidecar in (server, client):
         sidecar.config["workers"] = 1
+        sidecar.arguments = arguments
         sidecar.start(stage.processes)
     return running(name, entry, [client.process, server.process])
+
+
+def _variant(**options):
+    return lambda stage, name: ours(stage, name, **options)
 
 
 def envoy(stage, name):
@@ -179,3 +190,7 @@ stream {{ server {{ tcp_nodelay on; {server} }} }}
 
 
 ALL = {"floor": floor, "portcullis": ours, "envoy": envoy, "haproxy": haproxy, "nginx": nginx}
+QUIET = ("--access-log", "off")
+# With --hbone: one mTLS connection for each of the client's, and streams of tunnels, both also without a line for each.
+HBONE = {"floor": floor, "portcullis": ours, "hbone": _variant(hbone=True),
+         "portcullis-quiet": _variant(arguments=QUIET), "hbone-quiet": _variant(hbone=True, arguments=QUIET), "envoy": envoy}

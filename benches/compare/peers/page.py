@@ -20,25 +20,31 @@ ROWS = [
     ("new connection", "connections", "cpu_ms", "CPU ms"),
     ("idle connection", "idle", "kib_each", "KiB"),
 ]
+# Columns of ratios: title, and which two are compared. Tuples are lists in the JSON.
+OF_PEERS = [["ours / Envoy", "portcullis", "envoy"]]
+OF_HBONE = [["HBONE / mTLS", "hbone", "portcullis"], ["without log", "hbone-quiet", "portcullis-quiet"],
+            ["HBONE / Envoy's mTLS", "hbone", "envoy"], ["mTLS / Envoy's mTLS", "portcullis", "envoy"]]
 COLOURS = {"floor": "#999999", "portcullis": "#1f6feb", "envoy": "#ac6199", "haproxy": "#4c9f70", "nginx": "#d4a72c"}
 
 
 def markdown(report):
-    names = list(report["results"])
+    names, ratios = list(report["results"]), report["ratios"]
     lines = [
-        "# Comparison", "",
+        f"# Comparison{' of HBONE and mTLS' if ratios == OF_HBONE else ''}", "",
         "Written by `benches/compare/run`. Both proxies of a pair together, one thread each; median of the rounds, least and most",
         "in brackets, and the ratio to the floor (two plaintext relays). [BENCHMARKING.md](../../BENCHMARKING.md) says how to read it.",
         "", f"- {report['facts']}", f"- {report['date']}, {report['rounds']} interleaved rounds", "",
-        f"| | {' | '.join(names)} | ours / Envoy |", "|---" * (len(names) + 2) + "|",
+        f"| | {' | '.join([*names, *(title for title, *_ in ratios)])} |",
+        "|---" * (len(names) + len(ratios) + 1) + "|",
     ]
     for title, key, what, unit in ROWS:
         cells = [_cell(report, name, key, what) for name in names]
         if not any(cells):
             continue
-        ours, envoy = (_median(report, name, key, what) for name in ("portcullis", "envoy"))
-        ratio = f"{ours / envoy:.2f}" if ours and envoy else ""
-        lines.append(f"| {title}, {unit} | {' | '.join(cells)} | {ratio} |")
+        for _, one, other in ratios:
+            first, second = (_median(report, name, key, what) for name in (one, other))
+            cells.append(f"{first / second:.2f}" if first and second else "")
+        lines.append(f"| {title}, {unit} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
