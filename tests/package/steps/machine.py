@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import uuid
 
 from rig import packages
 from rig.processes import RigError, run, tail, until
@@ -51,7 +52,7 @@ class Machine:
         # An identity of its own, without which nspawn thinks that it is the host.
         machine_id = self.root / "etc/machine-id"
         machine_id.unlink(missing_ok=True)
-        machine_id.write_text("uninitialized\n")
+        machine_id.write_text(uuid.uuid4().hex + "\n")
         # Tests that install packages on this machine let nothing start.
         (self.root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
         # A package that was installed here before would not be a test.
