@@ -14,6 +14,7 @@ from rig.processes import RigError, run as tool
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 CYCLONEDX = "cyclonedx-python-lib[json-validation]==11.12.0"
 EXPOSURE = 2.0
+RELEASE_SECONDS = 600
 UNITS = ("portcullis.service", "portcullis-ca.service")
 
 
@@ -21,7 +22,7 @@ def run(folder, binary, report):
     """Returns the folder with the files."""
     first, second = folder / "first", folder / "second"
     for out in (first, second):
-        tool([str(ROOT / "scripts/release"), str(binary), str(out)])
+        _release(binary, out)
     group = "two runs"
     sums = [(out / "SHA256SUMS").read_text() for out in (first, second)]
     report.add(group, "the same binary twice", "the same bytes", None if sums[0] == sums[1] else "\n".join(sums))
@@ -35,6 +36,17 @@ def run(folder, binary, report):
     _components(first, report)
     _units(report)
     return first
+
+
+def _release(binary, out):
+    """Compiles what writes the manual pages, where that was not done before."""
+    command = [str(ROOT / "scripts/release"), str(binary), str(out)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RELEASE_SECONDS)
+    except subprocess.TimeoutExpired as late:
+        raise RigError(f"{' '.join(command)}: not done in {RELEASE_SECONDS} s") from late
+    if done.returncode != 0:
+        raise RigError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout.decode(errors='replace')[-3000:]}")
 
 
 def one(folder, pattern):
