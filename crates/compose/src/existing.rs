@@ -16,6 +16,8 @@ use crate::yaml::{in_line, scalar, write};
 pub(crate) struct ExistingSidecar {
     pub(crate) service: MeshedService,
     config: Mapping,
+    /// The services that have the configuration.
+    configured: Vec<String>,
 }
 
 /// The existing sidecars of a file, or every reason why one of them cannot be extended.
@@ -57,8 +59,14 @@ impl ExistingSidecar {
             return Err(ExistingProblem::NoIdentity(proxy));
         };
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
+        // In files of an earlier version, another service than the holder made the rules.
+        let SidecarNames { holder: holder_name, .. } = SidecarNames::of(name);
+        let parts = [holder_name, format!("{name}-intercept"), proxy];
+        let has_config =
+            |part: &String| file.service(part).and_then(|part| part.get("environment")?.get(CONFIG_VARIABLE)).is_some();
+        let configured = parts.into_iter().filter(has_config).collect();
         let service = MeshedService::new(name, namespace, id, holder, file, &[]).map_err(ExistingProblem::Network)?;
-        Ok(Self { service, config })
+        Ok(Self { service, config, configured })
     }
 
     /// Adds each new service that it can reach to its directory.
@@ -67,7 +75,7 @@ impl ExistingSidecar {
         if new.is_empty() {
             return Ok(());
         }
-        let SidecarNames { interceptor, proxy, .. } = SidecarNames::of(&self.service.name);
+        let SidecarNames { proxy, .. } = SidecarNames::of(&self.service.name);
         let mut config = self.config.clone();
         config.shift_remove("workload");
         let services = config.entry(Value::from("services")).or_insert_with(|| Value::Sequence(Vec::new()));
@@ -77,8 +85,8 @@ impl ExistingSidecar {
         services.extend(new.into_iter().map(|peer| proxy_config::service_entry(peer)));
         let config = config.into_iter().map(|(key, value)| (key, in_line(value))).collect();
         let environment = environment(&write(&Value::Mapping(config)), &self.service.workload());
-        for service in [interceptor, proxy] {
-            plan.set(&service, "environment", Some(environment.clone()));
+        for service in &self.configured {
+            plan.set(service, "environment", Some(environment.clone()));
         }
         Ok(())
     }

@@ -14,10 +14,8 @@ pub(crate) const ADMIN_SOCKET: &str = "portcullis.admin-socket";
 /// The names that a sidecar adds to the file.
 #[derive(Debug)]
 pub(crate) struct SidecarNames {
-    /// The service that holds the network namespace.
+    /// The service that holds the network namespace, and installs the redirect rules in it.
     pub(crate) holder: String,
-    /// The service that installs the redirect rules and exits.
-    pub(crate) interceptor: String,
     /// The service that runs the proxy.
     pub(crate) proxy: String,
     /// The service that exits once the proxy is ready, and for which the app waits.
@@ -35,7 +33,6 @@ impl SidecarNames {
     pub(crate) fn of(service: &str) -> Self {
         Self {
             holder: format!("{service}-net"),
-            interceptor: format!("{service}-intercept"),
             proxy: format!("{service}-proxy"),
             ready: format!("{service}-ready"),
             identity_volume: format!("{service}-identity"),
@@ -45,8 +42,8 @@ impl SidecarNames {
     }
 
     /// The names of the services.
-    pub(crate) fn services(&self) -> [&str; 4] {
-        [&self.holder, &self.interceptor, &self.proxy, &self.ready]
+    pub(crate) fn services(&self) -> [&str; 3] {
+        [&self.holder, &self.proxy, &self.ready]
     }
 
     /// The names of the volumes.

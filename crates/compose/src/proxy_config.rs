@@ -15,6 +15,8 @@ pub(crate) const IDENTITY_DIR: &str = "/var/lib/portcullis/identity";
 pub(crate) const ADMIN_DIR: &str = "/run/portcullis";
 /// Where commands look for it by themselves.
 pub(crate) const ADMIN_SOCKET: &str = "/run/portcullis/admin.sock";
+/// Where the holder of the network namespace announces it to the sidecar, in the same volume.
+pub(crate) const HOLDER_SOCKET: &str = "/run/portcullis/holder.sock";
 /// Where it writes what it remembers of connections.
 pub(crate) const LEDGER_DIR: &str = "/var/lib/portcullis/ledger";
 

@@ -17,7 +17,7 @@ use crate::yaml::{list, scalar};
 const PREFIX: &str = "portcullis.";
 /// Labels that generated services and sidecars of other tools have, and that say nothing of the sidecar to make.
 const OTHER_LABELS: [&str; 5] = ["sidecar-of", "workload", "component", "admin-port", "admin-socket"];
-/// Those that the command takes which installs the redirect rules, as its options.
+/// Those that the holder, which installs the redirect rules, takes as its options.
 const CAPTURE: [&str; 8] = [
     "exclude-inbound-ports",
     "exclude-inbound-ip-ranges",
@@ -110,10 +110,10 @@ impl Settings {
         }
     }
 
-    /// The command that installs the redirect rules.
-    pub(crate) fn install_command(&self) -> Value {
+    /// The command that installs the redirect rules and holds the namespace.
+    pub(crate) fn hold_command(&self, socket: &str) -> Value {
         let options = self.capture.iter().map(|(option, value)| format!("--{option}={value}"));
-        list(["intercept", "install"].map(str::to_owned).into_iter().chain(options))
+        list(["hold", "--intercept", "--announce", socket].map(str::to_owned).into_iter().chain(options))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The four services that make up a sidecar.
+//! The three services that make up a sidecar.
 
 use serde_yaml::{Mapping, Value};
 
 use crate::names::{self, SIDECAR_OF, SidecarNames};
-use crate::proxy_config::{ADMIN_DIR, ADMIN_SOCKET, IDENTITY_DIR, LEDGER_DIR, POLICIES_DIR};
+use crate::proxy_config::{ADMIN_DIR, ADMIN_SOCKET, HOLDER_SOCKET, IDENTITY_DIR, LEDGER_DIR, POLICIES_DIR};
 use crate::request::Request;
 use crate::service::{MeshedService, NETWORK_KEYS};
 use crate::spec::{self, NamedService, keys, set};
@@ -13,8 +13,9 @@ use crate::yaml::{list, map};
 pub(crate) const CONFIG_VARIABLE: &str = "PORTCULLIS_CONFIG";
 /// The variable that says whose configuration it is, `NAMESPACE/NAME`: so all sidecars can have the same text.
 pub(crate) const WORKLOAD_VARIABLE: &str = "PORTCULLIS_WORKLOAD";
-/// The command of the proxy.
-const PROXY: &str = "proxy";
+/// The capabilities with which a holder starts, and none of which it keeps: for the rules, and for giving up the others and itself. Root,
+/// since a capability without a file that grants it is root's.
+const HOLDER_CAPABILITIES: [&str; 4] = ["NET_ADMIN", "SETPCAP", "SETUID", "SETGID"];
 
 /// A service of the file together with its definition and the configuration of its new sidecar.
 pub(crate) struct SidecarSpec<'a> {
@@ -28,17 +29,12 @@ pub(crate) struct SidecarSpec<'a> {
 impl SidecarSpec<'_> {
     /// The services in the order in which they start.
     pub(crate) fn services(&self, request: &Request) -> Vec<NamedService> {
-        let SidecarNames { holder, interceptor, proxy, ready, .. } = SidecarNames::of(&self.service.name);
-        let services = [
-            (holder, self.holder()),
-            (interceptor, self.interceptor()),
-            (proxy, self.proxy(request)),
-            (ready, self.ready()),
-        ];
+        let SidecarNames { holder, proxy, ready, .. } = SidecarNames::of(&self.service.name);
+        let services = [(holder, self.holder()), (proxy.clone(), self.proxy(request)), (ready, self.ready())];
         let finish = |(name, mut service): (String, Mapping)| {
             // A later run recognises the sidecar by this label, and gives it no sidecar of its own.
             let mut labels = keys([(SIDECAR_OF, Value::from(self.service.name.as_str()))]);
-            if service.get("command") == Some(&list([PROXY])) {
+            if name == proxy {
                 set(&mut labels, names::ADMIN_SOCKET, Value::from(ADMIN_SOCKET));
             }
             set(&mut service, "labels", Value::Mapping(labels));
@@ -51,12 +47,17 @@ impl SidecarSpec<'_> {
         services.into_iter().map(finish).collect()
     }
 
-    /// Holds the network namespace and everything that belongs to it, so that it survives a replacement of the app.
+    /// Holds the network namespace and everything that belongs to it, so that it survives a replacement of the app. It makes the redirect
+    /// rules before anything else: whoever starts it again, no namespace is without them.
     fn holder(&self) -> Mapping {
+        let names = SidecarNames::of(&self.service.name);
         let mut holder = keys([
-            ("command", list(["hold", "--await-intercept"])),
-            // If it restarted by itself after a reboot, the app would run without rules: nothing installs them again.
-            ("restart", Value::from("no")),
+            ("command", self.service.settings.hold_command(HOLDER_SOCKET)),
+            ("user", Value::from("0:0")),
+            ("cap_add", list(HOLDER_CAPABILITIES)),
+            ("restart", self.restart()),
+            ("environment", environment(self.config, &self.service.workload())),
+            ("volumes", list([format!("{}:{ADMIN_DIR}", names.admin_volume)])),
             ("healthcheck", spec::no_healthcheck()),
             ("networks", Value::Mapping(self.service.networks.clone())),
         ]);
@@ -74,18 +75,9 @@ impl SidecarSpec<'_> {
         holder
     }
 
-    /// Installs the redirect rules and exits. Only root can use the capability, since the binary has no file capabilities.
-    fn interceptor(&self) -> Mapping {
-        let names = SidecarNames::of(&self.service.name);
-        keys([
-            ("command", self.service.settings.install_command()),
-            ("network_mode", self.service.network_mode()),
-            ("user", Value::from("0:0")),
-            ("cap_add", list(["NET_ADMIN"])),
-            ("environment", environment(self.config, &self.service.workload())),
-            ("healthcheck", spec::no_healthcheck()),
-            ("depends_on", map([(&names.holder, spec::condition("service_started"))])),
-        ])
+    /// The author's, so that the sidecar of a job ends with it.
+    fn restart(&self) -> Value {
+        self.original.get("restart").cloned().unwrap_or_else(|| Value::from("unless-stopped"))
     }
 
     fn proxy(&self, request: &Request) -> Mapping {
@@ -100,16 +92,15 @@ impl SidecarSpec<'_> {
         let identity = Value::from(format!("{}:{IDENTITY_DIR}:ro", names.identity_volume));
         let admin = Value::from(format!("{}:{ADMIN_DIR}", names.admin_volume));
         let ledger = Value::from(format!("{}:{LEDGER_DIR}", names.ledger_volume));
-        let restart = self.original.get("restart").cloned().unwrap_or_else(|| Value::from("unless-stopped"));
         keys([
-            ("command", list([PROXY])),
+            ("command", list(["proxy", "--holder", HOLDER_SOCKET])),
             ("network_mode", self.service.network_mode()),
             ("user", Value::from(spec::USER)),
-            ("restart", restart),
+            ("restart", self.restart()),
             ("environment", environment(self.config, &self.service.workload())),
             ("volumes", Value::Sequence(vec![identity, admin, ledger, policies])),
             // Not the CA: a sidecar retries until the CA answers, and replacing a sidecar must not recreate the CA.
-            ("depends_on", map([(&names.interceptor, spec::condition("service_completed_successfully"))])),
+            ("depends_on", map([(&names.holder, spec::condition("service_started"))])),
             ("healthcheck", spec::healthcheck(&["healthcheck"])),
             ("stop_grace_period", Value::from("30s")),
         ])

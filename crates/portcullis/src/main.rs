@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod exit;
 mod files;
+mod holder;
 #[cfg(test)]
 mod man_pages;
 mod output;

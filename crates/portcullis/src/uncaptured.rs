@@ -15,8 +15,13 @@ use portcullis_intercept::Capture;
 const NAME: &[u8] = b"portcullis-rules-installed";
 /// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_LISTEN`: closed connections do not count.
 const ALIVE: [&str; 3] = ["01", "02", "0A"];
+/// Without the last one: connections that are open, or being opened, among them those that a listener has not accepted yet.
+const OPEN: [&str; 3] = ["01", "02", "03"];
 /// `TCP_CLOSE`: a UDP socket without a peer of its own, which receives from everybody.
 const BOUND: &str = "07";
+
+/// Where the engine answers for names, in the namespace of each container.
+const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// A socket whose connections bypass the sidecar.
 #[derive(Debug, Eq, PartialEq)]
@@ -48,16 +53,39 @@ pub(crate) fn announce() {
 
 /// The first TCP socket in this namespace that is neither on loopback nor the sidecar's.
 pub(crate) fn find() -> Option<Uncaptured> {
-    // A kernel without IPv6 has no second file.
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|file| first(&fs::read_to_string(file).ok()?))
+    find_in(&ALIVE)
 }
 
-fn first(table: &str) -> Option<Uncaptured> {
+/// The first such connection. One that was opened before the rules is never captured; of a listener, what comes later is.
+pub(crate) fn open_connection() -> Option<Uncaptured> {
+    find_in(&OPEN)
+}
+
+fn find_in(states: &[&str]) -> Option<Uncaptured> {
+    // A kernel without IPv6 has no second file.
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|file| first(&fs::read_to_string(file).ok()?, states))
+}
+
+fn first(table: &str, states: &[&str]) -> Option<Uncaptured> {
     table
         .lines()
         .skip(1)
-        .filter_map(socket)
+        .filter_map(entry)
+        .filter(|(_, state)| states.contains(state))
+        .map(|(socket, _)| socket)
         .find(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID)
+}
+
+/// A socket in this namespace, on loopback too, that is neither the sidecar's nor Docker's DNS: the app is here.
+pub(crate) fn app() -> Option<Uncaptured> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"];
+    tables.iter().find_map(|file| app_of(&fs::read_to_string(file).ok()?))
+}
+
+fn app_of(table: &str) -> Option<Uncaptured> {
+    let sockets = table.lines().skip(1).filter_map(entry).filter(|(_, state)| *state == BOUND || ALIVE.contains(state));
+    let mut sockets = sockets.map(|(socket, _)| socket);
+    sockets.find(|socket| socket.local.ip() != DOCKER_DNS && socket.uid != Capture::PROXY_UID)
 }
 
 /// The UDP sockets in this namespace that other hosts reach, and that are not the sidecar's: UDP is never captured.
@@ -74,11 +102,6 @@ pub(crate) fn datagrams() -> io::Result<Vec<Uncaptured>> {
 fn datagrams_of(table: &str) -> Vec<Uncaptured> {
     let bound = table.lines().skip(1).filter_map(entry).filter(|(_, state)| *state == BOUND).map(|(socket, _)| socket);
     bound.filter(|socket| !socket.local.ip().is_loopback() && socket.uid != Capture::PROXY_UID).collect()
-}
-
-/// A socket that is alive; `None` for a closed connection.
-fn socket(line: &str) -> Option<Uncaptured> {
-    entry(line).filter(|(_, state)| ALIVE.contains(state)).map(|(socket, _)| socket)
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid ...`: the socket and its state.
@@ -121,7 +144,8 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn only_what_is_alive_and_reached_from_elsewhere_counts_and_the_sidecar_does_not() {
-        let found = |lines: &[String]| first(&format!("{HEAD}{}", lines.concat())).map(|socket| socket.to_string());
+        let found =
+            |lines: &[String]| first(&format!("{HEAD}{}", lines.concat()), &ALIVE).map(|socket| socket.to_string());
         let quiet = [
             line("0B00007F:8F11", "0A", 0),                         // Docker's DNS
             line("00000000:3A9E", "0A", 1337),                      // the sidecar
@@ -133,7 +157,12 @@ mod tests {
         let app = line("00000000000000000000000000000000:1F90", "0A", 1000);
         assert_eq!(found(&[&quiet[..], &[app]].concat()).unwrap(), "user 1000 has a socket on [::]:8080");
         assert_eq!(found(&[line("020012AC:A001", "02", 0)]).unwrap(), "user 0 has a socket on 172.18.0.2:40961");
-        assert_eq!(first("nonsense\nnonsense\n"), None);
+        assert_eq!(first("nonsense\nnonsense\n", &ALIVE), None);
+        let open =
+            |lines: &[String]| first(&format!("{HEAD}{}", lines.concat()), &OPEN).map(|socket| socket.to_string());
+        let listens = line("00000000000000000000000000000000:1F90", "0A", 1000);
+        assert_eq!(open(&[&quiet[..], &[listens]].concat()), None);
+        assert_eq!(open(&[line("020012AC:1F90", "03", 1000)]).unwrap(), "user 1000 has a socket on 172.18.0.2:8080");
     }
 
     #[cfg(target_endian = "little")]
@@ -153,12 +182,27 @@ mod tests {
         assert!(datagrams().unwrap().iter().any(|socket| socket.local.port() == port));
     }
 
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_socket_of_somebody_else_shows_that_the_app_is_here() {
+        let found = |lines: &[String]| app_of(&format!("{HEAD}{}", lines.concat())).map(|socket| socket.to_string());
+        let quiet = [
+            line("0B00007F:8F11", "0A", 0),    // Docker's DNS
+            line("0B00007F:8F12", "07", 0),    // the same, UDP
+            line("00000000:3A9E", "0A", 1337), // the sidecar
+            line("020012AC:1F90", "06", 0),    // over
+        ];
+        assert_eq!(found(&quiet), None);
+        let app = line("0100007F:1F90", "0A", 0);
+        assert_eq!(found(&[&quiet[..], &[app]].concat()).unwrap(), "user 0 has a socket on 127.0.0.1:8080");
+    }
+
     #[test]
     fn a_real_socket_is_found() {
         let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let ours = table.lines().filter_map(socket).find(|socket| socket.local.port() == port).unwrap();
+        let ours = table.lines().filter_map(entry).find(|(socket, _)| socket.local.port() == port).unwrap().0;
         assert!(ours.local.ip().is_unspecified());
     }
 }

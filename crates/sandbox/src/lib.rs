@@ -5,3 +5,4 @@
 pub mod access;
 pub mod calls;
 pub mod dumps;
+pub mod privileges;

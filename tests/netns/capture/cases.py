@@ -5,7 +5,7 @@ import time
 from rig.certificates import CLIENT
 from rig.processes import until
 
-from . import checked, directory, rules, servers
+from . import checked, directory, holder, rules, servers
 from . import topology as t
 from .apps import ending, greeted, healthy, proxy_header, upload
 from .expected import Expected, allowed, denied
@@ -314,6 +314,7 @@ def run(topology):
     topology.start_apps()
     each("without_rules")
     rules.run(topology)
+    holder.run(topology)
     checked.configuration(topology)
     for namespace in (topology.client, topology.server):
         namespace.redirect(topology.binary)

@@ -47,7 +47,7 @@ fn add(file: &str, services: &[&str]) -> Result<Value, Vec<String>> {
 /// The text of a sidecar's configuration, with the section that the proxy adds to it.
 fn config_text(file: &Value, service: &str) -> String {
     let of = |part: &str| at(file, &format!("services/{service}-{part}/environment")).clone();
-    assert_eq!(of("proxy"), of("intercept"));
+    assert_eq!(of("proxy"), of("net"));
     let of = |name: &str| at(&of("proxy"), name).as_str().unwrap().replace("$$", "$");
     let (text, workload) = (of("PORTCULLIS_CONFIG"), of("PORTCULLIS_WORKLOAD"));
     let (namespace, name) = workload.split_once('/').unwrap();
@@ -102,8 +102,7 @@ fn network_keys_move_to_the_holder_and_the_rest_stays() {
 fn an_app_starts_after_its_sidecar() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let waits = |service: &str| at(&file, &format!("services/{service}/depends_on")).clone();
-    assert_eq!(waits("api-intercept"), yaml("{api-net: {condition: service_started}}"));
-    assert_eq!(waits("api-proxy"), yaml("{api-intercept: {condition: service_completed_successfully}}"));
+    assert_eq!(waits("api-proxy"), yaml("{api-net: {condition: service_started}}"));
     assert_eq!(waits("api-ready"), yaml("{api-proxy: {condition: service_started}}"));
     assert_eq!(at(&file, "services/api-ready/command"), &yaml("[wait]"));
     assert_eq!(waits("ca"), yaml("{ca-init: {condition: service_completed_successfully}}"));
@@ -118,19 +117,29 @@ fn an_app_starts_after_its_sidecar() {
         waits("tool"),
         yaml("{db: {condition: service_started}, db-ready: {condition: service_completed_successfully}}")
     );
-    for part in ["api-net", "api-intercept", "api-ready", "ca-init"] {
-        let restart = at(&file, &format!("services/{part}/restart"));
-        assert!(restart.is_null() || restart == "no", "{part} must not come back without the rules");
+    // It makes the rules itself, so it may come back whenever the engine wants.
+    for (part, restart) in [("api-net", "always"), ("api-proxy", "always"), ("ca", "unless-stopped")] {
+        assert_eq!(at(&file, &format!("services/{part}/restart")), restart, "{part}");
+    }
+    for once in ["api-ready", "ca-init"] {
+        let restart = at(&file, &format!("services/{once}/restart"));
+        assert!(restart.is_null() || restart == "no", "{once} ends by itself");
     }
 }
 
 #[test]
-fn only_the_interceptor_has_a_capability() {
+fn only_the_holder_has_capabilities_and_it_gives_them_up() {
     let file = add(FILE, &["api", "db"]).unwrap();
     let services = at(&file, "services").as_mapping().unwrap();
     let may = services.iter().filter(|(_, service)| service.get("cap_add").is_some());
-    assert_eq!(may.map(|(name, _)| name.as_str().unwrap()).collect::<Vec<_>>(), ["api-intercept", "db-intercept"]);
-    for part in ["api-net", "api-intercept", "api-proxy", "api-ready", "ca-init", "ca"] {
+    assert_eq!(may.map(|(name, _)| name.as_str().unwrap()).collect::<Vec<_>>(), ["api-net", "db-net"]);
+    for name in ["api-net", "db-net"] {
+        let holder = services.get(name).unwrap();
+        assert_eq!(at(holder, "cap_add"), &yaml("[NET_ADMIN, SETPCAP, SETUID, SETGID]"));
+        assert_eq!(at(holder, "user"), "0:0");
+        assert_eq!(at(holder, "command"), &yaml("[hold, --intercept, --announce, /run/portcullis/holder.sock]"));
+    }
+    for part in ["api-net", "api-proxy", "api-ready", "ca-init", "ca"] {
         let part = services.get(part).unwrap();
         assert_eq!(at(part, "cap_drop"), &yaml("[ALL]"));
         assert_eq!(at(part, "read_only"), &Value::from(true));
@@ -350,7 +359,10 @@ fn an_override_resets_what_the_merged_file_leaves_out() {
     }
     assert_eq!(at(&overlay, "services/api/network_mode"), "service:api-net");
     assert!(at(&overlay, "services/db").is_null() && at(&overlay, "services/api/image").is_null());
-    assert_eq!(at(&overlay, "services/api-net/command"), &yaml("[hold, --await-intercept]"));
+    assert_eq!(
+        at(&overlay, "services/api-net/command"),
+        &yaml("[hold, --intercept, --announce, /run/portcullis/holder.sock]")
+    );
 }
 
 #[test]
@@ -363,10 +375,13 @@ fn settings_at_the_original_service_reach_its_sidecar_alone() {
     assert_eq!(at(&db, "inbound"), &yaml(expected));
     assert_eq!(at(&web, "inbound"), &yaml("{transparent: '[::]:15006', httpHint: true}"));
     assert_eq!(
-        at(&added, "services/db-intercept/command"),
-        &yaml("[intercept, install, --exclude-inbound-ports=9104]")
+        at(&added, "services/db-net/command"),
+        &yaml("[hold, --intercept, --announce, /run/portcullis/holder.sock, --exclude-inbound-ports=9104]")
     );
-    assert_eq!(at(&added, "services/web-intercept/command"), &yaml("[intercept, install]"));
+    assert_eq!(
+        at(&added, "services/web-net/command"),
+        &yaml("[hold, --intercept, --announce, /run/portcullis/holder.sock]")
+    );
     let error =
         add("services: {db: {image: db, labels: [portcullis.server-first=3306]}}", &["db"]).unwrap_err().join("");
     assert!(error.contains("service db: ") && error.contains("server-first-ports"), "{error}");

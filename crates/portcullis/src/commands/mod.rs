@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod ca;
 pub(crate) mod can;
+mod capture_args;
 pub(crate) mod certs;
 pub(crate) mod chain;
 pub(crate) mod check;

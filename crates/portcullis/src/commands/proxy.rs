@@ -20,6 +20,10 @@ pub(crate) struct Args {
     /// working directory, or else /etc/portcullis/config.yaml]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
+    /// The socket on which the holder of this network namespace announces it (`hold --announce`): not ready until the holder has installed
+    /// the redirect rules; exits with 1 once the holder is back with another namespace, to be started in that one
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    holder: Option<PathBuf>,
     /// Format of the log lines on standard output
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -66,5 +70,5 @@ pub(crate) fn run(args: &Args) -> Outcome {
         AccessLogFormat::EnvoyJson => AccessLog::EnvoyJson,
         AccessLogFormat::Off => AccessLog::Off,
     };
-    daemon::run(args.config.as_deref(), &daemon::Logging { format, level, access })
+    daemon::run(args.config.as_deref(), args.holder.clone(), &daemon::Logging { format, level, access })
 }

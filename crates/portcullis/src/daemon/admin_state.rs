@@ -20,6 +20,7 @@ use portcullis_tls::CredentialReader;
 use serde_json::json;
 
 use super::admin_token::TokenFile;
+use super::attachment::Attachment;
 use super::change_log::ChangeLog;
 use super::config_file::ConfigFile;
 use super::credentials::CredentialSource;
@@ -58,6 +59,7 @@ pub(super) struct AdminState {
     metrics: Metrics,
     drain: Arc<DrainTrigger>,
     requests: Arc<AdminRequests>,
+    attachment: Attachment,
     log: Control,
     changes: ChangeLog,
     shown: Fresh<View>,
@@ -78,6 +80,7 @@ pub(super) struct Parts<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) drain: &'a Arc<DrainTrigger>,
     pub(super) requests: &'a Arc<AdminRequests>,
+    pub(super) attachment: &'a Attachment,
     pub(super) log: Control,
     pub(super) changes: &'a ChangeLog,
 }
@@ -96,6 +99,7 @@ impl AdminState {
             metrics,
             drain,
             requests,
+            attachment,
             log,
             changes,
         } = parts;
@@ -120,6 +124,7 @@ impl AdminState {
             metrics: metrics.clone(),
             drain: Arc::clone(drain),
             requests: Arc::clone(requests),
+            attachment: attachment.clone(),
             log,
             changes: changes.clone(),
             shown: Fresh::default(),
@@ -205,6 +210,7 @@ impl AdminState {
         if !self.is_started() {
             pending.push("listeners".to_owned());
         }
+        pending.extend(self.attachment.pending());
         pending.extend(self.credentials.pending(&self.reader));
         if self.drain.phase() != Phase::Running {
             pending.push("shutdown (draining)".to_owned());

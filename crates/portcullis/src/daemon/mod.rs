@@ -6,6 +6,7 @@ mod admin_socket;
 mod admin_state;
 mod admin_token;
 mod agent;
+mod attachment;
 mod candidates;
 mod change_log;
 mod client_names;
@@ -35,7 +36,7 @@ mod shutdown;
 mod source_status;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -56,6 +57,7 @@ use tokio::time::sleep;
 pub(crate) use self::offline::{capture_rules, certificate_page, mode, policies_page};
 
 use self::admin_state::{AdminState, Parts};
+use self::attachment::Attachment;
 use self::change_log::ChangeLog;
 use self::client_names::ClientNames;
 use self::config_file::ConfigFile;
@@ -77,8 +79,8 @@ pub(crate) struct Logging {
     pub(crate) access: AccessLog,
 }
 
-/// Runs the proxy until it is asked to shut down.
-pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
+/// Runs the proxy until it is asked to shut down, or its holder has another network namespace.
+pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logging) -> Outcome {
     portcullis_sandbox::dumps::forbid().context("cannot forbid core dumps")?;
     let start_time = StartTime::now();
 
@@ -120,6 +122,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     let (drain_trigger, drain_token) = drain(notifier.clone());
     let drain_trigger = Arc::new(drain_trigger);
     let admin_requests = Arc::<AdminRequests>::default();
+    let attachment = Attachment::new(holder);
     let buffers = limits::buffers(&settings);
     let admin_state = Arc::new(AdminState::new(Parts {
         start_time,
@@ -133,6 +136,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         metrics: &metrics,
         drain: &drain_trigger,
         requests: &admin_requests,
+        attachment: &attachment,
         log: log.control.clone(),
         changes: &change_log,
     }));
@@ -147,7 +151,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
     // Spawn.
     let admin_socket = admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
     log_start(&settings, &policies.effective.load(), workers);
-    let grace = settings.drain_grace;
+    let (grace, app) = (settings.drain_grace, settings.workload.name.clone());
     let state = Arc::new(ProxyState::new(ProxyParts {
         settings,
         policy: policies.effective.clone(),
@@ -174,7 +178,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         config: &config_file,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let forced = runtime.block_on(async {
+    let (forced, exit) = runtime.block_on(async {
         let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
         tokio::spawn(async move { in_force.end_transitions(&of_policies).await });
         let (publisher, of_break_glass) = (Arc::clone(&policies.publisher), of_services.clone());
@@ -187,13 +191,28 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         tokio::spawn(change_log::watch_certificates(change_log, credentials.reader.clone()));
         tokio::spawn(log_suppressed_lines(metrics.clone()));
         tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
+        tokio::spawn(attachment.clone().watch(app));
         let mut requests = Requests::listen(&admin_requests)?;
         // Once signals are handled: a manager may send one as soon as it knows that this is ready.
         tokio::spawn(follow_readiness(Arc::clone(&manager), admin_state, engine.beats.clone()));
-        control.serve_until_shutdown(&mut requests).await;
+        tokio::select! {
+            () = control.serve_until_shutdown(&mut requests) => {}
+            // No connection has survived.
+            () = attachment.replaced() => return anyhow::Ok((shutdown::drain(&drain_trigger, grace, async {}).await, Exit::Failure)),
+        }
         manager.stopping();
-        let second_request = control.serve_until_shutdown(&mut requests);
-        anyhow::Ok(shutdown::drain(&drain_trigger, grace, second_request).await)
+        let cut = async {
+            tokio::select! {
+                () = control.serve_until_shutdown(&mut requests) => {}
+                () = attachment.lost() => {}
+            }
+        };
+        let forced = shutdown::drain(&drain_trigger, grace, cut).await;
+        tokio::select! {
+            () = control.serve_until_shutdown(&mut requests) => {}
+            () = attachment.outlast_holder() => {}
+        }
+        Ok((forced, if forced { Exit::DrainForced } else { Exit::Ok }))
     })?;
 
     engine.join();
@@ -206,7 +225,7 @@ pub(crate) fn run(config: Option<&Path>, logging: &Logging) -> Outcome {
         exporter.finish(defaults::OTLP_FLUSH);
     }
     tracing::info!(forced, "ended");
-    Ok(if forced { Exit::DrainForced } else { Exit::Ok })
+    Ok(exit)
 }
 
 /// What requests act upon while the proxy runs.

@@ -12,6 +12,7 @@
 
 mod admin;
 mod analyze;
+mod attachment;
 mod audit;
 mod authorization;
 mod authorization_commands;

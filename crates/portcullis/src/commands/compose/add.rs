@@ -16,8 +16,8 @@ use crate::output::{self, ListArgs};
 
 /// Give services of a compose file a sidecar: writes the whole file to standard output, or, with --write, to compose.mesh.yaml
 ///
-/// The original is not touched. Each SERVICE keeps its name, image and volumes; four more are added: NAME-net holds
-/// its network namespace (networks, ports and names go there), NAME-intercept installs the redirect rules and exits, NAME-proxy is
+/// The original is not touched. Each SERVICE keeps its name, image and volumes; three more are added: NAME-net holds
+/// its network namespace (networks, ports and names go there), makes the redirect rules in it and keeps no privilege, NAME-proxy is
 /// the sidecar, and NAME-ready exits when the sidecar is ready, which the app waits for. One certificate authority, ca with ca-init, serves all sidecars. The named services
 /// reach each other over mTLS. Labels of a service (`portcullis.server-first-ports`), or the same keys under its x-portcullis, are settings
 /// of its sidecar.
@@ -28,7 +28,7 @@ use crate::output::{self, ListArgs};
 /// SERVICE, compose.mesh.yaml is made again from the original, after that was changed.
 ///
 /// The folder of the policies must exist (--write makes it); while it is empty the mode is PERMISSIVE. After a reboot run
-/// `docker-compose up -d` again: services do not restart by themselves, since they would start without their redirect rules.
+/// `docker-compose up -d` again: an engine fails to start what it starts before NAME-net, and does not repeat it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   portcullis compose add web cart --apply                # services that run now, or do not run yet
