@@ -15,6 +15,8 @@ pub struct Container {
     pub started: String,
     /// The container whose network namespace it joins whenever it starts.
     pub joined: Option<String>,
+    /// Whether the engine failed to start it the last time that it tried.
+    pub failed: bool,
 }
 
 /// How a service that has a sidecar runs.
@@ -24,6 +26,8 @@ pub enum ServiceState {
     Captured,
     /// It does not run, so nothing bypasses the sidecar.
     NotRunning,
+    /// The engine tried to start it, failed, and does not try again.
+    NotStarted,
     /// In a network of its own: what it sends and receives is plaintext, and no policy applies.
     Bypassed,
     /// In the network namespace of a holder that was replaced or restarted since.
@@ -39,6 +43,7 @@ impl ServiceState {
         match self {
             Self::Captured => "captured",
             Self::NotRunning => "not-running",
+            Self::NotStarted => "not-started",
             Self::Bypassed => "bypassed",
             Self::Orphaned => "orphaned",
             Self::NoProxy => "no-proxy",
@@ -51,11 +56,28 @@ impl ServiceState {
         match self {
             Self::Captured => "in the network namespace of its sidecar",
             Self::NotRunning => "has no running container",
+            Self::NotStarted => {
+                "the engine failed to start it, mostly because it came before the holder of its network, and does not try again"
+            }
             Self::Bypassed => {
                 "runs in a network of its own, in plaintext and without a policy: it was started from a file without its sidecar"
             }
-            Self::Orphaned => "its network namespace was replaced, and it has no network until it is made again",
+            Self::Orphaned => "its network namespace was replaced, and it has no network until it is restarted",
             Self::NoProxy => "its sidecar does not run: nothing gets in or out",
+        }
+    }
+
+    /// The subcommands of Compose that mend it, in order.
+    #[must_use]
+    pub fn mending(self, service: &str) -> Vec<String> {
+        let up = || "up --detach".to_owned();
+        match self {
+            Self::Captured => Vec::new(),
+            Self::NotRunning | Self::NotStarted | Self::NoProxy => vec![up()],
+            // Ports that it has published are the holder's.
+            Self::Bypassed => vec![format!("stop {service}"), up()],
+            // Compose sees no difference in what has only lost its namespace.
+            Self::Orphaned => vec![up(), format!("restart {service}")],
         }
     }
 
@@ -75,7 +97,8 @@ impl ServiceState {
         // One that bypasses its sidecar counts more than one that does not.
         let apps: Vec<Option<bool>> = running(service).into_iter().map(in_holder).collect();
         if apps.is_empty() {
-            Self::NotRunning
+            let failed = containers.iter().any(|container| container.service == service && container.failed);
+            if failed { Self::NotStarted } else { Self::NotRunning }
         } else if apps.contains(&None) {
             Self::Bypassed
         } else if apps.contains(&Some(false)) {
@@ -102,8 +125,8 @@ impl fmt::Display for ServiceState {
 
 /// The services that a sidecar of `service` consists of, in the order in which they start.
 #[must_use]
-pub fn sidecar_services(service: &str) -> Vec<String> {
-    crate::names::SidecarNames::of(service).services().map(str::to_owned).to_vec()
+pub fn sidecar_services(service: &str) -> [String; 3] {
+    crate::names::SidecarNames::of(service).services().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -113,7 +136,7 @@ mod tests {
     fn container(id: &str, service: &str, joined: Option<&str>) -> Container {
         let started = "2026-11-30T08:00:00.25Z".to_owned();
         let joined = joined.map(str::to_owned);
-        Container { id: id.to_owned(), service: service.to_owned(), running: true, started, joined }
+        Container { id: id.to_owned(), service: service.to_owned(), running: true, started, joined, failed: false }
     }
 
     #[test]
@@ -123,6 +146,10 @@ mod tests {
         let app = |joined| container("3", "web", joined);
         let stopped = |mut container: Container| {
             container.running = false;
+            container
+        };
+        let failed = |mut container: Container| {
+            container.failed = true;
             container
         };
         let at = |time: &str, mut container: Container| {
@@ -136,6 +163,8 @@ mod tests {
             (vec![net(), proxy("1"), app(Some("1"))], ServiceState::Captured),
             (vec![net(), proxy("1")], ServiceState::NotRunning),
             (vec![net(), proxy("1"), stopped(app(Some("1")))], ServiceState::NotRunning),
+            (vec![net(), proxy("1"), failed(stopped(app(Some("1"))))], ServiceState::NotStarted),
+            (vec![net(), proxy("1"), failed(app(Some("1")))], ServiceState::Captured),
             (vec![net(), proxy("1"), app(None)], ServiceState::Bypassed),
             (vec![net(), proxy("1"), app(Some("1")), app(None)], ServiceState::Bypassed),
             (vec![app(None)], ServiceState::Bypassed),

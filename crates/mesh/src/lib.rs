@@ -23,5 +23,5 @@ pub use find::{Found, SourceError, find};
 pub use http::{Answer, Url};
 pub use hyper::Method;
 pub use source::{Source, Target, defaults};
-pub use stack::{StackContainer, stack};
+pub use stack::{StackContainer, stack, stacks};
 pub use unanswered::Unanswered;

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use clap::ValueHint;
 use portcullis_api::ProxyInfo;
 use portcullis_mesh::{
-    AdminAddress, ContainerNames, DEFAULT_ENGINE, Found, Row, Sidecar, Source, Target, Unanswered, ask, defaults, find,
+    AdminAddress, ContainerNames, DEFAULT_ENGINE, Found, Row, Sidecar, Source, StackContainer, Target, Unanswered, ask,
+    defaults, find, stacks,
 };
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -124,6 +125,13 @@ impl ProxiesArgs {
         T: Send + 'static,
     {
         self.find()?.ask(question)
+    }
+
+    /// The containers of compose projects that have sidecars, if an engine is to be asked, or why it does not say.
+    pub(crate) fn stacks(&self, mesh: &Mesh) -> Option<Result<Vec<StackContainer>, String>> {
+        let socket = self.docker.as_ref()?.clone().unwrap_or_else(engine_socket);
+        let found = mesh.block_on(stacks(&socket, self.project.as_deref(), self.timeout));
+        Some(found.map_err(|error| format!("{}: {error}", socket.display())))
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {

@@ -13,6 +13,34 @@ pub struct Facts {
     pub sidecars: Vec<Sidecar>,
     /// Containers without a sidecar on the networks of sidecars; none if no engine was asked.
     pub containers: Option<Vec<String>>,
+    /// Services with a sidecar that a container engine runs; none if no engine was asked, an error if it gave no details.
+    pub meshed: Option<Result<Vec<MeshedService>, String>>,
+}
+
+/// A service of a compose project that has a sidecar.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MeshedService {
+    /// The project.
+    pub project: String,
+    /// The service.
+    pub service: String,
+    /// How it runs.
+    pub runs: Runs,
+    /// What that means.
+    pub explanation: String,
+    /// The command that mends it.
+    pub remedy: String,
+}
+
+/// How a service runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Runs {
+    /// Behind its sidecar.
+    Captured,
+    /// Not at all, as somebody or itself wanted it.
+    Stopped,
+    /// Otherwise: beside its sidecar, or without a network.
+    Wrong,
 }
 
 /// A sidecar that was asked.

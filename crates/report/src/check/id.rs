@@ -65,6 +65,7 @@ pub enum Id {
     PolicyIgnoredFiles,
     ServicesSidecars,
     ContainersSidecars,
+    ContainersCaptured,
     LedgerWritten,
     LedgerComplete,
 }
@@ -98,6 +99,7 @@ impl Id {
         Self::PolicyIgnoredFiles,
         Self::ServicesSidecars,
         Self::ContainersSidecars,
+        Self::ContainersCaptured,
         Self::LedgerWritten,
         Self::LedgerComplete,
     ];
@@ -134,6 +136,9 @@ impl Id {
             Self::ServicesSidecars => (Services, "services-sidecars", "every service of the directory has a sidecar"),
             Self::ContainersSidecars => {
                 (Services, "containers-sidecars", "every container on the networks of the mesh has a sidecar")
+            }
+            Self::ContainersCaptured => {
+                (Services, "containers-captured", "every service with a sidecar runs behind it")
             }
             Self::LedgerWritten => (Ledger, "ledger-written", "what was observed outlives a restart"),
             Self::LedgerComplete => (Ledger, "ledger-complete", "nothing that was observed was given up"),

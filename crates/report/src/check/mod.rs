@@ -15,7 +15,7 @@ mod proxies;
 mod services;
 
 pub use configuration::{Configuration, judge_configuration};
-pub use facts::{Facts, Known, NoAnswer, Sidecar};
+pub use facts::{Facts, Known, MeshedService, NoAnswer, Runs, Sidecar};
 pub use id::{Category, Id};
 pub use model::{Check, Finding, State, Verdict, verdict};
 pub use policy::most_common_hash;
@@ -46,11 +46,12 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         (Id::PolicyIgnoredFiles, policy::ignored(&known)),
         (Id::ServicesSidecars, services::directory(&known)),
         (Id::ContainersSidecars, services::containers(facts.containers.as_deref())),
+        (Id::ContainersCaptured, services::captured(facts.meshed.as_ref())),
         (Id::LedgerWritten, ledger::written(&known)),
         (Id::LedgerComplete, ledger::complete(&known)),
     ];
     checks.extend(judged.into_iter().map(|(id, findings)| {
-        if known.is_empty() && id != Id::ContainersSidecars {
+        if known.is_empty() && !matches!(id, Id::ContainersSidecars | Id::ContainersCaptured) {
             return Check::new(id, vec![Finding::unchecked(None, "no proxy answers".to_owned())]);
         }
         Check::new(id, findings)

@@ -1,6 +1,6 @@
 //! What has no sidecar.
 
-use super::facts::Known;
+use super::facts::{Known, MeshedService, Runs};
 use super::model::Finding;
 use crate::text::list;
 
@@ -37,4 +37,26 @@ pub(super) fn containers(containers: Option<&[String]>) -> Vec<Finding> {
         .why(["what they send is plaintext, and no policy holds for what they receive".to_owned()])
         .remedy(format!("`portcullis compose add {first}` for those that belong to the mesh"));
     vec![finding]
+}
+
+/// Whether what has a sidecar runs behind it: an engine that restarts containers keeps no order and repeats nothing.
+pub(super) fn captured(meshed: Option<&Result<Vec<MeshedService>, String>>) -> Vec<Finding> {
+    match meshed {
+        None => vec![Finding::skipped("no container engine was asked (--docker)")],
+        Some(Err(error)) => vec![Finding::unchecked(None, error.clone())],
+        Some(Ok(services)) if services.is_empty() => {
+            vec![Finding::skipped("no compose project of this engine has sidecars")]
+        }
+        Some(Ok(services)) => services.iter().map(service).collect(),
+    }
+}
+
+fn service(meshed: &MeshedService) -> Finding {
+    let MeshedService { project, service, runs, explanation, remedy } = meshed;
+    let message = format!("{service} (project {project}): {explanation}");
+    match runs {
+        Runs::Captured => Finding::passed(None, message),
+        Runs::Stopped => Finding::warning(None, message).remedy(remedy.clone()),
+        Runs::Wrong => Finding::failed(None, message).remedy(remedy.clone()),
+    }
 }

@@ -6,7 +6,8 @@ use portcullis_api::{
     TrustDomainRoots, WorkloadCertificate,
 };
 use portcullis_report::check::{
-    Check, Configuration, Facts, Id, Known, NoAnswer, Sidecar, State, Verdict, judge, judge_configuration, verdict,
+    Check, Configuration, Facts, Id, Known, MeshedService, NoAnswer, Runs, Sidecar, State, Verdict, judge,
+    judge_configuration, verdict,
 };
 
 use crate::model::{DAY, HOUR, NOW};
@@ -86,7 +87,7 @@ pub(crate) fn well(name: &str) -> Known {
 
 pub(crate) fn facts(sidecars: Vec<Known>) -> Facts {
     let sidecars = sidecars.into_iter().map(|known| Sidecar { label: known.proxy.name.clone(), answer: Ok(known) });
-    Facts { now: at(0), version: "1.0.0".to_owned(), sidecars: sidecars.collect(), containers: None }
+    Facts { now: at(0), version: "1.0.0".to_owned(), sidecars: sidecars.collect(), containers: None, meshed: None }
 }
 
 fn silent() -> Sidecar {
@@ -296,6 +297,33 @@ fn containers_without_a_sidecar_are_a_warning_if_an_engine_was_asked() {
     assert_eq!(of(None), State::Skipped);
     assert_eq!(of(Some(Vec::new())), State::Passed);
     assert_eq!(of(Some(vec!["cron".to_owned()])), State::Warning);
+}
+
+#[test]
+fn a_service_that_does_not_run_behind_its_sidecar_fails_with_the_command_that_mends_it() {
+    let meshed = |runs| MeshedService {
+        project: "shop".to_owned(),
+        service: "web".to_owned(),
+        runs,
+        explanation: "it is so".to_owned(),
+        remedy: "docker-compose restart web".to_owned(),
+    };
+    let of = |meshed| {
+        // Also where no proxy answers: the engine knows it all the same.
+        let checks = judge(&Facts { meshed, ..facts(Vec::new()) });
+        find(&checks, Id::ContainersCaptured).clone()
+    };
+    assert_eq!(of(None).state, State::Skipped);
+    assert_eq!(of(Some(Ok(Vec::new()))).state, State::Skipped);
+    assert_eq!(of(Some(Err("no".to_owned()))).state, State::Unchecked);
+    assert_eq!(of(Some(Ok(vec![meshed(Runs::Captured)]))).state, State::Passed);
+    assert_eq!(of(Some(Ok(vec![meshed(Runs::Stopped)]))).state, State::Warning);
+    let wrong = of(Some(Ok(vec![meshed(Runs::Captured), meshed(Runs::Wrong)])));
+    assert_eq!(wrong.state, State::Failed);
+    assert!(wrong.findings.iter().any(|finding| {
+        finding.remedy.as_deref() == Some("docker-compose restart web")
+            && finding.message.contains("web (project shop)")
+    }));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use portcullis_mesh::{Sidecar as Asked, Unanswered};
 use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
 use portcullis_tls::Clock;
 
+use super::engine;
 use crate::build_info::VERSION;
 use crate::commands::chain::verify;
 use crate::commands::proxies::{ProxiesArgs, proxy_info};
@@ -48,6 +49,7 @@ pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timesta
         version: VERSION.to_owned(),
         sidecars: answered.chain(silent).collect(),
         containers: mesh.containers_without_sidecar().map(<[String]>::to_vec),
+        meshed: proxies.stacks(&mesh).map(|found| found.map(|found| engine::meshed(&found))),
     };
     Ok(Answers { facts, unanswered: answers.unanswered })
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod configuration;
+mod engine;
 mod text;
 
 use std::path::PathBuf;

@@ -121,17 +121,20 @@ fn write(args: &Args) -> Outcome {
     let is_beside = |service: &String, state| new.contains(service) || state == ServiceState::Bypassed;
     let beside = states.iter().filter(|(service, state)| is_beside(service, *state));
     let stop: Vec<String> = beside.map(|(service, _)| (*service).clone()).collect();
-    let is_orphaned = states.iter().any(|(_, state)| *state == ServiceState::Orphaned);
+    let orphaned = states.iter().filter(|(_, state)| *state == ServiceState::Orphaned);
+    let orphaned: Vec<String> = orphaned.map(|(service, _)| (*service).clone()).collect();
     if !stop.is_empty() {
         client.run(&["stop"], &stop)?;
     }
-    // Compose sees no difference in a part that has only lost its namespace.
-    let up: &[&str] = if is_orphaned { &["up", "--detach", "--force-recreate"] } else { &["up", "--detach"] };
-    client.run(up, &[]).inspect_err(|_| {
+    client.run(&["up", "--detach"], &[]).inspect_err(|_| {
         output::note(
             "not everything runs. Correct what Compose says and repeat this; `portcullis compose remove SERVICE --apply` is the way back",
         );
     })?;
+    // Compose sees no difference in a part that has only lost its namespace.
+    if !orphaned.is_empty() {
+        client.run(&["restart"], &orphaned)?;
+    }
     status::report(&project.folder, &engine, ListArgs::default())
 }
 

@@ -4,7 +4,7 @@ mod add;
 mod client;
 mod project;
 mod remove;
-mod status;
+pub(super) mod status;
 
 use crate::exit::Outcome;
 

@@ -60,12 +60,14 @@ impl Engine {
             let exit = if matches!(error, EngineError::Denied) { Exit::NoPermission } else { Exit::Unreachable };
             Failure::message(exit, format!("{}: {error}", socket.display()))
         })?;
-        let container = |found: StackContainer| {
-            let StackContainer { id, service, running, started, joined, .. } = found;
-            Container { id, service, running, started, joined }
-        };
         Ok(all.into_iter().map(container).collect())
     }
+}
+
+/// What its state depends on.
+pub(crate) fn container(found: StackContainer) -> Container {
+    let StackContainer { id, service, running, started, joined, error, .. } = found;
+    Container { id, service, running, started, joined, failed: !error.is_empty() }
 }
 
 /// One service, for programs.
@@ -79,6 +81,12 @@ struct Row {
 pub(super) fn run(args: &Args) -> Outcome {
     let folder = args.file.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
     report(folder.unwrap_or_else(|| Path::new(".")), &args.engine, args.list)
+}
+
+/// `file` names the file where the folder's `.env` does not.
+fn mending(state: ServiceState, service: &str, file: &str) -> String {
+    let commands = state.mending(service).into_iter().map(|command| format!("`docker-compose{file} {command}`"));
+    commands.collect::<Vec<_>>().join(" and ")
 }
 
 /// Writes the list, and what undoes the protection to standard error.
@@ -120,19 +128,15 @@ pub(super) fn report(folder: &Path, engine: &Engine, list: ListArgs) -> Outcome 
         match state {
             ServiceState::Captured => {}
             ServiceState::NotRunning => output::note(&format!(
-                "{service} does not run. Unless it has ended by itself: `docker-compose{file} up --detach`, after `docker-compose restart` \
-                 with --force-recreate"
+                "{service} does not run. Unless it has ended by itself: `docker-compose{file} up --detach`"
             )),
             ServiceState::Bypassed => wrong(&format!(
-                "{service} has no protection: it runs beside its sidecar, not behind it. Run `docker-compose stop {service}` and \
-                 `docker-compose{file} up --detach` in {}",
+                "{service} has no protection: it runs beside its sidecar, not behind it. Run {} in {}",
+                mending(*state, service, file),
                 folder.display()
             )),
-            ServiceState::Orphaned | ServiceState::NoProxy => {
-                wrong(&format!(
-                    "{service}: {}. Run `docker-compose{file} up --detach --force-recreate`",
-                    state.explanation()
-                ));
+            ServiceState::NotStarted | ServiceState::Orphaned | ServiceState::NoProxy => {
+                wrong(&format!("{service}: {}. Run {}", state.explanation(), mending(*state, service, file)));
             }
         }
     }
