@@ -59,9 +59,8 @@ impl ExistingSidecar {
             return Err(ExistingProblem::NoIdentity(proxy));
         };
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
-        // In files of an earlier version, another service than the holder made the rules.
-        let SidecarNames { holder: holder_name, .. } = SidecarNames::of(name);
-        let parts = [holder_name, format!("{name}-intercept"), proxy];
+        // In files of an earlier version, a service made the rules from the same text.
+        let parts = [format!("{name}-intercept"), SidecarNames::of(name).proxy];
         let has_config =
             |part: &String| file.service(part).and_then(|part| part.get("environment")?.get(CONFIG_VARIABLE)).is_some();
         let configured = parts.into_iter().filter(has_config).collect();

@@ -49,6 +49,9 @@ impl SidecarSpec<'_> {
 
     /// Holds the network namespace and everything that belongs to it, so that it survives a replacement of the app. It makes the redirect
     /// rules before anything else: whoever starts it again, no namespace is without them.
+    ///
+    /// Its ports are those of the image's configuration. The proxy's own changes with each service that is added, and Compose would
+    /// replace the holder then, and take the network from the app.
     fn holder(&self) -> Mapping {
         let names = SidecarNames::of(&self.service.name);
         let mut holder = keys([
@@ -56,7 +59,6 @@ impl SidecarSpec<'_> {
             ("user", Value::from("0:0")),
             ("cap_add", list(HOLDER_CAPABILITIES)),
             ("restart", self.restart()),
-            ("environment", environment(self.config, &self.service.workload())),
             ("volumes", list([format!("{}:{ADMIN_DIR}", names.admin_volume)])),
             ("healthcheck", spec::no_healthcheck()),
             ("networks", Value::Mapping(self.service.networks.clone())),

@@ -62,6 +62,7 @@ struct Entry {
     id: String,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
     state: String,
     #[serde(default)]
     host_config: HostConfig,
