@@ -121,8 +121,6 @@ fn write(args: &Args) -> Outcome {
     let is_beside = |service: &String, state| new.contains(service) || state == ServiceState::Bypassed;
     let beside = states.iter().filter(|(service, state)| is_beside(service, *state));
     let stop: Vec<String> = beside.map(|(service, _)| (*service).clone()).collect();
-    let orphaned = states.iter().filter(|(_, state)| *state == ServiceState::Orphaned);
-    let orphaned: Vec<String> = orphaned.map(|(service, _)| (*service).clone()).collect();
     if !stop.is_empty() {
         client.run(&["stop"], &stop)?;
     }
@@ -131,10 +129,7 @@ fn write(args: &Args) -> Outcome {
             "not everything runs. Correct what Compose says and repeat this; `portcullis compose remove SERVICE --apply` is the way back",
         );
     })?;
-    // Compose sees no difference in a part that has only lost its namespace.
-    if !orphaned.is_empty() {
-        client.run(&["restart"], &orphaned)?;
-    }
+    status::restart_orphans(&client, &engine, &project.folder, &record.request.services)?;
     status::report(&project.folder, &engine, ListArgs::default())
 }
 

@@ -86,5 +86,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         output::note("every sidecar is removed; their volumes stay, `docker volume ls` has them");
         return Ok(Exit::Ok);
     }
-    status::report(&project.folder, &status::Engine::default(), ListArgs::default())
+    let engine = status::Engine::default();
+    status::restart_orphans(&client, &engine, &project.folder, &request.services)?;
+    status::report(&project.folder, &engine, ListArgs::default())
 }

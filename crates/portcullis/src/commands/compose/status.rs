@@ -10,6 +10,7 @@ use portcullis_compose::{Container, ServiceState};
 use portcullis_mesh::{EngineError, StackContainer, stack};
 use serde::Serialize;
 
+use super::client::Client;
 use super::project::{MESH_FILE, Project, generated, is_used};
 use crate::commands::{proxies, values};
 use crate::exit::{Exit, Failure, Outcome};
@@ -81,6 +82,19 @@ struct Row {
 pub(super) fn run(args: &Args) -> Outcome {
     let folder = args.file.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
     report(folder.unwrap_or_else(|| Path::new(".")), &args.engine, args.list)
+}
+
+/// Restarts the services whose holder was started anew, with other ports for one: Compose sees no difference in them.
+pub(super) fn restart_orphans(
+    client: &Client,
+    engine: &Engine,
+    folder: &Path,
+    services: &[String],
+) -> Result<(), Failure> {
+    let containers = engine.containers(folder)?;
+    let is_orphaned = |service: &&String| ServiceState::of(service, &containers) == ServiceState::Orphaned;
+    let orphaned: Vec<String> = services.iter().filter(is_orphaned).cloned().collect();
+    if orphaned.is_empty() { Ok(()) } else { client.run(&["restart"], &orphaned) }
 }
 
 /// `file` names the file where the folder's `.env` does not.
