@@ -5,7 +5,8 @@
 //! at the end of the chain instead.
 
 mod bundles;
-mod call;
+pub(crate) mod call;
+mod next_token;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -34,12 +35,17 @@ use crate::status::RenewalMonitor;
 /// Reads a file, or returns an error text.
 pub type ReadFile<T> = Box<dyn FnMut() -> Result<T, String> + Send>;
 
+/// Keeps a new token where [`Inputs::token`] reads it, or returns an error text.
+pub type KeepToken = Box<dyn FnMut(&str) -> Result<(), String> + Send>;
+
 /// The inputs that are read at each attempt.
 pub struct Inputs {
     /// The authority's roots in PEM.
     pub roots: ReadFile<Vec<u8>>,
     /// The token, if one is configured.
     pub token: Option<ReadFile<Zeroizing<String>>>,
+    /// Keeps a new token for the next start, if one is wanted.
+    pub keep_token: Option<KeepToken>,
     /// The kind of key for the next request.
     pub key_type: Box<dyn Fn() -> KeyType + Send>,
     /// The bundles of foreign trust domains that the configuration names, as they are now.
@@ -61,6 +67,8 @@ pub struct CaAgent {
     issued: Option<IssuedSvid>,
     /// The last call with the SVID was refused; the next one uses the token.
     svid_refused: bool,
+    /// From when on a new token is asked for, in Unix time.
+    token_due_unix: i64,
 }
 
 impl CaAgent {
@@ -81,6 +89,7 @@ impl CaAgent {
             bundles: None,
             issued: None,
             svid_refused: false,
+            token_due_unix: i64::MIN,
             validator: Validator { rules, clock, configured: inputs.foreign.clone() },
             settings,
             inputs,
@@ -105,8 +114,14 @@ impl CaAgent {
             let now = self.now();
             monitor.renews_at(self.schedule.renewal_unix(now));
             match self.schedule.next(now) {
-                Action::Fetch => self.renew(&authority).await,
-                Action::Poll => self.poll(&authority).await,
+                Action::Fetch => {
+                    self.renew(&authority).await;
+                    self.renew_token(&authority).await;
+                }
+                Action::Poll => {
+                    self.poll(&authority).await;
+                    self.renew_token(&authority).await;
+                }
                 Action::Wait(wait) => tokio::select! {
                     () = sleep(wait) => {}
                     () = monitor.renewal_requested() => { let now = self.now(); self.schedule.retry_now(now); }
@@ -127,7 +142,12 @@ impl CaAgent {
     async fn renew(&mut self, authority: &CaEndpoint) {
         let by_svid = self.publisher.reader().current().is_ok() && !self.svid_refused;
         match self.fetch(authority).await {
-            Ok(()) => self.svid_refused = false,
+            Ok(()) => {
+                self.svid_refused = false;
+                if !by_svid {
+                    self.token_due_unix = i64::MIN;
+                }
+            }
             Err(error) => {
                 // If the SVID was refused, the next attempt uses the token and the one after it the SVID again.
                 let refused = matches!(error.reason(), "unauthenticated" | "tls" | "connection");

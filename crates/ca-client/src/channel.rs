@@ -1,14 +1,21 @@
 //! The transport of the generated clients: one HTTP/2 connection over any stream.
 
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use portcullis_config::HostPort;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -18,6 +25,11 @@ use crate::error::{FetchError, clean};
 /// The limit on received headers, in bytes.
 const MAX_HEADER_LIST_SIZE: u32 = 16 * 1024;
 
+/// Looking up the name and connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The handshake of TLS, and HTTP/2's.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A connection to one server. It ends when this is dropped.
 pub(crate) struct Channel {
     send: SendRequest<Body>,
@@ -25,6 +37,25 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// Dials an authority, under deadlines. `refused` says what a failed handshake means.
+    pub(crate) async fn connect(
+        address: &HostPort,
+        name: ServerName<'static>,
+        config: ClientConfig,
+        refused: impl Fn(&io::Error) -> FetchError,
+    ) -> Result<Self, FetchError> {
+        let stream = within(CONNECT_TIMEOUT, "connecting", async {
+            let connected = TcpStream::connect((address.host.as_str(), address.port)).await;
+            connected.map_err(|error| FetchError::Connect(format!("{address}: {error}")))
+        })
+        .await?;
+        within(HANDSHAKE_TIMEOUT, "the handshake", async {
+            let connector = TlsConnector::from(Arc::new(config));
+            Self::over(connector.connect(name, stream).await.map_err(|error| refused(&error))?).await
+        })
+        .await
+    }
+
     /// Speaks HTTP/2 over a stream that is connected.
     pub(crate) async fn over<S>(stream: S) -> Result<Self, FetchError>
     where

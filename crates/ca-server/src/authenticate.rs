@@ -125,7 +125,7 @@ pub(crate) fn authenticate(
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, AuthError> {
+pub(crate) fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, AuthError> {
     let mut values = metadata.get_all("authorization").iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

@@ -38,6 +38,8 @@ pub(crate) struct CaState {
     pub(crate) tokens: ArcSwap<TokenKey>,
     pub(crate) resources: ArcSwap<Resources>,
     names: Vec<ServerName>,
+    /// Where other hosts find this CA, if its first name says that.
+    pub(crate) advertised: Option<String>,
     pub(crate) clock: Clock,
     /// Serialises the creation of a new [`Ca`].
     building: Mutex<()>,
@@ -56,6 +58,11 @@ impl Ca {
         let roots = signer.roots().clone();
         let trust = TrustBundles::new(signer.trust_domain().clone(), [], roots, [], Compat::default());
         Ok(Self { trust: trust.map_err(|error| error.to_string())?, signer, server, tls, server_validity })
+    }
+
+    /// The SHA-256 of the root at which the server certificate ends.
+    pub(crate) fn server_root(&self) -> &str {
+        self.server.anchor()
     }
 }
 
@@ -76,6 +83,7 @@ impl CaState {
             tokens: ArcSwap::from_pointee(tokens),
             resources: ArcSwap::default(),
             names,
+            advertised: None,
             clock,
             building: Mutex::new(()),
             rotation: RwLock::new(rotation),

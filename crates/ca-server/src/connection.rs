@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use portcullis_net::admission::Slot;
+use portcullis_rpc::bundles::join_server::{JoinServer, SERVICE_NAME as JOIN};
 use portcullis_rpc::bundles::trust_bundles_server::{SERVICE_NAME as BUNDLES, TrustBundlesServer};
 use portcullis_rpc::istio::istio_certificate_service_server::{
     IstioCertificateServiceServer, SERVICE_NAME as CERTIFICATES,
@@ -50,6 +51,7 @@ const CONNECTION_WINDOW: u32 = 64 * 1024;
 struct Servers {
     certificates: IstioCertificateServiceServer<Shared>,
     bundles: TrustBundlesServer<Shared>,
+    join: JoinServer<Shared>,
 }
 
 /// Serves one connection to its end.
@@ -86,7 +88,8 @@ async fn established(
     let shared = Shared(services);
     let servers = Servers {
         certificates: IstioCertificateServiceServer::new(shared.clone()).max_decoding_message_size(MAX_MESSAGE),
-        bundles: TrustBundlesServer::new(shared).max_decoding_message_size(MAX_MESSAGE),
+        bundles: TrustBundlesServer::new(shared.clone()).max_decoding_message_size(MAX_MESSAGE),
+        join: JoinServer::new(shared).max_decoding_message_size(MAX_MESSAGE),
     };
     let begun = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&begun);
@@ -138,6 +141,7 @@ async fn answer(request: Request<Incoming>, mut servers: Servers) -> Response<Bo
         match service {
             CERTIFICATES => servers.certificates.call(request).await,
             BUNDLES => servers.bundles.call(request).await,
+            JOIN => servers.join.call(request).await,
             _ => Ok(Status::unimplemented("no such service here").into_http()),
         }
     };

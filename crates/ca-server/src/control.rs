@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::join_tokens::{self, JoinTokenAnswer, JoinTokenRequest};
 use crate::plain;
 use crate::rotate::step;
 use crate::rotation_status::RotationStatus;
@@ -25,6 +26,8 @@ use crate::step::Request;
 
 /// The name of the socket in the CA's folder.
 pub(crate) const SOCKET: &str = "ca.sock";
+/// What a request about join tokens begins with.
+const JOIN_TOKEN: &str = "join-token ";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_LEN: u64 = 1024 * 1024;
 const MAX_ANSWER_LEN: u64 = 16 * 1024 * 1024;
@@ -123,6 +126,14 @@ async fn one(stream: UnixStream, services: &Arc<Services>) -> io::Result<()> {
             let (trust_domain, roots) = (ca.signer.trust_domain().to_string(), ca.signer.roots_pem().to_owned());
             serde_json::to_string(&Published { trust_domain, roots })?
         }
+        other if other.starts_with(JOIN_TOKEN) => match serde_json::from_str(other.trim_start_matches(JOIN_TOKEN)) {
+            Ok(request) => {
+                let services = Arc::clone(services);
+                let done = tokio::task::spawn_blocking(move || join_tokens::answer(&services, request)).await;
+                serde_json::to_string(&done.map_err(io::Error::other)?)?
+            }
+            Err(error) => serde_json::to_string(&JoinTokenAnswer::Refused(error.to_string()))?,
+        },
         other => match other.strip_prefix("rotate-root ").map(serde_json::from_str::<Request>) {
             Some(Ok(request)) => {
                 let services = Arc::clone(services);
@@ -186,6 +197,14 @@ pub fn published(dir: &Path) -> io::Result<Published> {
 /// If none runs, or it does not answer.
 pub fn rotate(dir: &Path, request: &Request) -> io::Result<RotationStatus> {
     exchange(dir, &format!("rotate-root {}", serde_json::to_string(request)?))
+}
+
+/// Makes, lists or revokes join tokens at the CA that runs on a folder.
+///
+/// # Errors
+/// If none runs, or it does not answer.
+pub fn join_token(dir: &Path, request: &JoinTokenRequest) -> io::Result<JoinTokenAnswer> {
+    exchange(dir, &format!("{JOIN_TOKEN}{}", serde_json::to_string(request)?))
 }
 
 fn exchange<T: for<'de> Deserialize<'de>>(dir: &Path, request: &str) -> io::Result<T> {

@@ -104,6 +104,11 @@ impl CaServer {
         let failed = |what: String| move |error| StartError::Io { what, error };
         let audit_path = dir.join(AUDIT);
         let audit = Audit::open(&audit_path, SIZE_LIMIT).map_err(failed(audit_path.display().to_string()))?;
+        let advertised = names.first().map(|name| match name {
+            ServerName::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+            ServerName::Ip(ip) => ip.to_string(),
+            ServerName::Dns(name) => name.clone(),
+        });
         let names = with_own(names, listen.ip());
         tracing::info!(
             trust_domain = %signer.trust_domain(), identities = registrations.iter().count(),
@@ -119,8 +124,10 @@ impl CaServer {
             tracing::info!(phase = rotation.phase.name(), "the root is being rotated");
         }
         let ca = Ca::new(signer, server, &names, &clock).map_err(StartError::Folder)?;
-        let state = Arc::new(CaState::new(ca, registrations, foreign, tokens, names, rotation, clock));
         let listener = TcpListener::bind(listen).await.map_err(failed(format!("cannot listen on {listen}")))?;
+        let mut state = CaState::new(ca, registrations, foreign, tokens, names, rotation, clock);
+        state.advertised = advertised.zip(listener.local_addr().ok()).map(|(name, at)| format!("{name}:{}", at.port()));
+        let state = Arc::new(state);
         let metrics_listener = match metrics {
             Some(at) => {
                 Some(TcpListener::bind(at).await.map_err(failed(format!("cannot listen on {at} for metrics")))?)

@@ -29,7 +29,7 @@ const MAX_IN_FLIGHT: usize = 256;
 /// How many of them sign and wait for the disk at once.
 const MAX_WORKERS: usize = 32;
 /// The rate of failed authentications of one source. Beyond it requests are refused unverified, since verifying is expensive.
-const FAILURE_RATE: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
+pub(crate) const FAILURE_RATE: Rate = Rate { burst: 60, every: Duration::from_millis(200) };
 
 /// How often one identity may ask for bundles.
 const BUNDLE_RATE: Rate = Rate { burst: 60, every: Duration::from_secs(1) };
@@ -41,11 +41,11 @@ pub(crate) struct Services {
     pub(crate) store: Arc<Store>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Metrics,
-    in_flight: Arc<KeyedLimit<ClientSource>>,
-    workers: Arc<Semaphore>,
+    pub(crate) in_flight: Arc<KeyedLimit<ClientSource>>,
+    pub(crate) workers: Arc<Semaphore>,
     identities: Buckets<SpiffeId>,
     all: Buckets<()>,
-    failures: Buckets<ClientSource>,
+    pub(crate) failures: Buckets<ClientSource>,
     bundle_requests: Buckets<SpiffeId>,
     /// Counts used single-use tokens, for the bootstrap folder.
     used: watch::Sender<u64>,
@@ -54,8 +54,8 @@ pub(crate) struct Services {
 }
 
 /// A refusal: the answer to the caller, and the details for the audit.
-struct Rejection {
-    code: Code,
+pub(crate) struct Rejection {
+    pub(crate) code: Code,
     message: &'static str,
     class: &'static str,
     detail: String,
@@ -65,22 +65,22 @@ struct Rejection {
 }
 
 impl Rejection {
-    fn new(code: Code, message: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
+    pub(crate) fn new(code: Code, message: &'static str, class: &'static str, detail: impl Into<String>) -> Box<Self> {
         Box::new(Self { code, message, class, detail: detail.into(), id: None, key: None, wait: None })
     }
 
-    fn unauthenticated(class: &'static str, detail: impl Into<String>) -> Box<Self> {
+    pub(crate) fn unauthenticated(class: &'static str, detail: impl Into<String>) -> Box<Self> {
         Self::new(Code::Unauthenticated, "not authenticated; the log of the CA says why", class, detail)
     }
 
-    fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
+    pub(crate) fn too_many(class: &'static str, detail: &str, wait: Duration) -> Box<Self> {
         let message = "too many requests; try again after `retry-after` seconds";
         let mut rejection = Self::new(Code::ResourceExhausted, message, class, detail);
         rejection.wait = Some(wait);
         rejection
     }
 
-    fn of(mut self: Box<Self>, id: &SpiffeId) -> Box<Self> {
+    pub(crate) fn of(mut self: Box<Self>, id: &SpiffeId) -> Box<Self> {
         self.id = Some(id.clone());
         self
     }
@@ -120,7 +120,7 @@ impl Services {
         self.store.is_used(token.number, token.expires_unix)
     }
 
-    fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<Rejection>> {
+    pub(crate) fn authenticate(&self, peer: &Peer, metadata: &MetadataMap, ca: &Ca) -> Result<Caller, Box<Rejection>> {
         let (from, now) = (ClientSource::of(peer.address.ip()), Instant::now());
         self.failures.has(&from, FAILURE_RATE, now).map_err(|wait| {
             Rejection::too_many("too-many-failures", "too many failed attempts from this address", wait)
@@ -137,7 +137,11 @@ impl Services {
     }
 
     /// The registration of a caller. A caller with only a token does not learn that its ID is not registered.
-    fn registered<'a>(&self, caller: &Caller, all: &'a Registrations) -> Result<&'a Registration, Box<Rejection>> {
+    pub(crate) fn registered<'a>(
+        &self,
+        caller: &Caller,
+        all: &'a Registrations,
+    ) -> Result<&'a Registration, Box<Rejection>> {
         all.get(&caller.id).ok_or_else(|| {
             self.metrics.id_extraction.inc();
             let (class, detail) = ("not-registered", "the ID is not in identities.yaml");
@@ -179,7 +183,7 @@ impl Services {
     }
 
     /// The rates of the identity and of all together.
-    fn limit(&self, id: &SpiffeId, limits: Limits) -> Result<(), Box<Rejection>> {
+    pub(crate) fn limit(&self, id: &SpiffeId, limits: Limits) -> Result<(), Box<Rejection>> {
         let now = Instant::now();
         let own = Rate::per(limits.per_identity_per_minute, Duration::from_secs(60));
         let limited = |wait| Rejection::too_many("rate-identity", "this identity asks too often", wait).of(id);
@@ -256,7 +260,7 @@ impl Services {
     }
 
     /// Audits a refusal and builds the answer.
-    fn refuse(&self, call: &'static str, peer: &Peer, rejection: &Rejection) -> Status {
+    pub(crate) fn refuse(&self, call: &'static str, peer: &Peer, rejection: &Rejection) -> Status {
         let mut entry = Entry::new("refused", call, peer.address, self.state.clock.now_unix());
         entry.id = rejection.id.as_ref().map(ToString::to_string);
         entry.key_sha256 = rejection.key.map(|key| key.to_string());
@@ -275,17 +279,17 @@ impl Services {
     }
 }
 
-fn busy() -> Box<Rejection> {
+pub(crate) fn busy() -> Box<Rejection> {
     Rejection::too_many("busy", "too many requests are under way", Duration::from_secs(1))
 }
 
-fn unavailable(class: &'static str, detail: String) -> Box<Rejection> {
+pub(crate) fn unavailable(class: &'static str, detail: String) -> Box<Rejection> {
     tracing::error!(class, %detail, "cannot issue");
     Rejection::new(Code::Unavailable, "the CA cannot sign now; its log says why", class, detail)
 }
 
 /// The peer, which `connection` attached to the request.
-fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
+pub(crate) fn peer_of<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| Status::internal("no connection"))
 }
 

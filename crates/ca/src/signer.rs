@@ -95,6 +95,8 @@ pub struct Signer {
     own_id: SpiffeId,
     issuer_chain: Vec<CertificateDer<'static>>,
     issuer_chain_pem: Vec<String>,
+    /// The root at the end of the chain, and its SHA-256 in hexadecimal.
+    root: CertificateDer<'static>,
     anchor: String,
     roots: TrustBundle,
     roots_pem: String,
@@ -117,7 +119,7 @@ pub struct Validity {
 
 /// The CA's own server certificate, with a new key.
 pub struct ServerCertificate {
-    /// The chain, leaf first, without the root.
+    /// The chain, leaf first, with the root: a host that joins knows only the root's hash.
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key.
     pub key: PrivateKeyDer<'static>,
@@ -176,20 +178,22 @@ impl Signer {
             own_id: own_id(&trust_domain)?,
             issuer_chain_pem: issuer_chain.iter().map(|der| pem(der)).collect(),
             roots_pem: roots.roots().map(|root| pem(root.der())).collect(),
+            root: own,
             anchor: String::new(),
             issuer_key,
             trust_domain,
             issuer_chain,
             roots,
         };
-        let (ends, anchor) = signer.probe(clock)?;
-        signer.anchor = anchor;
+        let (ends, root) = signer.probe(clock)?;
+        signer.anchor = anchor_of(&root);
+        signer.root = root;
         signer.issuer_key.not_after = signer.issuer_key.not_after.min(ends);
         Ok(signer)
     }
 
     /// Signs a throwaway key and verifies the result. Returns when the whole path expires, and the root that it leads to.
-    fn probe(&self, clock: &Clock) -> Result<(OffsetDateTime, String), SignerError> {
+    fn probe(&self, clock: &Clock) -> Result<(OffsetDateTime, CertificateDer<'static>), SignerError> {
         let key = key::generate(KeyType::EcdsaP256).map_err(CaError::Make)?;
         let leaf = self.issuer_key.workload(&self.own_id, &key.subject_public_key_info(), MIN_TTL)?;
         let chain: Vec<_> =
@@ -203,7 +207,7 @@ impl Signer {
             let alone = TrustBundle::from_pem(pem(root.der()).as_bytes(), clock.now_unix())?;
             let alone = TrustBundles::new(self.trust_domain.clone(), [], alone, [], Compat::default())?;
             if alone.verify(&chain, Role::Server, now).is_ok() {
-                return Ok((ends, anchor_of(root.der())));
+                return Ok((ends, root.der().clone()));
             }
         }
         // Only if it ended just now.
@@ -234,9 +238,9 @@ impl Signer {
     pub fn server_certificate(&self, names: &[ServerName], ttl: Duration) -> Result<ServerCertificate, CaError> {
         let key = key::generate(KeyType::EcdsaP256)?;
         let leaf = self.issuer_key.server(&self.own_id, names, &key.subject_public_key_info(), ttl)?;
-        let chain = std::iter::once(CertificateDer::from(leaf.der)).chain(self.issuer_chain.iter().cloned()).collect();
+        let above = self.issuer_chain.iter().chain([&self.root]).cloned();
         Ok(ServerCertificate {
-            chain,
+            chain: std::iter::once(CertificateDer::from(leaf.der)).chain(above).collect(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             validity: Validity { not_before_unix: leaf.not_before_unix, not_after_unix: leaf.not_after_unix },
         })

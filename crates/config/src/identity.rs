@@ -51,6 +51,8 @@ pub struct CaClient {
     pub trust_bundle: PathBuf,
     /// `tokenFile`: authenticates the workload while it has no certificate; read anew for each use.
     pub token_file: Option<PathBuf>,
+    /// `renewToken`: `token_file` is replaced by a new token after each use, and at half of its life.
+    pub renew_token: bool,
     /// `serverName`: the name or IP address that its certificate must be for; the host of `address` unless given.
     pub server_name: String,
     /// `keyType`, if set: the type of the key that is generated for every certificate.
@@ -104,11 +106,15 @@ impl SectionReader<'_> {
     }
 
     fn ca(&self, at: &Cursor<'_>, problems: &mut Problems) -> Option<CaClient> {
-        let known = ["address", "trustBundle", "tokenFile", "serverName", "keyType", "ttl"];
+        let known = ["address", "trustBundle", "tokenFile", "renewToken", "serverName", "keyType", "ttl"];
         let fields = at.fields(&known, problems)?;
         let address = fields.require("address", problems).and_then(|at| host_port(&at, problems));
         let trust_bundle = fields.require("trustBundle", problems).and_then(|at| self.path(&at, problems));
         let token_file = section(&fields, "tokenFile", None, problems, |at, p| self.path(at, p).map(Some));
+        let renew_token = section(&fields, "renewToken", false, problems, |at, p| at.boolean(p));
+        if let Some(at) = fields.get("renewToken").filter(|_| renew_token == Some(true) && token_file == Some(None)) {
+            value::invalid(&at, "needs tokenFile: the file that is replaced".to_owned(), problems);
+        }
         let server_name = section(&fields, "serverName", None, problems, |at, p| server_name(at, p).map(Some));
         let key_type = section(&fields, "keyType", None, problems, |at, p| value::word(at, &KeyType::ALL, p).map(Some));
         let ttl = section(&fields, "ttl", None, problems, |at, p| ttl(at, p).map(Some));
@@ -118,6 +124,7 @@ impl SectionReader<'_> {
             address,
             trust_bundle: trust_bundle?,
             token_file: token_file?,
+            renew_token: renew_token?,
             key_type: key_type?,
             ttl: ttl?,
             environment: AgentEnvironment::default(),

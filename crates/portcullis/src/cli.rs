@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use crate::commands::resources::{apply, break_glass, delete, diff, get};
 use crate::commands::{
     analyze, audit, auth, ca, can, certs, check, completion, compose, config, connections, dashboard, demo, describe,
-    edges, explain, healthcheck, hold, identity, intercept, logs, migrate, policy, proxy, proxy_config, proxy_status,
-    readiness, replay, run, validate, verify, version, wait, why, x,
+    edges, explain, healthcheck, hold, identity, intercept, join, logs, migrate, policy, proxy, proxy_config,
+    proxy_status, readiness, replay, run, validate, verify, version, wait, why, x,
 };
 use crate::exit::{self, Exit, Failure};
 use crate::output::{self, Format};
@@ -71,6 +71,7 @@ enum Command {
     Identity(identity::Args),
     Certs(certs::Args),
     Ca(ca::Args),
+    Join(join::Args),
     Compose(compose::Args),
     // By far the most arguments.
     Intercept(Box<intercept::Args>),
@@ -124,6 +125,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Identity(args)) => identity::run(args),
         Some(Command::Certs(args)) => certs::run(args),
         Some(Command::Ca(args)) => ca::run(args),
+        Some(Command::Join(args)) => join::run(args),
         Some(Command::Compose(args)) => compose::run(args),
         Some(Command::Intercept(args)) => intercept::run(args),
         Some(Command::Config(args)) => config::run(args),

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, ClientConfig, DistinguishedName, Error, NoKeyLog, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::clock::Clock;
 use crate::credentials::Credentials;
+use crate::digest::sha256;
 use crate::provider::provider;
 use crate::verify::{MAX_CHAIN_CERTIFICATES, MAX_CHAIN_LEN};
 
@@ -31,15 +33,32 @@ pub fn client_config(
     let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(store);
-    let mut config = match own {
+    Ok(with_own_settings(match own {
         Some(own) => builder.with_client_cert_resolver(own.client_cert_resolver()),
         None => builder.with_no_client_auth(),
-    };
+    }))
+}
+
+/// The configuration of a client that knows only the SHA-256 of the authority's root certificate. The server must show that root at
+/// the end of its chain, chain to it, and be valid for the dialled name; otherwise the handshake fails before anything is sent. A
+/// server without that root is an unknown issuer.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn pinned_client_config(root_sha256: [u8; 32], clock: &Clock) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedRootVerifier { root_sha256 }));
+    Ok(with_own_settings(builder.with_no_client_auth()))
+}
+
+fn with_own_settings(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.key_log = Arc::new(NoKeyLog {});
-    Ok(config)
+    config
 }
 
 /// The CA's configuration. **It does not authenticate clients**: a client may present no certificate, and of a presented one only
@@ -66,6 +85,42 @@ pub fn server_config(
     Ok(config)
 }
 
+/// Accepts a server whose chain ends at the one root with this SHA-256, which the server itself shows.
+#[derive(Debug)]
+struct PinnedRootVerifier {
+    root_sha256: [u8; 32],
+}
+
+impl ServerCertVerifier for PinnedRootVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        within_limits(end_entity, intermediates)?;
+        let is_pinned = |der: &&CertificateDer<'_>| sha256(der) == self.root_sha256;
+        let root = intermediates.iter().find(is_pinned).ok_or(CertificateError::UnknownIssuer)?;
+        let mut store = RootCertStore::empty();
+        store.add(root.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider()).build();
+        let verifier = verifier.map_err(|_| CertificateError::BadEncoding)?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    crate::signatures::signature_verification!();
+}
+
+fn within_limits(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+    let len = intermediates.iter().fold(end_entity.len(), |sum, der| sum.saturating_add(der.len()));
+    if intermediates.len() >= MAX_CHAIN_CERTIFICATES || len > MAX_CHAIN_LEN {
+        return Err(CertificateError::ApplicationVerificationFailure.into());
+    }
+    Ok(())
+}
+
 /// Accepts every client that presents no certificate, or proves possession of the key of the one that it presents.
 #[derive(Debug)]
 struct PossessionOnlyVerifier;
@@ -85,10 +140,7 @@ impl ClientCertVerifier for PossessionOnlyVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let len = intermediates.iter().fold(end_entity.len(), |sum, der| sum.saturating_add(der.len()));
-        if intermediates.len() >= MAX_CHAIN_CERTIFICATES || len > MAX_CHAIN_LEN {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
+        within_limits(end_entity, intermediates)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -65,11 +65,17 @@ impl ContentDigest {
     /// The digest of this content.
     #[must_use]
     pub fn of(content: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        // The lengths are equal, so nothing is left out.
-        bytes.iter_mut().zip(digest(&SHA256, content).as_ref()).for_each(|(to, from)| *to = *from);
-        Self(bytes)
+        Self(sha256(content))
     }
+}
+
+/// SHA-256: of the DER of a certificate, its fingerprint.
+#[must_use]
+pub fn sha256(content: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    // The lengths are equal, so nothing is left out.
+    bytes.iter_mut().zip(digest(&SHA256, content).as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub use clock::{Clock, utc};
 pub use credential_error::{CredentialError, CredentialWarning, FileRole};
 pub use credential_files::{CredentialFiles, CredentialParts};
 pub use credentials::{Credentials, IdentityRules, MinVersion, Svid};
-pub use digest::{ContentDigest, bundle_digest};
+pub use digest::{ContentDigest, bundle_digest, sha256};
 pub use extra_roots::check_extra_roots;
 pub use handshake::{HandshakeError, HandshakeFault, PeerInfo};
 pub use negotiated::Negotiated;

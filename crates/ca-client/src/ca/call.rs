@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_config::{CaClient, HostPort};
-use portcullis_rpc::bundles::GetTrustBundlesRequest;
-use portcullis_rpc::bundles::GetTrustBundlesResponse;
+use portcullis_rpc::bundles::join_client::JoinClient;
 use portcullis_rpc::bundles::trust_bundles_client::TrustBundlesClient;
+use portcullis_rpc::bundles::{BootstrapToken, GetTrustBundlesRequest, GetTrustBundlesResponse, RenewTokenRequest};
 use portcullis_rpc::istio::IstioCertificateRequest;
 use portcullis_rpc::istio::istio_certificate_service_client::IstioCertificateServiceClient;
 use portcullis_tls::{Clock, Credentials, ca_channel};
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Request};
@@ -23,12 +21,8 @@ use zeroize::Zeroizing;
 use crate::channel::{Channel, within};
 use crate::error::{AnswerError, FetchError, clean};
 
-/// Looking up the name and connecting.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The handshake of TLS, and HTTP/2's.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the request to the whole answer. A CA may sign with a slow key or forward the request.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A longer answer is not read, in bytes: ten certificates of 64 KiB in all are less in PEM.
 const MAX_CHAIN_LEN: usize = 128 * 1024;
 /// Bundles of many domains, in bytes.
@@ -86,11 +80,8 @@ pub(super) struct CaEndpoint {
 impl CaEndpoint {
     pub(super) fn new(ca: &CaClient, clock: Clock) -> Result<Self, FetchError> {
         let local = |message: String| FetchError::Local { reason: "server-name", message, missing: false };
-        let name = match ca.server_name.parse::<IpAddr>() {
-            Ok(ip) => ServerName::IpAddress(ip.into()),
-            Err(_) => ServerName::try_from(ca.server_name.trim_end_matches('.').to_owned())
-                .map_err(|_| local(format!("serverName: {} is not a valid TLS server name", ca.server_name)))?,
-        };
+        let name = server_name(&ca.server_name)
+            .ok_or_else(|| local(format!("serverName: {} is not a valid TLS server name", ca.server_name)))?;
         let origin = format!("https://{}", ca.address);
         let origin = origin.parse().map_err(|error| local(format!("address: {}: {error}", ca.address)))?;
         Ok(Self { address: ca.address.clone(), name, origin, clock })
@@ -138,6 +129,20 @@ impl CaEndpoint {
         }
     }
 
+    /// Asks for a bootstrap token for the next start.
+    pub(super) async fn renew_token(
+        &self,
+        roots: Vec<CertificateDer<'static>>,
+        credentials: &CallCredentials,
+    ) -> Result<BootstrapToken, FetchError> {
+        let channel = self.channel(roots, credentials).await?;
+        let mut client = JoinClient::with_origin(channel, self.origin.clone()).max_decoding_message_size(MAX_CHAIN_LEN);
+        let answer = within(CALL_TIMEOUT, "RenewToken", async {
+            client.renew_token(RenewTokenRequest {}).await.map_err(|status| FetchError::from_status(&status))
+        });
+        Ok(answer.await?.into_inner())
+    }
+
     async fn channel(
         &self,
         roots: Vec<CertificateDer<'static>>,
@@ -149,18 +154,16 @@ impl CaEndpoint {
         };
         let tls = |error: String| FetchError::Tls(clean(&error));
         let config = ca_channel::client_config(roots, own, &self.clock).map_err(|error| tls(error.to_string()))?;
-        let HostPort { host, port } = &self.address;
-        let stream = within(CONNECT_TIMEOUT, "connecting", async {
-            let connected = TcpStream::connect((host.as_str(), *port)).await;
-            connected.map_err(|error| FetchError::Connect(format!("{}: {error}", self.address)))
-        })
-        .await?;
-        within(HANDSHAKE_TIMEOUT, "the handshake", async {
-            let connector = TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| tls(error.to_string()))?;
-            Channel::over(stream).await
-        })
-        .await
+        let refused = |error: &std::io::Error| tls(error.to_string());
+        Channel::connect(&self.address, self.name.clone(), config, refused).await
+    }
+}
+
+/// The name that the certificate of a server must have.
+pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Some(ServerName::IpAddress(ip.into())),
+        Err(_) => ServerName::try_from(text.trim_end_matches('.').to_owned()).ok(),
     }
 }
 
@@ -174,16 +177,22 @@ fn with_metadata<T>(message: T, credentials: &CallCredentials, usage: &Usage) ->
         metadata.insert(CONNECTIONS_HEADER, connections);
     }
     if let CallCredentials::Token(token) = credentials {
-        let bearer = Zeroizing::new(format!("Bearer {}", token.as_str()));
-        let mut bearer: MetadataValue<Ascii> = bearer.parse().map_err(|_| FetchError::Local {
+        let wrong = || FetchError::Local {
             reason: "token-file",
             message: "tokenFile: it holds something that is no token".to_owned(),
             missing: false,
-        })?;
-        bearer.set_sensitive(true);
-        metadata.insert("authorization", bearer);
+        };
+        metadata.insert("authorization", bearer(token).ok_or_else(wrong)?);
     }
     Ok(request)
+}
+
+/// A secret as the value of `authorization`; none if it cannot be a token.
+pub(crate) fn bearer(token: &str) -> Option<MetadataValue<Ascii>> {
+    let bearer = Zeroizing::new(format!("Bearer {token}"));
+    let mut bearer: MetadataValue<Ascii> = bearer.parse().ok()?;
+    bearer.set_sensitive(true);
+    Some(bearer)
 }
 
 /// Puts the answer's strings together: each holds one certificate or more.

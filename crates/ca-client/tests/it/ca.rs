@@ -39,6 +39,7 @@ impl Scene {
             address,
             trust_bundle: "unused".into(),
             token_file: None,
+            renew_token: false,
             key_type: None,
             ttl: Some(Duration::from_secs(3600)),
             environment: portcullis_istio::AgentEnvironment::default(),
@@ -67,6 +68,7 @@ impl Scene {
             token: Some(Box::new(move || token.lock().unwrap().clone().map(Zeroizing::new))),
             key_type: Box::new(move || *key_type.lock().unwrap()),
             foreign: self.foreign.subscribe(),
+            keep_token: None,
             connections: Box::new(BTreeMap::new),
         };
         let (store, reader) = CredentialStore::new();

@@ -10,6 +10,7 @@
 mod bounds;
 mod full_disk;
 mod hostile_requests;
+mod join;
 mod reload;
 mod resources;
 mod rotation;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::facts::Refusal;
+use super::joins::JoinRefusal;
 
 /// Why a folder of state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,4 +57,25 @@ pub enum CommitError {
     /// [`Store::recover`]: super::Store::recover
     #[error("the state cannot be written, so nothing is issued until it can: {0}")]
     Broken(String),
+}
+
+/// Why a join token is not made, redeemed or revoked.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum JoinError {
+    /// A check failed.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// As [`CommitError::Broken`].
+    #[error("the state cannot be written, so nobody joins until it can: {0}")]
+    Broken(String),
+}
+
+impl From<CommitError> for JoinError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Broken(why) => Self::Broken(why),
+            // Nothing that concerns certificates is checked for a join token.
+            CommitError::Refused(refusal) => Self::Broken(refusal.to_string()),
+        }
+    }
 }

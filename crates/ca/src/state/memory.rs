@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Identity, Issuance, Refusal, Report, UsedToken};
 use super::instances::{Instance, Instances, Line};
+use super::joins::{self, JoinGrant, JoinRefusal, Joins};
 use crate::csr::KeyHash;
+use crate::join::{JoinNumber, SecretHash};
 use crate::token::TokenNumber;
 
 /// Records are kept for so many seconds after they expire, since a clock may be set back.
@@ -51,9 +53,27 @@ pub(super) enum Record {
         bundle_digest: Option<String>,
     },
     /// An old record of an identity's bundles. It does not name the instance.
-    Bundle { id: String, digest: String },
+    Bundle {
+        id: String,
+        digest: String,
+    },
     #[serde(rename = "Told")]
-    BundleReported { id: String, instance: String, until: i64, digest: String, at: i64 },
+    BundleReported {
+        id: String,
+        instance: String,
+        until: i64,
+        digest: String,
+        at: i64,
+    },
+    /// The next three are of join tokens.
+    JoinAdded(joins::Line),
+    JoinUsed {
+        number: String,
+        left: u32,
+    },
+    JoinRevoked {
+        number: String,
+    },
 }
 
 /// The state as a snapshot writes it.
@@ -76,6 +96,9 @@ pub(super) struct Image {
     /// Absent in old files; see [`Memory::forgotten`].
     #[serde(default)]
     forgotten: Vec<i64>,
+    /// Absent in old files.
+    #[serde(default)]
+    joins: Vec<joins::Line>,
 }
 
 /// Who holds a key.
@@ -96,6 +119,7 @@ pub(super) struct Memory {
     keys: BTreeMap<KeyHash, Holder>,
     identities: BTreeMap<SpiffeId, Identity>,
     instances: Instances,
+    joins: Joins,
 }
 
 impl Memory {
@@ -180,6 +204,42 @@ impl Memory {
         })
     }
 
+    pub(super) fn add_join(&mut self, grant: JoinGrant) -> Result<Record, JoinRefusal> {
+        self.joins.add(grant).map(Record::JoinAdded)
+    }
+
+    /// Checks a join token and takes a use of it.
+    pub(super) fn join(
+        &mut self,
+        number: JoinNumber,
+        secret: &SecretHash,
+        ids: &[SpiffeId],
+        now_unix: i64,
+    ) -> Result<(JoinGrant, Record), JoinRefusal> {
+        let grant = self.joins.check(number, secret, ids, now_unix)?.clone();
+        let left = self.joins.take(number).ok_or(JoinRefusal::Unknown)?;
+        Ok((grant, Record::JoinUsed { number: number.to_string(), left }))
+    }
+
+    pub(super) fn check_join(
+        &self,
+        number: JoinNumber,
+        secret: &SecretHash,
+        ids: &[SpiffeId],
+        now_unix: i64,
+    ) -> Result<JoinGrant, JoinRefusal> {
+        self.joins.check(number, secret, ids, now_unix).cloned()
+    }
+
+    pub(super) fn revoke_join(&mut self, number: JoinNumber) -> Result<Record, JoinRefusal> {
+        let known = self.joins.revoke(number);
+        known.then(|| Record::JoinRevoked { number: number.to_string() }).ok_or(JoinRefusal::Unknown)
+    }
+
+    pub(super) fn joins(&self) -> Vec<JoinGrant> {
+        self.joins.all().cloned().collect()
+    }
+
     pub(super) const fn instances(&self) -> &BTreeMap<KeyHash, Instance> {
         self.instances.all()
     }
@@ -223,6 +283,9 @@ impl Memory {
                 }
                 self.instances.certified(instance, &id, until, at, Some(&digest));
             }
+            Record::JoinAdded(line) => self.joins.replay_added(&line)?,
+            Record::JoinUsed { number, left } => self.joins.replay_used(&number, left)?,
+            Record::JoinRevoked { number } => self.joins.replay_revoked(&number)?,
         }
         Some(())
     }
@@ -233,6 +296,7 @@ impl Memory {
         self.tokens.retain(|_, until| kept(*until) || note_forgotten(forgotten, *until));
         self.keys.retain(|_, holder| kept(holder.until));
         self.instances.retain(kept);
+        self.joins.retain(kept);
         self.identities.retain(|_, identity| {
             identity.below.retain(|_, until| kept(*until));
             kept(identity.not_after_unix)
@@ -258,11 +322,12 @@ impl Memory {
             instances: Some(self.instances.lines()),
             renewed: renewed.map(|(key, holder)| (key.to_string(), holder.instance.to_string())).collect(),
             forgotten: self.forgotten.values().copied().collect(),
+            joins: self.joins.lines(),
         }
     }
 
     pub(super) fn from_image(image: Image) -> Option<Self> {
-        let mut memory = Self::default();
+        let mut memory = Self { joins: Joins::from_lines(&image.joins)?, ..Self::default() };
         for until in image.forgotten {
             note_forgotten(&mut memory.forgotten, until);
         }

@@ -6,12 +6,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use portcullis_identity::SpiffeId;
 
-use super::error::{CommitError, StateError};
+use super::error::{CommitError, JoinError, StateError};
 use super::facts::{Identity, Issuance, Report};
 use super::instances::Instance;
+use super::joins::JoinGrant;
 use super::journal::Journal;
 use super::memory::{Memory, Record};
 use crate::csr::KeyHash;
+use crate::join::{JoinNumber, SecretHash};
 use crate::token::TokenNumber;
 
 /// How the state is kept.
@@ -128,6 +130,69 @@ impl Store {
             Some(record) => self.write(inner, record, now_unix),
             None => Ok(()),
         }
+    }
+
+    /// The join tokens that are kept, with those that ended within the last hour.
+    #[must_use]
+    pub fn joins(&self) -> Vec<JoinGrant> {
+        self.lock().memory.joins()
+    }
+
+    /// Keeps a new join token. Waits for the disk.
+    ///
+    /// # Errors
+    /// If too many are kept, or it cannot be written.
+    pub fn add_join(&self, grant: JoinGrant, now_unix: i64) -> Result<(), JoinError> {
+        let mut inner = self.lock();
+        inner.is_sound()?;
+        inner.memory.forget(now_unix);
+        let record = inner.memory.add_join(grant)?;
+        Ok(self.write(inner, record, now_unix)?)
+    }
+
+    /// Whether [`Self::join`] would refuse this now.
+    ///
+    /// # Errors
+    /// As `join`.
+    pub fn check_join(
+        &self,
+        number: JoinNumber,
+        secret: &SecretHash,
+        ids: &[SpiffeId],
+        now_unix: i64,
+    ) -> Result<JoinGrant, JoinError> {
+        let inner = self.lock();
+        inner.is_sound()?;
+        Ok(inner.memory.check_join(number, secret, ids, now_unix)?)
+    }
+
+    /// Takes a use of a join token for some of its identities, atomically. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the token is unknown, has ended or is not for all of the identities, or it cannot be written. Then nothing may be handed out.
+    pub fn join(
+        &self,
+        number: JoinNumber,
+        secret: &SecretHash,
+        ids: &[SpiffeId],
+        now_unix: i64,
+    ) -> Result<JoinGrant, JoinError> {
+        let mut inner = self.lock();
+        inner.is_sound()?;
+        let (grant, record) = inner.memory.join(number, secret, ids, now_unix)?;
+        self.write(inner, record, now_unix)?;
+        Ok(grant)
+    }
+
+    /// Revokes a join token. Waits for the disk.
+    ///
+    /// # Errors
+    /// If there is none with this number, or it cannot be written.
+    pub fn revoke_join(&self, number: JoinNumber, now_unix: i64) -> Result<(), JoinError> {
+        let mut inner = self.lock();
+        inner.is_sound()?;
+        let record = inner.memory.revoke_join(number)?;
+        Ok(self.write(inner, record, now_unix)?)
     }
 
     /// After a failed write: reads the files again as at a start, and goes on in a new snapshot and journal. Until that

@@ -24,6 +24,7 @@ pub(crate) mod healthcheck;
 pub(crate) mod hold;
 pub(crate) mod identity;
 pub(crate) mod intercept;
+pub(crate) mod join;
 pub(crate) mod logs;
 pub(crate) mod migrate;
 pub(crate) mod observed;

@@ -6,8 +6,9 @@ use std::thread;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use portcullis_ca::{Private, write};
 use portcullis_ca_client::CredentialSink;
-use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, ReadFile};
+use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, KeepToken, ReadFile};
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_config::{CaClient, Settings, WorkloadApi};
 use portcullis_policy::PolicySet;
@@ -60,6 +61,7 @@ pub(super) fn from_ca(
         roots: Box::new(move || read(&roots).map(|file| file.content.to_vec())),
         key_type: Box::new(move || key_config.key_in_force(key_policies.load().mesh().key_type()).0),
         token: ca.token_file.clone().map(|path| token(path, require_private)),
+        keep_token: ca.token_file.clone().filter(|_| ca.renew_token).map(keep_token),
         foreign,
         connections: Box::new(move || metrics.connections_by_root()),
     };
@@ -129,6 +131,11 @@ fn token(path: PathBuf, require_private: bool) -> ReadFile<zeroize::Zeroizing<St
         let shown = path.display();
         if is_token { Ok(text.to_owned().into()) } else { Err(format!("{shown}: its content is not a token")) }
     })
+}
+
+/// Replaces the token by one for the next start.
+fn keep_token(path: PathBuf) -> KeepToken {
+    Box::new(move |token| write(&path, token.as_bytes(), Private::Yes, true).map_err(|error| error.to_string()))
 }
 
 fn read(path: &std::path::Path) -> Result<FileContent, String> {

@@ -24,7 +24,7 @@ const DNS: u16 = 53;
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
     let access = Access {
         read: readable(settings, config),
-        write: settings.ledger.folder.iter().cloned().collect(),
+        write: settings.ledger.folder.iter().cloned().chain(token_folder(settings)).collect(),
         remove: socket_folder(settings),
         connect: dialled(settings),
         ..Access::default()
@@ -37,6 +37,13 @@ pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
 fn socket_folder(settings: &Settings) -> BTreeSet<PathBuf> {
     let folder = settings.admin_socket.as_ref().and_then(|socket| socket.path.parent());
     folder.and_then(|folder| fs::canonicalize(folder).ok()).into_iter().filter(|folder| is_deep(folder)).collect()
+}
+
+/// The folder in which `renewToken` replaces the token.
+fn token_folder(settings: &Settings) -> Option<PathBuf> {
+    let Some(IdentitySource::Ca(ca)) = settings.identity.as_ref().map(|identity| &identity.source) else { return None };
+    let file = ca.token_file.as_ref().filter(|_| ca.renew_token)?;
+    file.parent().map(Path::to_owned).filter(|folder| is_deep(folder))
 }
 
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
@@ -153,6 +160,17 @@ mod tests {
         let of = |path: &str| config_file(Path::new(path));
         assert_eq!(of("/etc/hosts"), BTreeSet::from([fs::canonicalize("/etc/hosts").unwrap()]));
         assert_eq!(of("/srv/app/conf/cart.yaml"), BTreeSet::from(["/srv/app/conf".into()]));
+    }
+
+    #[test]
+    fn the_folder_of_a_token_is_writable_only_where_the_token_is_renewed() {
+        let of = |rest: &str| {
+            let ca =
+                format!("identity: {{ca: {{address: \"ca:1\", trustBundle: r, tokenFile: /srv/a/me/token{rest}}}}}");
+            token_folder(&settings(&ca))
+        };
+        assert_eq!(of(", renewToken: true"), Some("/srv/a/me".into()));
+        assert_eq!([of(", renewToken: false"), of("")], [None, None]);
     }
 
     #[test]

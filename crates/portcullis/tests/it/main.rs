@@ -44,6 +44,7 @@ mod http_hint;
 mod identity;
 mod intercept;
 mod istio_settings;
+mod join;
 mod ledger;
 mod lifecycle;
 mod live_change;

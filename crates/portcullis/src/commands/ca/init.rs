@@ -83,29 +83,38 @@ pub(super) fn run(args: &Args) -> Outcome {
 /// Keeps the existing CA, and registers the new identities. A running CA reloads the file.
 fn keep(args: &Args) -> Outcome {
     let dir = &args.dir;
+    for id in register_missing(dir, &ids(args)?, Some(&args.trust_domain))? {
+        output::text(&format!("registered: {id}\n"))?;
+    }
+    output::text(&format!("unchanged: a CA is in {}\n", dir.display()))?;
+    Ok(Exit::Ok)
+}
+
+/// Writes identities that are not registered yet into `identities.yaml`, and returns those.
+pub(super) fn register_missing(
+    dir: &Path,
+    ids: &[SpiffeId],
+    expected: Option<&TrustDomain>,
+) -> Result<Vec<SpiffeId>, Failure> {
     let path = dir.join(REGISTRATIONS);
-    let ids = ids(args)?;
     let text = read(&path)?;
-    let registered = register(&text, dir, &ids).map_err(|error| match error {
+    let registered = register(&text, dir, ids).map_err(|error| match error {
         RegisterError::Wrong(problems) => {
             let lines: Vec<_> = problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect();
             Failure::message(Exit::BadInput, lines.join("\n"))
         }
         form @ RegisterError::Form(_) => Failure::message(Exit::BadInput, format!("{}: {form}", path.display())),
     })?;
-    if let Some(Registered { text, added }) = registered {
-        let own = portcullis_ca_server::trust_domain(dir).map_err(|error| Failure::message(Exit::BadInput, error))?;
-        if own != args.trust_domain {
-            let message = format!("the CA in {} is of trust domain {own}, not {}", dir.display(), args.trust_domain);
-            return Err(Failure::message(Exit::BadInput, message));
-        }
-        write(&path, text.as_bytes(), Private::No, true).map_err(not_written)?;
-        for id in added {
-            output::text(&format!("registered: {id}\n"))?;
-        }
+    let Some(Registered { text, added }) = registered else { return Ok(Vec::new()) };
+    let own = portcullis_ca_server::trust_domain(dir).map_err(|error| Failure::message(Exit::BadInput, error))?;
+    let other = expected.filter(|expected| **expected != own).cloned();
+    let other = other.or_else(|| added.iter().map(SpiffeId::trust_domain).find(|domain| *domain != own));
+    if let Some(other) = other {
+        let message = format!("the CA in {} is of trust domain {own}, not {other}", dir.display());
+        return Err(Failure::message(Exit::BadInput, message));
     }
-    output::text(&format!("unchanged: a CA is in {}\n", dir.display()))?;
-    Ok(Exit::Ok)
+    write(&path, text.as_bytes(), Private::No, true).map_err(not_written)?;
+    Ok(added)
 }
 
 /// The root that is there, such as one that an interrupted run has made; or a new one. The key is written first, so that a

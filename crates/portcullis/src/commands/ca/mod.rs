@@ -3,6 +3,7 @@
 pub(super) mod folder;
 mod init;
 mod istiod;
+mod join_token;
 mod log;
 mod renew;
 mod roots;
@@ -22,7 +23,8 @@ use super::Outcome;
 #[command(after_long_help = "Examples:
   portcullis ca init --dir ca --id spiffe://cluster.local/ns/shop/sa/cart
   portcullis ca run --dir ca --listen 0.0.0.0:15012 --name ca.example.org
-  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart")]
+  portcullis ca token --dir ca --id spiffe://cluster.local/ns/shop/sa/cart
+  portcullis ca join-token create --dir ca --id spiffe://cluster.local/ns/shop/sa/db")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +35,7 @@ enum Command {
     Init(init::Args),
     Run(run::Args),
     Token(token::Args),
+    JoinToken(join_token::Args),
     Status(status::Args),
     Log(log::Args),
     Renew(renew::Args),
@@ -45,6 +48,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Init(args) => init::run(args),
         Command::Run(args) => run::run(args),
         Command::Token(args) => token::run(args),
+        Command::JoinToken(args) => join_token::run(args),
         Command::Status(args) => status::run(args),
         Command::Log(args) => log::run(args),
         Command::Renew(args) => renew::run(args),

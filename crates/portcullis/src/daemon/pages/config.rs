@@ -149,6 +149,7 @@ fn identity(settings: &Settings, mesh_config: &MeshConfig) -> Option<Value> {
                     "address": ca.address.to_string(),
                     "trustBundle": path(&ca.trust_bundle),
                     "tokenFile": ca.token_file.as_deref().map(path),
+                    "renewToken": ca.renew_token,
                     "serverName": ca.server_name,
                     "keyType": kind.to_string(),
                     "keyTypeFrom": kind_from.to_string(),
