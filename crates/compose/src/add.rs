@@ -35,8 +35,12 @@ impl ComposeFile {
         let all = all.chain(existing.iter_mut().map(|sidecar| &mut sidecar.service));
         checks::keep_unambiguous_hosts(services, &mut all.collect::<Vec<_>>());
 
-        let mut plan = Plan::new(self.document().clone(), checks::warnings(services, &names));
+        let mut warnings = checks::warnings(services, &names);
         let new: Vec<&MeshedService> = selected.iter().map(|new| &new.service).collect();
+        if matches!(ca, Ca::New) {
+            warnings.extend(checks::shared_networks(self, &new));
+        }
+        let mut plan = Plan::new(self.document().clone(), warnings);
         ca.register(&new, self, request, &mut plan);
         for sidecar in &existing {
             let refused = |reason| Error::Refused(vec![Problem::of_service(&sidecar.service.name, reason)]);
@@ -49,7 +53,9 @@ impl ComposeFile {
             let spec = SidecarSpec { service, original, config: &config };
             plan.add_sidecar(&service.name, spec.services(request));
             let names = SidecarNames::of(&service.name);
-            plan.add_volume(&names.identity_volume, memory_volume());
+            // A token that the sidecar has got for its next start must outlive this one.
+            let identity = if request.joined.is_some() { Value::Null } else { memory_volume() };
+            plan.add_volume(&names.identity_volume, identity);
             plan.add_volume(&names.admin_volume, memory_volume());
             plan.add_volume(&names.ledger_volume, Value::Null);
             plan.move_network(service, original);

@@ -1,4 +1,4 @@
-//! The CA that issues the certificates of all sidecars: the one in the file, or a new one.
+//! The CA that issues the certificates of all sidecars: the one in the file, a new one, or one that is joined.
 
 use portcullis_identity::SpiffeId;
 use serde_yaml::{Mapping, Value};
@@ -7,7 +7,7 @@ use crate::error::{Error, Problem, Reason};
 use crate::file::ComposeFile;
 use crate::names::{COMPONENT, SidecarNames};
 use crate::plan::Plan;
-use crate::request::Request;
+use crate::request::{JoinedCa, Request};
 use crate::service::MeshedService;
 use crate::spec::{self, NamedService, keys};
 use crate::yaml::{list, map, scalar};
@@ -15,6 +15,10 @@ use crate::yaml::{list, map, scalar};
 /// Services of a new CA.
 const INIT_SERVICE: &str = "ca-init";
 const RUN_SERVICE: &str = "ca";
+/// The service that joins a CA which is there already, and exits.
+pub(crate) const JOIN_SERVICE: &str = "ca-join";
+/// Where it finds the join token.
+const JOIN_TOKEN: &str = "/run/portcullis/join-token";
 const VOLUME: &str = "portcullis-authority";
 /// Where both services mount the volume.
 const CA_DIR: &str = "/var/lib/portcullis/ca";
@@ -29,6 +33,8 @@ pub(crate) enum Ca {
     New,
     /// The file has a service that runs `ca run`, and one that runs `ca init`.
     Existing(ExistingCa),
+    /// Another project or host has one.
+    Joined(JoinedCa),
 }
 
 /// A CA that the file already has.
@@ -60,7 +66,15 @@ impl Ca {
             });
             all.collect::<Vec<_>>()
         };
-        match (running(["ca", "run"]).as_slice(), running(["ca", "init"]).as_slice()) {
+        let (run, init) = (running(["ca", "run"]), running(["ca", "init"]));
+        if let Some(joined) = &request.joined {
+            let own = run.iter().chain(&init).map(|service| Problem::OwnCa(service.name.clone()));
+            let taken =
+                services.contains_key(JOIN_SERVICE).then(|| Problem::CaServiceNameTaken(JOIN_SERVICE.to_owned()));
+            let problems: Vec<_> = own.chain(taken).collect();
+            return if problems.is_empty() { Ok(Self::Joined(joined.clone())) } else { Err(Error::Refused(problems)) };
+        }
+        match (run.as_slice(), init.as_slice()) {
             ([], []) => new_ca(file, services),
             ([run], [init]) => ExistingCa::read(run, init, request).map(Self::Existing).map_err(Error::Refused),
             (run, init) => Err(Error::Refused(vec![Problem::CaServiceCount { run: run.len(), init: init.len() }])),
@@ -72,6 +86,7 @@ impl Ca {
         match self {
             Self::New => format!("{RUN_SERVICE}:{PORT}"),
             Self::Existing(ca) => ca.address.clone(),
+            Self::Joined(ca) => ca.address.clone(),
         }
     }
 
@@ -92,6 +107,10 @@ impl Ca {
                 }
             }
             Self::Existing(ca) => ca.register(meshed, file, plan),
+            Self::Joined(ca) => {
+                let (name, definition) = (JOIN_SERVICE.to_owned(), join_service(ca, meshed, request));
+                plan.add_service(NamedService { name, definition });
+            }
         }
     }
 }
@@ -221,15 +240,9 @@ fn run_service(meshed: &[&MeshedService], request: &Request) -> Value {
             .map(str::to_owned);
     let mut volumes = vec![format!("{VOLUME}:{CA_DIR}")];
     volumes.extend(meshed.iter().filter_map(|service| token_volume(service, BOOTSTRAP_DIR)));
-    let mut networks: Vec<String> = Vec::new();
-    for name in meshed.iter().flat_map(|service| &service.networks).filter_map(|(name, _)| scalar(name)) {
-        if !networks.contains(&name) {
-            networks.push(name);
-        }
-    }
     let service = keys([
         ("command", list(words)),
-        ("networks", list(networks)),
+        ("networks", list(networks(meshed))),
         ("user", Value::from(spec::USER)),
         ("restart", Value::from("unless-stopped")),
         ("volumes", list(volumes)),
@@ -238,4 +251,43 @@ fn run_service(meshed: &[&MeshedService], request: &Request) -> Value {
         ("labels", map([(COMPONENT, Value::from(RUN_SERVICE))])),
     ]);
     spec::hardened(request, service)
+}
+
+/// Gets the first token of each sidecar, where it has none yet. Each sidecar replaces its own afterwards.
+fn join_service(ca: &JoinedCa, meshed: &[&MeshedService], request: &Request) -> Value {
+    let words = ["join", &ca.address, "--token-file", JOIN_TOKEN, "--out", BOOTSTRAP_DIR, "--keep-existing"];
+    let mut words =
+        words.into_iter().chain(["--owner", spec::USER, "--timeout", "60s"]).map(str::to_owned).collect::<Vec<_>>();
+    words.extend(meshed.iter().flat_map(|service| ["--id".to_owned(), service.id.clone()]));
+    let token = map([
+        ("type", Value::from("bind")),
+        ("source", Value::from(spec::escaped(&ca.token_file))),
+        ("target", Value::from(JOIN_TOKEN)),
+        ("read_only", Value::from(true)),
+    ]);
+    let mut volumes = vec![token];
+    volumes.extend(meshed.iter().filter_map(|service| token_volume(service, BOOTSTRAP_DIR)).map(Value::from));
+    let service = keys([
+        ("command", list(words)),
+        ("networks", list(networks(meshed))),
+        // The token belongs to whoever has put it there and is readable by nobody else; what is written belongs to the sidecars.
+        ("user", Value::from("0:0")),
+        ("cap_add", list(["CHOWN", "DAC_OVERRIDE"])),
+        ("restart", Value::from("no")),
+        ("volumes", Value::Sequence(volumes)),
+        ("healthcheck", spec::no_healthcheck()),
+        ("labels", map([(COMPONENT, Value::from(JOIN_SERVICE))])),
+    ]);
+    spec::hardened(request, service)
+}
+
+/// Every network that has a sidecar.
+fn networks(meshed: &[&MeshedService]) -> Vec<String> {
+    let mut networks: Vec<String> = Vec::new();
+    for name in meshed.iter().flat_map(|service| &service.networks).filter_map(|(name, _)| scalar(name)) {
+        if !networks.contains(&name) {
+            networks.push(name);
+        }
+    }
+    networks
 }

@@ -137,6 +137,26 @@ pub(crate) fn warnings(services: &Mapping, selected: &[String]) -> Vec<String> {
     warnings
 }
 
+/// Warnings for a file that gets a root of its own, although other projects are in its networks: two CAs would both answer to the name
+/// `ca` there, and the sidecars of one would not trust those of the other.
+pub(crate) fn shared_networks(file: &ComposeFile, meshed: &[&MeshedService]) -> Vec<String> {
+    let mut shared: Vec<String> = Vec::new();
+    for key in meshed.iter().flat_map(|service| service.networks.keys()).filter_map(scalar) {
+        let external = file.network(&key).and_then(|network| network.get("external"));
+        let is_external = external.is_some_and(|external| external.as_bool() != Some(false));
+        if is_external && !shared.contains(&key) {
+            shared.push(key);
+        }
+    }
+    let warning = |key: &String| {
+        format!(
+            "network {key} is external, and this file gets a CA with a root of its own: sidecars of other projects there do not trust it, and \
+             a second `ca` in it is found in place of this one. If a CA is there already, join it: --ca HOST:PORT --token-file FILE"
+        )
+    };
+    shared.iter().map(warning).collect()
+}
+
 /// Removes the hosts that two services answer to, since their address would be ambiguous. Each service keeps its own name.
 pub(crate) fn keep_unambiguous_hosts(services: &Mapping, meshed: &mut [&mut MeshedService]) {
     let mut all: Vec<String> = Vec::new();

@@ -82,6 +82,9 @@ pub enum Problem {
     /// The CA needs the name of an existing volume.
     #[error("already has a volume {0}, a name that the CA needs; rename it")]
     CaVolumeNameTaken(String),
+    /// A CA is to be joined, and the file runs one itself.
+    #[error("runs a CA itself (service {0}); to join another one, remove it, or leave out --ca")]
+    OwnCa(String),
     /// The services of a CA are not one of each kind.
     #[error(
         "has {run} services that run `ca run` and {init} that run `ca init`; a CA is one of each: remove the others, or \

@@ -4,7 +4,7 @@ use serde_yaml::Value;
 
 use crate::request::Request;
 use crate::service::MeshedService;
-use crate::spec::keys;
+use crate::spec::{keys, set};
 use crate::yaml::{in_line, list, map, write};
 
 /// Where the policies are mounted.
@@ -32,20 +32,18 @@ pub(crate) fn text<'a>(
     let mut inbound = keys([("transparent", Value::from("[::]:15006")), ("httpHint", Value::from(true))]);
     service.settings.extend_inbound(&mut inbound);
     let file = |name: &str| Value::from(format!("{IDENTITY_DIR}/{name}"));
+    let mut ca = keys([
+        ("address", Value::from(ca_address)),
+        ("trustBundle", file("root-cert.pem")),
+        ("tokenFile", file("token")),
+    ]);
+    if request.joined.is_some() {
+        set(&mut ca, "renewToken", Value::from(true));
+    }
     let sections = map([
         ("mesh", map([("trustDomain", Value::from(request.trust_domain.to_string()))])),
         ("policies", Value::from(POLICIES_DIR)),
-        (
-            "identity",
-            map([(
-                "ca",
-                map([
-                    ("address", Value::from(ca_address)),
-                    ("trustBundle", file("root-cert.pem")),
-                    ("tokenFile", file("token")),
-                ]),
-            )]),
-        ),
+        ("identity", map([("ca", Value::Mapping(ca))])),
         ("inbound", Value::Mapping(inbound)),
         ("outbound", map([("transparent", Value::from("[::]:15001"))])),
         ("services", Value::Sequence(services)),

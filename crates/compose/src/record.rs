@@ -4,8 +4,9 @@ use serde_yaml::{Mapping, Value};
 
 use crate::error::{Error, Problem};
 use crate::file::ComposeFile;
-use crate::request::Request;
-use crate::yaml::{list, map, scalar};
+use crate::request::{JoinedCa, Request};
+use crate::spec::{keys, set};
+use crate::yaml::{list, scalar};
 
 /// The key at the top of a generated file. Compose leaves `x-` keys alone.
 pub(crate) const KEY: &str = "x-portcullis";
@@ -24,8 +25,8 @@ pub struct Record {
 impl Record {
     /// The value of the key.
     pub(crate) fn value(&self) -> Value {
-        let Request { services, namespace, trust_domain, image, policies } = &self.request;
-        map([
+        let Request { services, namespace, trust_domain, image, policies, joined } = &self.request;
+        let mut record = keys([
             ("original", Value::from(self.original.as_str())),
             ("digest", Value::from(self.digest.as_str())),
             ("services", list(services.iter().map(String::as_str))),
@@ -33,7 +34,12 @@ impl Record {
             ("trustDomain", Value::from(trust_domain.to_string())),
             ("image", Value::from(image.as_str())),
             ("policies", Value::from(policies.as_str())),
-        ])
+        ]);
+        if let Some(JoinedCa { address, token_file }) = joined {
+            set(&mut record, "ca", Value::from(address.as_str()));
+            set(&mut record, "tokenFile", Value::from(token_file.as_str()));
+        }
+        Value::Mapping(record)
     }
 }
 
@@ -57,6 +63,10 @@ impl ComposeFile {
             trust_domain: trust_domain.parse().map_err(|_| unusable("trustDomain"))?,
             image: text(written, "image")?,
             policies: text(written, "policies")?,
+            joined: match written.get("ca") {
+                None => None,
+                Some(_) => Some(JoinedCa { address: text(written, "ca")?, token_file: text(written, "tokenFile")? }),
+            },
         };
         Ok(Some(Record { original: text(written, "original")?, digest: text(written, "digest")?, request }))
     }

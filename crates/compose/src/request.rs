@@ -15,6 +15,17 @@ pub struct Request {
     pub image: String,
     /// Folder with the policies, as the compose file names it.
     pub policies: String,
+    /// A CA that is there already, instead of one of this project.
+    pub joined: Option<JoinedCa>,
+}
+
+/// A CA of another project or host, which the sidecars of this one join.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct JoinedCa {
+    /// Host and port, as the containers find it.
+    pub address: String,
+    /// File with the join token, as the compose file names it.
+    pub token_file: String,
 }
 
 impl Request {

@@ -2,6 +2,7 @@
 
 use serde_yaml::{Mapping, Value};
 
+use crate::ca::JOIN_SERVICE;
 use crate::names::{self, SIDECAR_OF, SidecarNames};
 use crate::proxy_config::{ADMIN_DIR, ADMIN_SOCKET, HOLDER_SOCKET, IDENTITY_DIR, LEDGER_DIR, POLICIES_DIR};
 use crate::request::Request;
@@ -91,9 +92,15 @@ impl SidecarSpec<'_> {
             ("target", Value::from(POLICIES_DIR)),
             ("read_only", Value::from(true)),
         ]);
-        let identity = Value::from(format!("{}:{IDENTITY_DIR}:ro", names.identity_volume));
+        // Where no CA keeps the token fresh, the sidecar does.
+        let access = if request.joined.is_some() { "" } else { ":ro" };
+        let identity = Value::from(format!("{}:{IDENTITY_DIR}{access}", names.identity_volume));
         let admin = Value::from(format!("{}:{ADMIN_DIR}", names.admin_volume));
         let ledger = Value::from(format!("{}:{LEDGER_DIR}", names.ledger_volume));
+        let mut depends_on = keys([(names.holder.as_str(), spec::condition("service_started"))]);
+        if request.joined.is_some() {
+            set(&mut depends_on, JOIN_SERVICE, spec::condition("service_completed_successfully"));
+        }
         keys([
             ("command", list(["proxy", "--holder", HOLDER_SOCKET])),
             ("network_mode", self.service.network_mode()),
@@ -102,7 +109,7 @@ impl SidecarSpec<'_> {
             ("environment", environment(self.config, &self.service.workload())),
             ("volumes", Value::Sequence(vec![identity, admin, ledger, policies])),
             // Not the CA: a sidecar retries until the CA answers, and replacing a sidecar must not recreate the CA.
-            ("depends_on", map([(&names.holder, spec::condition("service_started"))])),
+            ("depends_on", Value::Mapping(depends_on)),
             ("healthcheck", spec::healthcheck(&["healthcheck"])),
             ("stop_grace_period", Value::from("30s")),
         ])

@@ -92,9 +92,9 @@ def _added_later(engine, folder, check):
         check(f"volumes of {service}'s sidecar", "its own token, socket and ledger", None if mounts == own else str(mounts))
 
 
-def _asks(engine, service, host):
+def _asks(engine, service, host, project=PROJECT):
     """Whether it is answered, and with what. (The wget of this busybox does not survive a static build.)"""
-    code, text = engine.attempt("exec", engine.container(PROJECT, service), "sh", "-c",
+    code, text = engine.attempt("exec", engine.container(project, service), "sh", "-c",
                                 f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {host} 8000")
     body = text.replace("\r\n", "\n").split("\n\n", 1)[-1]
     return code == 0 and " 200 OK" in text, body

@@ -26,13 +26,14 @@ networks: {back: {}}
 volumes: {data: {}}
 "#;
 
-fn request(services: &[&str]) -> Request {
+pub(crate) fn request(services: &[&str]) -> Request {
     Request {
         services: services.iter().map(|name| (*name).to_owned()).collect(),
         namespace: "shop".to_owned(),
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
         image: "portcullis:1".to_owned(),
         policies: "./policies".to_owned(),
+        joined: None,
     }
 }
 
@@ -62,11 +63,11 @@ fn refused(service: &str) -> String {
     add(&file, &["api"]).unwrap_err().join("\n")
 }
 
-fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
+pub(crate) fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
     path.split('/').fold(value, |value, key| value.get(key).unwrap_or(&Value::Null))
 }
 
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     serde_yaml::from_str(text).unwrap()
 }
 

@@ -8,3 +8,4 @@
 )]
 
 mod add;
+mod joined;

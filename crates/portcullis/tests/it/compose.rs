@@ -242,3 +242,35 @@ impl Drop for Engine {
         self.0.take().map(std::thread::JoinHandle::join);
     }
 }
+
+#[test]
+fn a_project_joins_with_what_is_a_token_and_of_the_right_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("compose.yaml"), FILE).unwrap();
+    let add = |further: &[&str]| {
+        let fixed = ["add", "api", "-f", "compose.yaml", "--ca", "ca.example.org:15012"];
+        run_in(folder.path(), &[&fixed, further].concat())
+    };
+    let (code, _, err) = add(&[]);
+    assert!(code == Some(64) && err.contains("--token-file"), "{err}");
+    let (code, _, err) = add(&["--token-file", "join-token"]);
+    assert!(code == Some(65) && err.contains("join-token"), "{err}");
+    fs::write(path("join-token"), "eyJhbGciOiJFUzI1NiJ9.e30.x\n").unwrap();
+    let (code, out, err) = add(&["--token-file", "join-token"]);
+    assert!(code == Some(65) && err.contains("ca join-token create"), "{err}");
+    assert_eq!(out, "");
+    fs::write(path("join-token"), format!("pcjoin1.0123456789ab.{}.{}\n", "0".repeat(64), "f".repeat(64))).unwrap();
+    let (code, out, err) = add(&["--token-file", "join-token"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("ca-join:") && out.contains("./join-token") && !out.contains("ca-init"), "{out}");
+    assert!(!out.contains(&"f".repeat(64)), "the token is in the file that it names, and nowhere else");
+    let made = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["certs", "init", "--out"])
+        .arg(path("other"))
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let (code, _, err) = add(&["--token-file", "join-token", "--trust-bundle", "other/root-cert.pem"]);
+    assert!(code == Some(65) && err.contains("one of them is of another CA"), "{err}");
+}

@@ -1,18 +1,25 @@
 //! `portcullis compose add`: gives services a sidecar, as a text, as files, or at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
-use portcullis_compose::{ComposeFile, Plan, Record, Request, ServiceState};
+use portcullis_ca::JoinToken;
+use portcullis_compose::{ComposeFile, JoinedCa, Plan, Record, Request, ServiceState};
+use portcullis_config::HostPort;
 use portcullis_identity::TrustDomain;
+use portcullis_tls::{Clock, TrustBundle, sha256};
+use zeroize::Zeroizing;
 
 use super::client::Client;
 use super::project::{MESH_FILE, Original, Project, bad_input, written_header};
 use super::status;
 use crate::commands::values;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::files;
+use crate::files::{self, is_stdin, read_bytes, read_text};
 use crate::output::{self, ListArgs};
+
+const MAX_TOKEN_LEN: u64 = 1024;
+const MAX_BUNDLE_LEN: u64 = 1024 * 1024;
 
 /// Give services of a compose file a sidecar: writes the whole file to standard output, or, with --write, to compose.mesh.yaml
 ///
@@ -36,6 +43,7 @@ use crate::output::{self, ListArgs};
   portcullis compose add billing --apply                 # one more, later
   portcullis compose add --apply                         # compose.yaml was changed
   portcullis compose add web cart -f compose.yaml -n shop --policies ./mesh/policies > compose.mesh.yaml
+  portcullis compose add web --ca ca.example.org:15012 --token-file join-token --apply
   portcullis compose add web -f compose.yaml --override > compose.override.yaml      # Compose v2.24 or newer
   docker compose config | portcullis compose add web -f - > compose.mesh.yaml")]
 pub(super) struct Args {
@@ -58,6 +66,16 @@ pub(super) struct Args {
     /// Folder of the policy files, absolute or relative to the compose file [default: that of compose.mesh.yaml, else ./policies]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     policies: Option<String>,
+    /// Join this CA instead of founding another root, such as ca.example.org:15012, as the containers find it
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port, requires = "token_file")]
+    ca: Option<HostPort>,
+    /// With --ca: file with a join token for the services (`portcullis ca join-token create`), absolute or relative to the compose file.
+    /// It is mounted, so it must stay, also when it is used up
+    #[arg(long, value_name = "FILE", requires = "ca", value_hint = ValueHint::FilePath)]
+    token_file: Option<String>,
+    /// With --ca: roots of that CA; refuse a token that names another root
+    #[arg(long, value_name = "FILE", requires = "ca", value_hint = ValueHint::FilePath)]
+    trust_bundle: Option<PathBuf>,
     /// Write compose.mesh.yaml beside the original, and COMPOSE_FILE into .env, so that plain docker-compose commands use it
     #[arg(long)]
     write: bool,
@@ -165,6 +183,7 @@ fn request(args: &Args, record: Option<&Record>) -> Result<Request, Failure> {
                 .map_err(|error| Failure::message(Exit::Usage, error))?,
             image: "portcullis:latest".to_owned(),
             policies: "./policies".to_owned(),
+            joined: None,
         },
     };
     for service in &args.services {
@@ -177,7 +196,30 @@ fn request(args: &Args, record: Option<&Record>) -> Result<Request, Failure> {
     args.trust_domain.clone_into_some(trust_domain);
     args.image.clone_into_some(image);
     args.policies.as_deref().map(relative).clone_into_some(policies);
+    if let Some(joined) = joined(args)? {
+        request.joined = Some(joined);
+    }
     Ok(request)
+}
+
+/// The CA to join. What is wrong with the token is said now, not by a container.
+fn joined(args: &Args) -> Result<Option<JoinedCa>, Failure> {
+    let (Some(address), Some(file)) = (&args.ca, &args.token_file) else { return Ok(None) };
+    // A path of the compose file is relative to its folder.
+    let folder = args.file.as_deref().filter(|file| !is_stdin(file)).and_then(Path::parent);
+    let found = folder.map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
+    let bad = |error: String| Failure::message(Exit::BadInput, format!("{}: {error}", found.display()));
+    let token = Zeroizing::new(read_text(&found, MAX_TOKEN_LEN)?);
+    let token = JoinToken::parse(token.trim()).map_err(|error| bad(error.to_string()))?;
+    if let Some(bundle) = &args.trust_bundle {
+        let shown = bundle.display();
+        let roots = TrustBundle::from_pem(&read_bytes(bundle, MAX_BUNDLE_LEN)?, Clock::system().now_unix());
+        let roots = roots.map_err(|error| Failure::message(Exit::BadInput, format!("{shown}: {error}")))?;
+        if !roots.roots().any(|root| sha256(root.der()) == *token.root()) {
+            return Err(bad(format!("the root that the token names is not in {shown}: one of them is of another CA")));
+        }
+    }
+    Ok(Some(JoinedCa { address: address.to_string(), token_file: relative(file) }))
 }
 
 /// Replaces a value by one that is there.

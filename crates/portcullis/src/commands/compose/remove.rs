@@ -67,7 +67,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         client.run(&["stop"], &gone)?;
         let mut parts: Vec<String> = gone.iter().flat_map(|service| sidecar_services(service)).collect();
         if is_last {
-            parts.extend(["ca", "ca-init"].into_iter().filter(|part| !original.has_service(part)).map(str::to_owned));
+            parts.extend(
+                ["ca", "ca-init", "ca-join"].into_iter().filter(|part| !original.has_service(part)).map(str::to_owned),
+            );
         }
         client.run(&["rm", "--stop", "--force"], &parts)?;
     }
