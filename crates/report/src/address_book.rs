@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portcullis_api::{Direction, Observation, Observations, Timestamp, Transport};
+use portcullis_api::{Direction, Observation, Observations, ProxyInfo, Timestamp, Transport};
 use portcullis_identity::SpiffeId;
 
 use crate::input::Names;
@@ -63,12 +63,7 @@ impl<'n> AddressBook<'n> {
     pub fn new(answers: &[&Observations], names: &'n Names) -> Self {
         let mut book = Self { entries: BTreeMap::new(), names };
         for answer in answers {
-            let proxy = &answer.proxy;
-            let own = if proxy.identity.is_empty() {
-                workload(&clean(&proxy.namespace), &clean(&proxy.name))
-            } else {
-                shown_identity(&proxy.identity)
-            };
+            let own = shown_proxy(&answer.proxy);
             for observation in &answer.observations {
                 let peer = &observation.peer;
                 if let (Direction::Inbound, Some(dialled)) = (observation.direction, peer.dialled) {
@@ -179,6 +174,15 @@ fn compose_service(name: &str) -> Option<&str> {
 fn is_service_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     name.bytes().all(is_plain) && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// How reports call the workload of a sidecar.
+pub(crate) fn shown_proxy(proxy: &ProxyInfo) -> String {
+    if proxy.identity.is_empty() {
+        workload(&clean(&proxy.namespace), &clean(&proxy.name))
+    } else {
+        shown_identity(&proxy.identity)
+    }
 }
 
 /// `NAME.NAMESPACE`, as istioctl names a workload.

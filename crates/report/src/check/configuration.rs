@@ -101,6 +101,7 @@ fn as_known(certs: &Certs) -> Known {
         policies: Policies::default(),
         certs: certs.clone(),
         chain: Ok(()),
+        observations: None,
         status: None,
     }
 }

@@ -1,6 +1,6 @@
 //! What checks are made of.
 
-use portcullis_api::{Certs, Policies, ProxyInfo, Status, Timestamp};
+use portcullis_api::{Certs, Observations, Policies, ProxyInfo, Status, Timestamp};
 
 /// What was found out.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub struct Known {
     pub certs: Certs,
     /// Whether its chain leads to a root of its own bundle, as a peer verifies it, whatever the time is: the caller verifies it.
     pub chain: Result<(), String>,
+    /// `/observations`; none from a version that does not have it.
+    pub observations: Option<Observations>,
     /// `/status`; none from a version that does not have it.
     pub status: Option<Status>,
 }

@@ -64,6 +64,7 @@ pub enum Id {
     PolicyBreakGlass,
     PolicyIgnoredFiles,
     ServicesSidecars,
+    ServicesPlaintext,
     ContainersSidecars,
     ContainersCaptured,
     LedgerWritten,
@@ -98,6 +99,7 @@ impl Id {
         Self::PolicyBreakGlass,
         Self::PolicyIgnoredFiles,
         Self::ServicesSidecars,
+        Self::ServicesPlaintext,
         Self::ContainersSidecars,
         Self::ContainersCaptured,
         Self::LedgerWritten,
@@ -134,6 +136,7 @@ impl Id {
             Self::PolicyBreakGlass => (Policy, "policy-break-glass", "no break-glass is open"),
             Self::PolicyIgnoredFiles => (Policy, "policy-ignored-files", "every file of the policy folders is read"),
             Self::ServicesSidecars => (Services, "services-sidecars", "every service of the directory has a sidecar"),
+            Self::ServicesPlaintext => (Services, "services-plaintext", "no sidecar sends plaintext to another one"),
             Self::ContainersSidecars => {
                 (Services, "containers-sidecars", "every container on the networks of the mesh has a sidecar")
             }

@@ -10,6 +10,7 @@ mod id;
 mod identity;
 mod ledger;
 mod model;
+mod plaintext;
 mod policy;
 mod proxies;
 mod services;
@@ -45,6 +46,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         (Id::PolicyBreakGlass, policy::break_glass(&known, facts.now)),
         (Id::PolicyIgnoredFiles, policy::ignored(&known)),
         (Id::ServicesSidecars, services::directory(&known)),
+        (Id::ServicesPlaintext, plaintext::between(&known, facts.now)),
         (Id::ContainersSidecars, services::containers(facts.containers.as_deref())),
         (Id::ContainersCaptured, services::captured(facts.meshed.as_ref())),
         (Id::LedgerWritten, ledger::written(&known)),

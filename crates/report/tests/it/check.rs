@@ -1,9 +1,9 @@
 //! Checks of the mesh: what is wrong is told, and what is not known is no pass.
 
 use portcullis_api::{
-    BreakGlass, Capture, CaptureListener, CaptureRules, Certificate, Certs, ConfigChange, ConfigFile, IdentitySource,
-    IgnoredFile, Ledger, Mode, NamedPlace, PeerAuthentication, Policies, Problem, ProxyInfo, Status, Timestamp,
-    TrustDomainRoots, WorkloadCertificate,
+    BreakGlass, Capture, CaptureListener, CaptureRules, Certificate, Certs, Client, ConfigChange, ConfigFile, Direction,
+    IdentitySource, IgnoredFile, Ledger, Mode, NamedPlace, Observation, Observations, PeerAuthentication, Policies,
+    PortMode, Problem, ProxyInfo, Status, Timestamp, Transport, TrustDomainRoots, WorkloadCertificate,
 };
 use portcullis_report::check::{
     Check, Configuration, Facts, Id, Known, MeshedService, NoAnswer, Runs, Sidecar, State, Verdict, judge,
@@ -71,6 +71,7 @@ pub(crate) fn well(name: &str) -> Known {
             trust_bundles: vec![TrustDomainRoots { trust_domain: "cluster.local".to_owned(), root_certs: roots }],
         },
         chain: Ok(()),
+        observations: Some(Observations::default()),
         status: Some(Status {
             config_file: ConfigFile { change: ConfigChange::Unchanged, source: "c.yaml".to_owned(), problem: None },
             identity: IdentitySource {
@@ -405,4 +406,74 @@ fn an_open_break_glass_is_a_warning_where_it_holds() {
         assert_eq!(of(Some(vec![none])).0, State::Passed);
     }
     assert_eq!(of(None).0, State::Unchecked, "a sidecar that does not say");
+}
+
+/// A connection in plaintext as one of its sides saw it.
+fn plaintext(known: &mut Known, direction: Direction, peer: Client, ago: i64) {
+    let observation = Observation {
+        direction,
+        port: 8080,
+        transport: Transport::Plaintext,
+        peer,
+        allowed: 3,
+        refused: 0,
+        bytes_received: 0,
+        bytes_sent: 0,
+        first_seen: at(ago),
+        last_seen: at(ago),
+        last_refusal: None,
+        days: Vec::new(),
+    };
+    let observations = known.observations.get_or_insert_default();
+    observations.proxy = known.proxy.clone();
+    observations.observations.push(observation);
+}
+
+/// `web` has called `cart` in plaintext, and both sidecars saw it.
+fn called_in_plaintext(change: impl FnOnce(&mut Known, &mut Known)) -> Check {
+    let (mut web, mut cart) = (well("web"), well("cart"));
+    let ip = |last: u8| Some([10, 0, 0, last].into());
+    plaintext(&mut web, Direction::Outbound, Client { address: ip(2), ..Client::default() }, 60);
+    let client = Client { address: ip(3), dialled: ip(2), ..Client::default() };
+    plaintext(&mut cart, Direction::Inbound, client, 60);
+    change(&mut web, &mut cart);
+    find(&judge(&facts(vec![cart, web])), Id::ServicesPlaintext).clone()
+}
+
+#[test]
+fn plaintext_from_one_sidecar_to_another_is_told_with_its_reason() {
+    let check = called_in_plaintext(|_, _| ());
+    let [finding, _] = check.findings.as_slice() else { panic!("{check:?}") };
+    assert_eq!((check.state, finding.proxies.as_slice()), (State::Warning, &["web.shop".to_owned()][..]));
+    assert!(finding.why[0].contains("cart.shop has a sidecar at 10.0.0.2, port 8080"), "{:?}", finding.why);
+    assert!(finding.remedy.as_ref().unwrap().contains("ServiceEntry"));
+    let other_root = called_in_plaintext(|_, cart| {
+        cart.certs.trust_bundles[0].root_certs = vec![certificate("another", -DAY, 3650 * DAY)];
+    });
+    let finding = &other_root.findings[0];
+    assert!(
+        finding.why[0].contains("no common root") && finding.remedy.as_ref().unwrap().contains("--ca"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn plaintext_that_is_meant_is_over_or_may_be_of_somebody_else_is_not_told() {
+    let passed = |change: fn(&mut Known, &mut Known)| {
+        let check = called_in_plaintext(change);
+        assert_eq!(check.state, State::Passed, "{check:?}");
+    };
+    passed(|_, cart| {
+        let ports = &mut cart.observations.as_mut().unwrap().ports;
+        let decided_by = portcullis_api::DecidingPolicy::default();
+        ports.push(PortMode { port: Some(8080), mode: Mode::Disable, decided_by, server_first: false });
+    });
+    passed(|web, _| web.observations.as_mut().unwrap().observations[0].last_seen = at(2 * HOUR));
+    // Two sidecars behind one address: which of them it was is not known.
+    passed(|web, _| {
+        let dialled = Some([10, 0, 0, 2].into());
+        plaintext(web, Direction::Inbound, Client { dialled, ..Client::default() }, 60);
+    });
+    let unknown = called_in_plaintext(|_, cart| cart.observations = None);
+    assert_eq!(unknown.state, State::Unchecked, "{unknown:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use portcullis_api::{Certs, ConfigDump, ProxyInfo, Status, Timestamp, TlsCompat};
+use portcullis_api::{Certs, ConfigDump, Observations, ProxyInfo, Status, Timestamp, TlsCompat};
 use portcullis_mesh::{Sidecar as Asked, Unanswered};
 use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
 use portcullis_tls::Clock;
@@ -83,10 +83,15 @@ async fn known(sidecar: &Asked) -> Result<Known, Unanswered> {
         Err(Unanswered::TooOld(_)) => None,
         Err(other) => return Err(other),
     };
+    let observations = match sidecar.get::<Observations>("/observations").await {
+        Ok(observations) => Some(observations),
+        Err(Unanswered::TooOld(_)) => None,
+        Err(other) => return Err(other),
+    };
     let chain = chain(&proxy, &certs, compat, answered_at);
     // The whole is named apart from others later.
     let label = sidecar.target().address.to_string();
-    Ok(Known { label, proxy, asked_at, answered_at, policies, certs, chain, status })
+    Ok(Known { label, proxy, asked_at, answered_at, policies, certs, chain, observations, status })
 }
 
 /// Whether the chain verifies within the time of its leaf: that it is over is told apart.

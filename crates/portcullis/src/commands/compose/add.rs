@@ -15,7 +15,7 @@ use super::project::{MESH_FILE, Original, Project, bad_input, written_header};
 use super::status;
 use crate::commands::values;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::files::{self, is_stdin, read_bytes, read_text};
+use crate::files::{is_stdin, read_bytes, read_text};
 use crate::output::{self, ListArgs};
 
 const MAX_TOKEN_LEN: u64 = 1024;
@@ -102,7 +102,7 @@ fn print(args: &Args) -> Outcome {
     let original = Original::find(args.file.as_deref())?;
     let plan = plan(&original, &request(args, None)?)?;
     let body = if args.overlay { plan.override_file() } else { plan.merged_file() };
-    if !args.overlay && !args.file.as_deref().is_some_and(files::is_stdin) {
+    if !args.overlay && !args.file.as_deref().is_some_and(is_stdin) {
         output::note(
             "note: plain docker-compose commands do not use this text; with --write it is compose.mesh.yaml, and .env names it",
         );
