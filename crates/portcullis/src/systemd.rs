@@ -1,7 +1,7 @@
 //! What a daemon tells the service manager that started it: sd_notify(3), the protocol of `Type=notify` and `WatchdogSec=`.
 //!
 //! One datagram to `$NOTIFY_SOCKET` for each change. Without that variable nothing is sent. The socket is opened before the sandbox,
-//! in which no further file can be reached. A manager that does not read makes no one wait.
+//! in which no further file can be reached. A manager that does not read delays nothing but the end, by a second.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 const STARTING: Duration = Duration::from_millis(100);
 /// How often it is looked at afterwards, if no watchdog asks for more.
 const RUNNING: Duration = Duration::from_secs(5);
+/// A manager that does not read for this long is not told of the end.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The service manager, or nobody.
 #[derive(Debug)]
@@ -74,24 +76,27 @@ impl ServiceManager {
         loop {
             let now = ready();
             if told.as_ref() != Some(&now) {
-                announced |= now.is_ok();
-                self.tell(&match &now {
+                let sent = self.tell(&match &now {
                     Ok(()) => "READY=1\nSTATUS=ready".to_owned(),
                     Err(pending) => format!("STATUS=waiting for {}", one_line(pending)),
                 });
-                told = Some(now);
+                // What did not fit is sent again: without it the manager would wait for a daemon that is ready.
+                if sent {
+                    announced |= now.is_ok();
+                    told = Some(now);
+                }
             }
             if let Some(watchdog) = self.watchdog.filter(|watchdog| pinged.elapsed() >= *watchdog / 3) {
                 pinged = Instant::now();
                 match late() {
-                    None => self.tell("WATCHDOG=1"),
+                    None => drop(self.tell("WATCHDOG=1")),
                     Some(what) => {
                         tracing::error!(
                             what,
                             ?watchdog,
                             "does not run; the service manager is not told that all is well"
                         );
-                        self.tell(&format!("STATUS={what} does not run"));
+                        let _sent = self.tell(&format!("STATUS={what} does not run"));
                         told = None;
                     }
                 }
@@ -101,16 +106,21 @@ impl ServiceManager {
         }
     }
 
-    /// Tells that the daemon is about to end.
-    pub(crate) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=draining");
+    /// Tells that the daemon is about to end. A manager that does not read delays it by a second at most.
+    pub(crate) async fn stopping(&self) {
+        let end = Instant::now() + LAST_WORD;
+        while !self.tell("STOPPING=1\nSTATUS=draining") && Instant::now() < end {
+            sleep(LAST_WORD / 50).await;
+        }
     }
 
-    /// A manager that does not read, or has gone, is nothing that a daemon could do anything about.
-    fn tell(&self, state: &str) {
-        if let Some(socket) = &self.socket {
-            let _sent = socket.send(state.as_bytes());
-        }
+    /// Whether there is nobody to tell, or the manager's queue had room: it holds few datagrams, and may be full of pings.
+    fn tell(&self, state: &str) -> bool {
+        self.socket.as_ref().is_none_or(|socket| {
+            let sent = socket.send(state.as_bytes());
+            // A manager that has gone is nothing that a daemon could do anything about.
+            !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        })
     }
 }
 
@@ -178,12 +188,37 @@ mod tests {
         tokio::select! { () = follow => unreachable!(), () = steps => {} }
     }
 
-    #[test]
-    fn a_manager_that_is_not_there_is_a_fault_and_none_is_nothing() {
+    /// Its queue holds ten datagrams as a rule.
+    #[tokio::test(start_paused = true)]
+    async fn a_manager_that_reads_late_is_told_all_the_same() {
+        let name = format!("portcullis-test-late-{}", std::process::id());
+        let listener = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let manager = manager(&[("NOTIFY_SOCKET", &*format!("@{name}"))]);
+        while manager.tell("WATCHDOG=1") {}
+        let last_word = |text: &str| received(&listener).last().is_some_and(|last| last.starts_with(text));
+        let steps = async {
+            sleep(Duration::from_secs(2)).await;
+            assert!(last_word("WATCHDOG=1"));
+            sleep(Duration::from_secs(2)).await;
+            assert!(last_word("READY=1"));
+        };
+        tokio::select! { () = manager.follow(|| Ok(()), || None) => unreachable!(), () = steps => {} }
+        while manager.tell("WATCHDOG=1") {}
+        let reads = async {
+            sleep(LAST_WORD / 2).await;
+            let _pings = received(&listener);
+        };
+        tokio::join!(manager.stopping(), reads);
+        assert!(last_word("STOPPING=1"));
+    }
+
+    #[tokio::test]
+    async fn a_manager_that_is_not_there_is_a_fault_and_none_is_nothing() {
         assert!(manager(&[]).fault.is_none());
         let gone = manager(&[("NOTIFY_SOCKET", "/nowhere/notify")]);
         assert!(gone.fault.as_deref().is_some_and(|fault| fault.contains("/nowhere/notify")), "{gone:?}");
-        gone.stopping();
+        gone.stopping().await;
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
             // No connection has survived.
             () = attachment.replaced() => return anyhow::Ok((shutdown::drain(&drain_trigger, grace, async {}).await, Exit::Failure)),
         }
-        manager.stopping();
+        manager.stopping().await;
         let cut = async {
             tokio::select! {
                 () = control.serve_until_shutdown(&mut requests) => {}

@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                     Signal::CHILD => reap(),
                     // What has changed in the folder is found without it.
                     Signal::HUP => reload.now(),
-                    _ => return manager.stopping(),
+                    _ => return manager.stopping().await,
                 }
             }
         };
