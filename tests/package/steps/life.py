@@ -147,11 +147,7 @@ def _away(machine, report):
     gone = machine.attempt("command -v portcullis; pgrep -u portcullis")[0] != 0
     report.add(group, remove.strip(), "ends the services, keeps configuration and data", None if kept and gone else f"{kept} {gone}")
     machine.run(purge)
-    left = machine.attempt("find / -xdev \\( -path /root -o -path /proc -o -path /sys -o -path /work -o -path /tmp -o -path /var/log "
-                           "-o -path /var/cache -o -path /usr/src -o -path '*/.cargo' \\) -prune -o -iname '*portcullis*' -print; "
-                           "getent passwd portcullis; getent group portcullis; true")[1]
-    # What dpkg and systemd remember of everything that was ever there.
-    left = [line for line in left.splitlines() if not re.match(r"/(run/systemd/(transient|propagate|units)|var/lib/systemd/deb-systemd-helper-enabled$)", line)]
+    left = sorted(machine.named() - machine.named_before)
     report.add(group, purge.strip(), "leaves nothing", None if not left else "\n".join(left[:20]))
     packages = machine.attempt("dpkg -s portcullis 2>&1")[1]
     report.add(group, "dpkg", "does not know it any more", None if "not installed" in packages else packages)

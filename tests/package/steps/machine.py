@@ -16,6 +16,7 @@ TOOLS = {"systemd-nspawn": "systemd-container", "systemctl": "systemd", "nsenter
 # Nothing that the machine itself runs: what this needs is asked for.
 BOOT = ["systemd.unit=basic.target"]
 START_SECONDS = 90
+REMEMBERED = ("/run/systemd/transient", "/run/systemd/propagate", "/run/systemd/units")
 
 
 def has_init():
@@ -35,6 +36,7 @@ class Machine:
         self.root = self.folder / "root"
         self.process = self.leader = None
         self.log = str(self.folder / "console.log")
+        self.named_before = set()
 
     def __enter__(self):
         for name in ("upper", "work", "root"):
@@ -43,6 +45,7 @@ class Machine:
         run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)])
         try:
             self._boot()
+            self.named_before = self.named()
         except BaseException:
             self.__exit__()
             raise
@@ -106,6 +109,14 @@ class Machine:
         if code != 0:
             raise RigError(f"in the machine: {script}\nexit code {code}\n{text[-3000:]}")
         return text
+
+    def named(self):
+        """Every path with our name in it, and our user. The rest of the copied machine, and what dpkg and systemd remember of everything
+        that was ever there, is left out."""
+        found = self.run("find / -xdev \\( -path /root -o -path /proc -o -path /sys -o -path /work -o -path /tmp -o -path /var/log "
+                         "-o -path /var/cache -o -path /var/lib/docker -o -path '*/.cargo' \\) -prune -o -iname '*portcullis*' -print; "
+                         "getent passwd portcullis; getent group portcullis; true")
+        return {line for line in found.splitlines() if not line.startswith(REMEMBERED)}
 
     def copy(self, file):
         """Puts a file into /root of the machine."""
