@@ -89,6 +89,7 @@ def running(name, port, processes):
     try:
         if not until(answers, 20):
             raise RigError(f"{name} does not carry a request")
+        pair.carry_one = answers
         yield pair
     finally:
         pair.end()

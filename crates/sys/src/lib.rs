@@ -1,5 +1,9 @@
 //! Calls of the C library that no safe crate offers. The only crate of the workspace that may contain `unsafe`.
 
+mod binary_pages;
+
+pub use binary_pages::release_binary_pages;
+
 /// Returns the free memory of the allocator to the system, from all of its heaps, and says whether there was any.
 ///
 /// glibc returns memory only from the end of each heap by itself, so that one block in use near the end keeps all that is free

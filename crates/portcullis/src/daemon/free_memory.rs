@@ -1,4 +1,4 @@
-//! Returns free memory of the allocator to the system after a burst of connections.
+//! Returns memory to the system: what the start has needed, and what a burst of connections has.
 //!
 //! Each connection takes some KiB of the heap. glibc returns memory only from the end of a heap by itself, where a few blocks in use
 //! keep all that is free below them.
@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 
 /// Releasing takes the locks of the allocator's heaps for some milliseconds, so it is done no more often than this.
 const INTERVAL: Duration = Duration::from_secs(3);
+/// After which nothing of the start is left to be done.
+const STARTED: Duration = Duration::from_secs(1);
 /// Connections that have ended since the last time: about 1.5 MB.
 const ENDED: usize = 256;
 /// Bytes of stalled connections that have moved on since the last time.
@@ -48,6 +50,8 @@ impl Peak {
 
 /// Never returns. To be run on a thread that serves no connection, since the call blocks.
 pub(super) async fn watch(drain: Arc<DrainTrigger>, buffers: Arc<Buffers>) {
+    sleep(STARTED).await;
+    release_start();
     let mut peak = Peak::default();
     loop {
         sleep(INTERVAL).await;
@@ -56,6 +60,15 @@ pub(super) async fn watch(drain: Arc<DrainTrigger>, buffers: Arc<Buffers>) {
             let released = portcullis_sys::release_free_memory();
             tracing::debug!(released, took = ?began.elapsed(), "returned free memory to the system");
         }
+    }
+}
+
+/// The heap has parsed configuration and policies, and three quarters of the resident binary have run for the last time.
+fn release_start() {
+    portcullis_sys::release_free_memory();
+    match portcullis_sys::release_binary_pages() {
+        Ok(bytes) => tracing::debug!(bytes, "unmapped the pages of the binary until they are used again"),
+        Err(error) => tracing::debug!(%error, "cannot unmap the pages of the binary: they stay resident"),
     }
 }
 
