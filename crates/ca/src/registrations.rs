@@ -258,7 +258,11 @@ fn identity(at: &Cursor<'_>, defaults: Defaults, problems: &mut Problems) -> Opt
             let fits = ttl <= max;
             if !fits {
                 let max = max.as_secs();
-                at.report(INVALID, format!("is longer than the {max}s that defaults.maxTtl allows"), problems);
+                at.report(
+                    INVALID,
+                    format!("is longer than {max}s, the longest that is allowed; raise defaults.maxTtl to allow more"),
+                    problems,
+                );
             }
             fits.then_some(Some(ttl))
         }),
@@ -425,7 +429,7 @@ mod tests {
             "3:7: identities[0].id:",
             "4:3: identities[1].id: \"id\" must be set",
             "identities[1].ttl",
-            "6:8: identities[2].ttl: is longer than the 86400s that defaults.maxTtl allows",
+            "6:8: identities[2].ttl: is longer than 86400s, the longest that is allowed; raise defaults.maxTtl to allow more",
             "7:14: identities[2].keyTypes[0]: \"rsa\" is no kind of key",
             "identities[3].id: \"spiffe://a.test\" names a trust domain",
             "identities[5]",

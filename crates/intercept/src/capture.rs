@@ -102,6 +102,8 @@ impl Capture {
             .into_iter()
             .flatten()
             .chain(settings.inbound.ports.iter().map(|port| port.listen))
+            .chain(settings.inbound.hbone)
+            .chain(settings.gateway.listeners.iter().map(|listener| listener.listen))
             .filter(|listen| !listen.ip().is_loopback())
             .map(|listen| listen.port())
             .collect();

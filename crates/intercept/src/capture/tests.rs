@@ -119,6 +119,12 @@ fn settings_say_which_directions_there_are_and_what_stays_open() {
     assert!(inbound.contains("redirect to :16006") && !inbound.contains("chain outbound"), "{inbound}");
     let open: Vec<_> = inbound.lines().filter(|line| line.contains("dport")).map(str::trim).collect();
     assert_eq!(open, ["tcp dport 16021 return", "tcp dport 18080 return"]);
+    // Peers that open tunnels, and clients of a gateway listener, do not want the app's ports.
+    let peers = of(&format!(
+        "{head}inbound: {{transparent: '[::]:16006', hbone: '[::]:15008'}}\n\
+         gateway: {{listeners: [{{listen: '0.0.0.0:8443', routes: [{{address: '127.0.0.1:1', mode: plaintext}}]}}]}}\n"
+    ));
+    assert!(peers.contains("tcp dport 15008 return") && peers.contains("tcp dport 8443 return"), "{peers}");
     let outbound = of(&format!("{head}outbound: {{transparent: '[::1]:16001'}}\n"));
     assert!(outbound.contains("redirect to :16001") && !outbound.contains("chain inbound"), "{outbound}");
 }

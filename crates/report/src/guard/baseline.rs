@@ -12,12 +12,14 @@ use portcullis_policy::{Answer, EffectivePolicy, Evaluation, MeshSettings, Mode,
 use crate::input::mesh_of;
 
 /// Why connections end that were refused, or failed, under whatever policy.
-pub const NOT_BY_POLICY: [&str; 24] = [
+pub const NOT_BY_POLICY: [&str; 26] = [
     "client_gone",
     "app_unreachable",
     "app_timeout",
     "peer_unreachable",
     "peer_timeout",
+    "hbone_failed",
+    "bad_hbone_request",
     "loop",
     "no_original_destination",
     "foreign_destination",

@@ -116,9 +116,54 @@ pub(super) fn refuse_if_open(folder: &Path) -> Result<(), Failure> {
 mod tests {
     use portcullis_proxy::outcome::Reason;
     use portcullis_report::guard::NOT_BY_POLICY;
+    use portcullis_telemetry::Decision;
+
+    /// Refusals that a change of policies can cause: by the mode and the handshake that it asks for, by rules, and by what
+    /// ServiceEntries and DestinationRules say of a destination.
+    const BY_POLICY: [Reason; 32] = [
+        Reason::PlaintextInStrict,
+        Reason::SilentClient,
+        Reason::IncompleteHello,
+        Reason::MalformedHello,
+        Reason::HandshakeTimeout,
+        Reason::NoCertificate,
+        Reason::UnknownCa,
+        Reason::Expired,
+        Reason::NotYetValid,
+        Reason::BadCertificate,
+        Reason::TdMismatch,
+        Reason::IdMismatch,
+        Reason::ServerNameMismatch,
+        Reason::Protocol,
+        Reason::PeerAlert,
+        Reason::PeerClosed,
+        Reason::HandshakeReset,
+        Reason::HandshakeIo,
+        Reason::NoIdentity,
+        Reason::AuthorizationDenied,
+        Reason::AuthorizationNotAllowed,
+        Reason::PolicyChanged,
+        Reason::NoRoute,
+        Reason::NameUnresolved,
+        Reason::RouteConflict,
+        Reason::ServiceConflict,
+        Reason::NoService,
+        Reason::NoEndpoint,
+        Reason::NoServerIdentity,
+        Reason::Downgrade,
+        Reason::OriginationUnusable,
+        Reason::HboneRefused,
+    ];
 
     #[test]
-    fn what_no_policy_decides_are_reasons_that_exist() {
+    fn of_every_refusal_it_is_said_whether_policies_can_cause_it() {
+        for reason in Reason::ALL {
+            let by_policy = BY_POLICY.contains(reason);
+            let not_by_policy = NOT_BY_POLICY.contains(&reason.label());
+            let refuses = reason.outcome().decision == Decision::Deny;
+            assert!(!(by_policy && not_by_policy), "{reason} stands in both lists");
+            assert!(!refuses || by_policy || not_by_policy, "{reason}: add it to BY_POLICY here or to NOT_BY_POLICY");
+        }
         for label in NOT_BY_POLICY {
             assert!(Reason::ALL.iter().any(|reason| reason.label() == label), "{label}");
         }
