@@ -1,4 +1,5 @@
-//! The socket of a container engine: which containers are sidecars, and what containers are called. One GET, nothing else.
+//! The socket of a container engine: which containers are sidecars, and what containers are called. Only GETs: the list of
+//! containers, and each container of a compose project where that is asked for.
 //!
 //! The engine is never needed. It saves its user a list of addresses, and it knows the names of containers that have no sidecar.
 

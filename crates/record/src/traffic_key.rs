@@ -185,7 +185,7 @@ impl KeyType for OutputLen {
 }
 
 fn mismatch(what: &str) -> Error {
-    Error::General(format!("{what} does not match the handshake"))
+    Error::General(format!("{what} does not fit its cipher suite"))
 }
 
 #[cfg(test)]

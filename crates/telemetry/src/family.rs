@@ -11,12 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter as ProtoCounter, LabelPair, Metric, MetricFamily, MetricType};
 
-/// A family of counters with the same name and label names.
+/// A family of counters with the same name and the same `N` label names.
 #[derive(Clone)]
-pub struct CounterFamily {
+pub struct CounterFamily<const N: usize> {
     desc: Desc,
-    names: &'static [&'static str],
-    cells: Arc<RwLock<HashMap<Vec<String>, Counter>>>,
+    names: &'static [&'static str; N],
+    cells: Arc<RwLock<HashMap<[String; N], Counter>>>,
 }
 
 /// A handle to one counter of a family: cheap to keep, one atomic addition to use.
@@ -40,21 +40,20 @@ impl Counter {
     }
 }
 
-impl CounterFamily {
+impl<const N: usize> CounterFamily<N> {
     /// A family without a counter yet.
     ///
     /// # Errors
     /// If the name or a label name is not one that Prometheus allows.
-    pub fn new(name: &str, help: &str, names: &'static [&'static str]) -> Result<Self, prometheus::Error> {
+    pub fn new(name: &str, help: &str, names: &'static [&'static str; N]) -> Result<Self, prometheus::Error> {
         let labels = names.iter().map(|name| (*name).to_owned()).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())?;
         Ok(Self { desc, names, cells: Arc::default() })
     }
 
     /// The counter with these label values, in the order of the family's names.
-    pub fn with(&self, values: &[&str]) -> Counter {
-        debug_assert_eq!(values.len(), self.names.len());
-        let key: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    pub fn with(&self, values: &[&str; N]) -> Counter {
+        let key = values.map(str::to_owned);
         if let Some(counter) = self.cells.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return counter.clone();
         }
@@ -62,7 +61,7 @@ impl CounterFamily {
     }
 }
 
-impl Collector for CounterFamily {
+impl<const N: usize> Collector for CounterFamily<N> {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
@@ -82,8 +81,8 @@ impl Collector for CounterFamily {
     }
 }
 
-impl CounterFamily {
-    fn metric(&self, values: &[String], counter: &Counter) -> Metric {
+impl<const N: usize> CounterFamily<N> {
+    fn metric(&self, values: &[String; N], counter: &Counter) -> Metric {
         let label = |(name, value): (&&str, &String)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());

@@ -9,9 +9,9 @@ use crate::CounterFamily;
 /// The metrics `portcullis_identity_*`. The source counts the totals; each scrape copies them.
 #[derive(Clone)]
 pub struct IdentityMetrics {
-    pub(crate) renewals: CounterFamily,
+    pub(crate) renewals: CounterFamily<2>,
     pub(crate) consecutive: IntGauge,
-    pub(crate) polls: CounterFamily,
+    pub(crate) polls: CounterFamily<2>,
 }
 
 impl IdentityMetrics {
@@ -27,7 +27,7 @@ impl IdentityMetrics {
     }
 }
 
-fn copy_totals(family: &CounterFamily, ok: u64, failures: &BTreeMap<&'static str, u64>) {
+fn copy_totals(family: &CounterFamily<2>, ok: u64, failures: &BTreeMap<&'static str, u64>) {
     family.with(&["ok", "-"]).raise_to(ok);
     for (reason, count) in failures {
         family.with(&["error", reason]).raise_to(*count);

@@ -10,8 +10,8 @@ use crate::ports::KnownPorts;
 pub(crate) struct LedgerMetrics {
     readiness: GaugeVec,
     pairs: IntGauge,
-    evicted: CounterFamily,
-    write_failures: CounterFamily,
+    evicted: CounterFamily<0>,
+    write_failures: CounterFamily<0>,
 }
 
 impl LedgerMetrics {

@@ -37,8 +37,8 @@ pub struct Families {
     pub(crate) output: Output,
     pub(crate) sink: Option<Arc<dyn AccessSink>>,
     pub(crate) rate_limit: LogRateLimit,
-    dropped_lines: CounterFamily,
-    exported_lines: CounterFamily,
+    dropped_lines: CounterFamily<0>,
+    exported_lines: CounterFamily<1>,
     pub(crate) tcp: TcpMetrics,
     /// Who was seen.
     pub ledger: Ledger,
@@ -48,30 +48,30 @@ pub struct Families {
     pub(crate) ports: KnownPorts,
     /// The label value `-`, for what is absent. Shared.
     pub(crate) nothing: Arc<str>,
-    pub(crate) decisions: CounterFamily,
-    pub(crate) candidate_decisions: CounterFamily,
-    pub(crate) no_mtls: CounterFamily,
-    pub(crate) tls_info: CounterFamily,
+    pub(crate) decisions: CounterFamily<6>,
+    pub(crate) candidate_decisions: CounterFamily<7>,
+    pub(crate) no_mtls: CounterFamily<1>,
+    pub(crate) tls_info: CounterFamily<4>,
     pub(crate) handshakes: [Histogram; 2],
     pub(crate) open: [IntGauge; 2],
     /// Failed accepts, by `error`.
-    pub accept_errors: CounterFamily,
+    pub accept_errors: CounterFamily<1>,
     /// Connections to destinations that were reached over mTLS before and would be sent plaintext, by `action`.
-    pub downgrades: CounterFamily,
+    pub downgrades: CounterFamily<1>,
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
-    pub compat_used: CounterFamily,
+    pub compat_used: CounterFamily<1>,
     /// HBONE tunnels.
     pub tunnels: TunnelMetrics,
     /// Names that were looked up to keep them up to date, by `result`.
-    pub dns_lookups: CounterFamily,
+    pub dns_lookups: CounterFamily<1>,
     failed_names: IntGauge,
     /// Endpoints that were left out for a while because connections to them failed.
-    pub endpoint_ejections: CounterFamily,
+    pub endpoint_ejections: CounterFamily<0>,
     ejected_endpoints: IntGauge,
-    pub(crate) truncated_after_close: CounterFamily,
+    pub(crate) truncated_after_close: CounterFamily<1>,
     /// Memory of stalled connections.
     pub buffers: BufferMetrics,
-    pub(crate) panics: CounterFamily,
+    pub(crate) panics: CounterFamily<1>,
     /// The set of policies.
     pub policies: ReloadMetrics,
     /// The set of certificate, key and bundles.
@@ -387,12 +387,12 @@ impl Deref for Metrics {
 struct Registering<'r>(&'r Registry);
 
 impl Registering<'_> {
-    fn family(
+    fn family<const N: usize>(
         &self,
         name: &str,
         help: &str,
-        names: &'static [&'static str],
-    ) -> Result<CounterFamily, prometheus::Error> {
+        names: &'static [&'static str; N],
+    ) -> Result<CounterFamily<N>, prometheus::Error> {
         let family = CounterFamily::new(name, help, names)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)

@@ -23,7 +23,7 @@ impl BufferMetrics {
 /// How a set of files fares.
 #[derive(Clone)]
 pub struct ReloadMetrics {
-    pub(crate) results: CounterFamily,
+    pub(crate) results: CounterFamily<1>,
     pub(crate) generation: IntGauge,
     pub(crate) last: Gauge,
     pub(crate) stale: IntGauge,

@@ -8,7 +8,7 @@ use crate::family::CounterFamily;
 /// HBONE tunnels by the side that this proxy has.
 pub struct TunnelMetrics {
     pub(crate) open: [IntGauge; 2],
-    pub(crate) closed: CounterFamily,
+    pub(crate) closed: CounterFamily<2>,
 }
 
 /// Counts one tunnel as open until it is dropped.

@@ -73,7 +73,7 @@ pub enum Id {
 
 impl Id {
     /// Every check, in the order of the reference.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::ConfigValid,
         Self::ConfigPaths,
         Self::ConfigPolicies,

@@ -34,7 +34,9 @@ fn of(one: &Known, known: &[&Known], book: &AddressBook<'_>, now: Timestamp) -> 
     let mut why = Vec::new();
     let mut is_foreign = false;
     for seen in observations.observations.iter().filter(is_recent) {
-        let Some((address, who)) = seen.peer.address.and_then(|address| Some((address, book.sidecar(address)?))) else {
+        let Some((address, who)) =
+            seen.peer.address.and_then(|address| Some((address, book.sidecar(address, seen.last_seen)?)))
+        else {
             continue;
         };
         let server = known.iter().find(|other| shown_proxy(&other.proxy) == who);

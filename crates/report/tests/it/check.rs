@@ -1,9 +1,9 @@
 //! Checks of the mesh: what is wrong is told, and what is not known is no pass.
 
 use portcullis_api::{
-    BreakGlass, Capture, CaptureListener, CaptureRules, Certificate, Certs, Client, ConfigChange, ConfigFile, Direction,
-    IdentitySource, IgnoredFile, Ledger, Mode, NamedPlace, Observation, Observations, PeerAuthentication, Policies,
-    PortMode, Problem, ProxyInfo, Status, Timestamp, Transport, TrustDomainRoots, WorkloadCertificate,
+    BreakGlass, Capture, CaptureListener, CaptureRules, Certificate, Certs, Client, ConfigChange, ConfigFile,
+    Direction, IdentitySource, IgnoredFile, Ledger, Mode, NamedPlace, Observation, Observations, PeerAuthentication,
+    Policies, PortMode, Problem, ProxyInfo, Status, Timestamp, Transport, TrustDomainRoots, WorkloadCertificate,
 };
 use portcullis_report::check::{
     Check, Configuration, Facts, Id, Known, MeshedService, NoAnswer, Runs, Sidecar, State, Verdict, judge,

@@ -159,7 +159,7 @@ fn fit(one: &Seen, other: &Seen) -> Option<(u32, std::cmp::Reverse<u64>)> {
     let both_refused = server.is_refused() && client.is_refused();
     let parts = [(identities > 0, 4), (same_address, 4), (same_service, 3), (same_port, 2), (both_refused, 1)];
     let score = parts.iter().filter(|(holds, _)| *holds).map(|(_, points)| points).sum::<u32>();
-    // A port and an hour alone would join strangers.
+    // The same port alone (2) is not enough: other pairs use it too.
     (score >= 3).then_some((score, std::cmp::Reverse(apart)))
 }
 
