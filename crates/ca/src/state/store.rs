@@ -1,6 +1,6 @@
 //! Group commit: concurrent callers share one journal and one sync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -48,10 +48,13 @@ struct Inner {
     begun: u64,
     done: u64,
     broken: Option<String>,
-    /// How often writing has failed, and `done` at the last failure.
+    /// How often writing has failed, and `done` at the last of these failures.
     failures: u64,
-    done_at_failure: u64,
+    done_at_failures: VecDeque<u64>,
 }
+
+/// A caller that waits for its record through more failures than these is told that writing failed, whatever became of the record.
+const FAILURES_KEPT: usize = 64;
 
 impl Store {
     /// Locks the folder for this process and reads its content.
@@ -68,7 +71,7 @@ impl Store {
             done: 0,
             broken: None,
             failures: 0,
-            done_at_failure: 0,
+            done_at_failures: VecDeque::new(),
         };
         Ok(Self { inner: Mutex::new(inner), written: Condvar::new(), options })
     }
@@ -235,8 +238,8 @@ impl Store {
         let (mine, failures) = (inner.begun, inner.failures);
         loop {
             if inner.failures != failures {
-                // Counts of after the recovery say nothing of this record.
-                let written = inner.failures == failures.saturating_add(1) && inner.done_at_failure >= mine;
+                // Counts of after the recovery say nothing of this record: what counts is the first failure that it has seen.
+                let written = inner.done_at_failure(failures).is_some_and(|done| done >= mine);
                 let why = inner.broken.clone().unwrap_or_else(|| "writing failed and works again".to_owned());
                 return if written { Ok(()) } else { Err(CommitError::Broken(why)) };
             }
@@ -304,6 +307,16 @@ impl Inner {
     fn failed(&mut self, why: String) {
         self.broken = Some(why);
         self.failures = self.failures.saturating_add(1);
-        self.done_at_failure = self.done;
+        self.done_at_failures.push_back(self.done);
+        if self.done_at_failures.len() > FAILURES_KEPT {
+            self.done_at_failures.pop_front();
+        }
+    }
+
+    /// How many records were on disk when writing failed after `earlier` failures.
+    fn done_at_failure(&self, earlier: u64) -> Option<u64> {
+        let since = usize::try_from(self.failures.checked_sub(earlier)?).ok()?;
+        let index = self.done_at_failures.len().checked_sub(since)?;
+        self.done_at_failures.get(index).copied()
     }
 }
