@@ -248,7 +248,7 @@ impl Rotation {
             Phase::Finished => (&self.new, &self.new, &self.new.root_cert),
         };
         let signer = signing.signer(roots, domain, clock)?;
-        // A may have ended in the meantime; its root then vouches for nothing that could be shown.
+        // If the old CA has expired meanwhile, its certificate is no use: the one that signs serves as well.
         let server = serving.signer(roots, domain, clock).or_else(|_| signing.signer(roots, domain, clock))?;
         Ok(InForce { signer, server })
     }

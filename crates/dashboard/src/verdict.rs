@@ -61,7 +61,7 @@ pub(crate) fn headline(view: &View) -> Headline {
             format!("{} sends {what} to {} ({when}).", client.name, client.to)
         });
     }
-    // What is cut off is worth as much as what is not protected.
+    // Refusals by policy are listed too: a caller that is cut off matters as much as one that is not protected.
     for refused in view.refused.iter().filter(|refused| !refused.policy.is_empty()) {
         if view.now.seconds_since(refused.at) < TRAFFIC_SECONDS {
             let (when, times) = (

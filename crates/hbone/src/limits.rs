@@ -36,9 +36,9 @@ pub const EARLY_RESETS: usize = 100;
 pub const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long the peer has to answer.
 pub const PONG_WITHIN: Duration = Duration::from_secs(20);
-/// A tunnel without streams ends after this long. Clients release theirs after half of it.
-pub const IDLE: Duration = Duration::from_secs(600);
 /// The client's side of a tunnel without streams ends it after this long.
 pub const CLIENT_IDLE: Duration = Duration::from_secs(300);
+/// The server's side of it: later, so that a client does not use what is about to end.
+pub const IDLE: Duration = Duration::from_secs(2 * CLIENT_IDLE.as_secs());
 /// A tunnel takes no new streams after this long, plus up to a tenth: the peer opens another, with what is valid then.
 pub const MAX_AGE: Duration = Duration::from_secs(3600);

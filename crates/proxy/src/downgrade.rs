@@ -1,7 +1,7 @@
 //! Destinations that were reached over mTLS since the start, and would be sent plaintext now.
 //!
 //! A change of policy or of the service directory can turn mTLS into plaintext for a whole service. That may be meant (a port
-//! that is set to DISABLE), or the mistake or the attack that a mesh is there to prevent. So it is told, and
+//! that is set to DISABLE), or the mistake or the attack that a mesh is there to prevent. So a warning is logged, and
 //! `outbound.downgrade: refuse` refuses it until the sidecar is restarted.
 
 use std::collections::HashMap;

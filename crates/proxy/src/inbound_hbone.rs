@@ -175,7 +175,7 @@ fn is_trusted(state: &ProxyState, tunnel: &Tunnel) -> bool {
     state
         .credentials
         .latest()
-        .is_none_or(|credentials| credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_ok())
+        .is_some_and(|credentials| credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_ok())
 }
 
 /// Serves one stream. An idle connection holds this future, so it is kept small: a test pins its size.

@@ -47,7 +47,7 @@ pub(crate) async fn connect(
     let mut failed = Ending::new(Reason::PeerUnreachable, Some(format!("{wanted}: it has no address")));
     for destination in destinations {
         match open(state, destination, expected, credentials, record).await.map_err(Ending::from) {
-            // Nothing listens there; whatever else a sidecar says is said.
+            // Only if nothing listens there the next address is tried; any other refusal is final.
             Err(ending) if ending.reason == Reason::PeerUnreachable.label() => failed = ending,
             result => return result,
         }

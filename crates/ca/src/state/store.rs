@@ -320,3 +320,27 @@ impl Inner {
         self.done_at_failures.get(index).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_failure_it_is_known_what_was_written_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Options::default()).unwrap();
+        let mut inner = store.lock();
+        assert_eq!(inner.done_at_failure(0), None);
+        for done in [5, 9] {
+            inner.done = done;
+            inner.failed("full".to_owned());
+        }
+        // Who has begun to wait before the first, between both, and after them.
+        assert_eq!([0, 1, 2].map(|earlier| inner.done_at_failure(earlier)), [Some(5), Some(9), None]);
+        for done in 10..10 + u64::try_from(FAILURES_KEPT).unwrap() {
+            inner.done = done;
+            inner.failed("full".to_owned());
+        }
+        assert_eq!([0, 1, 2].map(|earlier| inner.done_at_failure(earlier)), [None, None, Some(10)]);
+    }
+}

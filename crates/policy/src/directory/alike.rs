@@ -36,7 +36,7 @@ impl Security {
     }
 }
 
-/// Gives numbers.
+/// Assigns a number to each way in which endpoints are reached.
 #[derive(Default)]
 pub(super) struct Alike {
     single: HashMap<(Option<u16>, Security), u32>,

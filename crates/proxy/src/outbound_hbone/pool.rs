@@ -89,7 +89,7 @@ impl Kept {
         self.with(|tunnels| {
             tunnels.open.retain(|tunnel| tunnel.handle.is_open());
             for tunnel in &tunnels.open {
-                // Only of the tunnel that is used: this is done for each connection.
+                // Checked until one fits, and not for all: this runs for each connection.
                 if self.purpose.credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_err() {
                     tunnel.handle.close();
                 } else if let Some(reserved) = tunnel.handle.reserve() {

@@ -80,7 +80,7 @@ impl<'a> Guarded<'a> {
 
     /// The change could not be made.
     pub(in crate::commands::resources) fn give_up(self) {
-        // Whatever it says, the files are as they were.
+        // No file of the folder was changed, so a recovery file that cannot be deleted is not worth another error.
         let _left = self.held.remove();
     }
 
