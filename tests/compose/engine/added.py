@@ -1,7 +1,10 @@
 """`portcullis compose add` for a third-party compose file with third-party apps."""
 
+import subprocess
 import threading
 import time
+
+from rig.processes import RigError
 
 from . import view
 from .docker import APPS, IMAGE, eventually, get
@@ -66,12 +69,24 @@ def _restarted(engine, check):
           None if "Mutual TLS is required" in body else f"{status}: {body}")
 
 
+def _added(folder, *services, file):
+    """What `compose add` prints. Notes are on the other stream."""
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE, "compose", "add", *services, "-f", f"/w/{file}",
+         "--image", IMAGE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    if done.returncode != 0:
+        raise RigError(f"compose add {services}: exit code {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
 def _added_later(engine, folder, check):
     """One more service, on top of the file that has sidecars already, while all of it runs."""
     group = "other is added later, STRICT"
     mesh, later = folder / "compose.mesh.yaml", folder / "compose.later.yaml"
-    later.write_text(engine.docker("run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE,
-                                   "compose", "add", "other", "-f", f"/w/{mesh.name}", "--image", IMAGE))
+    later.write_text(_added(folder, "other", file=mesh.name))
+    # One that was restarted before its holder waits in a namespace that is gone, for a minute; Compose takes it for running until then.
+    for service in ("api-ready", "db-ready"):
+        eventually(lambda service=service: (not engine.state(engine.container(PROJECT, service))["Running"],), 70)
     engine.up(PROJECT, later)
     for who, whom in (("other", "db"), ("api", "db")):
         good, text = eventually(lambda who=who, whom=whom: _asks(engine, who, whom), 30)
@@ -114,8 +129,7 @@ def run(engine, report):
         return _asks(engine, service, host)
 
     mesh = folder / "compose.mesh.yaml"
-    mesh.write_text(engine.docker("run", "--rm", "--volume", f"{folder}:/w", "--network", "none", IMAGE,
-                                  "compose", "add", "api", "db", "-f", "/w/compose.yaml", "--image", IMAGE))
+    mesh.write_text(_added(folder, "api", "db", file="compose.yaml"))
     check("the original", "stays as it is", None if original.read_text() == COMPOSE else original.read_text())
     engine.up(PROJECT, mesh)
 

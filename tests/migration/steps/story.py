@@ -136,7 +136,12 @@ class Story:
 
     def watch(self):
         self.group = "Step 2: look at what is left"
-        forgotten = until(lambda: "cron-report" in self.readiness()[1], 2 * self.every + 20)
+        # A call that found no app yet is a refusal, and is named as well.
+        def named():
+            code, text, _ = self.readiness()
+            return code == NOT_READY and "cron-report" in text
+
+        forgotten = until(named, 2 * self.every + 20)
         code, text, said = self.readiness()
         self.check("portcullis readiness", "names cron-report, and that pay is not ready",
                    None if forgotten and code == NOT_READY else f"{code}: {text}{said}")
