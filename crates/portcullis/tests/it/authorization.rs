@@ -74,7 +74,10 @@ fn a_denied_peer_never_reaches_the_app() {
     let mut client = tls_client(dial(listen), mesh.client().client());
     // In TLS 1.3 the client's handshake completes before it is refused.
     let _sent = client.write_all(b"hello");
-    assert_eq!(read_all(&mut client), (Vec::new(), Some(ErrorKind::ConnectionReset)));
+    let (bytes, error) = read_all(&mut client);
+    // Reading writes what is left to be written first, into a connection that may be reset by then.
+    let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(bytes.is_empty() && error.is_some_and(|error| reset.contains(&error)), "{bytes:?} {error:?}");
     let denied = line(&cart, "authorization_denied");
     assert_eq!((&denied["policy"], &denied["rule"]), (&"shop/deny-web".into(), &1.into()), "{denied}");
     assert_eq!((&denied["src.identity"], &denied["mode"]), (&WEB.into(), &"STRICT".into()), "{denied}");
