@@ -67,9 +67,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         client.run(&["stop"], &gone)?;
         let mut parts: Vec<String> = gone.iter().flat_map(|service| sidecar_services(service)).collect();
         if is_last {
-            parts.extend(
-                ["ca", "ca-init", "ca-join"].into_iter().filter(|part| !original.has_service(part)).map(str::to_owned),
-            );
+            // Compose refuses the name of a service that the file does not have.
+            let of_authority: &[&str] = if record.request.joined.is_some() { &["ca-join"] } else { &["ca", "ca-init"] };
+            parts.extend(of_authority.iter().map(|part| (*part).to_owned()).filter(|part| !original.has_service(part)));
         }
         client.run(&["rm", "--stop", "--force"], &parts)?;
     }
