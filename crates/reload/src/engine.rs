@@ -18,8 +18,8 @@ use crate::status::{Monitor, Problem};
 /// The loader with its types erased: a summary of the set it accepted, or why it refused it.
 pub(crate) type Loader = Box<dyn FnMut(&[FileContent]) -> Result<String, String> + Send>;
 
-/// How often a small set is rescanned, 350 ms (`SETTLE`) later at most. A change that only the rescan finds is read twice, and must be
-/// in force within two seconds.
+/// How often a small set is rescanned. A change that only the rescan finds is read twice, the second time after
+/// `CONFIRM_RESCAN_AFTER`, and must be in force within two seconds.
 const SMALL_RESCAN: Duration = Duration::from_millis(1250);
 const SMALL_BYTES: usize = 1024 * 1024;
 const SMALL_FILES: usize = 100;

@@ -63,7 +63,7 @@ pub(super) async fn watch(drain: Arc<DrainTrigger>, buffers: Arc<Buffers>) {
     }
 }
 
-/// The heap has parsed configuration and policies, and three quarters of the resident binary have run for the last time.
+/// The heap has parsed configuration and policies, and half of what is resident of the binary has run for the last time.
 fn release_start() {
     portcullis_sys::release_free_memory();
     match portcullis_sys::release_binary_pages() {
