@@ -1,7 +1,7 @@
 //! A join token, as a caller of the CA sends it.
 //!
 //! - An accepted token is written back byte for byte, and accepted exactly if a second, naive reading accepts it.
-//! - No error repeats what was given.
+//! - No error repeats digits of what was given.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -21,8 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
         Err(error) => {
             let shown = error.to_string();
             assert!(!shown.contains(char::is_control));
-            let secret = text.rsplit('.').next().filter(|part| part.len() > 12);
-            assert!(secret.is_none_or(|secret| !shown.contains(secret)), "{shown}");
+            // Words of a message may stand in what was given; digits of a secret stand in no message.
+            let digits = text.split(|letter: char| !letter.is_ascii_hexdigit()).filter(|run| run.len() >= 12);
+            assert!(digits.into_iter().all(|run| !shown.contains(run)), "{shown}");
         }
     }
 });

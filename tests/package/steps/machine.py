@@ -16,7 +16,8 @@ TOOLS = {"systemd-nspawn": "systemd-container", "systemctl": "systemd", "nsenter
 # Nothing that the machine itself runs: what this needs is asked for.
 BOOT = ["systemd.unit=basic.target"]
 START_SECONDS = 90
-REMEMBERED = ("/run/systemd/transient", "/run/systemd/propagate", "/run/systemd/units")
+# Where the test puts what it installs, and what is kept of everything that was ever there.
+REMEMBERED = ("/root/", "/var/log/", "/var/cache/", "/tmp/")
 
 
 def has_init():
@@ -111,16 +112,21 @@ class Machine:
         return text
 
     def named(self):
-        """Every path with our name in it, and our user. The rest of the copied machine, and what dpkg and systemd remember of everything
-        that was ever there, is left out."""
-        found = self.run("find / -xdev \\( -path /root -o -path /proc -o -path /sys -o -path /work -o -path /tmp -o -path /var/log "
-                         "-o -path /var/cache -o -path /var/lib/docker -o -path '*/.cargo' \\) -prune -o -iname '*portcullis*' -print; "
-                         "getent passwd portcullis; getent group portcullis; true")
-        return {line for line in found.splitlines() if not line.startswith(REMEMBERED)}
+        """Every path with our name in it that was made in the machine, and our user. What is below, which goes on to change, and what
+        dpkg and systemd remember of everything that was ever there, is left out."""
+        upper = self.folder / "upper"
+        paths = {f"/{path.relative_to(upper)}" for path in upper.rglob("*") if "portcullis" in path.name.lower() and not _is_removed(path)}
+        users = self.run("getent passwd portcullis; getent group portcullis; true").splitlines()
+        return {line for line in paths.union(users) if not line.startswith(REMEMBERED)}
 
     def copy(self, file):
         """Puts a file into /root of the machine."""
         (self.root / "root" / file.name).write_bytes(file.read_bytes())
+
+
+def _is_removed(path):
+    """Whether the overlay says with it that a path below is gone."""
+    return path.is_char_device()
 
 
 def _is_init(pid):
