@@ -112,10 +112,10 @@ impl Shared {
 impl TunnelHandle {
     /// Takes a place for one more stream, if the tunnel opens new ones and has less than it may have.
     #[must_use]
-    pub fn reserve(&self) -> Option<Reserved> {
+    pub fn try_reserve(&self) -> Option<StreamPermit> {
         let request = self.0.request()?;
         let limit = (limits::CLIENT_STREAMS as usize).min(request.current_max_send_streams());
-        Some(Reserved { request, count: self.0.streams.enter(limit)? })
+        Some(StreamPermit { request, count: self.0.streams.enter(limit)? })
     }
 
     /// Whether it opens streams.
@@ -130,13 +130,13 @@ impl TunnelHandle {
     }
 }
 
-/// A place for a stream.
-pub struct Reserved {
+/// A slot for one stream, which counts against the limit until the stream has ended.
+pub struct StreamPermit {
     request: SendRequest<Bytes>,
     count: StreamCount,
 }
 
-impl Reserved {
+impl StreamPermit {
     /// Opens the stream, and waits for the answer. The caller sets the deadline; before the answer no byte of the app is sent.
     ///
     /// # Errors
@@ -155,9 +155,9 @@ impl Reserved {
     }
 }
 
-impl fmt::Debug for Reserved {
+impl fmt::Debug for StreamPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reserved").finish_non_exhaustive()
+        f.debug_struct("StreamPermit").finish_non_exhaustive()
     }
 }
 

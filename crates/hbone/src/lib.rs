@@ -25,8 +25,8 @@ mod upkeep;
 
 pub use authority::{AuthorityError, parse_authority};
 pub use claims::{Claims, TraceParent};
-pub use client::{ClientTunnel, Connect, OpenError, Reserved, TunnelHandle, connect};
-pub use request::{BadRequest, Refusal, Request};
+pub use client::{ClientTunnel, Connect, OpenError, StreamPermit, TunnelHandle, connect};
+pub use request::{BadRequest, ConnectRefusal, Request};
 pub use server::{Event, ServerTunnel};
 pub use stream::TunnelStream;
 pub use upkeep::TunnelEnd;

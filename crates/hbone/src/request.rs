@@ -34,7 +34,7 @@ pub enum BadRequest {
 
 /// The answer to a request that is not served, as ztunnel answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Refusal {
+pub enum ConnectRefusal {
     /// 400: the request itself is wrong.
     BadRequest,
     /// 401: not authorized.
@@ -43,7 +43,7 @@ pub enum Refusal {
     Unavailable,
 }
 
-impl Refusal {
+impl ConnectRefusal {
     const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -96,7 +96,7 @@ impl Request {
     }
 
     /// Refuses it.
-    pub fn refuse(mut self, refusal: Refusal) {
+    pub fn refuse(mut self, refusal: ConnectRefusal) {
         self.count_answer();
         // If the peer is gone there is nobody to tell.
         let _gone = self.respond.send_response(status(refusal.status()), true);

@@ -18,14 +18,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::balancer::{self, OutlierSettings};
-use crate::destination::{Destination, Wanted};
-use crate::downgrade::Peer;
+use crate::destination::{Destination, OutboundTarget};
+use crate::downgrade::MtlsDestination;
 use crate::endpoints::{self, Dialable};
 use crate::outbound_hbone;
 use crate::outcome::{self, DialTarget, Reason};
-use crate::redecide::{Basis, Reached};
 use crate::relay::{MeshStream, dial, dial_host, record_peer};
 use crate::resolved_route::ResolvedRoute;
+use crate::routing_decision::{RoutingDecision, UpstreamTransport};
 use crate::services::ServiceTable;
 use crate::state::ProxyState;
 use failed::{Failed, Next, handshake_failed};
@@ -40,7 +40,7 @@ pub(crate) struct Connected {
     /// What the trust in a mesh peer rests on.
     pub(crate) path: Option<PathSummary>,
     /// What to ask after a change; none for what the configuration fixes.
-    pub(crate) basis: Option<Box<Basis>>,
+    pub(crate) routing: Option<Box<RoutingDecision>>,
 }
 
 type OwnCredentials = Result<Arc<Credentials>, Unavailable>;
@@ -48,33 +48,33 @@ type OwnCredentials = Result<Arc<Credentials>, Unavailable>;
 /// Connects, and records how.
 pub(crate) async fn connect(
     state: &Arc<ProxyState>,
-    wanted: &Wanted,
+    target: &OutboundTarget,
     destination: &Destination,
     credentials: OwnCredentials,
     record: &mut ConnRecord,
 ) -> Result<Connected, Ending> {
     match destination {
         Destination::Fixed(route) => {
-            let (server, path) = to_route(state, wanted, route, credentials, record).await?;
-            Ok(Connected { server, path, basis: None })
+            let (server, path) = to_route(state, target, route, credentials, record).await?;
+            Ok(Connected { server, path, routing: None })
         }
         Destination::Unknown(route) => {
-            if let Wanted::Captured(address) = wanted {
-                check_downgrade(state, &[Peer::Address(*address)], "unknown_destination")?;
+            if let OutboundTarget::Captured(address) = target {
+                check_downgrade(state, &[MtlsDestination::Address(*address)], "unknown_destination")?;
             }
-            let (server, path) = to_route(state, wanted, route, credentials, record).await?;
+            let (server, path) = to_route(state, target, route, credentials, record).await?;
             let address = record.dst_addr;
-            let basis = address.map(|address| Box::new(Basis::unknown(wanted.clone(), address)));
-            Ok(Connected { server, path, basis })
+            let routing = address.map(|address| Box::new(RoutingDecision::unknown(target.clone(), address)));
+            Ok(Connected { server, path, routing })
         }
-        Destination::Service(table) => to_service(state, wanted, table, credentials, record).await,
+        Destination::Service(table) => to_service(state, target, table, credentials, record).await,
     }
 }
 
 /// As the configuration says.
 async fn to_route(
     state: &Arc<ProxyState>,
-    wanted: &Wanted,
+    target: &OutboundTarget,
     route: &ResolvedRoute,
     credentials: OwnCredentials,
     record: &mut ConnRecord,
@@ -90,21 +90,21 @@ async fn to_route(
         RouteMode::Mtls(expected) => Some((expected, credentials.map_err(outcome::no_identity)?)),
         RouteMode::Hbone(expected) => {
             let credentials = credentials.map_err(outcome::no_identity)?;
-            let (stream, path) = outbound_hbone::connect(state, wanted, expected, &credentials, record).await?;
-            remember_addresses(state, wanted, record);
+            let (stream, path) = outbound_hbone::connect(state, target, expected, &credentials, record).await?;
+            remember_addresses(state, target, record);
             return Ok((MeshStream::Tunneled(Box::new(stream)), Some(path)));
         }
         RouteMode::Plaintext => None,
     };
     let within = state.settings.timeouts.connect;
-    let (dialled, port) = match wanted {
+    let (dialled, port) = match target {
         // A whole socket address, since a link-local address needs its scope.
-        Wanted::Captured(address) => (dial(*address, within).await, address.port()),
-        Wanted::Configured(upstream) => {
+        OutboundTarget::Captured(address) => (dial(*address, within).await, address.port()),
+        OutboundTarget::Configured(upstream) => {
             (dial_host(&state.destinations.names, &upstream.host, upstream.port, within).await, upstream.port)
         }
     };
-    let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, wanted, &error))?;
+    let server = dialled.map_err(|error| outcome::unreachable(DialTarget::Peer, target, &error))?;
     check_loop(state, &server, record)?;
     let Some((expected, credentials)) = secured else {
         record.transport = "plaintext";
@@ -112,27 +112,27 @@ async fn to_route(
     };
     let secured = secure(state, server, &credentials, expected, route.sni(port).as_ref(), record).await;
     let (stream, path) = secured.map_err(|failed| failed.ending)?;
-    remember_addresses(state, wanted, record);
+    remember_addresses(state, target, record);
     Ok((stream, Some(path)))
 }
 
 /// The addresses of a destination that was reached over mTLS: what was dialled, and what the app dialled.
-fn remember_addresses(state: &ProxyState, wanted: &Wanted, record: &ConnRecord) {
-    let captured = match wanted {
-        Wanted::Captured(address) => Some(*address),
-        Wanted::Configured(_) => None,
+fn remember_addresses(state: &ProxyState, target: &OutboundTarget, record: &ConnRecord) {
+    let captured = match target {
+        OutboundTarget::Captured(address) => Some(*address),
+        OutboundTarget::Configured(_) => None,
     };
     for address in record.dst_addr.into_iter().chain(captured) {
-        state.seen_over_mtls.record(Peer::Address(address));
+        state.seen_over_mtls.record(MtlsDestination::Address(address));
     }
 }
 
 /// A service of the directory, as it was found.
-struct Target<'t> {
-    wanted: &'t Wanted,
+struct ServiceTarget<'t> {
+    target: &'t OutboundTarget,
     table: &'t ServiceTable,
     host: Arc<str>,
-    peer: Peer,
+    peer: MtlsDestination,
     /// Whether an endpoint of it is secured.
     is_secured: bool,
 }
@@ -140,28 +140,28 @@ struct Target<'t> {
 /// To one of the endpoints of a service: another one only if no byte of the app was sent, and never after a refused certificate.
 async fn to_service(
     state: &Arc<ProxyState>,
-    wanted: &Wanted,
+    target: &OutboundTarget,
     table: &ServiceTable,
     credentials: OwnCredentials,
     record: &mut ConnRecord,
 ) -> Result<Connected, Ending> {
-    let Lookup::Found(found) = state.destinations.in_directory(wanted, table) else {
+    let Lookup::Found(found) = state.destinations.in_directory(target, table) else {
         // A name moved between two look-ups.
-        return Err(Ending::new(Reason::NoEndpoint, Some(wanted.to_string())));
+        return Err(Ending::new(Reason::NoEndpoint, Some(target.to_string())));
     };
-    let service = table.names(found.service);
-    record.service = Some(service.metrics);
-    let mut endpoints = endpoints::dialable(wanted, &found, &**state.destinations.names.table());
-    let number = if found.port.number == EVERY_PORT { wanted.port() } else { found.port.number };
-    let peer = Peer::Service(Arc::clone(&service.host), number);
+    let names = table.names(found.service);
+    record.service = Some(names.metrics);
+    let mut endpoints = endpoints::dialable(target, &found, &**state.destinations.names.table());
+    let number = if found.port.number == EVERY_PORT { target.port() } else { found.port.number };
+    let peer = MtlsDestination::Service(Arc::clone(&names.host), number);
     let settings = found.port.outlier_detection.map_or_else(OutlierSettings::default, OutlierSettings::from);
     let candidates = |endpoints: &[Dialable<'_>]| {
         let specs = endpoints.iter().map(Dialable::spec);
-        state.endpoints.candidates(&service.host, found.port.number, specs, Instant::now())
+        state.endpoints.candidates(&names.host, found.port.number, specs, Instant::now())
     };
     let (mut known, mut turn) = candidates(&endpoints);
     let is_secured = found.choice.endpoints().iter().any(|endpoint| endpoint.transport.is_secured());
-    let target = Target { wanted, table, host: Arc::clone(&service.host), peer, is_secured };
+    let service = ServiceTarget { target, table, host: Arc::clone(&names.host), peer, is_secured };
     let mut random = fastrand::Rng::new();
     let mut tried = Vec::new();
     let mut failed: Option<Ending> = None;
@@ -173,7 +173,7 @@ async fn to_service(
             if std::mem::replace(&mut is_fresh, true) {
                 break;
             }
-            endpoints = look_up_endpoints(state, wanted, &found).await;
+            endpoints = look_up_endpoints(state, target, &found).await;
             (known, turn) = candidates(&endpoints);
             continue;
         };
@@ -181,18 +181,19 @@ async fn to_service(
         let active = candidate.state.enter();
         // What a look-up for this connection has found is fresh.
         let endpoint = &Dialable { name: endpoint.name.filter(|_| !is_fresh), ..*endpoint };
-        match to_endpoint(state, &target, endpoint, &credentials, record).await {
+        match to_endpoint(state, &service, endpoint, &credentials, record).await {
             Ok((server, path, reached)) => {
                 candidate.state.count_success();
-                let basis = Basis::service(wanted.clone(), endpoint.address, &target.peer, reached, active);
-                return Ok(Connected { server, path, basis: Some(Box::new(basis)) });
+                let routing =
+                    RoutingDecision::service(target.clone(), endpoint.address, &service.peer, reached, active);
+                return Ok(Connected { server, path, routing: Some(Box::new(routing)) });
             }
             Err(Failed { ending, next }) => {
                 if next != Next::Never
                     && let Some(ejection) = balancer::failed(&known, index, &settings, Instant::now())
                 {
                     state.metrics.endpoint_ejections.with(&[]).add(1);
-                    let service = &*service.host;
+                    let service = &*names.host;
                     tracing::warn!(service, address = %endpoint.address, ?ejection, "an endpoint failed again and again; others are used");
                 }
                 if next != Next::Allowed {
@@ -206,14 +207,14 @@ async fn to_service(
             }
         }
     }
-    Err(failed.unwrap_or_else(|| Ending::new(Reason::NoEndpoint, Some(wanted.to_string()))))
+    Err(failed.unwrap_or_else(|| Ending::new(Reason::NoEndpoint, Some(target.to_string()))))
 }
 
 /// The endpoints by a look-up of their names that begins now. Empty if there are no names.
-async fn look_up_endpoints<'t>(state: &ProxyState, wanted: &Wanted, found: &Found<'t>) -> Vec<Dialable<'t>> {
+async fn look_up_endpoints<'t>(state: &ProxyState, target: &OutboundTarget, found: &Found<'t>) -> Vec<Dialable<'t>> {
     let mut addresses: HashMap<&str, Vec<IpAddr>> = HashMap::new();
     let lookups = async {
-        for name in endpoints::names_to_resolve(wanted, found) {
+        for name in endpoints::names_to_resolve(target, found) {
             if let Ok(answer) = state.destinations.names.look_up_once(name).await {
                 addresses.insert(name, answer.addresses);
             }
@@ -221,16 +222,16 @@ async fn look_up_endpoints<'t>(state: &ProxyState, wanted: &Wanted, found: &Foun
     };
     // Those that are not answered by then are left out.
     let _elapsed = timeout(LOOKUP_TIMEOUT, lookups).await;
-    endpoints::dialable(wanted, found, &addresses)
+    endpoints::dialable(target, found, &addresses)
 }
 
 async fn to_endpoint(
     state: &Arc<ProxyState>,
-    target: &Target<'_>,
+    service: &ServiceTarget<'_>,
     endpoint: &Dialable<'_>,
     credentials: &OwnCredentials,
     record: &mut ConnRecord,
-) -> Result<(MeshStream<TcpStream>, Option<PathSummary>, Reached), Failed> {
+) -> Result<(MeshStream<TcpStream>, Option<PathSummary>, UpstreamTransport), Failed> {
     record.port = Some(endpoint.address.port());
     if let Some(policy) = decided_by(endpoint.transport) {
         record.policy = policy;
@@ -238,19 +239,19 @@ async fn to_endpoint(
     let address = endpoint.address;
     match endpoint.transport {
         Transport::Plaintext(reason) => {
-            let endpoint_alone = Peer::Endpoint(Arc::clone(&target.host), address);
-            let names = [target.peer.clone(), endpoint_alone];
+            let endpoint_alone = MtlsDestination::Endpoint(Arc::clone(&service.host), address);
+            let names = [service.peer.clone(), endpoint_alone];
             // A service that has endpoints with and without a sidecar is what it is.
-            check_downgrade(state, names.get(usize::from(target.is_secured)..).unwrap_or_default(), reason.label())?;
+            check_downgrade(state, names.get(usize::from(service.is_secured)..).unwrap_or_default(), reason.label())?;
             if *reason != PlaintextReason::External {
                 still_has(state, endpoint).await?;
             }
             let server = to_plaintext(state, address, reason.label(), record).await?;
-            Ok((server, None, Reached::Plaintext))
+            Ok((server, None, UpstreamTransport::Plaintext))
         }
         Transport::Mtls { .. } if endpoints::is_own_app(state, endpoint) => {
             let server = to_plaintext(state, address, "own_app", record).await?;
-            Ok((server, None, Reached::OwnApp))
+            Ok((server, None, UpstreamTransport::OwnApp))
         }
         Transport::Mtls { identities, sni, .. } => {
             record.mode = "mtls";
@@ -260,32 +261,32 @@ async fn to_endpoint(
             if endpoint.takes_hbone
                 && let Some((stream, path)) = through_tunnel(state, address, expected, credentials, record).await?
             {
-                note_mtls(state, target, address, record);
-                return Ok((MeshStream::Tunneled(Box::new(stream)), Some(path), Reached::Mtls));
+                note_mtls(state, service, address, record);
+                return Ok((MeshStream::Tunneled(Box::new(stream)), Some(path), UpstreamTransport::Mtls));
             }
             let server = dial_endpoint(state, address, record).await?;
             // A service that lists no ports has the one that was dialled.
             let sni = Sni::parse(&sni.replacen("outbound_.0_", &format!("outbound_.{}_", address.port()), 1)).ok();
             let (stream, path) = secure(state, server, credentials, expected, sni.as_ref(), record).await?;
-            note_mtls(state, target, address, record);
-            Ok((stream, Some(path), Reached::Mtls))
+            note_mtls(state, service, address, record);
+            Ok((stream, Some(path), UpstreamTransport::Mtls))
         }
         Transport::Originate(rule) => {
             record.mode = "tls";
             let unusable = |why: &str| Ending::new(Reason::OriginationUnusable, Some(why.to_owned()));
-            let originator = target.table.originator(rule).map_err(unusable)?;
+            let originator = service.table.originator(rule).map_err(unusable)?;
             let server = dial_endpoint(state, address, record).await?;
             let stream = start_tls(state, server, originator, record).await?;
-            Ok((stream, None, Reached::Originated))
+            Ok((stream, None, UpstreamTransport::Originated))
         }
     }
 }
 
 /// Plaintext to what was reached over mTLS is told from now on.
-fn note_mtls(state: &ProxyState, target: &Target<'_>, address: SocketAddr, record: &ConnRecord) {
-    state.seen_over_mtls.record(target.peer.clone());
-    state.seen_over_mtls.record(Peer::Endpoint(Arc::clone(&target.host), address));
-    remember_addresses(state, target.wanted, record);
+fn note_mtls(state: &ProxyState, service: &ServiceTarget<'_>, address: SocketAddr, record: &ConnRecord) {
+    state.seen_over_mtls.record(service.peer.clone());
+    state.seen_over_mtls.record(MtlsDestination::Endpoint(Arc::clone(&service.host), address));
+    remember_addresses(state, service.target, record);
 }
 
 /// An address that a name had a moment ago may be somebody else's now, and plaintext asks nobody who he is: so the name is looked up
@@ -335,7 +336,7 @@ fn check_loop(state: &ProxyState, server: &TcpStream, record: &mut ConnRecord) -
     }
 }
 
-fn check_downgrade(state: &ProxyState, names: &[Peer], why: &'static str) -> Result<(), Ending> {
+fn check_downgrade(state: &ProxyState, names: &[MtlsDestination], why: &'static str) -> Result<(), Ending> {
     let count = |action| state.metrics.downgrades.with(&[action]).add(1);
     state.seen_over_mtls.check(names, why, state.settings.outbound.downgrade, count)
 }

@@ -19,16 +19,16 @@ use crate::routes::{RouteLookup, Routes};
 use crate::services::ServiceTable;
 use crate::upstream::{Reach, Upstream};
 
-/// What a connection is for: what the app dialled, or what the configuration names.
+/// What an outbound connection asks for: the address that the app dialled, or an upstream of the configuration.
 #[derive(Clone, Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum OutboundTarget {
     /// The original destination of a captured connection.
     Captured(SocketAddr),
     /// The destination of a listener.
     Configured(Arc<Upstream>),
 }
 
-impl Wanted {
+impl OutboundTarget {
     /// The port that was dialled, or is configured.
     pub(crate) fn port(&self) -> u16 {
         match self {
@@ -57,7 +57,7 @@ pub(crate) enum Destination {
     Service(Arc<ServiceTable>),
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for OutboundTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Captured(address) => write!(f, "{address}"),
@@ -68,14 +68,14 @@ impl fmt::Display for Wanted {
 
 impl Destinations {
     /// What the directory says now, without waiting for a name.
-    pub(crate) fn in_directory<'t>(&self, wanted: &Wanted, table: &'t ServiceTable) -> Lookup<'t> {
-        self.in_directory_by(wanted, table, &self.names.table())
+    pub(crate) fn in_directory<'t>(&self, target: &OutboundTarget, table: &'t ServiceTable) -> Lookup<'t> {
+        self.in_directory_by(target, table, &self.names.table())
     }
 
-    fn in_directory_by<'t>(&self, wanted: &Wanted, table: &'t ServiceTable, names: &Table) -> Lookup<'t> {
-        match wanted {
-            Wanted::Captured(address) => table.directory().find(*address, names.names_of(address.ip())),
-            Wanted::Configured(upstream) => match &upstream.reach {
+    fn in_directory_by<'t>(&self, target: &OutboundTarget, table: &'t ServiceTable, names: &Table) -> Lookup<'t> {
+        match target {
+            OutboundTarget::Captured(address) => table.directory().find(*address, names.names_of(address.ip())),
+            OutboundTarget::Configured(upstream) => match &upstream.reach {
                 Reach::Route(_) => Lookup::Unknown,
                 Reach::Directory { subset } => {
                     table.directory().by_host(&upstream.host, upstream.port, subset.as_deref())
@@ -88,28 +88,28 @@ impl Destinations {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn find(&self, wanted: &Wanted) -> Result<Destination, Ending> {
-        let address = match wanted {
-            Wanted::Captured(address) => *address,
-            Wanted::Configured(upstream) => {
+    pub(crate) async fn find(&self, target: &OutboundTarget) -> Result<Destination, Ending> {
+        let address = match target {
+            OutboundTarget::Captured(address) => *address,
+            OutboundTarget::Configured(upstream) => {
                 return match &upstream.reach {
                     Reach::Route(route) => Ok(Destination::Fixed(Arc::clone(route))),
                     Reach::Directory { .. } => {
-                        self.service(wanted, &self.names.table())?.ok_or_else(|| no_service(wanted, "host"))
+                        self.service(target, &self.names.table())?.ok_or_else(|| no_service(target, "host"))
                     }
                 };
             }
         };
-        if let Some(found) = self.known(wanted, address, &self.names.table())?
-            && !self.has_moved(wanted, address, &found).await?
+        if let Some(found) = self.known(target, address, &self.names.table())?
+            && !self.has_moved(target, address, &found).await?
         {
             return Ok(found);
         }
         self.names.refresh_all(address.ip()).await;
         // One state of the names for what is known and for what fails: a name that is resolved in between would be neither.
         let names = self.names.table();
-        if let Some(found) = self.known(wanted, address, &names)? {
-            if self.has_moved(wanted, address, &found).await? {
+        if let Some(found) = self.known(target, address, &names)? {
+            if self.has_moved(target, address, &found).await? {
                 let error = format!("{address} was that of a name a moment ago, and no name has it now");
                 return Err(Ending::new(Reason::NameUnresolved, Some(error)));
             }
@@ -128,21 +128,31 @@ impl Destinations {
     }
 
     /// What a route or the directory says of the original destination.
-    fn known(&self, wanted: &Wanted, address: SocketAddr, names: &Table) -> Result<Option<Destination>, Ending> {
+    fn known(
+        &self,
+        target: &OutboundTarget,
+        address: SocketAddr,
+        names: &Table,
+    ) -> Result<Option<Destination>, Ending> {
         match self.routes.matching(address, names) {
             Some(RouteLookup::Found(route)) => Ok(Some(Destination::Fixed(route))),
             Some(RouteLookup::Conflict) => Err(Ending::new(Reason::RouteConflict, Some(address.to_string()))),
-            None => self.service(wanted, names),
+            None => self.service(target, names),
         }
     }
 
     /// Whether an address that is known by a name is somebody else's by now. Asked only where plaintext would be the result: mTLS
     /// notices it by itself.
-    async fn has_moved(&self, wanted: &Wanted, address: SocketAddr, found: &Destination) -> Result<bool, Ending> {
+    async fn has_moved(
+        &self,
+        target: &OutboundTarget,
+        address: SocketAddr,
+        found: &Destination,
+    ) -> Result<bool, Ending> {
         let Destination::Service(table) = found else { return Ok(false) };
         let names: Vec<Arc<str>> = {
             let known = self.names.table();
-            let Lookup::Found(found) = self.in_directory_by(wanted, table, &known) else { return Ok(true) };
+            let Lookup::Found(found) = self.in_directory_by(target, table, &known) else { return Ok(true) };
             let is_internal_plaintext = |endpoint: &Arc<Endpoint>| matches!(&endpoint.transport, Transport::Plaintext(reason) if *reason != PlaintextReason::External);
             if !found.choice.endpoints().iter().any(is_internal_plaintext) {
                 return Ok(false);
@@ -159,24 +169,24 @@ impl Destinations {
         Ok(!names.is_empty())
     }
 
-    fn service(&self, wanted: &Wanted, names: &Table) -> Result<Option<Destination>, Ending> {
+    fn service(&self, target: &OutboundTarget, names: &Table) -> Result<Option<Destination>, Ending> {
         let table = self.services.load_full();
-        let found = match self.in_directory_by(wanted, &table, names) {
+        let found = match self.in_directory_by(target, &table, names) {
             Lookup::Found(_) => true,
             Lookup::Unknown => false,
             Lookup::Conflict(entries) => {
-                let error = format!("{wanted}: {}", entries.join(", "));
+                let error = format!("{target}: {}", entries.join(", "));
                 return Err(Ending::new(Reason::ServiceConflict, Some(error)));
             }
-            Lookup::NoPort => return Err(no_service(wanted, "port")),
-            Lookup::NoSubset => return Err(no_service(wanted, "subset")),
+            Lookup::NoPort => return Err(no_service(target, "port")),
+            Lookup::NoSubset => return Err(no_service(target, "subset")),
         };
         Ok(found.then_some(Destination::Service(table)))
     }
 }
 
-fn no_service(wanted: &Wanted, missing: &str) -> Ending {
-    Ending::new(Reason::NoService, Some(format!("{wanted}: there is no such {missing}")))
+fn no_service(target: &OutboundTarget, missing: &str) -> Ending {
+    Ending::new(Reason::NoService, Some(format!("{target}: there is no such {missing}")))
 }
 
 #[cfg(test)]

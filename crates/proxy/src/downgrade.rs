@@ -19,7 +19,7 @@ const MAX_DESTINATIONS: usize = 65_536;
 
 /// What is remembered of a destination.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Peer {
+pub(crate) enum MtlsDestination {
     /// The host of a service and its port: for a service of which no endpoint is secured any more.
     Service(Arc<str>, u16),
     /// One endpoint of it, by address: a service may have endpoints with and without a sidecar.
@@ -32,12 +32,12 @@ pub(crate) enum Peer {
 #[derive(Default)]
 pub(crate) struct SeenOverMtls {
     /// With whether it is known already that it gets plaintext now.
-    peers: RwLock<HashMap<Peer, AtomicBool>>,
+    peers: RwLock<HashMap<MtlsDestination, AtomicBool>>,
 }
 
 impl SeenOverMtls {
     /// The destination was reached over mTLS.
-    pub(crate) fn record(&self, peer: Peer) {
+    pub(crate) fn record(&self, peer: MtlsDestination) {
         if let Some(downgraded) = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&peer) {
             // Not written without need: all connections share it.
             if downgraded.load(Ordering::Relaxed) {
@@ -58,7 +58,7 @@ impl SeenOverMtls {
     /// If it was, and that is to be refused.
     pub(crate) fn check(
         &self,
-        names: &[Peer],
+        names: &[MtlsDestination],
         why: &'static str,
         downgrade: Downgrade,
         count: impl FnOnce(&'static str),
@@ -72,9 +72,9 @@ impl SeenOverMtls {
         count(action);
         if !told.swap(true, Ordering::Relaxed) {
             let destination = match peer {
-                Peer::Service(host, port) => format!("{host}:{port}"),
-                Peer::Endpoint(host, address) => format!("{host} at {address}"),
-                Peer::Address(address) => address.to_string(),
+                MtlsDestination::Service(host, port) => format!("{host}:{port}"),
+                MtlsDestination::Endpoint(host, address) => format!("{host} at {address}"),
+                MtlsDestination::Address(address) => address.to_string(),
             };
             tracing::warn!(
                 destination,
@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn plaintext_is_refused_only_after_mtls_and_only_if_configured() {
         let seen = SeenOverMtls::default();
-        let cart = Peer::Service("cart.shop.svc.cluster.local".into(), 8080);
+        let cart = MtlsDestination::Service("cart.shop.svc.cluster.local".into(), 8080);
         let counted = RefCell::new(Vec::new());
-        let check = |peer: &Peer, downgrade| {
+        let check = |peer: &MtlsDestination, downgrade| {
             let checked = seen.check(std::slice::from_ref(peer), "mode_disable", downgrade, |action| {
                 counted.borrow_mut().push(action)
             });
@@ -111,10 +111,11 @@ mod tests {
         seen.record(cart.clone());
         assert_eq!(check(&cart, Downgrade::Warn), Ok(()));
         assert_eq!(check(&cart, Downgrade::Refuse), Err("downgrade"));
-        let other_port = Peer::Service("cart.shop.svc.cluster.local".into(), 8081);
+        let other_port = MtlsDestination::Service("cart.shop.svc.cluster.local".into(), 8081);
         assert_eq!(check(&other_port, Downgrade::Refuse), Ok(()));
-        assert_eq!(check(&Peer::Address("10.0.0.1:8080".parse().unwrap()), Downgrade::Refuse), Ok(()));
-        let endpoint = Peer::Endpoint("cart.shop.svc.cluster.local".into(), "10.0.0.1:8080".parse().unwrap());
+        assert_eq!(check(&MtlsDestination::Address("10.0.0.1:8080".parse().unwrap()), Downgrade::Refuse), Ok(()));
+        let endpoint =
+            MtlsDestination::Endpoint("cart.shop.svc.cluster.local".into(), "10.0.0.1:8080".parse().unwrap());
         let both =
             seen.check(&[endpoint, cart], "no_sidecar", Downgrade::Warn, |action| counted.borrow_mut().push(action));
         assert!(both.is_ok());

@@ -9,7 +9,7 @@ use portcullis_net::is_own_address;
 use portcullis_policy::directory::{Choice, EVERY_PORT, Endpoint, EndpointAddress, Found, Transport};
 
 use crate::balancer::Spec;
-use crate::destination::Wanted;
+use crate::destination::OutboundTarget;
 use crate::state::ProxyState;
 
 /// One address that could be dialled.
@@ -47,16 +47,16 @@ impl Addresses for HashMap<&str, Vec<IpAddr>> {
 }
 
 /// What a connection could be made to, in no particular order.
-pub(crate) fn dialable<'t>(wanted: &Wanted, found: &Found<'t>, names: &impl Addresses) -> Vec<Dialable<'t>> {
+pub(crate) fn dialable<'t>(target: &OutboundTarget, found: &Found<'t>, names: &impl Addresses) -> Vec<Dialable<'t>> {
     match found.choice {
-        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(wanted, endpoint, names)).collect(),
-        Choice::One(endpoint) => of(wanted, endpoint, names).collect(),
-        Choice::Original(transport) => match wanted {
-            Wanted::Captured(address) => {
+        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(target, endpoint, names)).collect(),
+        Choice::One(endpoint) => of(target, endpoint, names).collect(),
+        Choice::Original(transport) => match target {
+            OutboundTarget::Captured(address) => {
                 vec![Dialable::original(*address, transport)]
             }
             // Without endpoints and without an original destination there is only the host itself.
-            Wanted::Configured(upstream) => {
+            OutboundTarget::Configured(upstream) => {
                 let addresses = match upstream.host.parse::<IpAddr>() {
                     Ok(address) => vec![address],
                     Err(_) => names.of(&upstream.host).to_vec(),
@@ -79,8 +79,12 @@ impl<'t> Dialable<'t> {
     }
 }
 
-fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &impl Addresses) -> impl Iterator<Item = Dialable<'t>> {
-    let port = if endpoint.port == EVERY_PORT { wanted.port() } else { endpoint.port };
+fn of<'t>(
+    target: &OutboundTarget,
+    endpoint: &'t Arc<Endpoint>,
+    names: &impl Addresses,
+) -> impl Iterator<Item = Dialable<'t>> {
+    let port = if endpoint.port == EVERY_PORT { target.port() } else { endpoint.port };
     let (literal, name) = match &endpoint.address {
         EndpointAddress::Ip(address) => (Some(*address), None),
         EndpointAddress::Name(name) => (None, Some(name)),
@@ -98,25 +102,25 @@ fn of<'t>(wanted: &Wanted, endpoint: &'t Arc<Endpoint>, names: &impl Addresses) 
 
 /// The first of them for which this holds, without making the others.
 pub(crate) fn find<'t>(
-    wanted: &Wanted,
+    target: &OutboundTarget,
     found: &Found<'t>,
     names: &impl Addresses,
     is_meant: impl Fn(&Dialable<'t>) -> bool,
 ) -> Option<Dialable<'t>> {
     match found.choice {
-        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(wanted, endpoint, names)).find(is_meant),
-        Choice::One(_) | Choice::Original(_) => dialable(wanted, found, names).into_iter().find(is_meant),
+        Choice::Any(endpoints) => endpoints.iter().flat_map(|endpoint| of(target, endpoint, names)).find(is_meant),
+        Choice::One(_) | Choice::Original(_) => dialable(target, found, names).into_iter().find(is_meant),
     }
 }
 
 /// The names that [`dialable`] needs the addresses of.
-pub(crate) fn names_to_resolve<'t>(wanted: &'t Wanted, found: &Found<'t>) -> BTreeSet<&'t str> {
+pub(crate) fn names_to_resolve<'t>(target: &'t OutboundTarget, found: &Found<'t>) -> BTreeSet<&'t str> {
     let of_endpoint = |endpoint: &'t Arc<Endpoint>| match &endpoint.address {
         EndpointAddress::Ip(_) => None,
         EndpointAddress::Name(name) => Some(&**name),
     };
-    let host = match (found.choice, wanted) {
-        (Choice::Original(_), Wanted::Configured(upstream)) => Some(&*upstream.host),
+    let host = match (found.choice, target) {
+        (Choice::Original(_), OutboundTarget::Configured(upstream)) => Some(&*upstream.host),
         _ => None,
     };
     let names = found.choice.endpoints().iter().filter_map(of_endpoint).chain(host);

@@ -28,8 +28,8 @@ const FORCED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
 enum Role {
-    Inbound(inbound::Listener),
-    Outbound(outbound::Listener),
+    Inbound(inbound::InboundListener),
+    Outbound(outbound::OutboundListener),
     /// HBONE tunnels.
     Hbone,
     /// By its index in `gateway.listeners`.
@@ -115,7 +115,7 @@ fn configured_listeners(settings: &Settings) -> Vec<ConfiguredListener> {
     let (inbound, outbound) = (&settings.inbound, &settings.outbound);
     let mut listeners = Vec::new();
     for (index, port) in inbound.ports.iter().enumerate() {
-        let role = Role::Inbound(inbound::Listener::Port(index));
+        let role = Role::Inbound(inbound::InboundListener::Port(index));
         listeners.push(listener(role, port.limit, port.listen, format!("inbound.ports[{index}].listen")));
     }
     if let Some(address) = inbound.hbone {
@@ -125,16 +125,16 @@ fn configured_listeners(settings: &Settings) -> Vec<ConfiguredListener> {
         listeners.push(hbone);
     }
     if let Some(address) = inbound.transparent {
-        let role = Role::Inbound(inbound::Listener::Captured);
+        let role = Role::Inbound(inbound::InboundListener::Captured);
         listeners.push(listener(role, inbound.transparent_limit, address, "inbound.transparent".to_owned()));
     }
     for (index, upstream) in outbound.upstreams.iter().enumerate() {
-        let role = Role::Outbound(outbound::Listener::Upstream(index));
+        let role = Role::Outbound(outbound::OutboundListener::Upstream(index));
         let field = format!("outbound.upstreams[{index}].listen");
         listeners.push(listener(role, upstream.limit, upstream.listen, field));
     }
     if let Some(address) = outbound.transparent {
-        let role = Role::Outbound(outbound::Listener::Captured);
+        let role = Role::Outbound(outbound::OutboundListener::Captured);
         listeners.push(listener(role, outbound.transparent_limit, address, "outbound.transparent".to_owned()));
     }
     for (index, gateway) in settings.gateway.listeners.iter().enumerate() {
@@ -266,15 +266,17 @@ async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &Lis
         // Each future is spawned by itself: one that wraps both would be as large as the larger one.
         match role {
             Role::Inbound(listener) => {
-                let admission = inbound::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
+                let admission =
+                    inbound::InboundAdmission { guard, permit, listener, listener_limit: spec.limit.clone() };
                 drop(tokio::spawn(inbound::serve(Arc::clone(&state), accepted, admission)));
             }
             Role::Hbone => {
-                let admission = inbound_hbone::Admission { guard, permit, ports: Arc::clone(&spec.ports) };
+                let admission = inbound_hbone::HboneAdmission { guard, permit, ports: Arc::clone(&spec.ports) };
                 drop(tokio::spawn(inbound_hbone::serve(Arc::clone(&state), accepted, admission)));
             }
             Role::Gateway(listener) => {
-                let admission = gateway::Admission { guard, permit, listener, listener_limit: spec.limit.clone() };
+                let admission =
+                    gateway::GatewayAdmission { guard, permit, listener, listener_limit: spec.limit.clone() };
                 drop(tokio::spawn(gateway::serve(Arc::clone(&state), accepted, admission)));
             }
             Role::Outbound(listener) => {
@@ -283,7 +285,7 @@ async fn accept_loop(state: Arc<ProxyState>, acceptor: &mut Acceptor, spec: &Lis
                     refuse(&state, &accepted, role, Reason::TooManyOnListener);
                     continue;
                 };
-                let admission = outbound::Admission { guard, permit, listener, listener_permit };
+                let admission = outbound::OutboundAdmission { guard, permit, listener, listener_permit };
                 drop(tokio::spawn(outbound::serve(Arc::clone(&state), accepted, admission)));
             }
         }

@@ -4,8 +4,8 @@
 //! PeerAuthentication does not apply: who listens for outsiders cannot demand certificates of the mesh from them.
 //! AuthorizationPolicies of this workload do, at the listener's port, before the server is dialled.
 
+mod external_client;
 mod first_bytes;
-mod outsider;
 
 use std::sync::Arc;
 
@@ -19,22 +19,22 @@ use portcullis_wire::proxy_header::Origin;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use self::external_client::ExternalClient;
 use self::first_bytes::{FirstBytes, Hello};
-use self::outsider::Outsider;
 use crate::changes::ChangeWatch;
 use crate::connect::Connected;
-use crate::destination::Wanted;
+use crate::destination::OutboundTarget;
 use crate::drain::{ConnectionGuard, Phase};
-use crate::gateway_listener::Listener;
+use crate::gateway_listener::GatewayRouter;
 use crate::outbound;
 use crate::outcome::{self, Reason};
 use crate::permits::Permits;
-use crate::redecide::{Basis, after_change};
 use crate::relay::{Closing, Endpoints, MeshStream, relay};
+use crate::routing_decision::{RoutingDecision, after_change};
 use crate::state::{ProxyState, Snapshot};
 
 /// What the accept loop hands over with an accepted connection.
-pub(crate) struct Admission {
+pub(crate) struct GatewayAdmission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
     /// By its index in `gateway.listeners`.
@@ -46,10 +46,10 @@ pub(crate) struct Admission {
 pub(crate) fn serve(
     state: Arc<ProxyState>,
     accepted: Accepted,
-    admission: Admission,
+    admission: GatewayAdmission,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client } = accepted;
-    let Admission { guard, permit, listener, listener_limit } = admission;
+    let GatewayAdmission { guard, permit, listener, listener_limit } = admission;
     let record = ConnRecord::open(&state.metrics, Direction::Outbound, client.get());
     // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
     let admitted = Box::pin(admit(Arc::clone(&state), stream, listener, listener_limit, record));
@@ -58,10 +58,10 @@ pub(crate) fn serve(
         let ending = match admitted {
             Ok(Admitted { mut endpoints, held, changes }) => {
                 let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
-                    if let Some(refused) = reauthorize(state, record, &held.outsider) {
+                    if let Some(refused) = reauthorize(state, record, &held.external_client) {
                         return Some(Closing::Now(refused));
                     }
-                    after_change(state, record, held.basis.as_deref(), held.path.as_ref())
+                    after_change(state, record, held.routing.as_deref(), held.path.as_ref())
                 };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
@@ -83,15 +83,15 @@ struct Admitted {
 }
 
 struct Held {
-    outsider: Outsider,
+    external_client: ExternalClient,
     path: Option<PathSummary>,
-    basis: Option<Box<Basis>>,
+    routing: Option<Box<RoutingDecision>>,
     _permits: Permits,
 }
 
 /// Returns an ending if the policy now in force would refuse a new client like this one.
-fn reauthorize(state: &ProxyState, record: &mut ConnRecord, outsider: &Outsider) -> Option<Ending> {
-    let refused = outsider.check(&state.policy.load(), record)?;
+fn reauthorize(state: &ProxyState, record: &mut ConnRecord, external_client: &ExternalClient) -> Option<Ending> {
+    let refused = external_client.check(&state.policy.load(), record)?;
     Some(Ending::new(Reason::PolicyChanged, refused.error))
 }
 
@@ -148,15 +148,15 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn authorize(mut self, stream: TcpStream) -> Result<Admitted, Ending> {
         let listener = self.state.gateway.get(self.listener).ok_or_else(|| outcome::no_original_destination(None))?;
-        let outsider = Outsider::new(&stream, self.record);
+        let external_client = ExternalClient::new(&stream, self.record);
         let Snapshot { policy, changes, .. } = self.state.snapshot();
         let client = self.client(stream, listener).await?;
 
-        let refused = outsider.check(&policy, self.record);
-        outsider.observe(&policy, self.record, refused.is_none());
+        let refused = external_client.check(&policy, self.record);
+        external_client.observe(&policy, self.record, refused.is_none());
         // The handshake may have taken seconds: what came into force meanwhile counts before the server is dialled.
         let refused = match refused {
-            None if changes.has_changed() => reauthorize(self.state, self.record, &outsider),
+            None if changes.has_changed() => reauthorize(self.state, self.record, &external_client),
             refused => refused,
         };
         if let Some(refused) = refused {
@@ -170,11 +170,16 @@ impl Attempt<'_> {
             let error = self.record.sni.name().map_or_else(|| "no server name".to_owned(), str::to_owned);
             return Err(reset(&client, Ending::new(Reason::NoGatewayRoute, Some(error))));
         };
-        match outbound::reach(self.state, &Wanted::Configured(Arc::clone(upstream)), self.record).await {
+        match outbound::reach(self.state, &OutboundTarget::Configured(Arc::clone(upstream)), self.record).await {
             // The client was decided before the destination, so the changes are those since then.
-            Ok((Connected { server, path, basis }, _later)) => Ok(Admitted {
+            Ok((Connected { server, path, routing }, _later)) => Ok(Admitted {
                 endpoints: Endpoints { client, server },
-                held: Box::new(Held { outsider, path, basis, _permits: Permits::default().with_listener(permit) }),
+                held: Box::new(Held {
+                    external_client,
+                    path,
+                    routing,
+                    _permits: Permits::default().with_listener(permit),
+                }),
                 changes,
             }),
             // The client must not mistake our close for the server's answer.
@@ -183,7 +188,7 @@ impl Attempt<'_> {
     }
 
     /// The client's side: its PROXY header and its TLS, if the listener has them.
-    async fn client(&mut self, stream: TcpStream, listener: &Listener) -> Result<ClientStream, Ending> {
+    async fn client(&mut self, stream: TcpStream, listener: &GatewayRouter) -> Result<ClientStream, Ending> {
         let mut first = FirstBytes::new(stream, self.deadline);
         let from_balancer = listener.is_balancer(self.record.src_addr.ip());
         if from_balancer && let Origin::Client { source, .. } = first.proxy_header().await? {
@@ -212,7 +217,7 @@ impl Attempt<'_> {
                 self.record.sni = ServerName::read(outside.sni);
                 Ok(MeshStream::Secured(stream))
             }
-            Ok(Err(error)) => Err(outcome::outsider_handshake(&error)),
+            Ok(Err(error)) => Err(outcome::external_client_handshake(&error)),
             Err(_elapsed) => Err(Ending::new(Reason::HandshakeTimeout, None)),
         }
     }

@@ -32,13 +32,13 @@ impl GatewayServers {
 }
 
 /// One of `gateway.listeners`.
-pub(crate) struct Listener {
+pub(crate) struct GatewayRouter {
     balancers: Vec<Cidr>,
     has_tls: bool,
     routes: Vec<(GatewayRoute, Arc<Upstream>)>,
 }
 
-impl Listener {
+impl GatewayRouter {
     pub(crate) fn new(listener: &GatewayListener) -> Self {
         let routes = listener.routes.iter().map(|route| (route.clone(), Upstream::new(&route.target)));
         Self { balancers: listener.balancers.clone(), has_tls: listener.tls.is_some(), routes: routes.collect() }

@@ -23,11 +23,11 @@ use crate::permits::Permits;
 use crate::plaintext_response;
 use crate::relay::{Closing, Endpoints, MeshStream, record_peer, relay};
 use crate::state::{ProxyState, Snapshot};
-use crate::to_app::{AppTarget, Carrier, Reached, ToApp, reauthorize};
+use crate::to_app::{AppTarget, Carrier, ReachedApp, ToApp, reauthorize};
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Listener {
+pub(crate) enum InboundListener {
     /// One configured port, by its index in `inbound.ports`.
     Port(usize),
     /// Redirected connections; each has its own original destination.
@@ -35,10 +35,10 @@ pub(crate) enum Listener {
 }
 
 /// What the accept loop hands over with an accepted connection.
-pub(crate) struct Admission {
+pub(crate) struct InboundAdmission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
-    pub(crate) listener: Listener,
+    pub(crate) listener: InboundListener,
     pub(crate) listener_limit: CountLimit,
 }
 
@@ -46,10 +46,10 @@ pub(crate) struct Admission {
 pub(crate) fn serve(
     state: Arc<ProxyState>,
     accepted: Accepted,
-    admission: Admission,
+    admission: InboundAdmission,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client } = accepted;
-    let Admission { guard, permit, listener, listener_limit } = admission;
+    let InboundAdmission { guard, permit, listener, listener_limit } = admission;
     let record = ConnRecord::open(&state.metrics, Direction::Inbound, client.get());
     // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
     let admitted = Box::pin(admit(Arc::clone(&state), stream, listener, listener_limit, record));
@@ -82,7 +82,7 @@ struct Admitted {
 async fn admit(
     state: Arc<ProxyState>,
     stream: TcpStream,
-    listener: Listener,
+    listener: InboundListener,
     listener_limit: CountLimit,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
@@ -131,11 +131,11 @@ async fn admit(
 fn app_target(
     state: &ProxyState,
     stream: &TcpStream,
-    listener: Listener,
+    listener: InboundListener,
     record: &mut ConnRecord,
 ) -> Result<AppTarget, Ending> {
     let inbound = &state.settings.inbound;
-    if let Listener::Port(index) = listener {
+    if let InboundListener::Port(index) = listener {
         let port = inbound.ports.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
         record.port = Some(port.port);
         record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
@@ -335,7 +335,7 @@ impl Attempt<'_> {
     ) -> Result<Admitted, Ending> {
         let Client { stream, path, permits } = client;
         match self.app.reach(self.record, opening, path.as_ref(), app).await {
-            Ok(Reached { app, permit }) => Ok(Admitted {
+            Ok(ReachedApp { app, permit }) => Ok(Admitted {
                 endpoints: Endpoints { client: stream, server: app },
                 path,
                 permits: permits.with_listener(permit),

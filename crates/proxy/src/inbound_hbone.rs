@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_hbone::{Event, Refusal, Request, ServerTunnel, TunnelStream};
+use portcullis_hbone::{ConnectRefusal, Event, Request, ServerTunnel, TunnelStream};
 use portcullis_identity::SpiffeId;
 use portcullis_net::accept::Accepted;
 use portcullis_net::admission::{ConnectionPermit, CountLimit, KeyedPermit};
@@ -25,7 +25,7 @@ use crate::outcome::{self, Reason};
 use crate::permits::Permits;
 use crate::relay::{Closing, Endpoints, record_peer, relay};
 use crate::state::{ProxyState, Snapshot};
-use crate::to_app::{AppTarget, Carrier, Reached, ToApp, reauthorize};
+use crate::to_app::{AppTarget, Carrier, ReachedApp, ToApp, reauthorize};
 
 /// How long a tunnel whose peer is not trusted any more, or that is ended by force, goes on to send the resets of its streams.
 const LAST_FRAMES: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ const TRUST_CHANGED: &str = "trust_changed";
 const DRAINED: &str = "drained";
 
 /// What the accept loop hands over with an accepted connection.
-pub(crate) struct Admission {
+pub(crate) struct HboneAdmission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
     /// The limits of `inbound.ports`.
@@ -42,7 +42,7 @@ pub(crate) struct Admission {
 }
 
 /// What all streams of one tunnel share.
-pub(crate) struct Tunnel {
+pub(crate) struct InboundTunnel {
     facts: TunnelFacts,
     path: PathSummary,
     ports: Arc<[CountLimit]>,
@@ -60,9 +60,9 @@ struct Established {
 }
 
 /// Serves one tunnel.
-pub(crate) async fn serve(state: Arc<ProxyState>, accepted: Accepted, admission: Admission) {
+pub(crate) async fn serve(state: Arc<ProxyState>, accepted: Accepted, admission: HboneAdmission) {
     let Accepted { stream, client } = accepted;
-    let Admission { guard, permit, ports } = admission;
+    let HboneAdmission { guard, permit, ports } = admission;
     let mut record = ConnRecord::open(&state.metrics, Direction::Inbound, client.get());
     record.dst_addr = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
     record.port = record.dst_addr.map(|address| address.port());
@@ -70,7 +70,7 @@ pub(crate) async fn serve(state: Arc<ProxyState>, accepted: Accepted, admission:
         Err(ending) => record.finish(&ending),
         Ok(Established { connection, path, _permit, changes }) => {
             if let Some(facts) = record.into_tunnel() {
-                run(&state, connection, Arc::new(Tunnel { facts, path, ports }), changes).await;
+                run(&state, connection, Arc::new(InboundTunnel { facts, path, ports }), changes).await;
             }
         }
     }
@@ -84,7 +84,7 @@ async fn establish(state: &ProxyState, stream: TcpStream, record: &mut ConnRecor
     let second = SecondHandle::of(&stream).ok();
     let Snapshot { policy: _, credentials, changes } = state.snapshot();
     let handshakes = async {
-        let (stream, path, permit) = secure(state, stream, credentials, deadline, record).await?;
+        let SecuredPeer { stream, path, permit } = secure(state, stream, credentials, deadline, record).await?;
         slot.made_progress();
         match timeout_at(deadline, ServerTunnel::handshake(stream)).await {
             Ok(Ok(connection)) => Ok(Established { connection, path, _permit: permit, changes }),
@@ -105,13 +105,20 @@ async fn establish(state: &ProxyState, stream: TcpStream, record: &mut ConnRecor
     }
 }
 
+/// A peer whose mTLS handshake succeeded.
+struct SecuredPeer {
+    stream: Stream<TcpStream>,
+    path: PathSummary,
+    permit: Option<KeyedPermit<SpiffeId>>,
+}
+
 async fn secure(
     state: &ProxyState,
     stream: TcpStream,
     credentials: Result<Arc<Credentials>, Unavailable>,
     deadline: Instant,
     record: &mut ConnRecord,
-) -> Result<(Stream<TcpStream>, PathSummary, Option<KeyedPermit<SpiffeId>>), Ending> {
+) -> Result<SecuredPeer, Ending> {
     record.transport = "tls";
     let credentials = credentials.map_err(outcome::no_identity)?;
     let began = Instant::now();
@@ -129,11 +136,11 @@ async fn secure(
             return Err(Ending::new(Reason::TooManyOfPeer, None));
         }
     }
-    Ok((stream, peer.path, permit))
+    Ok(SecuredPeer { stream, path: peer.path, permit })
 }
 
 /// Moves the bytes of a tunnel, and begins its streams, until it ends.
-async fn run(state: &Arc<ProxyState>, mut connection: TlsTunnel, tunnel: Arc<Tunnel>, mut changes: ChangeWatch) {
+async fn run(state: &Arc<ProxyState>, mut connection: TlsTunnel, tunnel: Arc<InboundTunnel>, mut changes: ChangeWatch) {
     let _open = state.metrics.tunnels.opened(Direction::Inbound);
     let mut draining = false;
     let reason = loop {
@@ -171,7 +178,7 @@ async fn run(state: &Arc<ProxyState>, mut connection: TlsTunnel, tunnel: Arc<Tun
 }
 
 /// Whether the credentials now in force trust the peer.
-fn is_trusted(state: &ProxyState, tunnel: &Tunnel) -> bool {
+fn is_trusted(state: &ProxyState, tunnel: &InboundTunnel) -> bool {
     state
         .credentials
         .latest()
@@ -181,7 +188,7 @@ fn is_trusted(state: &ProxyState, tunnel: &Tunnel) -> bool {
 /// Serves one stream. An idle connection holds this future, so it is kept small: a test pins its size.
 pub(crate) fn serve_stream(
     state: Arc<ProxyState>,
-    tunnel: Arc<Tunnel>,
+    tunnel: Arc<InboundTunnel>,
     request: Request,
 ) -> impl Future<Output = ()> + Send {
     let guard = state.drain.enter();
@@ -214,15 +221,21 @@ fn claims(request: &Request) -> PeerClaims {
 struct Admitted {
     endpoints: Endpoints<TunnelStream, TcpStream>,
     /// A pointer, since it is held as long as the stream is open.
-    permits: Box<(Permits, ConnectionPermit)>,
+    permits: Box<StreamPermits>,
     port: u16,
     changes: ChangeWatch,
+}
+
+/// What a stream counts against until it ends.
+struct StreamPermits {
+    _limits: Permits,
+    _connection: ConnectionPermit,
 }
 
 /// Everything before the answer 200. Returns the record, which outlives this future.
 async fn admit(
     state: Arc<ProxyState>,
-    tunnel: Arc<Tunnel>,
+    tunnel: Arc<InboundTunnel>,
     mut request: Request,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
@@ -233,8 +246,8 @@ async fn admit(
         () = request.gone() => Err(Ending::new(Reason::ClientGone, None)),
         reached = reach(&state, &tunnel, target, &mut record) => reached,
     };
-    let (app, permits, port, changes) = match reached {
-        Ok(reached) => reached,
+    let AuthorizedApp { app, permits, port, changes } = match reached {
+        Ok(authorized) => authorized,
         Err(ending) => {
             request.refuse(refusal(&ending));
             return (record, Err(ending));
@@ -253,15 +266,21 @@ async fn admit(
     }
 }
 
-type ReachedApp = (TcpStream, Box<(Permits, ConnectionPermit)>, u16, ChangeWatch);
+/// The app of a stream that policies let through.
+struct AuthorizedApp {
+    app: TcpStream,
+    permits: Box<StreamPermits>,
+    port: u16,
+    changes: ChangeWatch,
+}
 
 /// Decides about a stream, and reaches its app.
 async fn reach(
     state: &ProxyState,
-    tunnel: &Tunnel,
+    tunnel: &InboundTunnel,
     target: Result<SocketAddr, portcullis_hbone::BadRequest>,
     record: &mut ConnRecord,
-) -> Result<ReachedApp, Ending> {
+) -> Result<AuthorizedApp, Ending> {
     let destination = target.map_err(|error| Ending::new(Reason::BadHboneRequest, Some(error.to_string())))?;
     let no_limit = CountLimit::default();
     let (target, limit) = app_target(state, tunnel, destination, &no_limit)?;
@@ -280,14 +299,15 @@ async fn reach(
     let app = ToApp { state, policy: &policy, changes: &changes, target: &target, limit, carrier: Carrier::Hbone };
     // What a tunnel carries is the same as mTLS of its own.
     let reached = app.reach(record, Some(Opening::MeshTls), Some(&tunnel.path), None).await;
-    let Reached { app, permit: of_port } = reached?;
-    Ok((app, Box::new((permits.with_listener(of_port), permit)), target.port, changes))
+    let ReachedApp { app, permit: of_port } = reached?;
+    let permits = Box::new(StreamPermits { _limits: permits.with_listener(of_port), _connection: permit });
+    Ok(AuthorizedApp { app, permits, port: target.port, changes })
 }
 
 /// A configured port by its own number or that of its listener, on an address of this host; else an app at the address itself.
 fn app_target<'l>(
     state: &ProxyState,
-    tunnel: &'l Tunnel,
+    tunnel: &'l InboundTunnel,
     destination: SocketAddr,
     no_limit: &'l CountLimit,
 ) -> Result<(AppTarget, &'l CountLimit), Ending> {
@@ -307,19 +327,19 @@ fn app_target<'l>(
 }
 
 /// How the peer is told.
-fn refusal(ending: &Ending) -> Refusal {
+fn refusal(ending: &Ending) -> ConnectRefusal {
     let is = |reason: Reason| ending.reason == reason.label();
     let any = |reasons: &[Reason]| reasons.iter().any(|reason| is(*reason));
     if any(&[Reason::BadHboneRequest, Reason::ForeignDestination, Reason::Loop]) {
-        Refusal::BadRequest
+        ConnectRefusal::BadRequest
     } else if any(&[
         Reason::AuthorizationDenied,
         Reason::AuthorizationNotAllowed,
         Reason::PolicyChanged,
         Reason::TrustChanged,
     ]) {
-        Refusal::Denied
+        ConnectRefusal::Denied
     } else {
-        Refusal::Unavailable
+        ConnectRefusal::Unavailable
     }
 }

@@ -12,16 +12,16 @@ use tokio::net::TcpStream;
 use crate::captured;
 use crate::changes::ChangeWatch;
 use crate::connect::{Connected, connect};
-use crate::destination::Wanted;
+use crate::destination::OutboundTarget;
 use crate::drain::{ConnectionGuard, Phase};
 use crate::outcome::{self, Reason};
-use crate::redecide::{Basis, after_change};
 use crate::relay::{Endpoints, MeshStream, relay};
+use crate::routing_decision::{RoutingDecision, after_change};
 use crate::state::ProxyState;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Listener {
+pub(crate) enum OutboundListener {
     /// One configured upstream, by its index in `outbound.upstreams`.
     Upstream(usize),
     /// Redirected connections; the routes apply to each.
@@ -29,10 +29,10 @@ pub(crate) enum Listener {
 }
 
 /// What the accept loop hands over with an accepted connection.
-pub(crate) struct Admission {
+pub(crate) struct OutboundAdmission {
     pub(crate) guard: ConnectionGuard,
     pub(crate) permit: ConnectionPermit,
-    pub(crate) listener: Listener,
+    pub(crate) listener: OutboundListener,
     pub(crate) listener_permit: CountPermit,
 }
 
@@ -45,19 +45,19 @@ const CHANGES_TOO_OFTEN: &str = "policy or directory changed each time while it 
 pub(crate) fn serve(
     state: Arc<ProxyState>,
     accepted: Accepted,
-    admission: Admission,
+    admission: OutboundAdmission,
 ) -> impl Future<Output = ()> + Send {
     let Accepted { stream, client } = accepted;
-    let Admission { guard, permit, listener, listener_permit } = admission;
+    let OutboundAdmission { guard, permit, listener, listener_permit } = admission;
     let record = ConnRecord::open(&state.metrics, Direction::Outbound, client.get());
     // Boxed, so that its memory is freed once the connection is admitted, and not held as long as it is open.
     let admitted = Box::pin(admit(Arc::clone(&state), stream, listener, record));
     async move {
         let (mut record, admitted) = admitted.await;
         let ending = match admitted {
-            Ok(Admitted { mut endpoints, path, basis, changes }) => {
+            Ok(Admitted { mut endpoints, path, routing, changes }) => {
                 let reauthorize = |state: &ProxyState, record: &mut ConnRecord| {
-                    after_change(state, record, basis.as_deref(), path.as_ref())
+                    after_change(state, record, routing.as_deref(), path.as_ref())
                 };
                 relay(&state, &mut endpoints, &mut record, changes, reauthorize).await
             }
@@ -72,7 +72,7 @@ pub(crate) fn serve(
 struct Admitted {
     endpoints: Endpoints<TcpStream, MeshStream<TcpStream>>,
     path: Option<PathSummary>,
-    basis: Option<Box<Basis>>,
+    routing: Option<Box<RoutingDecision>>,
     changes: ChangeWatch,
 }
 
@@ -80,7 +80,7 @@ struct Admitted {
 async fn admit(
     state: Arc<ProxyState>,
     stream: TcpStream,
-    listener: Listener,
+    listener: OutboundListener,
     mut record: ConnRecord,
 ) -> (ConnRecord, Result<Admitted, Ending>) {
     let connected = tokio::select! {
@@ -89,9 +89,9 @@ async fn admit(
         connected = decide(&state, &stream, listener, &mut record) => connected,
     };
     let admitted = match connected {
-        Ok((Connected { server, path, basis }, changes)) => {
+        Ok((Connected { server, path, routing }, changes)) => {
             record.admit();
-            Ok(Admitted { endpoints: Endpoints { client: stream, server }, path, basis, changes })
+            Ok(Admitted { endpoints: Endpoints { client: stream, server }, path, routing, changes })
         }
         Err(ending) => {
             // The app must not mistake a failure for an empty answer.
@@ -107,41 +107,43 @@ async fn admit(
 async fn decide(
     state: &Arc<ProxyState>,
     stream: &TcpStream,
-    listener: Listener,
+    listener: OutboundListener,
     record: &mut ConnRecord,
 ) -> Result<(Connected, ChangeWatch), Ending> {
-    let wanted = match listener {
-        Listener::Captured => {
+    let target = match listener {
+        OutboundListener::Captured => {
             let address = captured::destination(stream, record)?;
             if state.would_loop_back(address) {
                 return Err(Ending::new(Reason::Loop, None));
             }
-            Wanted::Captured(address)
+            OutboundTarget::Captured(address)
         }
-        Listener::Upstream(index) => {
+        OutboundListener::Upstream(index) => {
             let upstream = state.upstreams.get(index).ok_or_else(|| outcome::no_original_destination(None))?;
             record.port = Some(upstream.port);
-            Wanted::Configured(Arc::clone(upstream))
+            OutboundTarget::Configured(Arc::clone(upstream))
         }
     };
-    reach(state, &wanted, record).await
+    reach(state, &target, record).await
 }
 
 /// Finds the destination and connects to it, as above.
 pub(crate) async fn reach(
     state: &Arc<ProxyState>,
-    wanted: &Wanted,
+    target: &OutboundTarget,
     record: &mut ConnRecord,
 ) -> Result<(Connected, ChangeWatch), Ending> {
     let mut decisions = 0;
     loop {
         decisions += 1;
         let snapshot = state.snapshot();
-        let destination = state.destinations.find(wanted).await?;
-        let connected = connect(state, wanted, &destination, snapshot.credentials, record).await;
+        let destination = state.destinations.find(target).await?;
+        let connected = connect(state, target, &destination, snapshot.credentials, record).await;
         let is_stale = snapshot.changes.has_changed()
             && match &connected {
-                Ok(connected) => connected.basis.as_ref().is_some_and(|basis| basis.redecide(state, record).is_some()),
+                Ok(connected) => {
+                    connected.routing.as_ref().is_some_and(|routing| routing.reevaluate(state, record).is_some())
+                }
                 Err(_) => true,
             };
         if is_stale && decisions < MAX_DECISIONS {

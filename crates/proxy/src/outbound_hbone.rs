@@ -16,13 +16,13 @@ use portcullis_telemetry::{ConnRecord, Ending};
 use portcullis_tls::{Credentials, PathSummary};
 use tokio::time::{Instant, timeout_at};
 
-use crate::destination::Wanted;
+use crate::destination::OutboundTarget;
 use crate::outcome::{self, DialTarget, Reason};
 use crate::relay::addresses;
 use crate::state::ProxyState;
 pub(crate) use absent::WithoutHbone;
 pub(crate) use dial::NotDialled;
-use dial::{Purpose, failed};
+use dial::{PoolKey, failed};
 
 /// Connects through a tunnel to the destination's sidecar. A name is looked up for each connection, and its addresses are tried until
 /// a sidecar answers.
@@ -31,20 +31,20 @@ use dial::{Purpose, failed};
 /// Why there is no stream.
 pub(crate) async fn connect(
     state: &Arc<ProxyState>,
-    wanted: &Wanted,
+    target: &OutboundTarget,
     expected: &ExpectedIds,
     credentials: &Arc<Credentials>,
     record: &mut ConnRecord,
 ) -> Result<(TunnelStream, PathSummary), Ending> {
-    let destinations = match wanted {
-        Wanted::Captured(address) => vec![*address],
-        Wanted::Configured(upstream) => {
+    let destinations = match target {
+        OutboundTarget::Captured(address) => vec![*address],
+        OutboundTarget::Configured(upstream) => {
             addresses(&state.destinations.names, &upstream.host, upstream.port, state.settings.timeouts.connect)
                 .await
-                .map_err(|error| outcome::unreachable(DialTarget::Peer, wanted, &error))?
+                .map_err(|error| outcome::unreachable(DialTarget::Peer, target, &error))?
         }
     };
-    let mut failed = Ending::new(Reason::PeerUnreachable, Some(format!("{wanted}: it has no address")));
+    let mut failed = Ending::new(Reason::PeerUnreachable, Some(format!("{target}: it has no address")));
     for destination in destinations {
         match open(state, destination, expected, credentials, record).await.map_err(Ending::from) {
             // Only if nothing listens there the next address is tried; any other refusal is final.
@@ -84,14 +84,14 @@ pub(crate) async fn open(
 ) -> Result<(TunnelStream, PathSummary), NotOpened> {
     let timeouts = state.settings.timeouts;
     let address = SocketAddr::new(destination.ip(), state.settings.outbound.hbone_port);
-    let purpose = Purpose { address, expected: expected.clone(), credentials: Arc::clone(credentials) };
+    let key = PoolKey { address, expected: expected.clone(), credentials: Arc::clone(credentials) };
     let request = Connect { destination, baggage: state.baggage.clone(), client: record.src_addr };
     let mut tries = 0;
     loop {
         tries += 1;
         record.dst_addr = Some(address);
-        let (reserved, tunnel) = match pool::reserve(state, &purpose).await {
-            Ok(reserved) => reserved,
+        let (permit, tunnel) = match pool::acquire(state, &key).await {
+            Ok(permit) => permit,
             Err(error) => {
                 record.transport = error.transport;
                 return Err(NotOpened::NoTunnel(error));
@@ -99,7 +99,7 @@ pub(crate) async fn open(
         };
         record.dst_addr = Some(destination);
         record.over_tunnel(&tunnel.facts);
-        let error = match timeout_at(Instant::now() + timeouts.handshake, reserved.open(&request)).await {
+        let error = match timeout_at(Instant::now() + timeouts.handshake, permit.open(&request)).await {
             Ok(Ok(stream)) => return Ok((stream, tunnel.path)),
             Ok(Err(error)) => error,
             Err(_elapsed) => {

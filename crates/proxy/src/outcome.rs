@@ -54,7 +54,7 @@ pub(crate) fn handshake(error: &HandshakeError, direction: Direction) -> Ending 
 }
 
 /// A handshake with a client outside of the mesh failed.
-pub(crate) fn outsider_handshake(error: &HandshakeError) -> Ending {
+pub(crate) fn external_client_handshake(error: &HandshakeError) -> Ending {
     let reason = Reason::from(error.fault());
     let ending = Ending::new(reason, Some(error.to_string()));
     match reason {

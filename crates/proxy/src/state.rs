@@ -23,7 +23,7 @@ use crate::changes::{ChangeNotifier, ChangeWatch};
 use crate::destination::Destinations;
 use crate::downgrade::SeenOverMtls;
 use crate::drain::DrainToken;
-use crate::gateway_listener::{GatewayServers, Listener};
+use crate::gateway_listener::{GatewayRouter, GatewayServers};
 use crate::outbound_hbone::WithoutHbone;
 use crate::routes::Routes;
 use crate::services::ServiceTable;
@@ -59,7 +59,7 @@ pub struct ProxyState {
     pub(crate) seen_over_mtls: SeenOverMtls,
     pub(crate) without_hbone: WithoutHbone,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
-    pub(crate) gateway: Vec<Listener>,
+    pub(crate) gateway: Vec<GatewayRouter>,
     pub(crate) gateway_servers: Arc<GatewayServers>,
     /// What outbound tunnels say of this workload.
     pub(crate) baggage: Option<HeaderValue>,
@@ -132,7 +132,7 @@ impl ProxyState {
         let tunnels_per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let per_identity = KeyedLimit::per_key(settings.limits.per_identity);
         let upstreams = settings.outbound.upstreams.iter().map(|upstream| Upstream::new(&upstream.target)).collect();
-        let gateway = settings.gateway.listeners.iter().map(Listener::new).collect();
+        let gateway = settings.gateway.listeners.iter().map(GatewayRouter::new).collect();
         for port in named_ports(&settings, &own_ports) {
             metrics.allow_port_label(port);
         }

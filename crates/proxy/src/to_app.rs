@@ -117,7 +117,7 @@ pub(crate) struct ToApp<'a> {
 }
 
 /// An app that an authorized connection has reached.
-pub(crate) struct Reached {
+pub(crate) struct ReachedApp {
     pub(crate) app: TcpStream,
     /// To be held as long as the connection is open.
     pub(crate) permit: CountPermit,
@@ -136,7 +136,7 @@ impl ToApp<'_> {
         opening: Option<Opening>,
         path: Option<&PathSummary>,
         dialled: Option<TcpStream>,
-    ) -> Result<Reached, Ending> {
+    ) -> Result<ReachedApp, Ending> {
         let port = self.target.port;
         let mode = self.carrier.mode(self.policy.mode(port).mode);
         let refused = authorization::check(self.policy, mode, record, port);
@@ -156,7 +156,7 @@ impl ToApp<'_> {
             None => self.dial().await?,
         };
         let app = if self.target.send_proxy_header { self.send_proxy_header(record, app).await? } else { app };
-        Ok(Reached { app, permit })
+        Ok(ReachedApp { app, permit })
     }
 
     /// Sends the PROXY header, before any byte of the client.

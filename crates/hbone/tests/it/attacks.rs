@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use portcullis_hbone::limits::{EARLY_RESETS, PENDING_RESETS, STREAM_WINDOW, STREAMS};
-use portcullis_hbone::{Refusal, TunnelEnd};
+use portcullis_hbone::{ConnectRefusal, TunnelEnd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::timeout;
 
@@ -223,7 +223,7 @@ async fn streams_beyond_the_limit_are_refused() {
 #[tokio::test]
 async fn another_protocol_is_not_taken_for_a_tunnel() {
     let (ours, mut theirs) = duplex(64 * 1024);
-    let serving = serve(ours, |request| async move { request.refuse(Refusal::BadRequest) });
+    let serving = serve(ours, |request| async move { request.refuse(ConnectRefusal::BadRequest) });
     theirs.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert_eq!(serving.end().await, TunnelEnd::Lost);
 }

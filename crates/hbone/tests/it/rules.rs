@@ -1,6 +1,6 @@
 //! What a server that knows CONNECT only must answer to a client that breaks HTTP/2, by section of RFC 9113.
 
-use portcullis_hbone::Refusal;
+use portcullis_hbone::ConnectRefusal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::time::timeout;
 
@@ -74,7 +74,7 @@ async fn answer(bytes: &[u8]) -> Answer {
     let (ours, theirs) = duplex(1024 * 1024);
     let _serving = serve(ours, |request| async move {
         if request.target.is_err() {
-            request.refuse(Refusal::BadRequest);
+            request.refuse(ConnectRefusal::BadRequest);
         } else if let Ok(_stream) = request.accept() {
             std::future::pending::<()>().await;
         }

@@ -7,7 +7,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request as HttpRequest};
 use portcullis_hbone::limits::STREAM_WINDOW;
-use portcullis_hbone::{BadRequest, Refusal, Request, TunnelEnd, TunnelStream};
+use portcullis_hbone::{BadRequest, ConnectRefusal, Request, TunnelEnd, TunnelStream};
 use portcullis_net::Duplex as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -99,7 +99,9 @@ async fn bytes_pass_both_ways_and_each_direction_ends_by_itself() {
 
 #[tokio::test]
 async fn a_refusal_has_its_status_and_no_stream() {
-    for (refusal, status) in [(Refusal::BadRequest, 400), (Refusal::Denied, 401), (Refusal::Unavailable, 503)] {
+    for (refusal, status) in
+        [(ConnectRefusal::BadRequest, 400), (ConnectRefusal::Denied, 401), (ConnectRefusal::Unavailable, 503)]
+    {
         let (client, _serving) = serving_with(move |request| async move { request.refuse(refusal) }).await;
         let (response, _send) = open(&client, request(Method::CONNECT, DESTINATION)).await;
         let response = response.await.unwrap();
@@ -115,7 +117,7 @@ async fn only_a_connect_to_an_address_is_served() {
         let seen = seen.clone();
         async move {
             seen.send(request.target).unwrap();
-            request.refuse(Refusal::BadRequest);
+            request.refuse(ConnectRefusal::BadRequest);
         }
     })
     .await;

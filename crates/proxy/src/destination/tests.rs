@@ -54,7 +54,7 @@ impl Rig {
     }
 
     async fn find(&self, address: &str) -> Result<&'static str, &'static str> {
-        let found = self.destinations.find(&Wanted::Captured(address.parse().unwrap())).await;
+        let found = self.destinations.find(&OutboundTarget::Captured(address.parse().unwrap())).await;
         found.map_err(|ending| ending.reason).map(|found| match found {
             Destination::Fixed(route) if route.mode == RouteMode::Plaintext => "plaintext route",
             Destination::Fixed(_) => "mtls route",

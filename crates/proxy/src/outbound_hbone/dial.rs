@@ -16,27 +16,27 @@ use crate::outcome::{self, DialTarget, Reason};
 use crate::relay::{dial, note_peer};
 use crate::state::ProxyState;
 
-/// What a tunnel is made for.
+/// What a tunnel is dialled for: a stream uses a tunnel only under an equal key.
 #[derive(Clone)]
-pub(super) struct Purpose {
+pub(super) struct PoolKey {
     /// Where tunnels end.
     pub(super) address: SocketAddr,
     pub(super) expected: ExpectedIds,
     pub(super) credentials: Arc<Credentials>,
 }
 
-impl Purpose {
-    /// Whether a tunnel for one serves the other.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+impl PoolKey {
+    /// Whether a tunnel that was dialled for one key serves the other.
+    pub(super) fn matches(&self, other: &Self) -> bool {
         self.address == other.address
             && self.credentials.generation() == other.credentials.generation()
             && self.expected == other.expected
     }
 }
 
-/// One tunnel that is kept.
+/// A tunnel in the pool.
 #[derive(Clone)]
-pub(super) struct Tunnel {
+pub(super) struct PooledTunnel {
     pub(super) handle: TunnelHandle,
     pub(super) facts: TunnelFacts,
     pub(super) path: PathSummary,
@@ -65,8 +65,8 @@ impl NotDialled {
 }
 
 /// Makes a tunnel, and begins the task that moves its bytes.
-pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result<Tunnel, NotDialled> {
-    let address = purpose.address;
+pub(super) async fn dial_tunnel(state: &ProxyState, key: &PoolKey) -> Result<PooledTunnel, NotDialled> {
+    let address = key.address;
     if state.is_own_outbound(address) {
         return Err(NotDialled::new(Ending::new(Reason::Loop, Some(address.to_string())), "-"));
     }
@@ -78,7 +78,7 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
     let deadline = began + state.settings.timeouts.handshake;
     let too_late = || NotDialled::new(Ending::new(Reason::HandshakeTimeout, None), "tls");
     let own = stream.local_addr();
-    let handshake = connect_hbone(stream, &purpose.credentials, &purpose.expected);
+    let handshake = connect_hbone(stream, &key.credentials, &key.expected);
     let (stream, peer) = match timeout_at(deadline, handshake).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
@@ -101,16 +101,16 @@ pub(super) async fn dial_tunnel(state: &ProxyState, purpose: &Purpose) -> Result
         peer: peer.id,
         tls,
     };
-    let serving = Serving {
+    let task = TunnelTask {
         handle: handle.clone(),
-        generation: purpose.credentials.generation(),
+        generation: key.credentials.generation(),
         metrics: state.metrics.clone(),
         credentials: state.credentials.clone(),
         changes,
         _open: state.metrics.tunnels.opened(Direction::Outbound),
     };
-    drop(tokio::spawn(serving.run(connection)));
-    Ok(Tunnel { handle, facts, path: peer.path })
+    drop(tokio::spawn(task.run(connection)));
+    Ok(PooledTunnel { handle, facts, path: peer.path })
 }
 
 /// Whether a failed handshake says nothing of who answered.
@@ -129,8 +129,8 @@ pub(super) fn failed(error: String) -> Ending {
     Ending::new(Reason::HboneFailed, Some(error))
 }
 
-/// What the task of a tunnel needs.
-struct Serving {
+/// The task that drives one tunnel.
+struct TunnelTask {
     handle: TunnelHandle,
     generation: u64,
     metrics: Metrics,
@@ -139,7 +139,7 @@ struct Serving {
     _open: Option<OpenTunnel>,
 }
 
-impl Serving {
+impl TunnelTask {
     /// Moves the bytes of the tunnel until it ends. New credentials make it the last tunnel of its kind: its streams go on as long as
     /// each of them may, and it takes no more.
     async fn run(mut self, mut tunnel: ClientTunnel<Stream<TcpStream>>) {

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use portcullis_hbone::Reserved;
+use portcullis_hbone::StreamPermit;
 use portcullis_telemetry::Ending;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::dial::{NotDialled, Purpose, Tunnel, dial_tunnel, failed};
+use super::dial::{NotDialled, PoolKey, PooledTunnel, dial_tunnel, failed};
 use crate::outcome::Reason;
 use crate::state::ProxyState;
 
-/// Tunnels that one worker has to one peer for one purpose, at most. Each has a hundred streams.
+/// Tunnels that one worker has for one key, at most. Each has a hundred streams.
 const MAX_TUNNELS: usize = 64;
 
 thread_local! {
@@ -23,17 +23,17 @@ thread_local! {
 }
 
 #[derive(Default)]
-struct Pool(HashMap<SocketAddr, Vec<Arc<Kept>>>);
+struct Pool(HashMap<SocketAddr, Vec<Arc<PoolEntry>>>);
 
-/// The tunnels for one purpose.
-struct Kept {
-    purpose: Purpose,
+/// The tunnels for one key, and the one that is being dialled.
+struct PoolEntry {
+    key: PoolKey,
     tunnels: Mutex<Tunnels>,
 }
 
 #[derive(Default)]
 struct Tunnels {
-    open: Vec<Tunnel>,
+    open: Vec<PooledTunnel>,
     /// The tunnel that is being made. All connections that want one wait for it, and fail with it.
     dialling: Option<Dialling>,
 }
@@ -41,30 +41,32 @@ struct Tunnels {
 /// What came of a dial, once there is something.
 type Dialling = watch::Receiver<Option<Result<(), NotDialled>>>;
 
-/// Where a connection may go.
-enum Place {
-    Free(Reserved, Tunnel),
-    Wait(Dialling),
-    /// A tunnel has to be made.
-    None,
-    /// There are as many tunnels as there may be.
+/// Whether the pool has a stream for a connection.
+enum Availability {
+    /// A stream of a tunnel that is open.
+    Ready(StreamPermit, PooledTunnel),
+    /// A tunnel is being dialled.
+    Dialling(Dialling),
+    /// A tunnel must be dialled.
+    NeedsDial,
+    /// All streams of [`MAX_TUNNELS`] tunnels are in use.
     Full,
 }
 
 impl Pool {
-    fn kept(&mut self, purpose: &Purpose) -> Arc<Kept> {
-        let all = self.0.entry(purpose.address).or_default();
-        if let Some(found) = all.iter().find(|kept| kept.purpose.is_same(purpose)) {
+    fn entry(&mut self, key: &PoolKey) -> Arc<PoolEntry> {
+        let all = self.0.entry(key.address).or_default();
+        if let Some(found) = all.iter().find(|entry| entry.key.matches(key)) {
             return Arc::clone(found);
         }
-        let kept = Arc::new(Kept { purpose: purpose.clone(), tunnels: Mutex::default() });
-        all.push(Arc::clone(&kept));
-        // A new purpose is rare enough to look at the others.
+        let entry = Arc::new(PoolEntry { key: key.clone(), tunnels: Mutex::default() });
+        all.push(Arc::clone(&entry));
+        // A new key is rare, so unused entries are removed then.
         self.0.retain(|_, all| {
-            all.retain(|kept| Arc::strong_count(kept) > 1 || kept.is_in_use());
+            all.retain(|entry| Arc::strong_count(entry) > 1 || entry.is_in_use());
             !all.is_empty()
         });
-        kept
+        entry
     }
 }
 
@@ -75,7 +77,7 @@ impl Tunnels {
     }
 }
 
-impl Kept {
+impl PoolEntry {
     /// Its lock is never held across a wait.
     fn with<T>(&self, change: impl FnOnce(&mut Tunnels) -> T) -> T {
         change(&mut self.tunnels.lock().unwrap_or_else(PoisonError::into_inner))
@@ -85,22 +87,22 @@ impl Kept {
         self.with(|tunnels| tunnels.dialling().is_some() || tunnels.open.iter().any(|tunnel| tunnel.handle.is_open()))
     }
 
-    fn place(&self) -> Place {
+    fn availability(&self) -> Availability {
         self.with(|tunnels| {
             tunnels.open.retain(|tunnel| tunnel.handle.is_open());
             for tunnel in &tunnels.open {
                 // Checked until one fits, and not for all: this runs for each connection.
-                if self.purpose.credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_err() {
+                if self.key.credentials.still_trusts(&tunnel.facts.peer, &tunnel.path).is_err() {
                     tunnel.handle.close();
-                } else if let Some(reserved) = tunnel.handle.reserve() {
-                    return Place::Free(reserved, tunnel.clone());
+                } else if let Some(permit) = tunnel.handle.try_reserve() {
+                    return Availability::Ready(permit, tunnel.clone());
                 }
             }
             if let Some(dialling) = tunnels.dialling() {
-                return Place::Wait(dialling.clone());
+                return Availability::Dialling(dialling.clone());
             }
             let open = tunnels.open.iter().filter(|tunnel| tunnel.handle.is_open()).count();
-            if open >= MAX_TUNNELS { Place::Full } else { Place::None }
+            if open >= MAX_TUNNELS { Availability::Full } else { Availability::NeedsDial }
         })
     }
 
@@ -108,10 +110,10 @@ impl Kept {
     fn begin_dial(self: &Arc<Self>, state: &Arc<ProxyState>) -> Dialling {
         let (done, dialling) = watch::channel(None);
         self.with(|tunnels| tunnels.dialling = Some(dialling.clone()));
-        let (kept, state) = (Arc::clone(self), Arc::clone(state));
+        let (entry, state) = (Arc::clone(self), Arc::clone(state));
         drop(tokio::spawn(async move {
-            let dialled = dial_tunnel(&state, &kept.purpose).await;
-            let dialled = kept.with(|tunnels| {
+            let dialled = dial_tunnel(&state, &entry.key).await;
+            let dialled = entry.with(|tunnels| {
                 tunnels.dialling = None;
                 dialled.map(|tunnel| tunnels.open.push(tunnel))
             });
@@ -121,22 +123,25 @@ impl Kept {
     }
 }
 
-/// A place on a tunnel: one that is there and would be made anew now, or a new one. A burst makes one tunnel for as many connections as
-/// it has streams, and waits for it together, each connection until its own deadline.
+/// A stream slot on a pooled tunnel whose peer is still trusted, or on a new tunnel. A burst dials one tunnel for as many connections
+/// as it has streams; all of them wait for that dial, each until its own deadline.
 ///
 /// # Errors
 /// Why there is none.
-pub(super) async fn reserve(state: &Arc<ProxyState>, purpose: &Purpose) -> Result<(Reserved, Tunnel), NotDialled> {
+pub(super) async fn acquire(
+    state: &Arc<ProxyState>,
+    key: &PoolKey,
+) -> Result<(StreamPermit, PooledTunnel), NotDialled> {
     let timeouts = state.settings.timeouts;
     let deadline = Instant::now() + timeouts.connect + timeouts.handshake;
-    let kept = POOL.with_borrow_mut(|pool| pool.kept(purpose));
+    let entry = POOL.with_borrow_mut(|pool| pool.entry(key));
     loop {
-        let mut dialling = match kept.place() {
-            Place::Free(reserved, tunnel) => return Ok((reserved, tunnel)),
-            Place::Wait(dialling) => dialling,
-            Place::None => kept.begin_dial(state),
-            Place::Full => {
-                let error = format!("there are {MAX_TUNNELS} tunnels to {}, and all are full", purpose.address);
+        let mut dialling = match entry.availability() {
+            Availability::Ready(permit, tunnel) => return Ok((permit, tunnel)),
+            Availability::Dialling(dialling) => dialling,
+            Availability::NeedsDial => entry.begin_dial(state),
+            Availability::Full => {
+                let error = format!("there are {MAX_TUNNELS} tunnels to {}, and all are full", key.address);
                 return Err(NotDialled::new(failed(error), "tls"));
             }
         };

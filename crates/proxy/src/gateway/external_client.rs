@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::authorization;
 
 /// The addresses of a connection on the client's side. They stay as they are, while the record goes on to name the server.
-pub(super) struct Outsider {
+pub(super) struct ExternalClient {
     /// Who connected: the client, or its load balancer.
     direct: IpAddr,
     /// What was dialled.
@@ -20,7 +20,7 @@ pub(super) struct Outsider {
     port: u16,
 }
 
-impl Outsider {
+impl ExternalClient {
     pub(super) fn new(stream: &TcpStream, record: &mut ConnRecord) -> Self {
         let local = stream.local_addr().ok().map(|local| OrigDst::new(local).get());
         record.set_from_outside();

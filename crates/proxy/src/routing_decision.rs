@@ -9,8 +9,8 @@ use portcullis_telemetry::{ConnRecord, Ending};
 use portcullis_tls::PathSummary;
 
 use crate::balancer::ActiveGuard;
-use crate::destination::Wanted;
-use crate::downgrade::Peer;
+use crate::destination::OutboundTarget;
+use crate::downgrade::MtlsDestination;
 use crate::endpoints::{self, Dialable};
 use crate::outcome::Reason;
 use crate::relay::{Closing, check_trust};
@@ -18,7 +18,7 @@ use crate::state::ProxyState;
 
 /// How the destination was reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reached {
+pub(crate) enum UpstreamTransport {
     /// In plaintext.
     Plaintext,
     /// In plaintext, since it is the app of this sidecar.
@@ -29,56 +29,56 @@ pub(crate) enum Reached {
     Originated,
 }
 
-/// What a connection was decided with.
-pub(crate) struct Basis {
-    wanted: Wanted,
+/// How an open connection was routed, so that the decision can be repeated after a change.
+pub(crate) struct RoutingDecision {
+    target: OutboundTarget,
     /// The address that was dialled.
     address: SocketAddr,
     /// The service, if there was one.
-    service: Option<Peer>,
-    reached: Reached,
+    service: Option<MtlsDestination>,
+    via: UpstreamTransport,
     /// Counts the connection among those to its endpoint.
     _active: Option<ActiveGuard>,
 }
 
-impl Basis {
+impl RoutingDecision {
     /// To an address that nothing names.
-    pub(crate) const fn unknown(wanted: Wanted, address: SocketAddr) -> Self {
-        Self { wanted, address, service: None, reached: Reached::Plaintext, _active: None }
+    pub(crate) const fn unknown(target: OutboundTarget, address: SocketAddr) -> Self {
+        Self { target, address, service: None, via: UpstreamTransport::Plaintext, _active: None }
     }
 
     /// To an endpoint of a service.
     pub(crate) fn service(
-        wanted: Wanted,
+        target: OutboundTarget,
         address: SocketAddr,
-        service: &Peer,
-        reached: Reached,
+        service: &MtlsDestination,
+        via: UpstreamTransport,
         active: ActiveGuard,
     ) -> Self {
-        Self { wanted, address, service: Some(service.clone()), reached, _active: Some(active) }
+        Self { target, address, service: Some(service.clone()), via, _active: Some(active) }
     }
 
     /// Asks whether a new connection like this one would be made, and made in the same way.
-    pub(crate) fn redecide(&self, state: &ProxyState, record: &ConnRecord) -> Option<Closing> {
+    pub(crate) fn reevaluate(&self, state: &ProxyState, record: &ConnRecord) -> Option<Closing> {
         let table = state.destinations.services.load();
         let refused = |why: &str| Some(Closing::Now(Ending::new(Reason::PolicyChanged, Some(why.to_owned()))));
-        let transport = match state.destinations.in_directory(&self.wanted, &table) {
+        let transport = match state.destinations.in_directory(&self.target, &table) {
             Lookup::Found(found) => {
                 // What was an unknown address may be that of a service now, whose endpoints have others.
                 let is_meant = |it: &Dialable<'_>| self.service.is_none() || it.address == self.address;
                 let names = state.destinations.names.table();
-                endpoints::find(&self.wanted, &found, &**names, is_meant).map(|it| it.transport)
+                endpoints::find(&self.target, &found, &**names, is_meant).map(|it| it.transport)
             }
             Lookup::Conflict(_) => return refused("two services claim the destination now"),
             Lookup::NoPort | Lookup::NoSubset => return refused("the service has no such port now"),
             Lookup::Unknown => {
-                let is_refused = match &self.wanted {
-                    Wanted::Captured(_) => state.settings.outbound.otherwise == Otherwise::Refuse,
-                    Wanted::Configured(_) => true,
+                let is_refused = match &self.target {
+                    OutboundTarget::Captured(_) => state.settings.outbound.otherwise == Otherwise::Refuse,
+                    OutboundTarget::Configured(_) => true,
                 };
                 // A name may have moved to other addresses; the service is still there then, and so may the connection be.
                 let is_gone = match &self.service {
-                    Some(Peer::Service(host, port)) => {
+                    Some(MtlsDestination::Service(host, port)) => {
                         matches!(table.directory().by_host(host, *port, None), Lookup::Unknown | Lookup::NoPort)
                     }
                     _ => true,
@@ -87,10 +87,10 @@ impl Basis {
             }
         };
         // An endpoint that is gone ends its connections itself.
-        match verdict(self.reached, transport?, record.peer.as_ref()) {
-            Verdict::Keep => None,
-            Verdict::OtherIdentities => refused("the service has other identities now"),
-            Verdict::OtherTransport => {
+        match recheck(self.via, transport?, record.peer.as_ref()) {
+            Recheck::Keep => None,
+            Recheck::OtherIdentities => refused("the service has other identities now"),
+            Recheck::OtherTransport => {
                 let why = "the destination is reached in another way now";
                 Some(Closing::BetweenAnswers(Ending::new(Reason::PolicyChanged, Some(why.to_owned()))))
             }
@@ -103,16 +103,16 @@ impl Basis {
 pub(crate) fn after_change(
     state: &ProxyState,
     record: &ConnRecord,
-    basis: Option<&Basis>,
+    routing: Option<&RoutingDecision>,
     path: Option<&PathSummary>,
 ) -> Option<Closing> {
-    let changed = basis.and_then(|basis| basis.redecide(state, record));
+    let changed = routing.and_then(|routing| routing.reevaluate(state, record));
     changed.or_else(|| check_trust(state, record, path?).map(Closing::Now))
 }
 
-/// What becomes of a connection.
+/// What a repeated decision means for an open connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
+enum Recheck {
     /// It stays: a new one would be made like it, or with less.
     Keep,
     /// Its peer is not expected any more.
@@ -121,19 +121,19 @@ enum Verdict {
     OtherTransport,
 }
 
-/// Decides from how the destination was reached, with a verified `peer` if that was mTLS, and how it would be reached now.
-fn verdict(reached: Reached, transport: &Transport, peer: Option<&SpiffeId>) -> Verdict {
-    match (reached, transport) {
-        (Reached::OwnApp, _)
+/// Compares how the destination was reached (with a verified `peer` if over mTLS) with how it would be reached now.
+fn recheck(via: UpstreamTransport, transport: &Transport, peer: Option<&SpiffeId>) -> Recheck {
+    match (via, transport) {
+        (UpstreamTransport::OwnApp, _)
         // What is more than the directory asks for may stay.
-        | (Reached::Plaintext | Reached::Mtls | Reached::Originated, Transport::Plaintext(_))
-        | (Reached::Originated, Transport::Originate(_)) => Verdict::Keep,
-        (Reached::Mtls, Transport::Mtls { identities, .. }) => {
+        | (UpstreamTransport::Plaintext | UpstreamTransport::Mtls | UpstreamTransport::Originated, Transport::Plaintext(_))
+        | (UpstreamTransport::Originated, Transport::Originate(_)) => Recheck::Keep,
+        (UpstreamTransport::Mtls, Transport::Mtls { identities, .. }) => {
             let expected = identities.as_ref().is_ok_and(|ids| peer.is_some_and(|id| ids.contains(id)));
-            if expected { Verdict::Keep } else { Verdict::OtherIdentities }
+            if expected { Recheck::Keep } else { Recheck::OtherIdentities }
         }
-        (Reached::Plaintext | Reached::Originated, Transport::Mtls { .. })
-        | (Reached::Plaintext | Reached::Mtls, Transport::Originate(_)) => Verdict::OtherTransport,
+        (UpstreamTransport::Plaintext | UpstreamTransport::Originated, Transport::Mtls { .. })
+        | (UpstreamTransport::Plaintext | UpstreamTransport::Mtls, Transport::Originate(_)) => Recheck::OtherTransport,
     }
 }
 
@@ -151,8 +151,8 @@ mod tests {
     /// Every way in which a connection was made, against every way in which it would be made now.
     #[test]
     fn the_whole_table() {
-        use Reached::{Mtls, Originated, OwnApp, Plaintext};
-        use Verdict::{Keep, OtherIdentities, OtherTransport};
+        use Recheck::{Keep, OtherIdentities, OtherTransport};
+        use UpstreamTransport::{Mtls, Originated, OwnApp, Plaintext};
         let id = |name: &str| SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/{name}")).unwrap();
         let rule = RuleRef { label: "shop/cart".into(), file: "f".into(), line: 1 };
         let by = || MtlsReason::Rule { rule: rule.clone() };
@@ -178,10 +178,10 @@ mod tests {
             (Mtls, [Keep, Keep, OtherIdentities, OtherIdentities, OtherTransport]),
             (Originated, [Keep, OtherTransport, OtherTransport, OtherTransport, Keep]),
         ];
-        for (reached, expected) in rows {
-            let peer = (reached == Mtls).then(|| id("cart"));
-            let found = transports.each_ref().map(|transport| verdict(reached, transport, peer.as_ref()));
-            assert_eq!(found, expected, "{reached:?}");
+        for (via, expected) in rows {
+            let peer = (via == Mtls).then(|| id("cart"));
+            let found = transports.each_ref().map(|transport| recheck(via, transport, peer.as_ref()));
+            assert_eq!(found, expected, "{via:?}");
         }
     }
 }
