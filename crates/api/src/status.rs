@@ -143,7 +143,8 @@ pub struct Ledger {
     /// It is on disk.
     pub is_persistent: bool,
     /// How many observations it has.
-    pub pairs: u64,
+    #[serde(rename = "pairs")]
+    pub observations: u64,
     /// How many were given up to stay below the limit.
     pub evicted: u64,
     /// How many attempts to write it failed.

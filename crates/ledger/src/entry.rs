@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portcullis_api::{DayCount, Direction, Timestamp};
 
-use crate::key::{Key, Peer, Refusal, Seen};
+use crate::key::{ConnAttributes, Key, PeerKey, RefusalCause};
 
 /// Days that are counted one by one.
 const DAYS: i64 = 8;
-/// A client without an identity is a stranger until it was seen again so many seconds after the first time.
+/// A client without an identity counts as new until it was seen again so many seconds after the first time.
 pub(crate) const KNOWN_AFTER: i64 = 3600;
 
 /// One observation.
@@ -52,7 +52,7 @@ pub(crate) struct LastRefusal {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Class {
     /// A client without an identity that was not seen again [`KNOWN_AFTER`] the first time.
-    Stranger,
+    New,
     /// Another client without an identity, or a server without one, which the workload itself dialled.
     Known,
     /// A peer with an identity.
@@ -60,7 +60,7 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    pub(crate) const ALL: [Self; 3] = [Self::Stranger, Self::Known, Self::Verified];
+    pub(crate) const ALL: [Self; 3] = [Self::New, Self::Known, Self::Verified];
 }
 
 impl Entry {
@@ -87,18 +87,18 @@ impl Entry {
 
     pub(crate) fn class(&self) -> Class {
         match (&self.key.peer, self.key.direction) {
-            (Peer::Identity(_), _) => Class::Verified,
+            (PeerKey::Identity(_), _) => Class::Verified,
             (_, Direction::Outbound) => Class::Known,
             _ if self.last_seen().saturating_sub(self.facts().first_seen) >= KNOWN_AFTER => Class::Known,
-            _ => Class::Stranger,
+            _ => Class::New,
         }
     }
 
     /// A connection. Returns whether its refusal is of a kind that was not seen last.
-    pub(crate) fn count(&self, seen: &Seen<'_>, refusal: Option<&Refusal<'_>>, now: i64) -> bool {
+    pub(crate) fn count(&self, seen: &ConnAttributes<'_>, refusal: Option<&RefusalCause<'_>>, now: i64) -> bool {
         self.last_seen.store(now, Ordering::Relaxed);
         let mut facts = self.facts();
-        facts.look(seen);
+        facts.update_attributes(seen);
         match refusal {
             None => {
                 facts.allowed = facts.allowed.saturating_add(1);
@@ -111,7 +111,7 @@ impl Entry {
     }
 
     /// An open connection was cut.
-    pub(crate) fn cut(&self, refusal: &Refusal<'_>, now: i64) -> bool {
+    pub(crate) fn cut(&self, refusal: &RefusalCause<'_>, now: i64) -> bool {
         self.last_seen.store(now, Ordering::Relaxed);
         self.facts().refuse(refusal, now)
     }
@@ -125,7 +125,7 @@ impl Entry {
 
 impl Facts {
     /// Takes over what may be another value with each connection. Allocates only if it is.
-    fn look(&mut self, seen: &Seen<'_>) {
+    fn update_attributes(&mut self, seen: &ConnAttributes<'_>) {
         if let Some(address) = seen.address {
             self.address = Some(address.to_canonical());
         }
@@ -144,7 +144,7 @@ impl Facts {
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal<'_>, now: i64) -> bool {
+    fn refuse(&mut self, refusal: &RefusalCause<'_>, now: i64) -> bool {
         self.refused = self.refused.saturating_add(1);
         let today = self.today(now);
         today.refused = today.refused.saturating_add(1);

@@ -12,7 +12,7 @@ use portcullis_identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Facts, LastRefusal};
-use crate::key::{Key, Peer};
+use crate::key::{Key, PeerKey};
 use crate::ledger::{Ledger, lock};
 use crate::snapshot::observation;
 
@@ -144,9 +144,9 @@ impl SavedEntry {
         let Observation { direction, port, transport, peer, allowed, refused, .. } = observation;
         let Client { identity, address, name, service, dialled, server_name } = peer;
         let peer = match (identity, address) {
-            (Some(id), _) => Peer::Identity(SpiffeId::parse(&id).map_err(|error| format!("{id:?}: {error}"))?),
-            (None, Some(address)) => Peer::Address(address),
-            (None, None) => Peer::Unknown,
+            (Some(id), _) => PeerKey::Identity(SpiffeId::parse(&id).map_err(|error| format!("{id:?}: {error}"))?),
+            (None, Some(address)) => PeerKey::Address(address),
+            (None, None) => PeerKey::Unknown,
         };
         let last_refusal = observation.last_refusal.map(|RefusedFor { reason, policy, at }| LastRefusal {
             reason: Cow::Owned(reason),

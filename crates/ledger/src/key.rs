@@ -8,7 +8,7 @@ use portcullis_identity::SpiffeId;
 
 /// What is known of a connection when it is let through or refused.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct ConnAttributes<'a> {
     /// Which side the sidecar is on.
     pub direction: Direction,
     /// Inbound: the port of the workload. Outbound: the port that was dialled.
@@ -29,7 +29,7 @@ pub struct Seen<'a> {
 
 /// Why a connection was refused, or cut.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusal<'a> {
+pub struct RefusalCause<'a> {
     /// A label of the outcome table.
     pub reason: &'static str,
     /// The policy that decided, `namespace/name`, or `-`.
@@ -42,12 +42,12 @@ pub(crate) struct Key {
     pub(crate) direction: Direction,
     pub(crate) port: u16,
     pub(crate) transport: Transport,
-    pub(crate) peer: Peer,
+    pub(crate) peer: PeerKey,
 }
 
 /// Who the peer is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Peer {
+pub(crate) enum PeerKey {
     Identity(SpiffeId),
     Address(IpAddr),
     /// Outbound: refused before there was an address.
@@ -56,23 +56,23 @@ pub(crate) enum Peer {
 
 /// Peers that count as one for the limits: an identity, an IPv4 address, or an IPv6 /64, from which one host can use any address.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Source(Peer);
+pub(crate) struct PeerSource(PeerKey);
 
 impl Key {
-    pub(crate) fn of(seen: &Seen<'_>) -> Self {
+    pub(crate) fn of(seen: &ConnAttributes<'_>) -> Self {
         let peer = match (seen.identity, seen.address) {
-            (Some(id), _) => Peer::Identity(id.clone()),
-            (None, Some(address)) => Peer::Address(address.to_canonical()),
-            (None, None) => Peer::Unknown,
+            (Some(id), _) => PeerKey::Identity(id.clone()),
+            (None, Some(address)) => PeerKey::Address(address.to_canonical()),
+            (None, None) => PeerKey::Unknown,
         };
         Self { direction: seen.direction, port: seen.port, transport: seen.transport, peer }
     }
 
-    pub(crate) fn source(&self) -> Source {
-        Source(match &self.peer {
-            Peer::Address(IpAddr::V6(address)) => {
+    pub(crate) fn source(&self) -> PeerSource {
+        PeerSource(match &self.peer {
+            PeerKey::Address(IpAddr::V6(address)) => {
                 let [a, b, c, d, ..] = address.segments();
-                Peer::Address(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
+                PeerKey::Address(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
             }
             peer => peer.clone(),
         })

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::admission::Residents;
 use crate::clock::Clock;
 use crate::entry::Entry;
-use crate::key::{Key, Refusal, Seen};
+use crate::eviction::EvictionIndex;
+use crate::key::{ConnAttributes, Key, RefusalCause};
 
 /// The number of locks, so that workers rarely wait for each other.
 const SHARDS: usize = 16;
@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     max: usize,
     hasher: RandomState,
     shards: [Mutex<HashMap<Key, Arc<Entry>>>; SHARDS],
-    residents: Mutex<Residents>,
+    eviction: Mutex<EvictionIndex>,
     pub(crate) history: Mutex<History>,
     pub(crate) evicted: AtomicU64,
     pub(crate) is_persistent: AtomicBool,
@@ -78,7 +78,7 @@ impl Ledger {
             max: max.max(1),
             hasher: RandomState::new(),
             shards: Default::default(),
-            residents: Mutex::default(),
+            eviction: Mutex::default(),
             history: Mutex::new(history),
             evicted: AtomicU64::new(0),
             is_persistent: AtomicBool::new(false),
@@ -90,19 +90,19 @@ impl Ledger {
 
     /// A connection was let through.
     #[must_use]
-    pub fn allow(&self, seen: &Seen<'_>) -> Observed {
+    pub fn allow(&self, seen: &ConnAttributes<'_>) -> Observed {
         Observed { entry: self.count(seen, None), ledger: self.clone() }
     }
 
     /// A connection was refused.
-    pub fn refuse(&self, seen: &Seen<'_>, refusal: &Refusal<'_>) {
+    pub fn refuse(&self, seen: &ConnAttributes<'_>, refusal: &RefusalCause<'_>) {
         self.count(seen, Some(refusal));
     }
 
     /// How many observations there are.
     #[must_use]
-    pub fn pairs(&self) -> usize {
-        lock(&self.0.residents).count()
+    pub fn observation_count(&self) -> usize {
+        lock(&self.0.eviction).count()
     }
 
     /// How many were given up to stay below the limit.
@@ -117,7 +117,7 @@ impl Ledger {
         self.0.write_failures.load(Ordering::Relaxed)
     }
 
-    fn count(&self, seen: &Seen<'_>, refusal: Option<&Refusal<'_>>) -> Arc<Entry> {
+    fn count(&self, seen: &ConnAttributes<'_>, refusal: Option<&RefusalCause<'_>>) -> Arc<Entry> {
         let now = self.0.clock.now_unix();
         let key = Key::of(seen);
         let known = self.shard(&key).get(&key).cloned();
@@ -130,12 +130,12 @@ impl Ledger {
 
     /// The entry of a key that was not there a moment ago.
     pub(crate) fn insert(&self, key: Key, first_seen: i64, last_seen: i64) -> Arc<Entry> {
-        let mut residents = lock(&self.0.residents);
+        let mut eviction = lock(&self.0.eviction);
         if let Some(entry) = self.shard(&key).get(&key) {
             return Arc::clone(entry);
         }
         let entry = Arc::new(Entry::new(key, first_seen, last_seen));
-        for evicted in residents.add(&entry, self.0.max) {
+        for evicted in eviction.add(&entry, self.0.max) {
             self.shard(&evicted.key).remove(&evicted.key);
             self.0.evicted.fetch_add(1, Ordering::Relaxed);
         }
@@ -178,7 +178,7 @@ impl Observed {
     }
 
     /// The connection was cut, because it would be refused now.
-    pub fn cut(&self, refusal: &Refusal<'_>) {
+    pub fn cut(&self, refusal: &RefusalCause<'_>) {
         let is_news = self.entry.cut(refusal, self.ledger.0.clock.now_unix());
         self.ledger.mark(is_news);
     }

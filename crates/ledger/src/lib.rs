@@ -6,16 +6,16 @@
 //!
 //! Guarantees:
 //!
-//! - The table is bounded, and what is given up is counted. Strangers cannot take the room of peers with an identity, nor all of
+//! - The table is bounded, and what is given up is counted. New clients cannot take the room of peers with an identity, nor all of
 //!   the room of clients that are known for long; one client cannot take much room, however many ports or IPv6 addresses it uses.
 //! - With a folder, the table survives restarts. The file is replaced as a whole, so it is never half written.
 //! - No failure of the disk reaches a connection or the start of the process.
 //!
 //! Refuses: knowing what a connection carried.
 
-mod admission;
 mod clock;
 mod entry;
+mod eviction;
 mod file;
 mod key;
 mod ledger;
@@ -26,6 +26,6 @@ mod store;
 mod writer;
 
 pub use clock::{Clock, SystemClock};
-pub use key::{Refusal, Seen};
+pub use key::{ConnAttributes, RefusalCause};
 pub use ledger::{Ledger, Observed};
-pub use writer::{Place, Writer};
+pub use writer::{LedgerFile, Writer};

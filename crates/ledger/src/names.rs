@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::key::Peer;
+use crate::key::PeerKey;
 use crate::ledger::Ledger;
 
 impl Ledger {
@@ -14,7 +14,7 @@ impl Ledger {
     pub fn nameless(&self) -> Vec<IpAddr> {
         let mut seen: BTreeMap<IpAddr, i64> = BTreeMap::new();
         for entry in self.entries() {
-            if let Peer::Address(address) = entry.key.peer {
+            if let PeerKey::Address(address) = entry.key.peer {
                 let last = seen.entry(address).or_insert(i64::MIN);
                 *last = entry.last_seen().max(*last);
             }
@@ -27,7 +27,7 @@ impl Ledger {
     /// Keeps what addresses are called now.
     pub fn name(&self, names: &HashMap<IpAddr, Arc<str>>) {
         for entry in self.entries() {
-            let Peer::Address(address) = entry.key.peer else { continue };
+            let PeerKey::Address(address) = entry.key.peer else { continue };
             let Some(name) = names.get(&address) else { continue };
             let mut facts = entry.facts();
             if facts.name.as_ref() != Some(name) {

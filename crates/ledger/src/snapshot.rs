@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use portcullis_api::{Client, Direction, Observation, RefusedFor, Timestamp};
 
 use crate::entry::{Entry, LastRefusal, is_kept};
-use crate::key::{Key, Peer};
+use crate::key::{Key, PeerKey};
 use crate::ledger::{Ledger, lock};
 
 impl Ledger {
@@ -59,12 +59,12 @@ pub(crate) fn observation(entry: &Entry, today: i64) -> Observation {
     let facts = entry.facts().clone();
     let Key { direction, port, transport, peer } = &entry.key;
     let identity = match peer {
-        Peer::Identity(id) => Some(id.as_str().to_owned()),
-        Peer::Address(_) | Peer::Unknown => None,
+        PeerKey::Identity(id) => Some(id.as_str().to_owned()),
+        PeerKey::Address(_) | PeerKey::Unknown => None,
     };
     let address = match peer {
-        Peer::Address(address) => Some(*address),
-        Peer::Identity(_) | Peer::Unknown => facts.address,
+        PeerKey::Address(address) => Some(*address),
+        PeerKey::Identity(_) | PeerKey::Unknown => facts.address,
     };
     let client = Client {
         identity,

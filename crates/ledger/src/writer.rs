@@ -30,7 +30,7 @@ pub struct Writer {
 
 /// Which file is to be written.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct LedgerFile<'a> {
     /// The folder.
     pub folder: &'a Path,
     /// `workload.namespace`.
@@ -43,7 +43,7 @@ impl Writer {
     /// Adds what the file has, and keeps the file up to date from here on. `gather` is called before each write, and moves the
     /// bytes of open connections to the ledger. Never fails: what goes wrong is logged, and the table is kept in memory.
     #[must_use]
-    pub fn start(ledger: &Ledger, place: Place<'_>, gather: impl Fn() + Send + 'static) -> Self {
+    pub fn start(ledger: &Ledger, place: LedgerFile<'_>, gather: impl Fn() + Send + 'static) -> Self {
         let mut work = Work {
             store: Store::new(place.folder, place.namespace, place.name),
             ledger: ledger.clone(),

@@ -9,7 +9,7 @@ use crate::ports::KnownPorts;
 /// Copied from the ledger when they are scraped.
 pub(crate) struct LedgerMetrics {
     readiness: GaugeVec,
-    pairs: IntGauge,
+    observations: IntGauge,
     evicted: CounterFamily<0>,
     write_failures: CounterFamily<0>,
 }
@@ -24,7 +24,10 @@ impl LedgerMetrics {
                 ),
                 &["port"],
             )?,
-            pairs: IntGauge::with_opts(Opts::new("portcullis_ledger_pairs", "Observations that the ledger has."))?,
+            observations: IntGauge::with_opts(Opts::new(
+                "portcullis_ledger_pairs",
+                "Observations that the ledger has.",
+            ))?,
             evicted: CounterFamily::new(
                 "portcullis_ledger_evicted_total",
                 "Observations that were given up to stay below ledger.maxPairs.",
@@ -37,7 +40,7 @@ impl LedgerMetrics {
             )?,
         };
         registry.register(Box::new(metrics.readiness.clone()))?;
-        registry.register(Box::new(metrics.pairs.clone()))?;
+        registry.register(Box::new(metrics.observations.clone()))?;
         registry.register(Box::new(metrics.evicted.clone()))?;
         registry.register(Box::new(metrics.write_failures.clone()))?;
         Ok(metrics)
@@ -52,7 +55,7 @@ impl LedgerMetrics {
                 self.readiness.with_label_values(&[&port.to_string()]).set(f64::from(u8::from(is_ready)));
             }
         }
-        self.pairs.set(i64::try_from(ledger.pairs()).unwrap_or(i64::MAX));
+        self.observations.set(i64::try_from(ledger.observation_count()).unwrap_or(i64::MAX));
         self.evicted.with(&[]).raise_to(ledger.evicted());
         self.write_failures.with(&[]).raise_to(ledger.write_failures());
     }

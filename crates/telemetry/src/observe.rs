@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use portcullis_ledger::{Observed, Refusal, Seen};
+use portcullis_ledger::{ConnAttributes, Observed, RefusalCause};
 
 use crate::connection::Direction;
 use crate::facts::ServerName;
@@ -78,17 +78,17 @@ impl ConnRecord {
         self.metrics.recent.push(ended);
     }
 
-    fn refusal(&self, ending: &Ending) -> Refusal<'_> {
-        Refusal { reason: ending.reason, policy: &self.policy }
+    fn refusal(&self, ending: &Ending) -> RefusalCause<'_> {
+        RefusalCause { reason: ending.reason, policy: &self.policy }
     }
 
-    fn seen(&self, port: u16) -> Seen<'_> {
+    fn seen(&self, port: u16) -> ConnAttributes<'_> {
         let dst = self.dst_addr.map(|address| address.ip());
         let (address, dialled) = match self.direction {
             Direction::Inbound => (Some(self.src_addr.ip()), dst),
             Direction::Outbound => (dst, None),
         };
-        Seen {
+        ConnAttributes {
             direction: self.direction.into(),
             port,
             transport: transport(self.transport),

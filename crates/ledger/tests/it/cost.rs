@@ -10,7 +10,7 @@ fn a_known_pair_allocates_nothing() {
     let (ledger, _clock) = ledger(10_000);
     let web = id("web");
     let policy = "shop/strict".into();
-    let refusal = portcullis_ledger::Refusal { reason: "plaintext_in_strict", policy: &policy };
+    let refusal = portcullis_ledger::RefusalCause { reason: "plaintext_in_strict", policy: &policy };
     let once = || {
         ledger.allow(&verified(&web, 80)).moved(100, 100);
         ledger.refuse(&plain([10, 0, 0, 2].into(), 80), &refusal);

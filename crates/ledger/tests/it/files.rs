@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_api::Observation;
-use portcullis_ledger::{Ledger, Place, Writer};
+use portcullis_ledger::{Ledger, LedgerFile, Writer};
 use proptest::prelude::*;
 
 use crate::support::{ManualClock, id, plain, refuse, verified};
@@ -16,7 +16,7 @@ const FILE: &str = "shop_cart.ledger";
 
 fn start(folder: &Path, clock: &Arc<ManualClock>) -> (Ledger, Writer) {
     let ledger = Ledger::new(10_000, Arc::<ManualClock>::clone(clock));
-    let writer = Writer::start(&ledger, Place { folder, namespace: "shop", name: "cart" }, || ());
+    let writer = Writer::start(&ledger, LedgerFile { folder, namespace: "shop", name: "cart" }, || ());
     (ledger, writer)
 }
 
@@ -106,7 +106,7 @@ fn a_file_that_was_cut_or_changed_is_moved_aside_and_the_start_does_not_fail() {
     for damaged in (0..whole.len()).step_by(7).map(|end| whole[..end].to_vec()).chain([b"\0\0\0\0".to_vec()]) {
         fs::write(folder.path().join(FILE), &damaged).unwrap();
         let (ledger, writer) = start(folder.path(), &clock);
-        assert_eq!(ledger.pairs(), 0, "{} bytes", damaged.len());
+        assert_eq!(ledger.observation_count(), 0, "{} bytes", damaged.len());
         assert_eq!(fs::read(folder.path().join("shop_cart.damaged")).unwrap(), damaged);
         drop(writer);
     }
@@ -157,7 +157,7 @@ fn a_folder_that_cannot_be_written_costs_nothing_but_the_file() {
         assert!(!ledger.is_persistent());
         waits_for("a failed attempt", || ledger.write_failures() > 0);
         drop(writer);
-        assert_eq!(ledger.pairs(), 1);
+        assert_eq!(ledger.observation_count(), 1);
     }
 }
 
@@ -196,6 +196,6 @@ proptest! {
             prop_assert_eq!(seen.allowed, count as u64);
         }
         let distinct: std::collections::BTreeSet<_> = runs.iter().flatten().collect();
-        prop_assert_eq!(ledger.pairs(), distinct.len());
+        prop_assert_eq!(ledger.observation_count(), distinct.len());
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portcullis_api::{Direction, Timestamp, Transport};
-use portcullis_ledger::{Refusal, Seen};
+use portcullis_ledger::{ConnAttributes, RefusalCause};
 use proptest::prelude::*;
 
 use crate::support::{id, ledger};
@@ -71,7 +71,7 @@ proptest! {
         let mut facts: Vec<(Pair, i64, Fact)> = Vec::new();
         let policies = POLICIES.map(std::sync::Arc::<str>::from);
         for event in events {
-            let seen = |pair: &Pair| Seen {
+            let seen = |pair: &Pair| ConnAttributes {
                 direction: if pair.inbound { Direction::Inbound } else { Direction::Outbound },
                 port: pair.port,
                 transport: pair.transport,
@@ -87,7 +87,7 @@ proptest! {
                     facts.push((pair, clock.now(), Fact::Allowed));
                 }
                 Event::Refuse(pair, reason, policy) => {
-                    ledger.refuse(&seen(&pair), &Refusal { reason: REASONS[reason], policy: &policies[policy] });
+                    ledger.refuse(&seen(&pair), &RefusalCause { reason: REASONS[reason], policy: &policies[policy] });
                     facts.push((pair, clock.now(), Fact::Refused(REASONS[reason], POLICIES[policy])));
                 }
                 Event::Move(at, received, sent) if !open.is_empty() => {
@@ -97,7 +97,7 @@ proptest! {
                 }
                 Event::Cut(at, reason) if !open.is_empty() => {
                     let (pair, observed) = open.swap_remove(at % open.len());
-                    observed.cut(&Refusal { reason: REASONS[reason], policy: &policies[0] });
+                    observed.cut(&RefusalCause { reason: REASONS[reason], policy: &policies[0] });
                     facts.push((pair, clock.now(), Fact::Refused(REASONS[reason], POLICIES[0])));
                 }
                 Event::Wait(seconds) => clock.advance(seconds),

@@ -17,7 +17,7 @@ fn a_scan_of_all_ports_takes_the_room_of_one_client() {
     for port in 1..=u16::MAX {
         refuse(&ledger, &plain(address(1), port), "plaintext_in_strict");
     }
-    assert_eq!(ledger.pairs(), 128);
+    assert_eq!(ledger.observation_count(), 128);
     assert_eq!(ledger.evicted(), 65_535 - 128);
     let ports: BTreeSet<u16> = ledger.observations().iter().map(|seen| seen.port).collect();
     assert_eq!(ports.len(), 128);
@@ -30,13 +30,13 @@ fn an_ipv6_network_is_one_client_to_the_limits_and_each_address_is_told() {
     for n in 0..100 {
         drop(ledger.allow(&plain(of_network(n), 80)));
     }
-    assert_eq!(ledger.pairs(), 100, "the containers of a network share its /64");
+    assert_eq!(ledger.observation_count(), 100, "the containers of a network share its /64");
     let _other = ledger.allow(&plain(Ipv6Addr::new(0xfd00, 0, 0, 8, 0, 0, 0, 1).into(), 80));
     for n in 100..20_000 {
         clock.advance(1);
         refuse(&ledger, &plain(of_network(n), 80), "plaintext_in_strict");
     }
-    assert_eq!(ledger.pairs(), 129);
+    assert_eq!(ledger.observation_count(), 129);
     assert_eq!(of_address(&ledger, of_network(19_999)).len(), 1, "the newest");
 }
 
@@ -62,7 +62,7 @@ fn a_flood_of_new_clients_takes_nothing_from_identities_and_known_clients() {
         }
         refuse(&ledger, &plain(address(100_000 + n), 80), "plaintext_in_strict");
     }
-    assert_eq!(ledger.pairs(), 1000);
+    assert_eq!(ledger.observation_count(), 1000);
     let all = ledger.observations();
     assert_eq!(all.iter().filter(|seen| seen.peer.identity.is_some()).count(), 500);
     let is_known =
@@ -79,7 +79,7 @@ fn many_identities_leave_room_for_a_client_without_one() {
         clock.advance(1);
         drop(ledger.allow(&verified(id, 80)));
     }
-    assert_eq!(ledger.pairs(), 1000, "nobody else needs the room");
+    assert_eq!(ledger.observation_count(), 1000, "nobody else needs the room");
     drop(ledger.allow(&plain(address(1), 80)));
     for id in &ids {
         clock.advance(1);
@@ -126,7 +126,7 @@ fn what_was_given_up_is_counted_anew_when_it_comes_again() {
     }
     // Its connection is still open.
     old.moved(5, 5);
-    assert_eq!(ledger.pairs(), 100);
+    assert_eq!(ledger.observation_count(), 100);
     drop(ledger.allow(&verified(&id("old"), 80)));
     let again =
         ledger.observations().into_iter().find(|seen| seen.peer.identity.as_deref() == Some(id("old").as_str()));
@@ -153,10 +153,10 @@ proptest! {
                 1 => refuse(&ledger, &plain(address(n), 80), "plaintext_in_strict"),
                 _ => drop(ledger.allow(&plain(address(n), 81))),
             }
-            prop_assert!(ledger.pairs() <= max);
+            prop_assert!(ledger.observation_count() <= max);
         }
         let found = ledger.observations();
-        prop_assert_eq!(found.len(), ledger.pairs());
+        prop_assert_eq!(found.len(), ledger.observation_count());
         prop_assert_eq!(found.iter().filter(|seen| seen.peer.identity.is_some()).count(), identities.len());
     }
 }

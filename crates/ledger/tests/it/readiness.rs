@@ -1,7 +1,7 @@
 //! The bit of each port.
 
 use portcullis_api::Transport;
-use portcullis_ledger::Seen;
+use portcullis_ledger::ConnAttributes;
 
 use crate::support::{id, ledger, plain, refuse, verified};
 
@@ -15,7 +15,7 @@ fn a_port_is_ready_seven_days_after_the_last_client_that_strict_would_refuse() {
     refuse(&ledger, &plain([10, 0, 0, 2].into(), 81), "plaintext_in_strict");
     assert_eq!(ledger.readiness().into_iter().collect::<Vec<_>>(), [(80, true), (81, true)]);
     for transport in [Transport::Plaintext, Transport::Tls, Transport::Unknown] {
-        drop(ledger.allow(&Seen { transport, ..plain([10, 0, 0, 2].into(), 80) }));
+        drop(ledger.allow(&ConnAttributes { transport, ..plain([10, 0, 0, 2].into(), 80) }));
         assert!(!ledger.readiness()[&80], "{transport:?}");
         clock.advance(7 * DAY - 1);
         assert!(!ledger.readiness()[&80], "{transport:?}");
@@ -23,7 +23,7 @@ fn a_port_is_ready_seven_days_after_the_last_client_that_strict_would_refuse() {
         clock.advance(DAY + 1);
         assert!(ledger.readiness()[&80], "{transport:?}");
         // That it is refused now makes the port no less ready.
-        refuse(&ledger, &Seen { transport, ..plain([10, 0, 0, 2].into(), 80) }, "plaintext_in_strict");
+        refuse(&ledger, &ConnAttributes { transport, ..plain([10, 0, 0, 2].into(), 80) }, "plaintext_in_strict");
         assert!(ledger.readiness()[&80], "{transport:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_api::{Direction, Observation, Transport};
 use portcullis_identity::SpiffeId;
-use portcullis_ledger::{Clock, Ledger, Refusal, Seen};
+use portcullis_ledger::{Clock, ConnAttributes, Ledger, RefusalCause};
 
 /// 2026-11-30T00:53:20Z.
 pub(crate) const START: i64 = 1_796_000_000;
@@ -60,8 +60,8 @@ pub(crate) fn id(name: &str) -> SpiffeId {
 }
 
 /// A client without an identity.
-pub(crate) fn plain(address: IpAddr, port: u16) -> Seen<'static> {
-    Seen {
+pub(crate) fn plain(address: IpAddr, port: u16) -> ConnAttributes<'static> {
+    ConnAttributes {
         direction: Direction::Inbound,
         port,
         transport: Transport::Plaintext,
@@ -74,12 +74,12 @@ pub(crate) fn plain(address: IpAddr, port: u16) -> Seen<'static> {
 }
 
 /// A client with an identity.
-pub(crate) fn verified(id: &SpiffeId, port: u16) -> Seen<'_> {
-    Seen { transport: Transport::Mtls, identity: Some(id), ..plain([10, 0, 0, 1].into(), port) }
+pub(crate) fn verified(id: &SpiffeId, port: u16) -> ConnAttributes<'_> {
+    ConnAttributes { transport: Transport::Mtls, identity: Some(id), ..plain([10, 0, 0, 1].into(), port) }
 }
 
-pub(crate) fn refuse(ledger: &Ledger, seen: &Seen<'_>, reason: &'static str) {
-    ledger.refuse(seen, &Refusal { reason, policy: &"shop/strict".into() });
+pub(crate) fn refuse(ledger: &Ledger, seen: &ConnAttributes<'_>, reason: &'static str) {
+    ledger.refuse(seen, &RefusalCause { reason, policy: &"shop/strict".into() });
 }
 
 pub(crate) fn of_address(ledger: &Ledger, address: IpAddr) -> Vec<Observation> {

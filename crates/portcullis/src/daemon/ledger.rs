@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use portcullis_config::Settings;
-use portcullis_ledger::{Ledger, Place, SystemClock, Writer};
+use portcullis_ledger::{Ledger, LedgerFile, SystemClock, Writer};
 use portcullis_telemetry::Metrics;
 
 /// Only the sidecar may look into a folder that it makes.
@@ -25,7 +25,7 @@ pub(super) fn new(settings: &Settings) -> Ledger {
 /// Reads what is there, and keeps it up to date until it is finished. `None` if it is kept in memory.
 pub(super) fn write(settings: &Settings, metrics: &Metrics) -> Option<Writer> {
     let folder = settings.ledger.folder.as_deref()?;
-    let place = Place { folder, namespace: &settings.workload.namespace, name: &settings.workload.name };
+    let place = LedgerFile { folder, namespace: &settings.workload.namespace, name: &settings.workload.name };
     let of_open = metrics.clone();
     Some(Writer::start(&metrics.ledger, place, move || of_open.flush_bytes()))
 }

@@ -32,9 +32,9 @@ pub(super) fn complete(known: &[&Known]) -> Vec<Finding> {
         let Some(status) = &known.status else { return Finding::too_old(known) };
         let ledger = &status.ledger;
         if ledger.evicted == 0 {
-            return Finding::passed(Some(known), format!("observations: {}", ledger.pairs));
+            return Finding::passed(Some(known), format!("observations: {}", ledger.observations));
         }
-        let message = format!("observations given up: {}; it holds {}", ledger.evicted, ledger.pairs);
+        let message = format!("observations given up: {}; it holds {}", ledger.evicted, ledger.observations);
         Finding::warning(Some(known), message)
             .why(["`readiness` cannot be sure of clients that it no longer knows".to_owned()])
             .remedy("raise `ledger.maxPairs`; see docs/reference/ledger.md".to_owned())

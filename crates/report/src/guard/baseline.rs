@@ -44,8 +44,15 @@ pub const NOT_BY_POLICY: [&str; 26] = [
 /// Stands for an address that is not known. No IP block has it alone.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// A refusal as it repeats: direction, the client's address or the destination, port, reason.
-type Habit = (Direction, String, Option<u16>, String);
+/// What refusals that repeat have in common.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct RefusalPattern {
+    direction: Direction,
+    /// The client's address, or the destination.
+    other_side: String,
+    port: Option<u16>,
+    reason: String,
+}
 
 /// What is known of one sidecar from before the change.
 #[derive(Clone, Debug)]
@@ -53,7 +60,7 @@ pub struct Baseline {
     /// The former policies, for its workload.
     policy: EffectivePolicy,
     /// Refusals that there were before.
-    habits: BTreeSet<Habit>,
+    earlier_refusals: BTreeSet<RefusalPattern>,
     server_first: BTreeSet<u16>,
     /// Whether the change can change how peers are called.
     has_outbound: bool,
@@ -76,7 +83,7 @@ impl Baseline {
         let server_first = observations.ports.iter().filter(|port| port.server_first).filter_map(|port| port.port);
         Self {
             policy: former(before, mesh, proxy),
-            habits: earlier.map(habit).collect(),
+            earlier_refusals: earlier.map(RefusalPattern::of).collect(),
             server_first: server_first.collect(),
             has_outbound: changes_callers(before, after),
         }
@@ -90,7 +97,7 @@ impl Baseline {
         }
         match ended.direction {
             // What a caller is refused depends on the answers of others; only what is new counts.
-            Direction::Outbound => self.has_outbound && !self.habits.contains(&habit(ended)),
+            Direction::Outbound => self.has_outbound && !self.earlier_refusals.contains(&RefusalPattern::of(ended)),
             Direction::Inbound => self.refused_client(ended),
         }
     }
@@ -117,7 +124,7 @@ impl Baseline {
                 Mode::Disable => speaks(None),
                 Mode::Permissive => {
                     ended.mode != Mode::Permissive.as_str()
-                        && !self.habits.contains(&habit(ended))
+                        && !self.earlier_refusals.contains(&RefusalPattern::of(ended))
                         && speaks(Some(Client::Tls))
                 }
             },
@@ -160,15 +167,17 @@ fn former(before: &PolicySet, mesh: &MeshSettings, proxy: &ProxyInfo) -> Effecti
     EffectivePolicy::evaluate(before, &mesh, &proxy.namespace, &proxy.labels, Evaluation::Enforced)
 }
 
-fn habit(ended: &EndedConnection) -> Habit {
-    let host = |text: &str| text.parse::<SocketAddr>().map_or_else(|_| text.to_owned(), |it| it.ip().to_string());
-    let who = match ended.direction {
-        Direction::Inbound => host(&ended.source),
-        Direction::Outbound => {
-            ended.service.clone().or_else(|| ended.destination.as_deref().map(host)).unwrap_or_default()
-        }
-    };
-    (ended.direction, who, ended.port, ended.reason.clone())
+impl RefusalPattern {
+    fn of(ended: &EndedConnection) -> Self {
+        let host = |text: &str| text.parse::<SocketAddr>().map_or_else(|_| text.to_owned(), |it| it.ip().to_string());
+        let other_side = match ended.direction {
+            Direction::Inbound => host(&ended.source),
+            Direction::Outbound => {
+                ended.service.clone().or_else(|| ended.destination.as_deref().map(host)).unwrap_or_default()
+            }
+        };
+        Self { direction: ended.direction, other_side, port: ended.port, reason: ended.reason.clone() }
+    }
 }
 
 /// Whether callers are made to call otherwise: the service directory changes, or what is DISABLE, where mTLS is not understood.

@@ -45,7 +45,7 @@ pub(in crate::daemon) fn status(parts: StatusParts<'_>) -> Status {
         ledger: Ledger {
             folder: settings.ledger.folder.as_deref().map(|folder| folder.display().to_string()),
             is_persistent: metrics.ledger.is_persistent(),
-            pairs: metrics.ledger.pairs() as u64,
+            observations: metrics.ledger.observation_count() as u64,
             evicted: metrics.ledger.evicted(),
             write_failures: metrics.ledger.write_failures(),
         },

@@ -10,7 +10,7 @@ use portcullis_report::guard::Denied;
 use rustix::process::Signal;
 
 use super::GuardArgs;
-use super::progress::{Limits, Progress, State, Verdict, Why};
+use super::progress::{GuardAction, Limits, Progress, SyncState, TakeBackCause};
 use super::record::{Held, Record};
 use super::screen::{Screen, length};
 use super::start::{expected_hash, folder_hash, listen, pause, record, synced};
@@ -136,13 +136,13 @@ impl<'a> Guarded<'a> {
     fn until_ended(&mut self, seen: &mut Log) -> Ended {
         let start = Instant::now();
         let mut progress = Progress::new(self.limits);
-        let mut told: BTreeMap<usize, State> = BTreeMap::new();
+        let mut reported: BTreeMap<usize, SyncState> = BTreeMap::new();
         let waiting = format!("guard: waiting until {} the change in force", have(self.watched.len()));
         self.screen.note(&waiting);
         for rounds in 0_u64.. {
             // The last ones too: what is kept must be in force.
             let full = !progress.has_begun()
-                || progress.trouble().next().is_some()
+                || progress.out_of_sync().next().is_some()
                 || progress.left(start.elapsed()) <= LAST
                 || rounds.is_multiple_of(FULL_ROUND);
             if full && let Some(ended) = self.look_at_files() {
@@ -156,8 +156,8 @@ impl<'a> Guarded<'a> {
             }
             seen.add(&round, &mut self.screen);
             let had_begun = progress.has_begun();
-            let verdict = progress.round(now, round.states, seen.count);
-            self.tell_trouble(&progress, &mut told);
+            let action = progress.round(now, round.states, seen.count);
+            self.report_out_of_sync(&progress, &mut reported);
             if progress.has_begun() && !had_begun {
                 let Limits { guard, max_denied, .. } = self.limits;
                 let line = format!(
@@ -167,10 +167,10 @@ impl<'a> Guarded<'a> {
                 );
                 self.screen.note(&line);
             }
-            match verdict {
-                Verdict::Keep => return Ended::Kept,
-                Verdict::TakeBack(why) => return Ended::By(why),
-                Verdict::GoOn => {}
+            match action {
+                GuardAction::Keep => return Ended::Kept,
+                GuardAction::TakeBack(why) => return Ended::By(why),
+                GuardAction::Continue => {}
             }
             self.show_progress(&progress, now, seen.count);
             if let Some(signal) = pause(&self.mesh, &mut self.signals) {
@@ -182,14 +182,17 @@ impl<'a> Guarded<'a> {
     }
 
     fn show_progress(&mut self, progress: &Progress, now: Duration, denied: u64) {
-        let (all, troubled) = (self.watched.len(), progress.trouble().count());
+        let (all, stale_count) = (self.watched.len(), progress.out_of_sync().count());
         let line = if progress.has_begun() {
             let left = length(progress.left(now));
-            let trouble =
-                if troubled == 0 { String::new() } else { format!(", {troubled} sidecars not as they should be") };
-            format!("guard: {left} left, {denied} refused{trouble}")
+            let out_of_sync = if stale_count == 0 {
+                String::new()
+            } else {
+                format!(", {stale_count} sidecars not as they should be")
+            };
+            format!("guard: {left} left, {denied} refused{out_of_sync}")
         } else {
-            let done = all.saturating_sub(troubled);
+            let done = all.saturating_sub(stale_count);
             format!("guard: {done} of {all} sidecars have the change in force, {denied} refused")
         };
         self.screen.progress(&line);
@@ -209,19 +212,20 @@ impl<'a> Guarded<'a> {
     }
 
     /// Tells what is not as it should be, once, and when it is again. At first nobody has the change, which is no news.
-    fn tell_trouble(&mut self, progress: &Progress, told: &mut BTreeMap<usize, State>) {
-        let now: BTreeMap<usize, State> = progress.trouble().map(|(sidecar, state)| (sidecar, state.clone())).collect();
-        let over: Vec<usize> = told.keys().filter(|sidecar| !now.contains_key(sidecar)).copied().collect();
+    fn report_out_of_sync(&mut self, progress: &Progress, reported: &mut BTreeMap<usize, SyncState>) {
+        let now: BTreeMap<usize, SyncState> =
+            progress.out_of_sync().map(|(sidecar, state)| (sidecar, state.clone())).collect();
+        let over: Vec<usize> = reported.keys().filter(|sidecar| !now.contains_key(sidecar)).copied().collect();
         for sidecar in over {
-            told.remove(&sidecar);
+            reported.remove(&sidecar);
             let line = format!("{} is as it should be again", self.shown(sidecar));
             self.screen.note(&line);
         }
         for (sidecar, state) in now {
-            if told.get(&sidecar) != Some(&state) && (progress.has_begun() || state != State::Behind) {
-                let line = format!("warning: {}", self.trouble(sidecar, &state));
+            if reported.get(&sidecar) != Some(&state) && (progress.has_begun() || state != SyncState::Stale) {
+                let line = format!("warning: {}", self.describe(sidecar, &state));
                 self.screen.note(&line);
-                told.insert(sidecar, state);
+                reported.insert(sidecar, state);
             }
         }
     }
@@ -230,19 +234,19 @@ impl<'a> Guarded<'a> {
         self.watched.get(sidecar).map_or("a sidecar", |one| &one.shown)
     }
 
-    fn trouble(&self, sidecar: usize, state: &State) -> String {
+    fn describe(&self, sidecar: usize, state: &SyncState) -> String {
         let shown = self.shown(sidecar);
         match state {
-            State::InForce => format!("{shown} has the policies of the folder in force"),
-            State::Behind => format!("{shown} does not have the policies of the folder in force"),
-            State::Refuses(message) => format!("{shown} refuses the policies: {message}"),
-            State::Silent(why) => format!("{shown} does not answer: {why}"),
+            SyncState::Synced => format!("{shown} has the policies of the folder in force"),
+            SyncState::Stale => format!("{shown} does not have the policies of the folder in force"),
+            SyncState::Rejects(message) => format!("{shown} refuses the policies: {message}"),
+            SyncState::Unreachable(why) => format!("{shown} does not answer: {why}"),
         }
     }
 
-    fn why(&self, why: &Why) -> String {
+    fn why(&self, why: &TakeBackCause) -> String {
         match why {
-            Why::Denied(count) => {
+            TakeBackCause::Denied(count) => {
                 let were = if *count == 1 { "was" } else { "were" };
                 let most = self.limits.max_denied;
                 format!(
@@ -250,8 +254,8 @@ impl<'a> Guarded<'a> {
                     connections(*count)
                 )
             }
-            Why::Trouble { sidecar, state, lasted } => {
-                format!("{}, for {} now", self.trouble(*sidecar, state), length(*lasted))
+            TakeBackCause::OutOfSync { sidecar, state, lasted } => {
+                format!("{}, for {} now", self.describe(*sidecar, state), length(*lasted))
             }
         }
     }
@@ -282,14 +286,14 @@ impl<'a> Guarded<'a> {
                 self.hash = folder_hash(&folder);
             }
             let states = watch::round(&self.mesh, &mut self.watched, Some(&self.hash)).states;
-            let (done, all) = (states.iter().filter(|state| **state == State::InForce).count(), states.len());
+            let (done, all) = (states.iter().filter(|state| **state == SyncState::Synced).count(), states.len());
             if done == all {
                 return self.screen.note(&format!("guard: {} the former policies in force again", have(all)));
             }
             self.screen.progress(&format!("guard: {done} of {all} sidecars have the former policies in force"));
             if start.elapsed() >= FORMER || pause(&self.mesh, &mut self.signals).is_some() {
-                for (sidecar, state) in states.iter().enumerate().filter(|(_, state)| **state != State::InForce) {
-                    let line = format!("warning: {}", self.trouble(sidecar, state));
+                for (sidecar, state) in states.iter().enumerate().filter(|(_, state)| **state != SyncState::Synced) {
+                    let line = format!("warning: {}", self.describe(sidecar, state));
                     self.screen.note(&line);
                 }
                 return;
@@ -301,7 +305,7 @@ impl<'a> Guarded<'a> {
 /// How a watch ended.
 enum Ended {
     Kept,
-    By(Why),
+    By(TakeBackCause),
     Signal(Signal),
     /// The files are as they were before.
     PutBack,

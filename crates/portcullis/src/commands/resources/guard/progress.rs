@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a sidecar may say that it refuses the files. While several files are put in their places, it may see some of them only.
-const REFUSAL_GRACE: Duration = Duration::from_secs(3);
+/// How long a sidecar may say that it rejects the files. While several files are put in their places, it may see some of them only.
+const REJECTION_GRACE: Duration = Duration::from_secs(3);
 
 /// What ends the watch.
 #[derive(Clone, Copy, Debug)]
@@ -21,37 +21,37 @@ pub(super) struct Limits {
     pub(super) keep_unanswered: bool,
 }
 
-/// What one sidecar said.
+/// Whether one sidecar has the policies of the folder, as it says itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum State {
+pub(super) enum SyncState {
     /// It has the policies of the folder in force, or reads no folder.
-    InForce,
+    Synced,
     /// It has others in force.
-    Behind,
+    Stale,
     /// It says what is wrong with them.
-    Refuses(String),
-    /// Nothing, and why.
-    Silent(String),
+    Rejects(String),
+    /// It did not answer, and why.
+    Unreachable(String),
 }
 
-/// What to do.
+/// What the guard does next.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum GuardAction {
     /// Ask again.
-    GoOn,
+    Continue,
     /// The time is over, and nothing spoke against the change.
     Keep,
     /// Take it back.
-    TakeBack(Why),
+    TakeBack(TakeBackCause),
 }
 
-/// Why a change is taken back.
+/// TakeBackCause a change is taken back.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Why {
+pub(super) enum TakeBackCause {
     /// So many connections were refused.
     Denied(u64),
     /// A sidecar, by its place in the list, was not as it should be for too long.
-    Trouble { sidecar: usize, state: State, lasted: Duration },
+    OutOfSync { sidecar: usize, state: SyncState, lasted: Duration },
 }
 
 /// How far it is.
@@ -60,49 +60,53 @@ pub(super) struct Progress {
     limits: Limits,
     /// When every sidecar had the change in force for the first time.
     began: Option<Duration>,
-    /// Sidecars that are not as they should be, since when.
-    trouble: BTreeMap<usize, (State, Duration)>,
+    /// Sidecars that are not [`SyncState::Synced`], and since when.
+    out_of_sync: BTreeMap<usize, (SyncState, Duration)>,
 }
 
 impl Progress {
     pub(super) const fn new(limits: Limits) -> Self {
-        Self { limits, began: None, trouble: BTreeMap::new() }
+        Self { limits, began: None, out_of_sync: BTreeMap::new() }
     }
 
     /// One round of answers, in the order of the sidecars, and how many connections the change has refused until now.
-    pub(super) fn round(&mut self, now: Duration, states: Vec<State>, denied: u64) -> Verdict {
+    pub(super) fn round(&mut self, now: Duration, states: Vec<SyncState>, denied: u64) -> GuardAction {
         if denied > self.limits.max_denied {
-            return Verdict::TakeBack(Why::Denied(denied));
+            return GuardAction::TakeBack(TakeBackCause::Denied(denied));
         }
         for (sidecar, state) in states.into_iter().enumerate() {
-            if state == State::InForce {
-                self.trouble.remove(&sidecar);
+            if state == SyncState::Synced {
+                self.out_of_sync.remove(&sidecar);
             } else {
-                // Another trouble is no recovery: the time goes on.
-                let since = self.trouble.get(&sidecar).map_or(now, |(_, since)| *since);
-                self.trouble.insert(sidecar, (state, since));
+                // Another state that is not Synced is no recovery: the time goes on.
+                let since = self.out_of_sync.get(&sidecar).map_or(now, |(_, since)| *since);
+                self.out_of_sync.insert(sidecar, (state, since));
             }
         }
-        for (sidecar, (state, since)) in &self.trouble {
+        for (sidecar, (state, since)) in &self.out_of_sync {
             let lasted = now.saturating_sub(*since);
-            if self.patience(state).is_some_and(|patience| lasted >= patience) {
-                return Verdict::TakeBack(Why::Trouble { sidecar: *sidecar, state: state.clone(), lasted });
+            if self.grace(state).is_some_and(|grace| lasted >= grace) {
+                return GuardAction::TakeBack(TakeBackCause::OutOfSync {
+                    sidecar: *sidecar,
+                    state: state.clone(),
+                    lasted,
+                });
             }
         }
-        if self.trouble.values().any(|(state, _)| self.patience(state).is_some()) {
-            return Verdict::GoOn;
+        if self.out_of_sync.values().any(|(state, _)| self.grace(state).is_some()) {
+            return GuardAction::Continue;
         }
         let began = *self.began.get_or_insert(now);
-        if now.saturating_sub(began) >= self.limits.guard { Verdict::Keep } else { Verdict::GoOn }
+        if now.saturating_sub(began) >= self.limits.guard { GuardAction::Keep } else { GuardAction::Continue }
     }
 
     /// How long this state may last; `None` for ever.
-    const fn patience(&self, state: &State) -> Option<Duration> {
+    const fn grace(&self, state: &SyncState) -> Option<Duration> {
         match state {
-            State::Silent(_) if self.limits.keep_unanswered => None,
-            State::Silent(_) => Some(self.limits.silence),
-            State::InForce | State::Behind => Some(self.limits.load),
-            State::Refuses(_) => Some(REFUSAL_GRACE),
+            SyncState::Unreachable(_) if self.limits.keep_unanswered => None,
+            SyncState::Unreachable(_) => Some(self.limits.silence),
+            SyncState::Synced | SyncState::Stale => Some(self.limits.load),
+            SyncState::Rejects(_) => Some(REJECTION_GRACE),
         }
     }
 
@@ -117,9 +121,9 @@ impl Progress {
         self.limits.guard.saturating_sub(watched)
     }
 
-    /// The sidecars that are not as they should be.
-    pub(super) fn trouble(&self) -> impl Iterator<Item = (usize, &State)> {
-        self.trouble.iter().map(|(sidecar, (state, _))| (*sidecar, state))
+    /// The sidecars that are not [`SyncState::Synced`].
+    pub(super) fn out_of_sync(&self) -> impl Iterator<Item = (usize, &SyncState)> {
+        self.out_of_sync.iter().map(|(sidecar, (state, _))| (*sidecar, state))
     }
 }
 
@@ -135,48 +139,50 @@ mod tests {
         keep_unanswered: false,
     };
 
-    fn silent() -> State {
-        State::Silent("refused".to_owned())
+    fn unreachable() -> SyncState {
+        SyncState::Unreachable("refused".to_owned())
     }
 
-    /// Rounds, a second apart, until the verdict is one.
-    fn run(limits: Limits, state: impl Fn(u64) -> Vec<State>) -> (u64, Verdict) {
+    /// Rounds, a second apart, until the action is one.
+    fn run(limits: Limits, state: impl Fn(u64) -> Vec<SyncState>) -> (u64, GuardAction) {
         let mut progress = Progress::new(limits);
         for second in 0..10_000 {
             match progress.round(Duration::from_secs(second), state(second), 0) {
-                Verdict::GoOn => {}
-                verdict => return (second, verdict),
+                GuardAction::Continue => {}
+                action => return (second, action),
             }
         }
-        (u64::MAX, Verdict::GoOn)
+        (u64::MAX, GuardAction::Continue)
     }
 
     #[test]
     fn the_time_counts_from_when_every_sidecar_has_the_change() {
-        let late = |second| vec![State::InForce, if second < 20 { State::Behind } else { State::InForce }];
-        assert_eq!(run(LIMITS, late), (620, Verdict::Keep));
+        let late = |second| vec![SyncState::Synced, if second < 20 { SyncState::Stale } else { SyncState::Synced }];
+        assert_eq!(run(LIMITS, late), (620, GuardAction::Keep));
     }
 
     #[test]
     fn one_refused_connection_too_many_takes_it_back_at_once() {
         let limits = Limits { max_denied: 2, ..LIMITS };
         let mut progress = Progress::new(limits);
-        assert_eq!(progress.round(Duration::ZERO, vec![State::Behind], 2), Verdict::GoOn);
-        let took_back = Verdict::TakeBack(Why::Denied(3));
-        assert_eq!(progress.round(Duration::ZERO, vec![State::Behind], 3), took_back, "also before all have it");
+        assert_eq!(progress.round(Duration::ZERO, vec![SyncState::Stale], 2), GuardAction::Continue);
+        let took_back = GuardAction::TakeBack(TakeBackCause::Denied(3));
+        assert_eq!(progress.round(Duration::ZERO, vec![SyncState::Stale], 3), took_back, "also before all have it");
     }
 
     #[test]
     fn a_sidecar_that_is_not_as_it_should_be_takes_it_back_after_its_time() {
-        for (state, expected) in
-            [(silent(), 30), (State::Behind, 60), (State::Refuses("a.yaml:1".to_owned()), REFUSAL_GRACE.as_secs())]
-        {
-            let (second, verdict) = run(LIMITS, |_| vec![State::InForce, state.clone()]);
+        for (state, expected) in [
+            (unreachable(), 30),
+            (SyncState::Stale, 60),
+            (SyncState::Rejects("a.yaml:1".to_owned()), REJECTION_GRACE.as_secs()),
+        ] {
+            let (second, action) = run(LIMITS, |_| vec![SyncState::Synced, state.clone()]);
             assert_eq!(second, expected, "{state:?}");
             let lasted = Duration::from_secs(expected);
-            assert_eq!(verdict, Verdict::TakeBack(Why::Trouble { sidecar: 1, state, lasted }));
+            assert_eq!(action, GuardAction::TakeBack(TakeBackCause::OutOfSync { sidecar: 1, state, lasted }));
             // And in the middle of the watch.
-            let (second, _) = run(LIMITS, |second| vec![if second < 100 { State::InForce } else { silent() }]);
+            let (second, _) = run(LIMITS, |second| vec![if second < 100 { SyncState::Synced } else { unreachable() }]);
             assert_eq!(second, 130);
         }
     }
@@ -184,21 +190,21 @@ mod tests {
     #[test]
     fn silence_that_changes_its_words_is_silence_all_the_same() {
         let changing = |second: u64| {
-            vec![if second.is_multiple_of(2) { State::Behind } else { State::Silent(second.to_string()) }]
+            vec![if second.is_multiple_of(2) { SyncState::Stale } else { SyncState::Unreachable(second.to_string()) }]
         };
-        assert!(matches!(run(LIMITS, changing), (31, Verdict::TakeBack(_))));
+        assert!(matches!(run(LIMITS, changing), (31, GuardAction::TakeBack(_))));
     }
 
     #[test]
     fn the_end_waits_for_a_sidecar_that_is_silent_then() {
-        let returns = |second| vec![if (590..615).contains(&second) { silent() } else { State::InForce }];
-        assert_eq!(run(LIMITS, returns), (615, Verdict::Keep), "what it refused meanwhile is read first");
+        let returns = |second| vec![if (590..615).contains(&second) { unreachable() } else { SyncState::Synced }];
+        assert_eq!(run(LIMITS, returns), (615, GuardAction::Keep), "what it refused meanwhile is read first");
     }
 
     #[test]
     fn only_the_flag_keeps_a_change_with_a_silent_sidecar() {
         let limits = Limits { keep_unanswered: true, ..LIMITS };
-        assert_eq!(run(limits, |_| vec![State::InForce, silent()]), (600, Verdict::Keep));
-        assert!(matches!(run(limits, |_| vec![State::Behind, silent()]), (60, Verdict::TakeBack(_))));
+        assert_eq!(run(limits, |_| vec![SyncState::Synced, unreachable()]), (600, GuardAction::Keep));
+        assert!(matches!(run(limits, |_| vec![SyncState::Stale, unreachable()]), (60, GuardAction::TakeBack(_))));
     }
 }

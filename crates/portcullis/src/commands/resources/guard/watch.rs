@@ -8,7 +8,7 @@ use portcullis_policy::{MeshSettings, PolicySet};
 use portcullis_report::Names;
 use portcullis_report::guard::{Baseline, Denied, denied};
 
-use super::progress::State;
+use super::progress::SyncState;
 use super::record::RecordedSidecar;
 use crate::commands::proxies::{Mesh, proxy_info};
 use crate::commands::selection::title;
@@ -29,7 +29,7 @@ pub(super) struct Watched {
     started_at: Timestamp,
     /// The last connection that was looked at.
     seen: u64,
-    state: State,
+    state: SyncState,
 }
 
 /// What a sidecar says before the change.
@@ -85,7 +85,7 @@ impl Watched {
             started_at,
             seen,
             // Until it was asked.
-            state: State::Behind,
+            state: SyncState::Stale,
             proxy,
             target,
         }
@@ -99,7 +99,7 @@ impl Watched {
 /// What one round brought.
 #[derive(Default)]
 pub(super) struct Round {
-    pub(super) states: Vec<State>,
+    pub(super) states: Vec<SyncState>,
     /// Each refused connection that the change caused.
     pub(super) denied: Vec<Denied>,
     /// Refused connections of which nothing is known but their number.
@@ -124,20 +124,20 @@ pub(super) fn round(mesh: &Mesh, watched: &mut [Watched], hash: Option<&str>) ->
     let mut refused: Vec<(usize, Vec<EndedConnection>)> = Vec::new();
     for ((index, one), row) in watched.iter_mut().enumerate().zip(rows) {
         match row.answer {
-            Err(why) => one.state = State::Silent(why.to_string()),
+            Err(why) => one.state = SyncState::Unreachable(why.to_string()),
             Ok((recent, policies)) => {
                 if let (Some(policies), Some(hash)) = (policies, hash) {
                     one.state = state(one.has_folder, &policies, hash);
-                } else if matches!(one.state, State::Silent(_)) {
+                } else if matches!(one.state, SyncState::Unreachable(_)) {
                     // It answers again; what it has in force is asked in the next round.
-                    one.state = State::Behind;
+                    one.state = SyncState::Stale;
                 }
                 if recent.proxy.started_at != one.started_at {
                     let note =
                         format!("{} has started again; what it refused in the second before is not known", one.shown);
                     round.notes.push(note);
                     (one.started_at, one.seen) = (recent.proxy.started_at, 0);
-                    one.state = State::Behind;
+                    one.state = SyncState::Stale;
                 } else {
                     one.seen = recent.newest;
                     if recent.connections.len() >= MAX_KEPT {
@@ -158,12 +158,12 @@ pub(super) fn round(mesh: &Mesh, watched: &mut [Watched], hash: Option<&str>) ->
 }
 
 /// Whether the set is in force.
-fn state(has_folder: bool, policies: &Policies, hash: &str) -> State {
+fn state(has_folder: bool, policies: &Policies, hash: &str) -> SyncState {
     match &policies.problem {
-        _ if !has_folder => State::InForce,
-        Some(problem) => State::Refuses(problem.message.clone()),
-        None if policies.hash.as_deref() == Some(hash) => State::InForce,
-        None => State::Behind,
+        _ if !has_folder => SyncState::Synced,
+        Some(problem) => SyncState::Rejects(problem.message.clone()),
+        None if policies.hash.as_deref() == Some(hash) => SyncState::Synced,
+        None => SyncState::Stale,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Which observations are kept when there are too many.
 //!
 //! Three classes ([`Class`]) are each guaranteed a share of the table, and may use what the others leave. When the table is full, the
-//! class that has more than its share loses its least recently seen one, strangers first. So a flood of new clients takes nothing
+//! class that has more than its share loses its least recently seen entry, new clients first. So a flood of new clients takes nothing
 //! from peers with an identity, and from known clients only what they had borrowed.
 //!
-//! Within these, one source (an identity, an IPv4 address, an IPv6 /64) may have [`MAX_OF_SOURCE`] observations: one that scans
+//! Within these, one source (an identity, an IPv4 address, an IPv6 /64) may have [`MAX_PER_SOURCE`] observations: one that scans
 //! ports, or uses ever new addresses of its network, replaces its own.
 
 use std::collections::HashMap;
@@ -12,24 +12,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::entry::{Class, Entry};
-use crate::key::Source;
+use crate::key::PeerSource;
 
 /// Observations of one source.
-pub(crate) const MAX_OF_SOURCE: usize = 128;
-/// Entries that one look at the whole table finds for the next evictions.
+pub(crate) const MAX_PER_SOURCE: usize = 128;
+/// How many candidates for eviction one scan of the whole table finds in each class.
 const CANDIDATES: usize = 128;
 
-/// Who is in the table.
+/// All entries by source and class, to choose which to evict.
 #[derive(Default)]
-pub(crate) struct Residents {
-    sources: HashMap<Source, Vec<Arc<Entry>>>,
-    /// How many there are of each class. A stranger that became known meanwhile is still counted as one until the next look.
+pub(crate) struct EvictionIndex {
+    sources: HashMap<PeerSource, Vec<Arc<Entry>>>,
+    /// How many there are of each class. A new client that became known since the last scan still counts as new.
     sizes: [usize; 3],
-    /// The least recently seen of each class at the last look, the oldest last, with when it had been seen.
+    /// The least recently seen of each class at the last scan, the oldest last, with when it had been seen.
     candidates: [Vec<(i64, Arc<Entry>)>; 3],
 }
 
-impl Residents {
+impl EvictionIndex {
     pub(crate) fn count(&self) -> usize {
         self.sizes.iter().sum()
     }
@@ -39,14 +39,14 @@ impl Residents {
         let mut evicted = Vec::new();
         let source = entry.key.source();
         let of_source = self.sources.get(&source).map_or(&[][..], Vec::as_slice);
-        if of_source.len() >= max_of_source(max)
+        if of_source.len() >= max_per_source(max)
             && let Some(oldest) = of_source.iter().min_by_key(|entry| entry.last_seen()).cloned()
         {
             self.remove(&oldest);
             evicted.push(oldest);
         }
         while self.count() >= max {
-            let Some(oldest) = self.victim(entry.class(), max) else { break };
+            let Some(oldest) = self.choose(entry.class(), max) else { break };
             self.remove(&oldest);
             evicted.push(oldest);
         }
@@ -69,7 +69,7 @@ impl Residents {
     }
 
     fn grow(&mut self, class: Class, by: isize) {
-        // Since the last look one may have become known. The sum must stay right.
+        // Since the last scan one may have become known. The sum must stay right.
         let order = [class as usize, 0, 1, 2];
         for index in order {
             if let Some(size) = self.sizes.get_mut(index)
@@ -81,21 +81,21 @@ impl Residents {
         }
     }
 
-    /// The one that makes room for a newcomer.
-    fn victim(&mut self, newcomer: Class, max: usize) -> Option<Arc<Entry>> {
-        if let Some(found) = self.candidate(newcomer, max) {
+    /// The entry to evict for a newcomer.
+    fn choose(&mut self, newcomer: Class, max: usize) -> Option<Arc<Entry>> {
+        if let Some(found) = self.next_candidate(newcomer, max) {
             return Some(found);
         }
-        self.look();
-        self.candidate(newcomer, max)
+        self.rescan();
+        self.next_candidate(newcomer, max)
     }
 
-    fn candidate(&mut self, newcomer: Class, max: usize) -> Option<Arc<Entry>> {
-        let has_too_many = |class: &Class| {
+    fn next_candidate(&mut self, newcomer: Class, max: usize) -> Option<Arc<Entry>> {
+        let is_over_share = |class: &Class| {
             let size = self.sizes.get(*class as usize).copied().unwrap_or_default();
             size > share(*class, max) || (*class == newcomer && size >= share(*class, max))
         };
-        let class = Class::ALL.into_iter().find(has_too_many)?;
+        let class = Class::ALL.into_iter().find(is_over_share)?;
         let candidates = self.candidates.get_mut(class as usize)?;
         while let Some((seen, entry)) = candidates.pop() {
             // Whatever was seen since is more recent than all that were not candidates.
@@ -106,8 +106,8 @@ impl Residents {
         None
     }
 
-    /// Looks at the whole table.
-    fn look(&mut self) {
+    /// Counts the classes anew, and finds the next candidates of each.
+    fn rescan(&mut self) {
         let mut classes: [Vec<(i64, Arc<Entry>)>; 3] = Default::default();
         for entry in self.sources.values().flatten() {
             if let Some(class) = classes.get_mut(entry.class() as usize) {
@@ -133,12 +133,12 @@ impl Residents {
 /// What a class is guaranteed.
 const fn share(class: Class, max: usize) -> usize {
     match class {
-        Class::Stranger | Class::Known => max / 4,
+        Class::New | Class::Known => max / 4,
         Class::Verified => max - 2 * (max / 4),
     }
 }
 
 /// For tables that are smaller than one source may fill.
-fn max_of_source(max: usize) -> usize {
-    MAX_OF_SOURCE.min(max.div_ceil(4))
+fn max_per_source(max: usize) -> usize {
+    MAX_PER_SOURCE.min(max.div_ceil(4))
 }
