@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::signals::{Signals, reap};
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// The deadline of one request. Docker's own limit for a health check is 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use portcullis_admin::{Views, serve_page};
 use portcullis_api::{Certs, Changes, Observations, Recent, Timestamp};
 use portcullis_dashboard::{Certificate, Sidecar, View, view};
-use portcullis_mesh::{Sidecar as Asked, Unanswered};
+use portcullis_discovery::{Sidecar as Asked, Unanswered};
 use portcullis_report::Names;
 use portcullis_tls::Clock;
 

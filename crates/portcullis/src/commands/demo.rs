@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::demo::{self, server};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// Show what each mode admits, with a temporary CA and real sidecars
 ///

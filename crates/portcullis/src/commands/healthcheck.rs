@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::ready::{self, Readiness};
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// Check whether a running proxy is ready: 0 ready, 1 not ready, 69 no answer
 #[derive(Debug, clap::Args)]

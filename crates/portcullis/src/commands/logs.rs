@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use portcullis_api::{EndedConnection, ProxyInfo, Recent, Transport};
-use portcullis_mesh::AdminAddress;
+use portcullis_discovery::AdminAddress;
 use serde::Serialize;
 
 use super::proxies::{Answer, ProxiesArgs};

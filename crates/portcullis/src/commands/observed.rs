@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueHint;
 use portcullis_api::{Observations, Timestamp};
-use portcullis_mesh::{ContainerNames, Sidecar, Unanswered};
+use portcullis_discovery::{ContainerNames, Sidecar, Unanswered};
 use portcullis_report::{Answer, Form, Names, Status, Window};
 use portcullis_tls::Clock;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueHint;
 use portcullis_api::ProxyInfo;
-use portcullis_mesh::{
-    AdminAddress, ContainerNames, DEFAULT_ENGINE, Found, Row, Sidecar, Source, StackContainer, Target, Unanswered, ask,
-    defaults, find, stacks,
+use portcullis_discovery::{
+    AdminAddress, ContainerNames, DEFAULT_ENGINE, Discovered, Row, Sidecar, SidecarSource, SidecarTarget,
+    StackContainer, Unanswered, ask, defaults, find, stacks,
 };
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -36,8 +36,8 @@ pub(crate) struct ProxiesArgs {
     #[arg(long = "admin", value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Vec<AdminAddress>,
     /// A file with an admin address on each line, or in a YAML list; or dns:NAME or dns:NAME:PORT: every address of a name. May be repeated
-    #[arg(long, value_name = "FILE|dns:NAME", value_parser = Source::parse, value_hint = ValueHint::FilePath)]
-    proxies: Vec<Source>,
+    #[arg(long, value_name = "FILE|dns:NAME", value_parser = SidecarSource::parse, value_hint = ValueHint::FilePath)]
+    proxies: Vec<SidecarSource>,
     /// Ask a container engine which containers are proxies (label portcullis.sidecar-of, as `compose add` writes it), and what
     /// containers are called [default socket: that of $DOCKER_HOST, else /var/run/docker.sock]
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, value_hint = ValueHint::FilePath)]
@@ -53,14 +53,14 @@ pub(crate) struct ProxiesArgs {
 /// The proxies that were found.
 pub(crate) struct Mesh {
     runtime: Runtime,
-    found: Found,
+    found: Discovered,
     within: Duration,
 }
 
 /// One answer, and whose it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer<T> {
-    pub(crate) target: Target,
+    pub(crate) target: SidecarTarget,
     pub(crate) value: T,
 }
 
@@ -83,11 +83,11 @@ impl ProxiesArgs {
     /// The flags that were given.
     pub(crate) fn flags(&self) -> Flags {
         let flags = self.admin.iter().fold(Flags::default(), |flags, address| flags.with("--admin", Some(address)));
-        let list = |source: &Source| match source {
-            Source::File(path) => path.display().to_string(),
-            Source::Dns { name, port } => format!("dns:{name}:{port}"),
-            Source::Address(address) => address.to_string(),
-            Source::Engine { socket, .. } => socket.display().to_string(),
+        let list = |source: &SidecarSource| match source {
+            SidecarSource::File(path) => path.display().to_string(),
+            SidecarSource::Dns { name, port } => format!("dns:{name}:{port}"),
+            SidecarSource::Address(address) => address.to_string(),
+            SidecarSource::Engine { socket, .. } => socket.display().to_string(),
         };
         let flags = self.proxies.iter().fold(flags, |flags, source| flags.with("--proxies", Some(list(source))));
         let socket = self.docker.as_ref().map(|socket| socket.as_ref().map(|path| path.display()));
@@ -110,8 +110,8 @@ impl ProxiesArgs {
     /// The proxies at these addresses, whatever the command line names.
     pub(crate) fn of(&self, addresses: Vec<AdminAddress>) -> Result<Mesh, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        let targets = addresses.into_iter().map(|address| Target { address, name: None }).collect();
-        Ok(Mesh { runtime, found: Found { targets, ..Found::default() }, within: self.timeout })
+        let targets = addresses.into_iter().map(|address| SidecarTarget { address, name: None }).collect();
+        Ok(Mesh { runtime, found: Discovered { targets, ..Discovered::default() }, within: self.timeout })
     }
 
     /// Finds the proxies and asks each of them.
@@ -134,12 +134,12 @@ impl ProxiesArgs {
         Some(found.map_err(|error| format!("{}: {error}", socket.display())))
     }
 
-    fn sources(&self) -> Result<Vec<Source>, Failure> {
-        let mut sources: Vec<Source> = self.admin.iter().cloned().map(Source::Address).collect();
+    fn sources(&self) -> Result<Vec<SidecarSource>, Failure> {
+        let mut sources: Vec<SidecarSource> = self.admin.iter().cloned().map(SidecarSource::Address).collect();
         sources.extend(self.proxies.iter().cloned());
         if let Some(socket) = &self.docker {
             let socket = socket.clone().unwrap_or_else(engine_socket);
-            sources.push(Source::Engine { socket, project: self.project.clone() });
+            sources.push(SidecarSource::Engine { socket, project: self.project.clone() });
         }
         if sources.is_empty() {
             let listed = std::env::var(LIST_VARIABLE).ok();
@@ -158,11 +158,11 @@ pub(crate) fn engine_socket() -> PathBuf {
 }
 
 /// A list that is wrong is bad input; what does not answer is unreachable.
-fn source_exit(error: &portcullis_mesh::SourceError) -> Exit {
-    use portcullis_mesh::SourceError as Error;
+fn source_exit(error: &portcullis_discovery::SourceError) -> Exit {
+    use portcullis_discovery::SourceError as Error;
     match error {
         Error::File { .. } | Error::Lines(_) => Exit::BadInput,
-        Error::Engine { error: portcullis_mesh::EngineError::Denied, .. } => Exit::NoPermission,
+        Error::Engine { error: portcullis_discovery::EngineError::Denied, .. } => Exit::NoPermission,
         Error::Dns { .. } | Error::Engine { .. } | Error::Empty(_) => Exit::Unreachable,
     }
 }
@@ -203,7 +203,7 @@ impl Mesh {
     }
 
     /// Asks only some of the proxies.
-    pub(crate) fn rows_of<T, F, Fut>(&self, targets: &[Target], question: F) -> Answers<T>
+    pub(crate) fn rows_of<T, F, Fut>(&self, targets: &[SidecarTarget], question: F) -> Answers<T>
     where
         F: Fn(Sidecar) -> Fut,
         Fut: Future<Output = Result<T, Unanswered>> + Send + 'static,
@@ -226,7 +226,7 @@ impl Mesh {
     }
 
     /// Asks some of the proxies in silence: for those who ask again and again. In the order of `targets`.
-    pub(crate) fn poll<T, F, Fut>(&self, targets: &[Target], question: F) -> Vec<Row<T>>
+    pub(crate) fn poll<T, F, Fut>(&self, targets: &[SidecarTarget], question: F) -> Vec<Row<T>>
     where
         F: Fn(Sidecar) -> Fut,
         Fut: Future<Output = Result<T, Unanswered>> + Send + 'static,
@@ -236,7 +236,7 @@ impl Mesh {
     }
 
     /// Every proxy.
-    pub(crate) fn targets(&self) -> &[Target] {
+    pub(crate) fn targets(&self) -> &[SidecarTarget] {
         &self.found.targets
     }
 
@@ -262,8 +262,8 @@ impl Mesh {
     }
 }
 
-fn missing(target: Target, why: &Unanswered) -> MissingAnswer {
-    let Target { address, name } = target;
+fn missing(target: SidecarTarget, why: &Unanswered) -> MissingAnswer {
+    let SidecarTarget { address, name } = target;
     MissingAnswer { address: address.to_string(), name, reason: why.reason(), message: why.to_string() }
 }
 

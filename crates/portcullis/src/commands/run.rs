@@ -16,7 +16,7 @@ use crate::exit::{Exit, Outcome};
 use crate::output;
 use crate::ready::Waited;
 use crate::signals::{Signals, ended_children};
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// Signals that are forwarded to the program.
 const FORWARDED: [Signal; 8] =

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::ready::{self, Waited};
 use crate::signals::Signals;
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// Wait until a running proxy is ready: 0 ready, 1 not ready in time, 69 no answer
 ///

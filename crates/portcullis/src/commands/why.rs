@@ -6,7 +6,7 @@ mod report;
 use std::net::IpAddr;
 
 use portcullis_api::{Explanation, Recent};
-use portcullis_mesh::Target;
+use portcullis_discovery::SidecarTarget;
 
 use self::find::{Seen, Which};
 use self::report::{Policy, Report};
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Every connection that the proxies remember.
-fn pool(answers: Vec<Answer<Recent>>) -> (Vec<Target>, Vec<Seen>) {
+fn pool(answers: Vec<Answer<Recent>>) -> (Vec<SidecarTarget>, Vec<Seen>) {
     let (mut targets, mut pool) = (Vec::new(), Vec::new());
     for (proxy_index, Answer { target, value }) in answers.into_iter().enumerate() {
         targets.push(target);
@@ -78,7 +78,7 @@ fn pool(answers: Vec<Answer<Recent>>) -> (Vec<Target>, Vec<Seen>) {
 }
 
 /// The policies of one proxy. That it does not answer any more costs the report this part only.
-fn policy(mesh: &Mesh, target: &Target, seen: &Seen) -> Option<Policy> {
+fn policy(mesh: &Mesh, target: &SidecarTarget, seen: &Seen) -> Option<Policy> {
     let port = seen.connection.port;
     let answers = mesh.rows_of(std::slice::from_ref(target), move |sidecar| async move {
         let explanation = match port {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use portcullis_mesh::{Method, Url};
+use portcullis_discovery::{Method, Url};
 
 /// The deadline for a client's request, and for writing the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use portcullis_ca::{Private, write};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, POLL};
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// A sidecar, or the authority, must be ready within this.
 pub(super) const START: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portcullis_api::{Certs, ConfigDump, Observations, ProxyInfo, Status, Timestamp, TlsCompat};
-use portcullis_mesh::{Sidecar as Asked, Unanswered};
+use portcullis_discovery::{Sidecar as Asked, Unanswered};
 use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
 use portcullis_tls::Clock;
 

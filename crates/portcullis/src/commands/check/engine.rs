@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use portcullis_compose::{Container, ServiceState, sidecar_services};
-use portcullis_mesh::StackContainer;
+use portcullis_discovery::StackContainer;
 use portcullis_report::check::{MeshedService, Runs};
 
 use crate::commands::compose::status::container;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ValueHint;
 use portcullis_compose::{Container, ServiceState};
-use portcullis_mesh::{EngineError, StackContainer, stack};
+use portcullis_discovery::{EngineError, StackContainer, stack};
 use serde::Serialize;
 
 use super::client::Client;

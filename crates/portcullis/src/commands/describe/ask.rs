@@ -1,7 +1,7 @@
 //! What a description is made of.
 
 use portcullis_api::{Explanation, Observations, Policies};
-use portcullis_mesh::{Sidecar, Unanswered};
+use portcullis_discovery::{Sidecar, Unanswered};
 
 /// The answers of one proxy.
 pub(super) struct Answered {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_api::{DecidingPolicy, Direction, Mode, Observation, ProxyInfo, Transport};
-use portcullis_mesh::ContainerNames;
+use portcullis_discovery::ContainerNames;
 use serde::Serialize;
 
 use super::ask::Answered;

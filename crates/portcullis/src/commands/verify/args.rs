@@ -11,7 +11,7 @@ use portcullis_verify::Attempt;
 use super::report;
 use crate::commands::subject::SubjectArgs;
 use crate::commands::values;
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// Connect to a port in every wrong way and in the right one, and compare what is let in with the policy
 ///

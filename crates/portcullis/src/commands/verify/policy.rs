@@ -13,7 +13,7 @@ use super::args::Args;
 use crate::commands::can;
 use crate::commands::subject::LoadedSubject;
 use crate::exit::{Exit, Failure};
-use portcullis_mesh::Url;
+use portcullis_discovery::Url;
 
 /// The policy, and where it comes from.
 pub(super) struct Found {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_mesh::AdminAddress;
+use portcullis_discovery::AdminAddress;
 use portcullis_policy::PolicySet;
 
 use super::guarded::Guarded;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portcullis_api::{EndedConnection, Observations, Policies, ProxyInfo, Recent, Timestamp};
-use portcullis_mesh::{AdminAddress, Target, Unanswered};
+use portcullis_discovery::{AdminAddress, SidecarTarget, Unanswered};
 use portcullis_policy::{MeshSettings, PolicySet};
 use portcullis_report::Names;
 use portcullis_report::guard::{Baseline, Denied, denied};
@@ -18,7 +18,7 @@ const MAX_KEPT: usize = 256;
 
 /// A sidecar that is watched.
 pub(super) struct Watched {
-    pub(super) target: Target,
+    pub(super) target: SidecarTarget,
     /// `cart.shop (127.0.0.1:15000)`.
     pub(super) shown: String,
     pub(super) proxy: ProxyInfo,
@@ -34,7 +34,7 @@ pub(super) struct Watched {
 
 /// What a sidecar says before the change.
 pub(super) struct Before {
-    pub(super) target: Target,
+    pub(super) target: SidecarTarget,
     pub(super) proxy: ProxyInfo,
     pub(super) policies: Policies,
     observations: Observations,
@@ -42,7 +42,7 @@ pub(super) struct Before {
 }
 
 /// Asks all sidecars what there is before the change; in their order.
-pub(super) fn before(mesh: &Mesh) -> Vec<(Target, Result<Before, Unanswered>)> {
+pub(super) fn before(mesh: &Mesh) -> Vec<(SidecarTarget, Result<Before, Unanswered>)> {
     let rows = mesh.poll(mesh.targets(), |sidecar| async move {
         let proxy = proxy_info(&sidecar).await?;
         // First, so that what is refused from here on is looked at.
@@ -55,7 +55,7 @@ pub(super) fn before(mesh: &Mesh) -> Vec<(Target, Result<Before, Unanswered>)> {
 }
 
 /// `cart.shop (127.0.0.1:15000)`.
-pub(super) fn shown(target: &Target, proxy: &ProxyInfo) -> String {
+pub(super) fn shown(target: &SidecarTarget, proxy: &ProxyInfo) -> String {
     format!("{} ({})", title(proxy), target.address)
 }
 
@@ -110,7 +110,7 @@ pub(super) struct Round {
 /// Asks every sidecar once. With `hash`, also whether it has that set in force.
 pub(super) fn round(mesh: &Mesh, watched: &mut [Watched], hash: Option<&str>) -> Round {
     let after: HashMap<AdminAddress, u64> = watched.iter().map(|one| (one.target.address.clone(), one.seen)).collect();
-    let targets: Vec<Target> = watched.iter().map(|one| one.target.clone()).collect();
+    let targets: Vec<SidecarTarget> = watched.iter().map(|one| one.target.clone()).collect();
     let asks_policies = hash.is_some();
     let rows = mesh.poll(&targets, move |sidecar| {
         let after = after.get(&sidecar.target().address).copied().unwrap_or(0);
@@ -172,7 +172,7 @@ fn name(mesh: &Mesh, watched: &mut [Watched], refused: &[(usize, Vec<EndedConnec
     if refused.is_empty() {
         return;
     }
-    let targets: Vec<Target> =
+    let targets: Vec<SidecarTarget> =
         refused.iter().filter_map(|(index, _)| Some(watched.get(*index)?.target.clone())).collect();
     let rows = mesh.poll(&targets, |sidecar| async move { sidecar.get::<Observations>("/observations").await });
     for ((index, _), row) in refused.iter().zip(rows) {

@@ -6,7 +6,7 @@ use crate::address::{AddressError, AdminAddress, DEFAULT_PORT, DEFAULT_SOCKET, p
 
 /// A place where sidecars are found.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Source {
+pub enum SidecarSource {
     /// One sidecar.
     Address(AdminAddress),
     /// A file of addresses.
@@ -29,14 +29,14 @@ pub enum Source {
 
 /// A sidecar to ask.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Target {
+pub struct SidecarTarget {
     /// Its admin server.
     pub address: AdminAddress,
     /// What the source calls it, if the source has a name for it.
     pub name: Option<String>,
 }
 
-impl Source {
+impl SidecarSource {
     /// What `--proxies` and `PORTCULLIS_PROXIES` take: `dns:NAME[:PORT]`, or a file.
     ///
     /// # Errors
@@ -61,12 +61,12 @@ impl Source {
 ///
 /// # Errors
 /// What is wrong with `listed`.
-pub fn defaults(listed: Option<&str>, has_socket: impl Fn(&Path) -> bool) -> Result<Source, AddressError> {
+pub fn defaults(listed: Option<&str>, has_socket: impl Fn(&Path) -> bool) -> Result<SidecarSource, AddressError> {
     let socket = Path::new(DEFAULT_SOCKET);
     match listed.filter(|listed| !listed.is_empty()) {
-        Some(listed) => Source::parse(listed),
-        None if has_socket(socket) => Ok(Source::Address(AdminAddress::Unix(socket.to_owned()))),
-        None => Ok(Source::Address(AdminAddress::tcp("127.0.0.1", DEFAULT_PORT))),
+        Some(listed) => SidecarSource::parse(listed),
+        None if has_socket(socket) => Ok(SidecarSource::Address(AdminAddress::Unix(socket.to_owned()))),
+        None => Ok(SidecarSource::Address(AdminAddress::tcp("127.0.0.1", DEFAULT_PORT))),
     }
 }
 
@@ -76,19 +76,23 @@ mod tests {
 
     #[test]
     fn a_list_of_proxies_is_a_file_or_a_name() {
-        let dns = |name: &str, port| Ok(Source::Dns { name: name.to_owned(), port });
-        assert_eq!(Source::parse("dns:mesh.test:1"), dns("mesh.test", 1));
-        assert_eq!(Source::parse("dns:mesh.test"), dns("mesh.test", DEFAULT_PORT));
-        assert_eq!(Source::parse("proxies.yaml"), Ok(Source::File("proxies.yaml".into())));
-        assert!(Source::parse("dns::1").is_err() && Source::parse("dns:a:x").is_err() && Source::parse("").is_err());
+        let dns = |name: &str, port| Ok(SidecarSource::Dns { name: name.to_owned(), port });
+        assert_eq!(SidecarSource::parse("dns:mesh.test:1"), dns("mesh.test", 1));
+        assert_eq!(SidecarSource::parse("dns:mesh.test"), dns("mesh.test", DEFAULT_PORT));
+        assert_eq!(SidecarSource::parse("proxies.yaml"), Ok(SidecarSource::File("proxies.yaml".into())));
+        assert!(
+            SidecarSource::parse("dns::1").is_err()
+                && SidecarSource::parse("dns:a:x").is_err()
+                && SidecarSource::parse("").is_err()
+        );
     }
 
     #[test]
     fn the_default_is_the_list_then_the_socket_then_the_port() {
-        let socket = Source::Address(AdminAddress::Unix(DEFAULT_SOCKET.into()));
-        assert_eq!(defaults(Some("p.yaml"), |_| true), Ok(Source::File("p.yaml".into())));
+        let socket = SidecarSource::Address(AdminAddress::Unix(DEFAULT_SOCKET.into()));
+        assert_eq!(defaults(Some("p.yaml"), |_| true), Ok(SidecarSource::File("p.yaml".into())));
         assert_eq!(defaults(None, |path| path == Path::new(DEFAULT_SOCKET)), Ok(socket.clone()));
         assert_eq!(defaults(Some(""), |_| true), Ok(socket));
-        assert_eq!(defaults(None, |_| false), Ok(Source::Address(AdminAddress::tcp("127.0.0.1", 15000))));
+        assert_eq!(defaults(None, |_| false), Ok(SidecarSource::Address(AdminAddress::tcp("127.0.0.1", 15000))));
     }
 }

@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use crate::docker::{self, ContainerNames, EngineError};
 use crate::proxies_file;
-use crate::source::{Source, Target};
+use crate::source::{SidecarSource, SidecarTarget};
 
 /// What the sources have.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct Discovered {
     /// Each sidecar once, in the order of the sources.
-    pub targets: Vec<Target>,
+    pub targets: Vec<SidecarTarget>,
     /// Names of containers, if an engine was asked.
     pub containers: ContainerNames,
     /// Containers on the networks of sidecars that have none, by name; none if no engine was asked.
@@ -61,8 +61,8 @@ pub enum SourceError {
 ///
 /// # Errors
 /// If a source cannot be read, or there is no sidecar in any: an answer about a part of the mesh would look like one about all of it.
-pub async fn find(sources: &[Source], within: Duration) -> Result<Found, SourceError> {
-    let (mut found, mut known) = (Found::default(), HashSet::new());
+pub async fn find(sources: &[SidecarSource], within: Duration) -> Result<Discovered, SourceError> {
+    let (mut found, mut known) = (Discovered::default(), HashSet::new());
     for source in sources {
         for target in targets_of(source, within, &mut found).await? {
             if known.insert(target.address.clone()) {
@@ -73,17 +73,21 @@ pub async fn find(sources: &[Source], within: Duration) -> Result<Found, SourceE
     Ok(found)
 }
 
-async fn targets_of(source: &Source, within: Duration, found: &mut Found) -> Result<Vec<Target>, SourceError> {
+async fn targets_of(
+    source: &SidecarSource,
+    within: Duration,
+    found: &mut Discovered,
+) -> Result<Vec<SidecarTarget>, SourceError> {
     match source {
-        Source::Address(address) => Ok(vec![Target { address: address.clone(), name: None }]),
-        Source::Dns { name, port } => look_up(name, *port, within).await,
-        Source::File(path) => {
+        SidecarSource::Address(address) => Ok(vec![SidecarTarget { address: address.clone(), name: None }]),
+        SidecarSource::Dns { name, port } => look_up(name, *port, within).await,
+        SidecarSource::File(path) => {
             let text = read_file(path)?;
             let entries = proxies_file::parse(&path.display().to_string(), &text).map_err(SourceError::Lines)?;
             let mut targets = Vec::new();
             for entry in entries {
                 match entry {
-                    proxies_file::Entry::Address(address) => targets.push(Target { address, name: None }),
+                    proxies_file::Entry::Address(address) => targets.push(SidecarTarget { address, name: None }),
                     proxies_file::Entry::Dns { name, port } => targets.extend(look_up(&name, port, within).await?),
                 }
             }
@@ -93,7 +97,7 @@ async fn targets_of(source: &Source, within: Duration, found: &mut Found) -> Res
             }
             Ok(targets)
         }
-        Source::Engine { socket, project } => {
+        SidecarSource::Engine { socket, project } => {
             let list = docker::list(socket, within).await;
             let list = list.map_err(|error| SourceError::Engine { socket: socket.clone(), error })?;
             let targets = list.sidecars(project.as_deref());
@@ -120,12 +124,12 @@ fn read_file(path: &Path) -> Result<String, SourceError> {
 }
 
 /// Every address of a name, in order, so that two runs list the same.
-async fn look_up(name: &str, port: u16, within: Duration) -> Result<Vec<Target>, SourceError> {
+async fn look_up(name: &str, port: u16, within: Duration) -> Result<Vec<SidecarTarget>, SourceError> {
     let failed = |problem: String| SourceError::Dns { name: name.to_owned(), problem };
     let answer = timeout(within, tokio::net::lookup_host((name, port))).await;
     let answer = answer.map_err(|_| failed(format!("no answer within {} s", within.as_secs_f64())))?;
     let mut addresses: Vec<_> = answer.map_err(|error| failed(error.to_string()))?.collect();
     addresses.sort_unstable();
     addresses.dedup();
-    Ok(addresses.into_iter().map(|address| Target { address: address.into(), name: None }).collect())
+    Ok(addresses.into_iter().map(|address| SidecarTarget { address: address.into(), name: None }).collect())
 }

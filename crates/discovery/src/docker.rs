@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde::Deserialize;
 
-use crate::{AdminAddress, DEFAULT_PORT, Target, Url};
+use crate::{AdminAddress, DEFAULT_PORT, SidecarTarget, Url};
 
 /// The usual socket of the engine.
 pub const DEFAULT_ENGINE: &str = "/var/run/docker.sock";
@@ -132,13 +132,13 @@ impl Containers {
     /// network, that is the one which holds it.
     ///
     /// With a compose project, only those of it.
-    pub(crate) fn sidecars(&self, project: Option<&str>) -> Vec<Target> {
+    pub(crate) fn sidecars(&self, project: Option<&str>) -> Vec<SidecarTarget> {
         let with_socket = self.of(project).filter_map(|container| Some((container.belongs_to(), container.socket()?)));
-        let sockets: BTreeMap<(Option<&String>, Option<&String>), Target> = with_socket.collect();
+        let sockets: BTreeMap<(Option<&String>, Option<&String>), SidecarTarget> = with_socket.collect();
         let without = self.of(project).filter(|container| {
             container.label(ADMIN_PORT_LABEL).is_some() || !sockets.contains_key(&container.belongs_to())
         });
-        let mut targets: Vec<Target> =
+        let mut targets: Vec<SidecarTarget> =
             without.filter_map(Container::sidecar).chain(sockets.values().cloned()).collect();
         targets.sort_by(|one, other| one.name.cmp(&other.name));
         targets
@@ -215,7 +215,7 @@ impl Container {
     }
 
     /// Its socket, where it is on the host.
-    fn socket(&self) -> Option<Target> {
+    fn socket(&self) -> Option<SidecarTarget> {
         let inside = Path::new(self.label(ADMIN_SOCKET_LABEL)?);
         let on_host = |mount: &Mount| {
             let rest = inside.strip_prefix(&mount.destination).ok()?;
@@ -223,7 +223,7 @@ impl Container {
             (!mount.source.as_os_str().is_empty()).then(|| mount.source.join(rest))
         };
         let path = self.mounts.iter().flatten().find_map(on_host)?;
-        Some(Target { address: AdminAddress::Unix(path), name: self.name() })
+        Some(SidecarTarget { address: AdminAddress::Unix(path), name: self.name() })
     }
 
     /// The names of its networks.
@@ -231,14 +231,14 @@ impl Container {
         self.network_settings.networks.iter().flat_map(BTreeMap::keys)
     }
 
-    fn sidecar(&self) -> Option<Target> {
+    fn sidecar(&self) -> Option<SidecarTarget> {
         if !self.is_sidecar() {
             return None;
         }
         let port = self.label(ADMIN_PORT_LABEL);
         let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
         let address = self.addresses().next()?;
-        Some(Target { address: AdminAddress::tcp(&address.to_string(), port), name: self.name() })
+        Some(SidecarTarget { address: AdminAddress::tcp(&address.to_string(), port), name: self.name() })
     }
 }
 
@@ -290,8 +290,8 @@ mod tests {
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.4"}}}},
       {"Id": "7", "Names": ["/shop-web-proxy-1"],
        "Labels": {"portcullis.sidecar-of": "web", "portcullis.admin-socket": "/run/portcullis/admin.sock", "com.docker.compose.project": "shop"},
-       "Mounts": [{"Type": "bind", "Source": "/srv/policies", "Destination": "/etc/portcullis/policies"},
-                  {"Type": "volume", "Source": "/var/lib/docker/volumes/shop_web-admin/_data", "Destination": "/run/portcullis"}],
+       "Mounts": [{"Type": "bind", "SidecarSource": "/srv/policies", "Destination": "/etc/portcullis/policies"},
+                  {"Type": "volume", "SidecarSource": "/var/lib/docker/volumes/shop_web-admin/_data", "Destination": "/run/portcullis"}],
        "HostConfig": {"NetworkMode": "container:6"}, "NetworkSettings": {"Networks": {}}},
       {"Id": "8", "Names": ["/shop-ca-1"], "Labels": {"portcullis.component": "ca", "com.docker.compose.service": "ca"},
        "NetworkSettings": {"Networks": {"shop_default": {"IPAddress": "172.18.0.5"}}}},

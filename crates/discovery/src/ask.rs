@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{Answer, Target, Unanswered, Url};
+use crate::{Answer, SidecarTarget, Unanswered, Url};
 
 /// How many sidecars are asked at once.
 const AT_ONCE: usize = 64;
@@ -23,7 +23,7 @@ const SHOWN: usize = 80;
 #[derive(Clone, Debug)]
 pub struct Row<T> {
     /// Which sidecar.
-    pub target: Target,
+    pub target: SidecarTarget,
     /// Its answer, or why there is none.
     pub answer: Result<T, Unanswered>,
 }
@@ -31,7 +31,7 @@ pub struct Row<T> {
 /// One sidecar while it is asked.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
-    target: Target,
+    target: SidecarTarget,
     within: Duration,
     deadline: Instant,
 }
@@ -39,7 +39,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Which sidecar it is.
     #[must_use]
-    pub const fn target(&self) -> &Target {
+    pub const fn target(&self) -> &SidecarTarget {
         &self.target
     }
 
@@ -56,7 +56,7 @@ impl Sidecar {
 }
 
 /// Asks each of `targets`, at most 64 at once, each within its own deadline. The rows are in the order of the targets.
-pub async fn ask<T, F, Fut>(targets: &[Target], within: Duration, question: F) -> Vec<Row<T>>
+pub async fn ask<T, F, Fut>(targets: &[SidecarTarget], within: Duration, question: F) -> Vec<Row<T>>
 where
     F: Fn(Sidecar) -> Fut,
     Fut: Future<Output = Result<T, Unanswered>> + Send + 'static,
@@ -85,8 +85,10 @@ where
         }
     }
     let failed = || Err(Unanswered::Unreachable("asking it failed".to_owned()));
-    let row =
-        |(target, answer): (&Target, Option<_>)| Row { target: target.clone(), answer: answer.unwrap_or_else(failed) };
+    let row = |(target, answer): (&SidecarTarget, Option<_>)| Row {
+        target: target.clone(),
+        answer: answer.unwrap_or_else(failed),
+    };
     targets.iter().zip(answers).map(row).collect()
 }
 

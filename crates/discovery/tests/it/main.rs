@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_mesh::{AdminAddress, Source, Target, Unanswered, ask, find};
+use portcullis_discovery::{AdminAddress, SidecarSource, SidecarTarget, Unanswered, ask, find};
 use serde::Deserialize;
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ fn serve(mut stream: impl std::io::Read + std::io::Write, answer: &[u8]) {
     let _gone = stream.write_all(answer);
 }
 
-fn answering(answer: impl Into<Vec<u8>>) -> Target {
+fn answering(answer: impl Into<Vec<u8>>) -> SidecarTarget {
     let (listener, answer) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(answer.into()));
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -45,7 +45,7 @@ fn answering(answer: impl Into<Vec<u8>>) -> Target {
             thread::spawn(move || serve(stream, &answer));
         }
     });
-    Target { address: address.into(), name: None }
+    SidecarTarget { address: address.into(), name: None }
 }
 
 fn http(status: &str, body: &str) -> String {
@@ -56,7 +56,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-async fn names(targets: &[Target], within: Duration) -> Vec<Result<String, Unanswered>> {
+async fn names(targets: &[SidecarTarget], within: Duration) -> Vec<Result<String, Unanswered>> {
     let rows = ask(targets, within, |sidecar| async move { Ok(sidecar.get::<Page>("/page?x=1").await?.name) }).await;
     assert!(rows.iter().zip(targets).all(|(row, target)| row.target == *target), "not in the order of the targets");
     rows.into_iter().map(|row| row.answer).collect()
@@ -66,18 +66,18 @@ async fn names(targets: &[Target], within: Duration) -> Vec<Result<String, Unans
 fn one_that_does_not_answer_takes_nothing_from_the_others() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = Target { address: silent.local_addr().unwrap().into(), name: None };
+    let silent = SidecarTarget { address: silent.local_addr().unwrap().into(), name: None };
     let folder = tempfile::tempdir().unwrap();
-    let unix = |name: &str| Target { address: AdminAddress::Unix(folder.path().join(name)), name: None };
+    let unix = |name: &str| SidecarTarget { address: AdminAddress::Unix(folder.path().join(name)), name: None };
     let socket = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
     thread::spawn(move || serve(socket.accept().unwrap().0, http("200 OK", "{\"name\": \"unix\"}").as_bytes()));
     let targets = [
         answering(http("200 OK", "{\"name\": \"tcp\", \"new\": 1}")),
-        Target { address: refused.into(), name: None },
+        SidecarTarget { address: refused.into(), name: None },
         unix("admin.sock"),
         unix("none.sock"),
-        answering(http("404 Not Found", "no such path; there are:\nGET /\n")),
-        answering(http("404 Not Found", "<html>")),
+        answering(http("404 Not Discovered", "no such path; there are:\nGET /\n")),
+        answering(http("404 Not Discovered", "<html>")),
         answering(http("403 Forbidden", "the Host of a request\nmore")),
         answering(http("200 OK", "<html>")),
         answering(http("200 OK", "{\"name\": 7}")),
@@ -99,7 +99,7 @@ fn one_that_does_not_answer_takes_nothing_from_the_others() {
 #[test]
 fn an_answer_without_an_end_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = Target { address: listener.local_addr().unwrap().into(), name: None };
+    let target = SidecarTarget { address: listener.local_addr().unwrap().into(), name: None };
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 1024];
@@ -153,7 +153,7 @@ fn more_sidecars_than_are_asked_at_once_all_answer() {
     assert!(open.1.load(Ordering::SeqCst) <= 64);
 }
 
-fn found(source: Source) -> Result<Vec<String>, String> {
+fn found(source: SidecarSource) -> Result<Vec<String>, String> {
     let found = run(find(&[source], WITHIN)).map_err(|error| error.to_string())?;
     Ok(found.targets.iter().map(|target| target.address.to_string()).collect())
 }
@@ -163,15 +163,15 @@ fn a_file_and_a_name_list_each_address_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("proxies.yaml");
     std::fs::write(&file, "# the shop\n- 127.0.0.1:1\n- dns:localhost:1\n- \"127.0.0.1:1\"\n").unwrap();
-    let listed = found(Source::File(file.clone())).unwrap();
+    let listed = found(SidecarSource::File(file.clone())).unwrap();
     assert!(listed == ["127.0.0.1:1"] || listed == ["127.0.0.1:1", "[::1]:1"], "{listed:?}");
     std::fs::write(&file, "a:b:c\n").unwrap();
-    let wrong = found(Source::File(file.clone())).unwrap_err();
+    let wrong = found(SidecarSource::File(file.clone())).unwrap_err();
     assert!(wrong.starts_with(&format!("{}:1: ", file.display())), "{wrong}");
     std::fs::write(&file, "# none\n").unwrap();
-    assert!(found(Source::File(file)).unwrap_err().contains("no proxy is listed"));
-    assert!(found(Source::File("/nowhere/proxies".into())).unwrap_err().contains("cannot be read"));
-    let unknown = found(Source::Dns { name: "no-such-name.invalid".to_owned(), port: 1 }).unwrap_err();
+    assert!(found(SidecarSource::File(file)).unwrap_err().contains("no proxy is listed"));
+    assert!(found(SidecarSource::File("/nowhere/proxies".into())).unwrap_err().contains("cannot be read"));
+    let unknown = found(SidecarSource::Dns { name: "no-such-name.invalid".to_owned(), port: 1 }).unwrap_err();
     assert!(unknown.contains("has no address"), "{unknown}");
 }
 
@@ -202,10 +202,10 @@ fn an_engine_is_sent_one_get_and_names_what_it_runs() {
         container("shop-cron-1", "\"com.docker.compose.service\": \"cron\"", "172.18.0.9"),
     ];
     let server = engine(&socket, http("200 OK", &format!("[{}]", list.join(","))));
-    let found = run(find(&[Source::Engine { socket, project: None }], WITHIN)).unwrap();
+    let found = run(find(&[SidecarSource::Engine { socket, project: None }], WITHIN)).unwrap();
     assert_eq!(
         found.targets,
-        [Target { address: AdminAddress::tcp("172.18.0.3", 15000), name: Some("cart".to_owned()) }]
+        [SidecarTarget { address: AdminAddress::tcp("172.18.0.3", 15000), name: Some("cart".to_owned()) }]
     );
     assert_eq!(found.containers.get("172.18.0.9".parse().unwrap()), Some("cron"));
     let line = server.join().unwrap();
@@ -218,7 +218,7 @@ fn an_engine_without_sidecars_or_without_an_answer_says_so() {
     let failed = |name: &str, answer: String| {
         let socket = folder.path().join(name);
         let server = engine(&socket, answer);
-        let error = found(Source::Engine { socket, project: None }).unwrap_err();
+        let error = found(SidecarSource::Engine { socket, project: None }).unwrap_err();
         server.join().unwrap();
         error
     };
@@ -230,7 +230,7 @@ fn an_engine_without_sidecars_or_without_an_answer_says_so() {
     assert!(failed("error.sock", http("500 Internal Server Error", "{}")).contains("status 500"));
     assert!(failed("other.sock", http("200 OK", "{}")).contains("gives no list"));
     assert!(
-        found(Source::Engine { socket: folder.path().join("x"), project: None })
+        found(SidecarSource::Engine { socket: folder.path().join("x"), project: None })
             .unwrap_err()
             .contains("does not answer")
     );

@@ -3,7 +3,7 @@
 //! A line may begin with `- `, so a YAML list of addresses is such a file too; `#` begins a comment.
 
 use crate::address::{AddressError, AdminAddress};
-use crate::source::Source;
+use crate::source::SidecarSource;
 
 /// One line.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,8 +39,8 @@ fn entry(text: &str) -> Result<Entry, AddressError> {
     if !text.starts_with("dns:") {
         return AdminAddress::parse(text).map(Entry::Address);
     }
-    match Source::parse(text)? {
-        Source::Dns { name, port } => Ok(Entry::Dns { name, port }),
+    match SidecarSource::parse(text)? {
+        SidecarSource::Dns { name, port } => Ok(Entry::Dns { name, port }),
         _ => Err(AddressError::Host(text.to_owned())),
     }
 }
