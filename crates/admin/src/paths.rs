@@ -53,7 +53,7 @@ pub(crate) const ROWS: [Row; 24] = [
     row("/changes", Endpoint::Page(Page::Changes), "policies, modes and certificates that changed since the start"),
     row("/recent", Endpoint::Recent, "connections that ended last; ?after=N&limit=N&denied=true&conn=ID&peer=WHO"),
     row("/explain", Endpoint::Explain, "?port=N: which policy holds for a port, and why not the others"),
-    row("/status", Endpoint::Page(Page::Status), "what `portcullis check` judges and no other page says"),
+    row("/status", Endpoint::Page(Page::Status), "what `portcullis check` evaluates and no other page says"),
     row("/server_info", Endpoint::Page(Page::ServerInfo), "version, state and age of the process"),
     row("/logging", Endpoint::Logging, "the log level; POST ?level=debug or ?level=access=off changes it"),
     row("/healthz/ready", Endpoint::Ready, "200 when ready, otherwise what is pending"),

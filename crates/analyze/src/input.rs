@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_manifest::{Kind, Object};
+use portcullis_manifest::{Object, ResourceKind};
 use portcullis_policy::{Diagnostic, MeshSettings, PolicySet};
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ impl Resource {
 }
 
 impl<'a> Input<'a> {
-    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &'a Resource> {
+    pub(crate) fn of(&self, kind: ResourceKind) -> impl Iterator<Item = &'a Resource> {
         self.resources.iter().filter(move |resource| resource.object.id.kind == kind)
     }
 

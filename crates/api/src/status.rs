@@ -1,4 +1,4 @@
-//! `/status`: what a sidecar knows of itself and no other page says: what `portcullis check` judges.
+//! `/status`: what a sidecar knows of itself and no other page says: what `portcullis check` evaluates.
 
 use serde::{Deserialize, Serialize};
 

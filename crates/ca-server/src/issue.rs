@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_ca::state::{CommitError, Issuance, Refusal, Store, UsedToken};
+use portcullis_ca::state::{CommitError, Issuance, IssuanceRefusal, Store, UsedToken};
 use portcullis_ca::{CaError, CertifiedPublicKey};
 use portcullis_tls::utc;
 
@@ -14,7 +14,7 @@ use crate::ca_state::CaState;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(IssuanceRefusal),
     #[error("{0}")]
     State(CommitError),
     #[error("{0}")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_ca::state::{Refusal, Store};
+use portcullis_ca::state::{IssuanceRefusal, Store};
 use portcullis_ca::{CertifiedPublicKey, KeyHash, Limits, Registration, Registrations, Token};
 use portcullis_identity::SpiffeId;
 use portcullis_net::admission::{ClientSource, KeyedLimit};
@@ -243,11 +243,11 @@ impl Services {
     fn not_issued(&self, error: &IssueError) -> Box<Rejection> {
         let detail = error.to_string();
         let (label, rejection) = match error {
-            IssueError::Refused(Refusal::TokenUsed) => {
+            IssueError::Refused(IssuanceRefusal::TokenUsed) => {
                 self.metrics.authentication_failure.inc();
                 return Rejection::unauthenticated("token-used", detail);
             }
-            IssueError::Refused(Refusal::KeyHeld(_)) => {
+            IssueError::Refused(IssuanceRefusal::KeyHeld(_)) => {
                 let message = "the key is held by another identity; make a new one";
                 ("KEY_HELD", Rejection::new(Code::AlreadyExists, message, "key-held", detail))
             }

@@ -5,7 +5,7 @@ use std::io::{Write as _, stdout};
 
 use portcullis_api::{Mode, Timestamp};
 use portcullis_dashboard::{
-    Certificate, Change, Edge, Frame, Node, PlaintextClient, Port, Refused, Verdict, View, page,
+    Certificate, Change, Edge, Frame, Node, PlaintextClient, Port, PortStatus, Refused, View, page,
 };
 
 fn main() -> std::io::Result<()> {
@@ -27,7 +27,7 @@ fn main() -> std::io::Result<()> {
         last_seen: ago(seconds),
         is_exception: false,
     };
-    let port = |workload: &str, port: Option<u16>, mode: Mode, mtls_percent: Option<u64>, verdict: Verdict| Port {
+    let port = |workload: &str, port: Option<u16>, mode: Mode, mtls_percent: Option<u64>, verdict: PortStatus| Port {
         workload: workload.to_owned(),
         port,
         mode,
@@ -108,12 +108,12 @@ fn main() -> std::io::Result<()> {
             count: 14,
         }],
         ports: vec![
-            port("cart.shop", Some(8080), Mode::Strict, Some(100), Verdict::Strict),
-            port("ledger.shop", Some(5432), Mode::Strict, Some(100), Verdict::Strict),
-            port("payment-service.shop", Some(8080), Mode::Permissive, Some(97), Verdict::NotReady),
-            port("payment-service.shop", Some(9090), Mode::Permissive, Some(100), Verdict::Ready),
-            port("web.shop", Some(8080), Mode::Permissive, Some(0), Verdict::NotReady),
-            port("web.shop", None, Mode::Disable, None, Verdict::NoData),
+            port("cart.shop", Some(8080), Mode::Strict, Some(100), PortStatus::Strict),
+            port("ledger.shop", Some(5432), Mode::Strict, Some(100), PortStatus::Strict),
+            port("payment-service.shop", Some(8080), Mode::Permissive, Some(97), PortStatus::NotReady),
+            port("payment-service.shop", Some(9090), Mode::Permissive, Some(100), PortStatus::Ready),
+            port("web.shop", Some(8080), Mode::Permissive, Some(0), PortStatus::NotReady),
+            port("web.shop", None, Mode::Disable, None, PortStatus::NoData),
         ],
         certificates: vec![
             certificate("cart.shop", 70_000, None),

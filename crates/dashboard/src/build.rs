@@ -9,12 +9,12 @@ use portcullis_report::readiness::{self, Readiness};
 use portcullis_report::{AddressBook, Answer, Names, Party, Paste, Window, WorkloadName, edges};
 
 use crate::age::span;
-use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, Refused, TRAFFIC_SECONDS, Verdict, View};
+use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, PortStatus, Refused, TRAFFIC_SECONDS, View};
 
 /// The scope of what break-glass decides.
 const BREAK_GLASS: &str = "break-glass";
 const TRAFFIC: Window = Window { seconds: TRAFFIC_SECONDS };
-/// What readiness is judged by.
+/// The options of readiness.
 const READINESS: Window = Window { seconds: 7 * 86_400 };
 
 /// What one sidecar answered.
@@ -168,11 +168,11 @@ fn port(seen: &readiness::Port, now: Timestamp) -> Port {
         location: location(&mode.decided_by),
         mtls_percent: u64::try_from(percent).ok().filter(|_| all > 0),
         verdict: match seen.verdict {
-            readiness::Verdict::Enforced => Verdict::Strict,
-            readiness::Verdict::Ready => Verdict::Ready,
-            readiness::Verdict::NotReady => Verdict::NotReady,
-            readiness::Verdict::NoData => Verdict::NoData,
-            readiness::Verdict::Exception => Verdict::Exception,
+            readiness::PortReadiness::Enforced => PortStatus::Strict,
+            readiness::PortReadiness::Ready => PortStatus::Ready,
+            readiness::PortReadiness::NotReady => PortStatus::NotReady,
+            readiness::PortReadiness::NoData => PortStatus::NoData,
+            readiness::PortReadiness::Exception => PortStatus::Exception,
         },
         observed_seconds: seen.observed_seconds,
         exception: seen.exception.as_ref().map(|it| it.terms(now)),
@@ -192,7 +192,7 @@ fn other_ports(sidecar: &Sidecar, now: Timestamp) -> Option<Port> {
         decided_by: decided_by.label(),
         location: location(decided_by),
         mtls_percent: None,
-        verdict: if exception.is_some() { Verdict::Exception } else { Verdict::NoData },
+        verdict: if exception.is_some() { PortStatus::Exception } else { PortStatus::NoData },
         observed_seconds: 0,
         exception,
     })
@@ -200,7 +200,7 @@ fn other_ports(sidecar: &Sidecar, now: Timestamp) -> Option<Port> {
 
 /// Whether it lets through more than mTLS.
 fn is_open(port: &readiness::Port) -> bool {
-    port.verdict != readiness::Verdict::Enforced
+    port.verdict != readiness::PortReadiness::Enforced
 }
 
 fn plaintext(port: &readiness::Port, now: Timestamp) -> impl Iterator<Item = PlaintextClient> + '_ {
@@ -379,14 +379,14 @@ mod tests {
         assert_eq!(locks, [("10.0.0.9", Some(Lock::Open)), ("web", Some(Lock::Closed))]);
         assert_eq!((view.plaintext[0].name.as_str(), view.plaintext[0].to.as_str()), ("10.0.0.9", "pay:8080"));
         let verdicts: Vec<_> = view.ports.iter().map(|port| (port.port, port.verdict)).collect();
-        assert_eq!(verdicts, [(Some(8080), Verdict::NotReady), (None, Verdict::NoData)]);
+        assert_eq!(verdicts, [(Some(8080), PortStatus::NotReady), (None, PortStatus::NoData)]);
     }
 
     #[test]
     fn a_client_that_has_stopped_leaves_the_graph_after_an_hour_but_not_readiness() {
         let view = pay(Mode::Permissive, 3_601);
         assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)));
-        assert_eq!((view.plaintext.len(), view.ports[0].verdict), (1, Verdict::NotReady));
+        assert_eq!((view.plaintext.len(), view.ports[0].verdict), (1, PortStatus::NotReady));
     }
 
     #[test]
@@ -429,7 +429,7 @@ mod tests {
         };
         assert_eq!(sections(&view), [true, false, false]);
         view.refused = vec![refused("")];
-        view.ports[0].verdict = Verdict::Ready;
+        view.ports[0].verdict = PortStatus::Ready;
         assert_eq!(sections(&view), [false, true, true]);
     }
 
@@ -439,7 +439,7 @@ mod tests {
         // Its client is not on the graph either: nothing of it was let through or refused since.
         assert!(view.edges.iter().all(|edge| edge.lock() == Some(Lock::Closed)) && view.plaintext.is_empty());
         assert!(view.nodes.iter().all(|node| node.is_meshed));
-        assert_eq!((view.ports.len(), view.ports[0].verdict), (1, Verdict::Strict));
+        assert_eq!((view.ports.len(), view.ports[0].verdict), (1, PortStatus::Strict));
         assert_eq!(view.ports[0].mtls_percent, Some(100));
     }
 }

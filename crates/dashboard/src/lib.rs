@@ -15,7 +15,7 @@ mod view;
 
 pub use build::{Sidecar, view};
 pub use page::{Frame, MAX_PAGE_BYTES, fragment, page};
-pub use view::{Certificate, Change, Edge, Lock, Node, PlaintextClient, Port, Refused, Verdict, View};
+pub use view::{Certificate, Change, Edge, Lock, Node, PlaintextClient, Port, PortStatus, Refused, View};
 
 /// The script of the page, for `/dashboard.js`.
 pub const SCRIPT: &str = include_str!("script.js");

@@ -6,7 +6,7 @@ use crate::age::{ago, span};
 use crate::html::Html;
 use crate::svg::{choose, class, glyph, graph};
 use crate::verdict::{Headline, headline};
-use crate::view::{Lock, Refused, Verdict, View};
+use crate::view::{Lock, PortStatus, Refused, View};
 
 /// The whole page is below this. Lists end earlier, each when the content has as many bytes as its mark says.
 pub const MAX_PAGE_BYTES: usize = 60 * 1024;
@@ -186,16 +186,16 @@ fn ports(html: &mut Html, view: &View) {
         };
         html.raw("</td><td class=w>");
         match port.verdict {
-            Verdict::Strict => html.raw("<span class=sub>it is</span>"),
-            Verdict::Ready => html
+            PortStatus::Strict => html.raw("<span class=sub>it is</span>"),
+            PortStatus::Ready => html
                 .raw("<span class=\"tag closed\">READY</span> <span class=sub>seen for ")
                 .text(&span(port.observed_seconds))
                 .raw("</span>"),
-            Verdict::Exception => html.raw("<span class=\"tag half\">EXCEPTION</span>"),
+            PortStatus::Exception => html.raw("<span class=\"tag half\">EXCEPTION</span>"),
             // Nobody counts what comes to each of them.
-            Verdict::NoData if port.port.is_none() => html.raw("<span class=sub>not seen</span>"),
-            Verdict::NotReady => html.raw("<span class=\"tag open\">NOT READY</span>"),
-            Verdict::NoData => html.raw("<span class=tag>NO DATA</span>"),
+            PortStatus::NoData if port.port.is_none() => html.raw("<span class=sub>not seen</span>"),
+            PortStatus::NotReady => html.raw("<span class=\"tag open\">NOT READY</span>"),
+            PortStatus::NoData => html.raw("<span class=tag>NO DATA</span>"),
         };
         if let Some(terms) = &port.exception {
             html.raw(" <span class=sub>").text(terms).raw("</span>");
@@ -371,7 +371,7 @@ mod tests {
                     decided_by: name(),
                     location: name(),
                     mtls_percent: None,
-                    verdict: Verdict::NotReady,
+                    verdict: PortStatus::NotReady,
                     observed_seconds: 0,
                     exception: Some(name())
                 };

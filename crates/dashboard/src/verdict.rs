@@ -1,7 +1,7 @@
 //! The answer to "is it all mTLS, and if not, why?".
 
 use crate::age::ago;
-use crate::view::{Edge, Lock, PlaintextClient, TRAFFIC_SECONDS, Verdict, View};
+use crate::view::{Edge, Lock, PlaintextClient, PortStatus, TRAFFIC_SECONDS, View};
 
 /// The first sentence of the page and its reasons.
 #[derive(Debug, Eq, PartialEq)]
@@ -23,8 +23,8 @@ pub(crate) fn headline(view: &View) -> Headline {
     let not_closed = |edge: &&Edge| edge.lock().is_some_and(|lock| lock != Lock::Closed);
     let unprotected = view.edges.iter().filter(not_closed).filter(|edge| !edge.is_exception).count();
     let admitting =
-        view.ports.iter().filter(|port| !matches!(port.verdict, Verdict::Strict | Verdict::Exception)).count();
-    let exceptions = view.ports.iter().filter(|port| port.verdict == Verdict::Exception).count();
+        view.ports.iter().filter(|port| !matches!(port.verdict, PortStatus::Strict | PortStatus::Exception)).count();
+    let exceptions = view.ports.iter().filter(|port| port.verdict == PortStatus::Exception).count();
     let but = match exceptions {
         0 => String::new(),
         1 => ", but for 1 documented exception".to_owned(),
@@ -79,7 +79,7 @@ pub(crate) fn headline(view: &View) -> Headline {
             reasons.push(format!("{} has no usable certificate: {problem}.", certificate.workload));
         }
     }
-    let ports = |verdict: Verdict| {
+    let ports = |verdict: PortStatus| {
         let named = view.ports.iter().filter(|port| port.verdict == verdict);
         let mut names: Vec<String> =
             named.filter_map(|port| Some(format!("{}:{}", port.workload, port.port?))).collect();
@@ -95,9 +95,9 @@ pub(crate) fn headline(view: &View) -> Headline {
         }
     }
     let state = [
-        (Verdict::Ready, "ready for STRICT"),
-        (Verdict::NotReady, "not ready for STRICT"),
-        (Verdict::NoData, "not seen in use"),
+        (PortStatus::Ready, "ready for STRICT"),
+        (PortStatus::NotReady, "not ready for STRICT"),
+        (PortStatus::NoData, "not seen in use"),
     ];
     let state: Vec<String> =
         state.into_iter().filter_map(|(verdict, words)| Some(format!("{words}: {}", ports(verdict)?))).collect();
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::view::Port;
 
-    fn view(edges: &[(u64, u64)], ports: &[Verdict]) -> View {
+    fn view(edges: &[(u64, u64)], ports: &[PortStatus]) -> View {
         let edge = |(mtls, plaintext): &(u64, u64)| Edge {
             from: 0,
             to: 1,
@@ -139,7 +139,7 @@ mod tests {
             last_seen: Timestamp::default(),
             is_exception: false,
         };
-        let port = |verdict: &Verdict| Port {
+        let port = |verdict: &PortStatus| Port {
             workload: "a".to_owned(),
             port: None,
             mode: Mode::Permissive,
@@ -161,19 +161,19 @@ mod tests {
 
     #[test]
     fn the_lock_is_closed_only_if_all_is_mtls_and_nothing_else_would_be_let_through() {
-        let strict = [Verdict::Strict];
-        let lock = |edges: &[(u64, u64)], ports: &[Verdict]| headline(&view(edges, ports)).lock;
+        let strict = [PortStatus::Strict];
+        let lock = |edges: &[(u64, u64)], ports: &[PortStatus]| headline(&view(edges, ports)).lock;
         assert_eq!(lock(&[], &strict), None);
         assert_eq!(lock(&[(0, 0)], &strict), None);
         assert_eq!(lock(&[(5, 0)], &strict), Some(Lock::Closed));
-        assert_eq!(lock(&[(5, 0)], &[Verdict::Strict, Verdict::Ready]), Some(Lock::Half));
+        assert_eq!(lock(&[(5, 0)], &[PortStatus::Strict, PortStatus::Ready]), Some(Lock::Half));
         assert_eq!(lock(&[(5, 0), (9, 1)], &strict), Some(Lock::Half));
         assert_eq!(lock(&[(0, 3), (0, 1)], &strict), Some(Lock::Open));
     }
 
     #[test]
     fn what_only_a_documented_exception_lets_through_is_no_plain_no() {
-        let mut view = view(&[(5, 0), (0, 3)], &[Verdict::Strict, Verdict::Exception]);
+        let mut view = view(&[(5, 0), (0, 3)], &[PortStatus::Strict, PortStatus::Exception]);
         view.ports[1].exception = Some("shop-team, until 2099-01-01 (20d left)".to_owned());
         assert!(headline(&view).sentence.starts_with("No:"), "its port is no exception");
         view.edges[1].is_exception = true;
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_that_did_not_answer_keeps_the_lock_from_closing() {
-        let mut view = view(&[(5, 0)], &[Verdict::Strict]);
+        let mut view = view(&[(5, 0)], &[PortStatus::Strict]);
         view.asked = 2;
         view.unreachable.push(("pay".to_owned(), "connection refused".to_owned()));
         let headline = headline(&view);

@@ -161,7 +161,7 @@ pub struct Port {
     /// The part of mutual TLS in percent; `None` if nothing was seen.
     pub mtls_percent: Option<u64>,
     /// Whether STRICT would refuse what is let through today.
-    pub verdict: Verdict,
+    pub verdict: PortStatus,
     /// For how long it was observed, in seconds; at most the window of readiness.
     pub observed_seconds: u64,
     /// Of an exception: whose it is, and until when.
@@ -170,7 +170,7 @@ pub struct Port {
 
 /// Whether a port may become STRICT.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum PortStatus {
     /// It is.
     Strict,
     /// It stays as it is, for a documented reason and a time.
@@ -183,7 +183,7 @@ pub enum Verdict {
     NoData,
 }
 
-impl Verdict {
+impl PortStatus {
     /// As the table says it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::attributes::{Attribute, find, holds};
-use crate::netlink::{APPEND, CREATE, Message, Netlink, Refusal};
+use crate::netlink::{APPEND, CREATE, Message, Netlink, NetlinkError};
 use crate::table::{Chain, Rule, Table};
 use crate::{capture, expressions};
 
@@ -108,7 +108,7 @@ pub fn remove() -> Result<(), InstallError> {
 /// # Errors
 /// [`InstallError`], if it does not answer.
 pub fn installed(table: &Table) -> Result<Installed, InstallError> {
-    let asked = |refusal: Refusal, what: &str| install_error(refusal.error, format!("to list {what}"));
+    let asked = |refusal: NetlinkError, what: &str| install_error(refusal.error, format!("to list {what}"));
     let netlink = Netlink::open().map_err(|error| install_error(error, "a netlink socket".to_owned()))?;
     let ours = |attributes: &Vec<u8>| holds(attributes, &[named(table.name)]);
     let tables = netlink.dump(GETTABLE, &[]).map_err(|refusal| asked(refusal, "tables"))?;
@@ -162,7 +162,7 @@ fn emptied(name: &str) -> (Vec<Message>, Vec<String>) {
 
 fn transact(messages: &[Message], what: &[String]) -> Result<(), InstallError> {
     let netlink = Netlink::open().map_err(|error| install_error(error, "a netlink socket".to_owned()))?;
-    netlink.transact(messages).map_err(|Refusal { message, error }| {
+    netlink.transact(messages).map_err(|NetlinkError { message, error }| {
         let what = message.and_then(|index| what.get(index)).cloned();
         install_error(error, what.unwrap_or_else(|| "the whole change".to_owned()))
     })

@@ -53,19 +53,19 @@ pub(crate) struct Message {
 
 /// An error from the kernel.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct NetlinkError {
     /// Index of the message in the batch; `None` if the kernel named none or the socket failed.
     pub(crate) message: Option<usize>,
     pub(crate) error: io::Error,
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for NetlinkError {
     fn from(error: io::Error) -> Self {
         Self { message: None, error }
     }
 }
 
-impl From<rustix::io::Errno> for Refusal {
+impl From<rustix::io::Errno> for NetlinkError {
     fn from(errno: rustix::io::Errno) -> Self {
         io::Error::from(errno).into()
     }
@@ -86,7 +86,7 @@ impl Netlink {
     }
 
     /// Sends all messages as one transaction: either all hold or none.
-    pub(crate) fn transact(&self, messages: &[Message]) -> Result<(), Refusal> {
+    pub(crate) fn transact(&self, messages: &[Message]) -> Result<(), NetlinkError> {
         // The sequence number identifies the message of an answer: 1 is the first within the batch.
         let mut batch = Vec::new();
         write(&mut batch, BATCH_BEGIN, REQUEST, 0, ABOUT_BATCH, &[]);
@@ -105,7 +105,7 @@ impl Netlink {
             if kind != ERROR {
                 return Ok(false);
             }
-            refusal(body).map_err(|error| Refusal {
+            refusal(body).map_err(|error| NetlinkError {
                 message: usize::try_from(sequence).ok().and_then(|sequence| sequence.checked_sub(1)),
                 error,
             })?;
@@ -114,7 +114,7 @@ impl Netlink {
     }
 
     /// All tables, chains or rules that match: the attributes of each.
-    pub(crate) fn dump(&self, kind: u16, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
+    pub(crate) fn dump(&self, kind: u16, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, NetlinkError> {
         for _ in 0..ATTEMPTS {
             if let Some(found) = self.dump_once(kind, attributes)? {
                 return Ok(found);
@@ -124,7 +124,7 @@ impl Netlink {
     }
 
     /// `None` if something changed meanwhile.
-    fn dump_once(&self, kind: u16, attributes: &[Attribute]) -> Result<Option<Vec<Vec<u8>>>, Refusal> {
+    fn dump_once(&self, kind: u16, attributes: &[Attribute]) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
         let mut request = Vec::new();
         write(&mut request, nftables(kind), REQUEST | DUMP, 1, ABOUT_INET, attributes);
         self.send(&request)?;
@@ -142,13 +142,13 @@ impl Netlink {
         Ok(whole.then_some(found))
     }
 
-    fn send(&self, bytes: &[u8]) -> Result<(), Refusal> {
+    fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
         let sent = sendto(&self.0, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero).into()) }
     }
 
     /// Reads messages until `done` returns true for one.
-    fn answers(&self, mut done: impl FnMut(Header, &[u8]) -> Result<bool, Refusal>) -> Result<(), Refusal> {
+    fn answers(&self, mut done: impl FnMut(Header, &[u8]) -> Result<bool, NetlinkError>) -> Result<(), NetlinkError> {
         let mut buffer = vec![0; BUFFER];
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
@@ -165,7 +165,7 @@ impl Netlink {
     }
 }
 
-fn late(errno: rustix::io::Errno) -> Refusal {
+fn late(errno: rustix::io::Errno) -> NetlinkError {
     // That is how the end of a socket's own deadline looks.
     if errno == rustix::io::Errno::AGAIN { io::Error::from(io::ErrorKind::TimedOut).into() } else { errno.into() }
 }

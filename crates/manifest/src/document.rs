@@ -6,7 +6,7 @@ use portcullis_yaml::{Content, Node, Position, parse};
 use serde_json::Value;
 
 use crate::id::Id;
-use crate::kind::Kind;
+use crate::kind::ResourceKind;
 use crate::value::value;
 
 /// A resource of a file.
@@ -73,7 +73,7 @@ fn id(node: &Node) -> Option<Id> {
         Content::Scalar(scalar) => Some(scalar.text.clone()),
         _ => None,
     };
-    let kind = Kind::of(&text(field(node, "kind"))?, &text(field(node, "apiVersion"))?)?;
+    let kind = ResourceKind::of(&text(field(node, "kind"))?, &text(field(node, "apiVersion"))?)?;
     let metadata = field(node, "metadata")?;
     Some(Id { kind, namespace: text(field(metadata, "namespace"))?, name: text(field(metadata, "name"))? })
 }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::kind::Kind;
+use crate::kind::ResourceKind;
 
 /// The name of a resource.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Id {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// Its namespace.
     pub namespace: String,
     /// Its name.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A kind that a policy folder holds.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
+pub enum ResourceKind {
     /// `security.istio.io`.
     PeerAuthentication,
     /// `security.istio.io`.
@@ -17,7 +17,7 @@ pub enum Kind {
     DestinationRule,
 }
 
-impl Kind {
+impl ResourceKind {
     /// Every kind.
     pub const ALL: [Self; 5] = [
         Self::PeerAuthentication,
@@ -96,7 +96,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -116,20 +116,23 @@ mod tests {
             "peerauthentications.security.istio.io",
             "peerauthentications.v1.security.istio.io",
         ] {
-            assert_eq!(Kind::named(name), Some(Kind::PeerAuthentication), "{name}");
+            assert_eq!(ResourceKind::named(name), Some(ResourceKind::PeerAuthentication), "{name}");
         }
         for (name, kind) in [
-            ("authorizationpolicies", Kind::AuthorizationPolicy),
-            ("serviceentries", Kind::ServiceEntry),
-            ("we", Kind::WorkloadEntry),
-            ("destinationrules.networking.istio.io", Kind::DestinationRule),
+            ("authorizationpolicies", ResourceKind::AuthorizationPolicy),
+            ("serviceentries", ResourceKind::ServiceEntry),
+            ("we", ResourceKind::WorkloadEntry),
+            ("destinationrules.networking.istio.io", ResourceKind::DestinationRule),
         ] {
-            assert_eq!(Kind::named(name), Some(kind), "{name}");
+            assert_eq!(ResourceKind::named(name), Some(kind), "{name}");
         }
         for wrong in ["", "p", "pod", "peerauthentications.networking.istio.io", "pas"] {
-            assert_eq!(Kind::named(wrong), None, "{wrong}");
+            assert_eq!(ResourceKind::named(wrong), None, "{wrong}");
         }
-        assert_eq!(Kind::of("PeerAuthentication", "security.istio.io/v1"), Some(Kind::PeerAuthentication));
-        assert_eq!(Kind::of("PeerAuthentication", "v1"), None);
+        assert_eq!(
+            ResourceKind::of("PeerAuthentication", "security.istio.io/v1"),
+            Some(ResourceKind::PeerAuthentication)
+        );
+        assert_eq!(ResourceKind::of("PeerAuthentication", "v1"), None);
     }
 }

@@ -14,7 +14,7 @@ mod value;
 
 pub use document::{Object, Place, read};
 pub use id::Id;
-pub use kind::Kind;
+pub use kind::ResourceKind;
 pub use plan::{Action, Effect, FileChange, Plan, PlanError, Prune, TextFile, apply, delete};
 pub use unified::unified;
 pub use value::{to_json, to_yaml};

@@ -1,4 +1,4 @@
-//! What an answer of a collector means. Pure: status, header and body in, verdict out.
+//! What an answer of a collector means. Pure: status, header and body in, result out.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct Answer {
 
 /// What became of a batch.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Verdict {
+pub(crate) enum ExportResult {
     /// It was taken, but for so many lines, and why.
     Taken { rejected: u64, why: String },
     /// Later it may be: after this pause, if one was named.
@@ -41,17 +41,17 @@ pub(crate) enum Verdict {
 
 impl Answer {
     /// `now` is in Unix seconds.
-    pub(crate) fn verdict(&self, now: i64) -> Verdict {
+    pub(crate) fn result(&self, now: i64) -> ExportResult {
         match self.status {
             200..=299 => {
                 let (rejected, why) = self.partial();
-                Verdict::Taken { rejected, why }
+                ExportResult::Taken { rejected, why }
             }
             429 | 502 | 503 | 504 => {
                 let after = self.retry_after.as_deref().and_then(|text| pause(text, now));
-                Verdict::Later { after: after.map(|after| after.min(MAX_RETRY_AFTER)), why: self.why() }
+                ExportResult::Later { after: after.map(|after| after.min(MAX_RETRY_AFTER)), why: self.why() }
             }
-            _ => Verdict::Refused { why: self.why() },
+            _ => ExportResult::Refused { why: self.why() },
         }
     }
 
@@ -107,20 +107,20 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, retry_after: Option<&str>) -> Verdict {
-        Answer { status, retry_after: retry_after.map(str::to_owned), ..Answer::default() }.verdict(784_111_770)
+    fn answer(status: u16, retry_after: Option<&str>) -> ExportResult {
+        Answer { status, retry_after: retry_after.map(str::to_owned), ..Answer::default() }.result(784_111_770)
     }
 
     #[test]
     fn only_what_may_pass_is_retried() {
         for status in [429, 502, 503, 504] {
-            assert_eq!(answer(status, None), Verdict::Later { after: None, why: format!("HTTP {status}") });
+            assert_eq!(answer(status, None), ExportResult::Later { after: None, why: format!("HTTP {status}") });
         }
         for status in [301, 400, 401, 403, 404, 413, 415, 500, 501] {
-            assert_eq!(answer(status, Some("1")), Verdict::Refused { why: format!("HTTP {status}") });
+            assert_eq!(answer(status, Some("1")), ExportResult::Refused { why: format!("HTTP {status}") });
         }
         for status in [200, 202] {
-            assert_eq!(answer(status, None), Verdict::Taken { rejected: 0, why: String::new() });
+            assert_eq!(answer(status, None), ExportResult::Taken { rejected: 0, why: String::new() });
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
             ("soon", None),
             ("-1", None),
         ] {
-            let Verdict::Later { after, .. } = answer(503, Some(text)) else { panic!("{text}") };
+            let ExportResult::Later { after, .. } = answer(503, Some(text)) else { panic!("{text}") };
             assert_eq!(after, expected.map(Duration::from_secs), "{text}");
         }
     }
@@ -154,7 +154,7 @@ mod tests {
             ("application/json; charset=utf-8", json("\"3\"")),
         ] {
             let answer = Answer { status: 200, content_type: Some(kind.to_owned()), body, ..Answer::default() };
-            assert_eq!(answer.verdict(0), Verdict::Taken { rejected: 3, why: "too old".to_owned() }, "{kind}");
+            assert_eq!(answer.result(0), ExportResult::Taken { rejected: 3, why: "too old".to_owned() }, "{kind}");
         }
     }
 
@@ -162,8 +162,8 @@ mod tests {
     fn what_a_collector_says_cannot_break_a_line() {
         let body = "no\u{1b}[31m\nsecond line".as_bytes().to_vec();
         let answer = Answer { status: 400, body, ..Answer::default() };
-        assert_eq!(answer.verdict(0), Verdict::Refused { why: "HTTP 400".to_owned() });
+        assert_eq!(answer.result(0), ExportResult::Refused { why: "HTTP 400".to_owned() });
         let answer = Answer { status: 400, body: b"no tenant\nsecond".to_vec(), ..Answer::default() };
-        assert_eq!(answer.verdict(0), Verdict::Refused { why: "HTTP 400: no tenant".to_owned() });
+        assert_eq!(answer.result(0), ExportResult::Refused { why: "HTTP 400: no tenant".to_owned() });
     }
 }

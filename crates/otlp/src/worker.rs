@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use crate::answer::Verdict;
+use crate::answer::ExportResult;
 use crate::client::Client;
 use crate::encode::Encoder;
 use crate::queue::{Counts, LogQueue, add};
@@ -81,17 +81,17 @@ impl Worker {
         loop {
             let (after, problem) = match self.attempt(&body).await {
                 None => return Sent::TooLate,
-                Some(Ok(Verdict::Taken { rejected, why })) => {
+                Some(Ok(ExportResult::Taken { rejected, why })) => {
                     self.taken(batch.len(), rejected, &why);
                     return Sent::Done;
                 }
-                Some(Ok(Verdict::Refused { why })) => {
+                Some(Ok(ExportResult::Refused { why })) => {
                     add(&self.queue.counts.refused, batch.len());
                     let lines = u64::try_from(batch.len()).unwrap_or(u64::MAX);
                     self.report.refused(&self.endpoint, lines, &why, Instant::now());
                     return Sent::Done;
                 }
-                Some(Ok(Verdict::Later { after, why })) => (after, why),
+                Some(Ok(ExportResult::Later { after, why })) => (after, why),
                 Some(Err(problem)) => (None, problem),
             };
             let now = Instant::now();
@@ -106,19 +106,19 @@ impl Worker {
     }
 
     /// One request within its deadline; `None` once that of the end is over.
-    async fn attempt(&mut self, body: &Bytes) -> Option<Result<Verdict, String>> {
+    async fn attempt(&mut self, body: &Bytes) -> Option<Result<ExportResult, String>> {
         let Self { client, stop, clock, timeout: limit, .. } = self;
         let request = async {
             match timeout(*limit, client.post(body)).await {
                 Err(_elapsed) => Err(format!("no answer within {limit:?}")),
                 Ok(Err(error)) => Err(error.to_string()),
-                Ok(Ok(answer)) => Ok(answer.verdict(clock.now_unix())),
+                Ok(Ok(answer)) => Ok(answer.result(clock.now_unix())),
             }
         };
         tokio::select! {
             biased;
             () = over(stop) => None,
-            verdict = request => Some(verdict),
+            result = request => Some(result),
         }
     }
 

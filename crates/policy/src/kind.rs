@@ -8,7 +8,7 @@ use portcullis_yaml::{Content, Cursor, ScalarKind, printable};
 
 /// What to do with a document.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum DocumentKind {
     /// Read it.
     PeerAuthentication,
     /// Read it.
@@ -42,7 +42,7 @@ struct Known {
     name: &'static str,
     group: &'static str,
     versions: &'static [&'static str],
-    kind: Kind,
+    kind: DocumentKind,
 }
 
 const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
@@ -50,16 +50,31 @@ const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// Kinds that are read, alone or in a list of them.
 const KNOWN: [Known; 5] = [
-    Known { name: "PeerAuthentication", group: SECURITY, versions: SECURITY_VERSIONS, kind: Kind::PeerAuthentication },
+    Known {
+        name: "PeerAuthentication",
+        group: SECURITY,
+        versions: SECURITY_VERSIONS,
+        kind: DocumentKind::PeerAuthentication,
+    },
     Known {
         name: "AuthorizationPolicy",
         group: SECURITY,
         versions: SECURITY_VERSIONS,
-        kind: Kind::AuthorizationPolicy,
+        kind: DocumentKind::AuthorizationPolicy,
     },
-    Known { name: "ServiceEntry", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::ServiceEntry },
-    Known { name: "WorkloadEntry", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::WorkloadEntry },
-    Known { name: "DestinationRule", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: Kind::DestinationRule },
+    Known { name: "ServiceEntry", group: NETWORKING, versions: NETWORKING_VERSIONS, kind: DocumentKind::ServiceEntry },
+    Known {
+        name: "WorkloadEntry",
+        group: NETWORKING,
+        versions: NETWORKING_VERSIONS,
+        kind: DocumentKind::WorkloadEntry,
+    },
+    Known {
+        name: "DestinationRule",
+        group: NETWORKING,
+        versions: NETWORKING_VERSIONS,
+        kind: DocumentKind::DestinationRule,
+    },
 ];
 
 /// Kinds that decide who is admitted or called, and that this version does not read.
@@ -76,11 +91,11 @@ const WANTED_OF_NETWORKING: &str =
 const UNKNOWN: &str = "unknown-kind";
 
 /// The kind of a document.
-pub(crate) fn of(root: &Cursor<'_>) -> Kind {
-    let refused = |reason, message| Kind::Refused(reason, message);
+pub(crate) fn of(root: &Cursor<'_>) -> DocumentKind {
+    let refused = |reason, message| DocumentKind::Refused(reason, message);
     match &root.node().content {
         Content::Mapping(_) => {}
-        Content::Refused => return Kind::Reported,
+        Content::Refused => return DocumentKind::Reported,
         Content::Scalar(_) | Content::Sequence(_) => {
             return refused(UNKNOWN, format!("a document is a mapping with apiVersion and kind; {WANTED}"));
         }
@@ -96,10 +111,10 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
     let named = |known: &&Known| known.name == kind || kind.strip_suffix("List") == Some(known.name);
     match KNOWN.iter().find(named) {
         Some(known) if group == known.group && known.versions.contains(&version_of_group) => {
-            return if known.name == kind { known.kind.clone() } else { Kind::List };
+            return if known.name == kind { known.kind.clone() } else { DocumentKind::List };
         }
-        _ if kind == "List" => return Kind::List,
-        _ if kind == "IstioOperator" && version == API_VERSION => return Kind::IstioOperator,
+        _ if kind == "List" => return DocumentKind::List,
+        _ if kind == "IstioOperator" && version == API_VERSION => return DocumentKind::IstioOperator,
         _ => {}
     }
     let item = list_item(kind);
@@ -129,7 +144,7 @@ pub(crate) fn of(root: &Cursor<'_>) -> Kind {
         let message = format!("{NETWORKING} has no kind {shown_kind} that is known here; {WANTED_OF_NETWORKING}");
         return refused(UNKNOWN, message);
     }
-    Kind::Ignored(format!("kind {shown_kind} of {shown_version} has no meaning here and is ignored"))
+    DocumentKind::Ignored(format!("kind {shown_kind} of {shown_version} has no meaning here and is ignored"))
 }
 
 /// The kind of the items, if the kind is that of a list of one kind.

@@ -8,7 +8,7 @@ use portcullis_yaml::{Cursor, Diagnostic, Position, Problem, Problems};
 use crate::authorization::{self, AuthorizationPolicy};
 use crate::break_glass::BreakGlass;
 use crate::directory::{self, DestinationRule, PortList, ServiceEntry, WorkloadEntry};
-use crate::kind::{self, Kind};
+use crate::kind::{self, DocumentKind};
 use crate::read_peer_authentication::{self as peer_authentication, AnyPeerAuthentication};
 use crate::resource::PeerAuthentication;
 use crate::resource::ReadResource;
@@ -120,44 +120,44 @@ impl ParsedSource {
 
     fn document(&mut self, root: &Cursor<'_>, nesting: Nesting) {
         let kind = kind::of(root);
-        if kind == Kind::List && nesting == Nesting::Document {
+        if kind == DocumentKind::List && nesting == Nesting::Document {
             return self.list(root);
         }
         self.documents += 1;
         match kind {
-            Kind::PeerAuthentication => {
+            DocumentKind::PeerAuthentication => {
                 let make = |policy| match policy {
                     AnyPeerAuthentication::Lasting(policy) => Policy::PeerAuthentication(policy),
                     AnyPeerAuthentication::BreakGlass(policy) => Policy::BreakGlass(Arc::new(policy)),
                 };
                 self.policy("PeerAuthentication", root, peer_authentication::read(root, &self.file), make)
             }
-            Kind::AuthorizationPolicy => {
+            DocumentKind::AuthorizationPolicy => {
                 self.policy("AuthorizationPolicy", root, authorization::read(root, &self.file), Policy::Authorization)
             }
-            Kind::ServiceEntry => {
+            DocumentKind::ServiceEntry => {
                 let make = |entry| Policy::ServiceEntry(Arc::new(entry));
                 let ports = if self.yields { PortList::Optional } else { PortList::Required };
                 self.policy("ServiceEntry", root, directory::read_service_entry(root, &self.file, ports), make)
             }
-            Kind::WorkloadEntry => {
+            DocumentKind::WorkloadEntry => {
                 let make = |entry| Policy::WorkloadEntry(Arc::new(entry));
                 self.policy("WorkloadEntry", root, directory::read_workload_entry(root, &self.file), make)
             }
-            Kind::DestinationRule => {
+            DocumentKind::DestinationRule => {
                 let make = |rule| Policy::DestinationRule(Arc::new(rule));
                 self.policy("DestinationRule", root, directory::read_destination_rule(root, &self.file), make)
             }
-            Kind::IstioOperator => self.istio_operator(root),
-            Kind::List => {
+            DocumentKind::IstioOperator => self.istio_operator(root),
+            DocumentKind::List => {
                 self.error(root, "unknown-kind", "a list in a list is not opened; write its items out".to_owned())
             }
-            Kind::Ignored(message) => {
+            DocumentKind::Ignored(message) => {
                 let warning = Diagnostic::at(&self.file, root.position(), "ignored-kind", message);
                 self.warnings.push(warning);
             }
-            Kind::Refused(reason, message) => self.error(root, reason, message),
-            Kind::Reported => {}
+            DocumentKind::Refused(reason, message) => self.error(root, reason, message),
+            DocumentKind::Reported => {}
         }
     }
 

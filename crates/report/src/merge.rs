@@ -22,7 +22,7 @@ pub(crate) type WorkloadKey = (String, String);
 pub(crate) struct Workload {
     pub(crate) sidecars: Vec<Sidecar>,
     /// What clients did, by port.
-    pub(crate) ports: BTreeMap<u16, Vec<(PeerKey, Seen)>>,
+    pub(crate) ports: BTreeMap<u16, Vec<(PeerKey, PeerTraffic)>>,
     /// Its labels; replicas have the same ones.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) identity: String,
@@ -55,7 +55,7 @@ pub(crate) enum Peer {
 
 /// What was seen of one peer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct PeerTraffic {
     pub(crate) window: Connections,
     /// Ever, let through or not.
     pub(crate) total: u64,
@@ -90,7 +90,7 @@ impl Peer {
     }
 }
 
-impl Seen {
+impl PeerTraffic {
     pub(crate) fn new(observation: &Observation, span: Span) -> Self {
         let refusal = observation.last_refusal.as_ref().map(|last| RefusedFor {
             reason: clean(&last.reason),
@@ -189,7 +189,7 @@ const fn strictness(mode: Mode) -> u8 {
 /// The traffic of each workload.
 pub(crate) fn workloads(answers: &[&Observations], window: Window, now: Timestamp) -> BTreeMap<WorkloadKey, Workload> {
     let mut merged: BTreeMap<WorkloadKey, Workload> = BTreeMap::new();
-    let mut traffic: BTreeMap<(WorkloadKey, u16, PeerKey), Seen> = BTreeMap::new();
+    let mut traffic: BTreeMap<(WorkloadKey, u16, PeerKey), PeerTraffic> = BTreeMap::new();
     for answer in answers {
         let key = workload_key(&answer.proxy);
         let span = window.of(answer, now);
@@ -197,7 +197,7 @@ pub(crate) fn workloads(answers: &[&Observations], window: Window, now: Timestam
         workload.add(answer, span, window);
         for observation in answer.observations.iter().filter(|it| it.direction == Direction::Inbound) {
             let peer = PeerKey { transport: observation.transport, peer: Peer::of(observation) };
-            let seen = Seen::new(observation, span);
+            let seen = PeerTraffic::new(observation, span);
             match traffic.get_mut(&(key.clone(), observation.port, peer.clone())) {
                 Some(known) => known.add(seen),
                 None => drop(traffic.insert((key.clone(), observation.port, peer), seen)),

@@ -10,7 +10,7 @@ use crate::names::{EdgeKey, LABELS, LocalWorkload, values};
 use crate::outcome::ResponseFlag;
 
 #[derive(Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum EdgeMetric {
     Opened,
     Closed,
     Failed,
@@ -18,12 +18,12 @@ pub(crate) enum Kind {
     Sent,
 }
 
-pub(crate) const KINDS: [(Kind, &str, &str); 5] = [
-    (Kind::Opened, "istio_tcp_connections_opened_total", "Connections that reached the other side."),
-    (Kind::Closed, "istio_tcp_connections_closed_total", "Opened connections that have ended."),
-    (Kind::Failed, "istio_tcp_connections_failed_total", "Connections that were refused or could not be made."),
-    (Kind::Received, "istio_tcp_received_bytes_total", "Bytes from client to server, for both reporters."),
-    (Kind::Sent, "istio_tcp_sent_bytes_total", "Bytes from server to client, for both reporters."),
+pub(crate) const KINDS: [(EdgeMetric, &str, &str); 5] = [
+    (EdgeMetric::Opened, "istio_tcp_connections_opened_total", "Connections that reached the other side."),
+    (EdgeMetric::Closed, "istio_tcp_connections_closed_total", "Opened connections that have ended."),
+    (EdgeMetric::Failed, "istio_tcp_connections_failed_total", "Connections that were refused or could not be made."),
+    (EdgeMetric::Received, "istio_tcp_received_bytes_total", "Bytes from client to server, for both reporters."),
+    (EdgeMetric::Sent, "istio_tcp_sent_bytes_total", "Bytes from server to client, for both reporters."),
 ];
 
 /// The counters of one edge.
@@ -75,7 +75,7 @@ impl Edge {
         *lock(&self.used)
     }
 
-    pub(crate) fn write(&self, kind: Kind, metrics: &mut Vec<Metric>) {
+    pub(crate) fn write(&self, kind: EdgeMetric, metrics: &mut Vec<Metric>) {
         let mut metric = |flag: ResponseFlag, counter: &AtomicU64| {
             let mut labels = self.labels.clone();
             labels.push(pair("response_flags", flag.label().to_owned()));
@@ -90,18 +90,18 @@ impl Edge {
         };
         let opened = self.opened.load(Ordering::Relaxed) > 0;
         match kind {
-            Kind::Opened if opened => metric(ResponseFlag::None, &self.opened),
-            Kind::Received if opened => metric(ResponseFlag::None, &self.received),
-            Kind::Sent if opened => metric(ResponseFlag::None, &self.sent),
-            Kind::Closed | Kind::Failed => {
-                let counters = if matches!(kind, Kind::Closed) { &self.closed } else { &self.failed };
+            EdgeMetric::Opened if opened => metric(ResponseFlag::None, &self.opened),
+            EdgeMetric::Received if opened => metric(ResponseFlag::None, &self.received),
+            EdgeMetric::Sent if opened => metric(ResponseFlag::None, &self.sent),
+            EdgeMetric::Closed | EdgeMetric::Failed => {
+                let counters = if matches!(kind, EdgeMetric::Closed) { &self.closed } else { &self.failed };
                 for (flag, counter) in ResponseFlag::ALL.into_iter().zip(counters) {
                     if counter.load(Ordering::Relaxed) > 0 {
                         metric(flag, counter);
                     }
                 }
             }
-            Kind::Opened | Kind::Received | Kind::Sent => {}
+            EdgeMetric::Opened | EdgeMetric::Received | EdgeMetric::Sent => {}
         }
     }
 }

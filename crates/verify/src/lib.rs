@@ -2,7 +2,7 @@
 //! says.
 //!
 //! [`Prober::run`] does the IO, one connection after the other, since a server may serve one at a time; each attempt has a deadline.
-//! [`judge`] is pure: it turns observations into outcomes. What counts as proof:
+//! [`evaluate`] is pure: it turns observations into outcomes. What counts as proof:
 //!
 //! - *Let in*: bytes of the app, a relay that ended cleanly after we ended our direction, or a connection that stayed open after the
 //!   handshake although a refusal takes one round trip. In TLS 1.3 a client believes the handshake complete before the server has
@@ -16,9 +16,9 @@
 mod attempt;
 mod certificates;
 mod connection;
+mod evaluate;
 mod expect;
 mod hello;
-mod judge;
 mod observation;
 mod plaintext;
 mod probe;
@@ -29,8 +29,8 @@ mod tls;
 pub use attempt::Attempt;
 pub use certificates::{CaKey, CertificateError, Identity};
 pub use connection::{ConnectError, Target};
+pub use evaluate::{Outcome, ProbeVerdict, Row, evaluate};
 pub use expect::{Expected, Policy};
-pub use judge::{Outcome, Row, Verdict, judge};
 pub use observation::{End, Handshake, Observation, Stage};
 pub use probe::{Probe, Prober, Skipped, presented};
 pub use server::{ServerCheck, ServerOutcome, check_server};

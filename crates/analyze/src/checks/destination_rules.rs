@@ -1,6 +1,6 @@
 //! PeerAuthentications against DestinationRules, as Kiali compares them.
 
-use portcullis_manifest::Kind;
+use portcullis_manifest::ResourceKind;
 
 use crate::code::Code;
 use crate::finding::Finding;
@@ -29,9 +29,9 @@ struct Rule<'r> {
 }
 
 pub(super) fn check(input: &Input<'_>) -> Vec<Finding> {
-    let rules: Vec<Rule<'_>> = input.of(Kind::DestinationRule).map(Rule::new).collect();
+    let rules: Vec<Rule<'_>> = input.of(ResourceKind::DestinationRule).map(Rule::new).collect();
     let wide: Vec<&Resource> = input
-        .of(Kind::PeerAuthentication)
+        .of(ResourceKind::PeerAuthentication)
         .filter(|policy| policy.field(&["spec", "selector"]).is_none())
         .filter(|policy| policy.text(&["metadata", "annotations", "istio.io/dry-run"]) != Some("true"))
         .collect();

@@ -1,6 +1,6 @@
 //! Exceptions: who wanted them, why, and until when.
 
-use portcullis_manifest::Kind;
+use portcullis_manifest::ResourceKind;
 use portcullis_policy::Documentation;
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::finding::Finding;
 use crate::input::{Input, Resource};
 
 pub(super) fn check(input: &Input<'_>) -> Vec<Finding> {
-    let policies = input.of(Kind::PeerAuthentication);
+    let policies = input.of(ResourceKind::PeerAuthentication);
     policies
         .flat_map(|policy| exception(policy).into_iter().flat_map(move |what| documented(input, policy, &what)))
         .collect()

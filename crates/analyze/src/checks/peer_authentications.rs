@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portcullis_manifest::Kind;
+use portcullis_manifest::ResourceKind;
 use portcullis_policy::PeerAuthentication;
 
 use crate::code::Code;
@@ -33,7 +33,7 @@ pub(super) fn check(input: &Input<'_>) -> Vec<Finding> {
 
 fn about(policy: &PeerAuthentication, code: Code, text: String) -> Finding {
     let subject = Subject {
-        kind: Some(Kind::PeerAuthentication.name().to_owned()),
+        kind: Some(ResourceKind::PeerAuthentication.name().to_owned()),
         namespace: policy.namespace.clone(),
         name: policy.name.clone(),
         file: policy.file.clone(),

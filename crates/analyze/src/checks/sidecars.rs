@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_manifest::Kind;
+use portcullis_manifest::ResourceKind;
 
 use crate::code::Code;
 use crate::finding::Finding;
@@ -15,7 +15,9 @@ pub(super) fn check(input: &Input<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let there = known.iter().copied().collect::<Vec<_>>().join(", ");
-    let policies = [Kind::PeerAuthentication, Kind::AuthorizationPolicy].into_iter().flat_map(|kind| input.of(kind));
+    let policies = [ResourceKind::PeerAuthentication, ResourceKind::AuthorizationPolicy]
+        .into_iter()
+        .flat_map(|kind| input.of(kind));
     let is_nowhere = |namespace: &str| !input.is_root(namespace) && !known.contains(namespace);
     policies
         .map(|policy| policy.subject())

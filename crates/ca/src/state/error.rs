@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::facts::Refusal;
+use super::facts::IssuanceRefusal;
 use super::joins::JoinRefusal;
 
 /// Why a folder of state cannot be used.
@@ -50,7 +50,7 @@ pub enum StateError {
 pub enum CommitError {
     /// A check failed.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] IssuanceRefusal),
     /// It cannot be written. The content of the disk is unknown then, so nothing is committed until [`Store::recover`] has read
     /// it again.
     ///

@@ -39,7 +39,7 @@ pub struct UsedToken {
 
 /// Why a certificate is not handed out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
+pub enum IssuanceRefusal {
     /// The token was used.
     #[error("the token was used before")]
     TokenUsed,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Identity, Issuance, Refusal, Report, UsedToken};
+use super::facts::{Identity, Issuance, IssuanceRefusal, Report, UsedToken};
 use super::instances::{Instance, Instances, Line};
 use super::joins::{self, JoinGrant, JoinRefusal, Joins};
 use crate::csr::KeyHash;
@@ -123,13 +123,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn check(&self, issuance: &Issuance, now_unix: i64) -> Result<(), Refusal> {
+    pub(super) fn check(&self, issuance: &Issuance, now_unix: i64) -> Result<(), IssuanceRefusal> {
         if issuance.token.is_some_and(|token| self.is_used(token.number, token.expires_unix)) {
-            return Err(Refusal::TokenUsed);
+            return Err(IssuanceRefusal::TokenUsed);
         }
         match self.keys.get(&issuance.key) {
             Some(holder) if holder.id != issuance.id && holder.until >= now_unix => {
-                Err(Refusal::KeyHeld(holder.id.clone()))
+                Err(IssuanceRefusal::KeyHeld(holder.id.clone()))
             }
             _ => Ok(()),
         }

@@ -15,7 +15,7 @@ mod memory;
 mod store;
 
 pub use error::{CommitError, JoinError, StateError};
-pub use facts::{Identity, Issuance, Refusal, Report, UsedToken};
+pub use facts::{Identity, Issuance, IssuanceRefusal, Report, UsedToken};
 pub use instances::{Connections, Instance, ReportedBundle};
 pub use joins::{JoinGrant, JoinRefusal};
 pub use store::{Options, Store};

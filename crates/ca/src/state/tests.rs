@@ -47,9 +47,9 @@ fn a_token_serves_once_and_a_key_has_one_holder_also_after_a_restart() {
     let store = open(folder.path());
     assert!(store.is_used(number, END));
     let replayed = store.commit(&issuance("cart", 2, Some(number)), NOW);
-    assert_eq!(replayed, Err(CommitError::Refused(Refusal::TokenUsed)));
+    assert_eq!(replayed, Err(CommitError::Refused(IssuanceRefusal::TokenUsed)));
     let stolen = store.commit(&issuance("web", 1, None), NOW);
-    assert_eq!(stolen, Err(CommitError::Refused(Refusal::KeyHeld(first.id.clone()))));
+    assert_eq!(stolen, Err(CommitError::Refused(IssuanceRefusal::KeyHeld(first.id.clone()))));
     store.commit(&issuance("cart", 1, None), NOW).unwrap();
     assert_eq!(store.commit(&issuance("web", 1, None), NOW + 3601), Ok(()), "the holder's certificate has ended");
     drop(store);
@@ -237,7 +237,7 @@ fn a_snapshot_replaces_the_journal_and_forgets_what_has_ended() {
     let store = open(folder.path());
     assert!(numbers.iter().all(|number| store.is_used(*number, END) && !store.is_used(*number, END + 1)));
     let replayed = store.commit(&issuance("cart", 7, Some(numbers[0])), NOW + 1);
-    assert_eq!(replayed, Err(CommitError::Refused(Refusal::TokenUsed)));
+    assert_eq!(replayed, Err(CommitError::Refused(IssuanceRefusal::TokenUsed)));
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn extended_key_usage_has_both_purposes_unless_relaxed_to_the_one_needed() {
 }
 
 #[test]
-fn extensions_that_cannot_be_judged_are_refused() {
+fn extensions_that_cannot_be_checked_are_refused() {
     let extra = |oid: &'static str, critical: bool, value: &[u8]| {
         let value = value.to_vec();
         let mut profile = Profile { extra: vec![Extra { oid, critical, value }], ..good() };

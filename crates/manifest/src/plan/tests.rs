@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kind::Kind;
+use crate::kind::ResourceKind;
 
 fn file(path: &str, text: &str) -> TextFile {
     TextFile { path: path.to_owned(), text: text.to_owned() }
@@ -72,7 +72,8 @@ fn pruning_stays_in_its_namespaces_and_deleting_names_what_is_missing() {
     let plan = apply("p", &files, &read(&policy("shop", "a", "STRICT")), &shop).unwrap();
     assert_eq!(actions(&plan), [Action::Unchanged, Action::Pruned]);
     assert_eq!(plan.files["p/two.yaml"].after.as_deref(), Some(policy("shop", "a", "STRICT").as_str()));
-    let id = |name: &str| Id { kind: Kind::PeerAuthentication, namespace: "pay".to_owned(), name: name.to_owned() };
+    let id =
+        |name: &str| Id { kind: ResourceKind::PeerAuthentication, namespace: "pay".to_owned(), name: name.to_owned() };
     let plan = delete("p", &files, &[id("a")]).unwrap();
     assert_eq!(plan.files["p/other.yaml"].after, None);
     assert_eq!(

@@ -5,29 +5,29 @@
 //! is empty is decided exactly: for identities and server names by automata (`language`), for addresses by the ends of ranges.
 
 mod class;
+mod decision;
 mod error;
 mod formula;
 mod language;
 mod names;
 mod ranges;
 mod search;
-mod verdict;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::authorization::{AuthorizationAction, Condition, Rule};
+use crate::diff::decision::verdict;
 use crate::diff::formula::{Atoms, Formulas};
 use crate::diff::search::Port;
-use crate::diff::verdict::verdict;
 use crate::evaluation::Evaluation;
 use crate::resolve::EffectivePolicy;
 use crate::set::PolicySet;
 use crate::workload::MeshSettings;
 
 pub use class::{Client, Connection, PortClass, WorkloadClass};
+pub use decision::{AccessDecision, DecidedByPolicy};
 pub use error::DiffError;
-pub use verdict::{DecidedByPolicy, Verdict};
 
 /// A class of connections that the two sets answer differently.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,9 +41,9 @@ pub struct Change {
     /// What else is true or false of the connections: conditions with a single value.
     pub conditions: Vec<(Condition, bool)>,
     /// The answer of the old set.
-    pub was: Verdict,
+    pub was: AccessDecision,
     /// The answer of the new set.
-    pub now: Verdict,
+    pub now: AccessDecision,
     /// One of the connections, with the shortest identity that there is.
     pub witness: Connection,
 }

@@ -6,7 +6,7 @@ mod text;
 
 use self::report::Description;
 use super::proxies::ProxiesArgs;
-use super::selection::{Kind, Name, NamespaceArgs, SelectionArgs};
+use super::selection::{Name, NamespaceArgs, SelectionArgs, TargetKind};
 use crate::exit::{Exit, Outcome};
 use crate::output::{List, ListArgs};
 
@@ -64,8 +64,8 @@ struct WhatArgs {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let (kind, args) = match &args.command {
-        Command::Service(args) => (Kind::Service, &args.what),
-        Command::Workload(args) => (Kind::Workload, &args.what),
+        Command::Service(args) => (TargetKind::Service, &args.what),
+        Command::Workload(args) => (TargetKind::Workload, &args.what),
     };
     let answers = args.proxies.ask(ask::ask)?;
     let selection = SelectionArgs { target: Some(args.name.clone().of(kind)), namespace: args.namespace.clone() };

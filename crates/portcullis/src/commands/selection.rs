@@ -6,24 +6,24 @@ use super::values;
 use crate::exit::{Exit, Failure};
 
 /// Words before the slash, and what they stand for.
-const TYPES: [(&str, Kind); 12] = [
-    ("workload", Kind::Workload),
-    ("proxy", Kind::Workload),
-    ("pod", Kind::Workload),
-    ("pods", Kind::Workload),
-    ("po", Kind::Workload),
-    ("deployment", Kind::Workload),
-    ("deployments", Kind::Workload),
-    ("deploy", Kind::Workload),
-    ("service", Kind::Service),
-    ("services", Kind::Service),
-    ("svc", Kind::Service),
-    ("se", Kind::Service),
+const TYPES: [(&str, TargetKind); 12] = [
+    ("workload", TargetKind::Workload),
+    ("proxy", TargetKind::Workload),
+    ("pod", TargetKind::Workload),
+    ("pods", TargetKind::Workload),
+    ("po", TargetKind::Workload),
+    ("deployment", TargetKind::Workload),
+    ("deployments", TargetKind::Workload),
+    ("deploy", TargetKind::Workload),
+    ("service", TargetKind::Service),
+    ("services", TargetKind::Service),
+    ("svc", TargetKind::Service),
+    ("se", TargetKind::Service),
 ];
 
 /// What a name is the name of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum TargetKind {
     /// `workload.name`.
     Workload,
     /// `workload.service`.
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 /// The name of a workload or service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Name {
-    kind: Option<Kind>,
+    kind: Option<TargetKind>,
     name: String,
     namespace: Option<String>,
 }
@@ -86,15 +86,15 @@ impl Name {
     }
 
     /// The same name, as that of `kind`.
-    pub(crate) fn of(self, kind: Kind) -> Self {
+    pub(crate) fn of(self, kind: TargetKind) -> Self {
         Self { kind: Some(kind), ..self }
     }
 
     /// Whether this is the name of the workload.
     pub(crate) fn is(&self, proxy: &ProxyInfo) -> bool {
         let is_name = match self.kind {
-            Some(Kind::Workload) => self.name == proxy.name,
-            Some(Kind::Service) => self.name == proxy.service,
+            Some(TargetKind::Workload) => self.name == proxy.name,
+            Some(TargetKind::Service) => self.name == proxy.service,
             None => self.name == proxy.name || self.name == proxy.service,
         };
         is_name && self.namespace.as_ref().is_none_or(|namespace| *namespace == proxy.namespace)
@@ -166,8 +166,8 @@ mod tests {
             |kind, name: &str, namespace: Option<&str>| Ok((kind, name.to_owned(), namespace.map(str::to_owned)));
         assert_eq!(read("cart"), named(None, "cart", None));
         assert_eq!(read("cart.shop"), named(None, "cart", Some("shop")));
-        assert_eq!(read("pod/cart.v1.shop"), named(Some(Kind::Workload), "cart.v1", Some("shop")));
-        assert_eq!(read("svc/cart.shop.svc.cluster.local"), named(Some(Kind::Service), "cart", Some("shop")));
+        assert_eq!(read("pod/cart.v1.shop"), named(Some(TargetKind::Workload), "cart.v1", Some("shop")));
+        assert_eq!(read("svc/cart.shop.svc.cluster.local"), named(Some(TargetKind::Service), "cart", Some("shop")));
         for wrong in ["", "cart.", ".shop", "gateway/cart", "Cart", "pod/", "cart/x"] {
             assert!(Name::parse(wrong).is_err(), "{wrong}");
         }

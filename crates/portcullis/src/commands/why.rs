@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use portcullis_api::{Explanation, Recent};
 use portcullis_discovery::SidecarTarget;
 
-use self::find::{Seen, Which};
+use self::find::{SeenConn, Which};
 use self::report::{Policy, Report};
 use super::proxies::{Answer, Mesh, ProxiesArgs};
 use super::selection::Name;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let answers = mesh.ask(|sidecar| async move { sidecar.get::<Recent>("/recent").await })?;
     let (containers, unanswered) = (answers.containers, answers.unanswered);
     let (targets, pool) = pool(answers.answers);
-    let is_meant = |seen: &Seen| args.workload.as_ref().is_none_or(|name| name.is(&seen.proxy));
+    let is_meant = |seen: &SeenConn| args.workload.as_ref().is_none_or(|name| name.is(&seen.proxy));
     let Some(found) = find::choose(&pool, &args.which, is_meant) else {
         return Err(Failure::message(Exit::Failure, find::nothing(&pool, &args.which, targets.len())));
     };
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Every connection that the proxies remember.
-fn pool(answers: Vec<Answer<Recent>>) -> (Vec<SidecarTarget>, Vec<Seen>) {
+fn pool(answers: Vec<Answer<Recent>>) -> (Vec<SidecarTarget>, Vec<SeenConn>) {
     let (mut targets, mut pool) = (Vec::new(), Vec::new());
     for (proxy_index, Answer { target, value }) in answers.into_iter().enumerate() {
         targets.push(target);
@@ -71,14 +71,14 @@ fn pool(answers: Vec<Answer<Recent>>) -> (Vec<SidecarTarget>, Vec<Seen>) {
         pool.extend(connections.into_iter().map(|connection| {
             // By the clock of the proxy, so that wrong clocks do not matter.
             let age = proxy.now.seconds_since(connection.ended_at);
-            Seen { proxy: proxy.clone(), proxy_index, connection, age }
+            SeenConn { proxy: proxy.clone(), proxy_index, connection, age }
         }));
     }
     (targets, pool)
 }
 
 /// The policies of one proxy. That it does not answer any more costs the report this part only.
-fn policy(mesh: &Mesh, target: &SidecarTarget, seen: &Seen) -> Option<Policy> {
+fn policy(mesh: &Mesh, target: &SidecarTarget, seen: &SeenConn) -> Option<Policy> {
     let port = seen.connection.port;
     let answers = mesh.rows_of(std::slice::from_ref(target), move |sidecar| async move {
         let explanation = match port {

@@ -14,11 +14,11 @@ const STEP: i64 = 2;
 #[derive(Debug)]
 pub(super) struct ForwardClock {
     system: Clock,
-    seen: Mutex<Seen>,
+    seen: Mutex<LastReading>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct LastReading {
     unix: i64,
     at: Instant,
     is_told: bool,
@@ -27,7 +27,7 @@ struct Seen {
 impl ForwardClock {
     pub(super) fn new(system: Clock) -> Self {
         let unix = system.now_unix();
-        Self { system, seen: Mutex::new(Seen { unix, at: Instant::now(), is_told: false }) }
+        Self { system, seen: Mutex::new(LastReading { unix, at: Instant::now(), is_told: false }) }
     }
 
     /// Seconds since 1970.
@@ -36,7 +36,7 @@ impl ForwardClock {
         let elapsed = i64::try_from(seen.at.elapsed().as_secs()).unwrap_or(i64::MAX);
         let (expected, shown) = (seen.unix.saturating_add(elapsed), self.system.now_unix());
         if shown >= expected {
-            *seen = Seen { unix: shown, at: Instant::now(), is_told: false };
+            *seen = LastReading { unix: shown, at: Instant::now(), is_told: false };
             return shown;
         }
         let behind = expected.saturating_sub(shown);

@@ -1,4 +1,4 @@
-//! What pages would show of a configuration that no process runs with yet, for `portcullis check -c`: read and judged by the same code.
+//! What pages would show of a configuration that no process runs with yet, for `portcullis check -c`: read and checked by the same code.
 
 use portcullis_api::{CaptureRules, Mode};
 use portcullis_config::{IdentityFiles, Settings};

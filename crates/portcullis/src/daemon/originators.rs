@@ -14,14 +14,14 @@ use portcullis_proxy::Originators;
 use portcullis_tls::{Clock, ContentDigest, MinVersion, OriginationParts, Originator, Roots, SystemRoots};
 
 pub(super) use self::files::system_roots;
-use self::files::{Content, Places, Reading, Seen, Source};
+use self::files::{Content, FileDigest, Places, Reading, Source};
 
 /// What was read, and what was made of it.
 pub(super) struct OriginatorFiles {
     places: Places,
     prepared: Prepared,
     /// The files of the last originators.
-    seen: HashMap<Source, Seen>,
+    seen: HashMap<Source, FileDigest>,
 }
 
 impl OriginatorFiles {

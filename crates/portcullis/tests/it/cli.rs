@@ -209,7 +209,7 @@ mod validate {
 
     /// The examples of a guide, letter for letter: the dots are no certificate, and three fields are not Istio's.
     #[test]
-    fn istios_settings_of_certificates_are_judged_and_what_istio_ignores_is_said() {
+    fn istios_settings_of_certificates_are_checked_and_what_istio_ignores_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let operator = |name: &str, mesh: &str| {
             let file = folder.path().join(name);

@@ -13,7 +13,7 @@ pub(super) fn rules(known: &[&Known], now: Timestamp) -> Vec<Finding> {
             None => findings.push(Finding::too_old(known)),
             Some(status) => {
                 let config = &status.config_file.source;
-                findings.extend(judge(&status.capture, config, Some(known), now));
+                findings.extend(evaluate(&status.capture, config, Some(known), now));
             }
         }
     }
@@ -24,7 +24,7 @@ pub(super) fn rules(known: &[&Known], now: Timestamp) -> Vec<Finding> {
 }
 
 /// None without a transparent listener.
-pub(super) fn judge(capture: &Capture, config: &str, about: Option<&Known>, now: Timestamp) -> Option<Finding> {
+pub(super) fn evaluate(capture: &Capture, config: &str, about: Option<&Known>, now: Timestamp) -> Option<Finding> {
     let Capture { inbound, outbound, rules, detail } = capture;
     if inbound.is_none() && outbound.is_none() {
         return None;

@@ -62,7 +62,7 @@ impl Configuration {
 
 /// Every check of a configuration, in the order of the reference.
 #[must_use]
-pub fn judge_configuration(config: &Configuration, now: Timestamp) -> Vec<Check> {
+pub fn evaluate_configuration(config: &Configuration, now: Timestamp) -> Vec<Check> {
     let mut checks = vec![Check::new(Id::ConfigValid, valid(config))];
     if !config.mistakes.is_empty() {
         return checks;
@@ -71,7 +71,7 @@ pub fn judge_configuration(config: &Configuration, now: Timestamp) -> Vec<Check>
     checks.push(Check::new(Id::ConfigPolicies, policies(config)));
     checks.push(Check::new(Id::ConfigIdentity, identity(config)));
     checks.push(Check::new(Id::ConfigUdp, vec![udp(config)]));
-    let rules = capture::judge(&config.capture, &config.source, None, now);
+    let rules = capture::evaluate(&config.capture, &config.source, None, now);
     let none = || Finding::skipped("it has no transparent listener: nothing is to be redirected");
     checks.push(Check::new(Id::CaptureRules, vec![rules.unwrap_or_else(none)]));
     if let Some(Ok(certs)) = &config.certificate {

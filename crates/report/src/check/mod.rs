@@ -1,6 +1,6 @@
 //! Is the mesh well? Each check is one statement about all sidecars, with what is wrong, why, and what to do about it.
 //!
-//! [`judge`] is pure: answers of sidecars in, checks out. What could not be checked is [`State::Unchecked`], never a pass. A sidecar that
+//! [`evaluate`] is pure: answers of sidecars in, checks out. What could not be checked is [`State::Unchecked`], never a pass. A sidecar that
 //! does not answer, and one that is too old to say something, are told by name.
 
 mod capture;
@@ -15,18 +15,18 @@ mod policy;
 mod proxies;
 mod services;
 
-pub use configuration::{Configuration, judge_configuration};
+pub use configuration::{Configuration, evaluate_configuration};
 pub use facts::{Facts, Known, MeshedService, NoAnswer, Runs, Sidecar};
 pub use id::{Category, Id};
-pub use model::{Check, Finding, State, Verdict, verdict};
+pub use model::{Check, CheckResult, Finding, State, overall};
 pub use policy::most_common_hash;
 
 /// Every check of running sidecars, in the order of the reference.
 #[must_use]
-pub fn judge(facts: &Facts) -> Vec<Check> {
+pub fn evaluate(facts: &Facts) -> Vec<Check> {
     let known: Vec<&Known> = facts.sidecars.iter().filter_map(|sidecar| sidecar.answer.as_ref().ok()).collect();
     let mut checks = vec![Check::new(Id::ProxyAnswers, proxies::answers(facts))];
-    let judged = [
+    let evaluated = [
         (Id::ProxyReady, proxies::ready(&known)),
         (Id::ProxyConfig, proxies::config(&known)),
         (Id::ProxyVersions, proxies::versions(&known, &facts.version)),
@@ -52,7 +52,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         (Id::LedgerWritten, ledger::written(&known)),
         (Id::LedgerComplete, ledger::complete(&known)),
     ];
-    checks.extend(judged.into_iter().map(|(id, findings)| {
+    checks.extend(evaluated.into_iter().map(|(id, findings)| {
         if known.is_empty() && !matches!(id, Id::ContainersSidecars | Id::ContainersCaptured) {
             return Check::new(id, vec![Finding::unchecked(None, "no proxy answers".to_owned())]);
         }

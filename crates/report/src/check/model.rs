@@ -68,7 +68,7 @@ pub struct Check {
 
 /// What all checks come to, from best to worst.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Verdict {
+pub enum CheckResult {
     /// Nothing is wrong.
     Well,
     /// Nothing is wrong, but something is worth a look.
@@ -85,16 +85,16 @@ pub enum Verdict {
 
 /// What checks come to: the worst of them. What is proven comes before what is unknown.
 #[must_use]
-pub fn verdict(checks: &[Check]) -> Verdict {
+pub fn overall(checks: &[Check]) -> CheckResult {
     let of = |check: &Check| match (check.state, check.id) {
-        (State::Skipped | State::Passed, _) => Verdict::Well,
-        (State::Warning, _) => Verdict::Warnings,
-        (State::Unchecked, _) => Verdict::Unchecked,
-        (State::Failed, Id::ProxyAnswers) => Verdict::Unanswered,
-        (State::Failed, Id::CertificateTime | Id::IntermediateTime | Id::RootTime) => Verdict::Expired,
-        (State::Failed, _) => Verdict::Failed,
+        (State::Skipped | State::Passed, _) => CheckResult::Well,
+        (State::Warning, _) => CheckResult::Warnings,
+        (State::Unchecked, _) => CheckResult::Unchecked,
+        (State::Failed, Id::ProxyAnswers) => CheckResult::Unanswered,
+        (State::Failed, Id::CertificateTime | Id::IntermediateTime | Id::RootTime) => CheckResult::Expired,
+        (State::Failed, _) => CheckResult::Failed,
     };
-    checks.iter().map(of).max().unwrap_or(Verdict::Unchecked)
+    checks.iter().map(of).max().unwrap_or(CheckResult::Unchecked)
 }
 
 /// The most reasons that are shown.

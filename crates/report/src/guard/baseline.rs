@@ -298,12 +298,12 @@ mod tests {
             peer: Some(format!("spiffe://{web}")),
             ..ended("authorization_not_allowed", Transport::Mtls, 8080, "STRICT")
         };
-        let judge = |before: &PolicySet| {
+        let caused = |before: &PolicySet| {
             Baseline::new(before, &rules("x"), &MeshSettings::default(), &sidecar(), &Recent::default(), 0)
                 .caused(&refused)
         };
-        assert!(judge(&rules(web)) && judge(&PolicySet::default()));
-        assert!(!judge(&rules("cluster.local/ns/shop/sa/other")));
+        assert!(caused(&rules(web)) && caused(&PolicySet::default()));
+        assert!(!caused(&rules("cluster.local/ns/shop/sa/other")));
         let nobody = EndedConnection { peer: None, ..refused.clone() };
         let before = rules(web);
         let sidecar = Baseline::new(&before, &before, &MeshSettings::default(), &sidecar(), &Recent::default(), 0);
@@ -317,14 +317,14 @@ mod tests {
             destination: Some("10.0.0.5:8080".to_owned()),
             ..ended("protocol", Transport::Tls, 8080, "mtls")
         };
-        let judge = |before: &PolicySet, after: &PolicySet, recent: &Recent| {
+        let caused = |before: &PolicySet, after: &PolicySet, recent: &Recent| {
             Baseline::new(before, after, &MeshSettings::default(), &sidecar(), recent, 9).caused(&failed)
         };
         let (permissive, strict, disable) =
             (set(&[("shop", "PERMISSIVE")]), set(&[("shop", "STRICT")]), set(&[("shop", "DISABLE")]));
-        assert!(!judge(&permissive, &strict, &Recent::default()));
-        assert!(judge(&permissive, &disable, &Recent::default()));
+        assert!(!caused(&permissive, &strict, &Recent::default()));
+        assert!(caused(&permissive, &disable, &Recent::default()));
         let recent = Recent { connections: vec![failed.clone()], ..Recent::default() };
-        assert!(!judge(&permissive, &disable, &recent));
+        assert!(!caused(&permissive, &disable, &recent));
     }
 }

@@ -6,7 +6,7 @@ use portcullis_api::{Mode as ApiMode, PortMode, Timestamp};
 use portcullis_policy::{EffectivePolicy, Evaluation, Mode, PeerAuthentication};
 
 use crate::migrate::model::{Blocker, Namespace, Options, Standing, Suggestion};
-use crate::readiness::{Level, Port, Readiness, Verdict, is_of_workload, lacks};
+use crate::readiness::{Level, Port, PortReadiness, Readiness, is_of_workload, lacks};
 use crate::text::{clean, count, length};
 
 /// The mode of the mesh or of a namespace, and who says so.
@@ -57,7 +57,7 @@ fn namespace(options: &Options<'_>, name: &str) -> Namespace {
     let Decided { mode, decided_by, seconds } = decided(options, name);
     let ports: Vec<&Port> = options.readiness.items.iter().filter(|port| port.workload.namespace == name).collect();
     let (own, switched): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|port| is_exception(port));
-    let blocked = switched.iter().filter(|port| port.verdict == Verdict::NotReady);
+    let blocked = switched.iter().filter(|port| port.verdict == PortReadiness::NotReady);
     let mut blockers: Vec<Blocker> = blocked.flat_map(|port| blockers(port)).collect();
     blockers.sort();
     let unknown: Vec<String> = switched.iter().filter_map(|port| unknown(options, port, mode)).collect();
@@ -95,12 +95,13 @@ fn is_exception(port: &Port) -> bool {
 
 /// Ports that a policy of the workload keeps below STRICT, and not as a documented exception.
 fn undocumented<'p>(own: &'p [&'p Port]) -> impl Iterator<Item = &'p Port> {
-    own.iter().copied().filter(|port| !matches!(port.verdict, Verdict::Enforced | Verdict::Exception))
+    own.iter().copied().filter(|port| !matches!(port.verdict, PortReadiness::Enforced | PortReadiness::Exception))
 }
 
 /// The ports that policies of workloads keep below STRICT, documented or not.
 fn kept(own: &[&Port], documented: bool, options: &Options<'_>) -> Vec<String> {
-    let wanted = own.iter().filter(|port| port.verdict != Verdict::Enforced && port.exception.is_some() == documented);
+    let wanted =
+        own.iter().filter(|port| port.verdict != PortReadiness::Enforced && port.exception.is_some() == documented);
     wanted.filter_map(|port| exception(port, options.now)).collect()
 }
 
@@ -136,11 +137,11 @@ fn unknown(options: &Options<'_>, port: &Port, mode: Mode) -> Option<String> {
         ));
     }
     match port.verdict {
-        Verdict::NoData => Some(format!("{label}: no connection was let through in the window")),
-        Verdict::Ready if port.observed_seconds < least => {
+        PortReadiness::NoData => Some(format!("{label}: no connection was let through in the window")),
+        PortReadiness::Ready if port.observed_seconds < least => {
             Some(format!("{label}: observed for {} of {}", length(port.observed_seconds), length(least)))
         }
-        Verdict::Ready | Verdict::Enforced | Verdict::Exception | Verdict::NotReady => None,
+        PortReadiness::Ready | PortReadiness::Enforced | PortReadiness::Exception | PortReadiness::NotReady => None,
     }
 }
 

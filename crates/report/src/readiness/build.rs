@@ -6,9 +6,9 @@ use portcullis_api::{Mode, PortMode, RefusedFor, Timestamp, Transport};
 
 use crate::address_book::AddressBook;
 use crate::input::{Answer, Names, NoSidecar, WorkloadName, split};
-use crate::merge::{self, PeerKey, Seen, Workload};
+use crate::merge::{self, PeerKey, PeerTraffic, Workload};
 use crate::readiness::confidence::{self, Confidence, Level};
-use crate::readiness::model::{Options, Port, Readiness, Refused, Verdict};
+use crate::readiness::model::{Options, Port, PortReadiness, Readiness, Refused};
 use crate::readiness::secured::Secured;
 use crate::readiness::{clients, exception, fix};
 use crate::status::Status;
@@ -56,11 +56,11 @@ impl Readiness {
     /// What one port comes to.
     pub(crate) const fn status_of(&self, port: &Port) -> Status {
         match port.verdict {
-            Verdict::Enforced | Verdict::Exception => Status::Ready,
-            Verdict::NotReady => Status::NotReady,
-            Verdict::NoData => Status::TooLittle,
-            Verdict::Ready if port.observed_seconds < self.min_observation_seconds => Status::TooLittle,
-            Verdict::Ready => Status::Ready,
+            PortReadiness::Enforced | PortReadiness::Exception => Status::Ready,
+            PortReadiness::NotReady => Status::NotReady,
+            PortReadiness::NoData => Status::TooLittle,
+            PortReadiness::Ready if port.observed_seconds < self.min_observation_seconds => Status::TooLittle,
+            PortReadiness::Ready => Status::Ready,
         }
     }
 
@@ -81,7 +81,7 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn port(&self, name: &WorkloadName, workload: &Workload, port: u16, traffic: &[(PeerKey, Seen)]) -> Port {
+    fn port(&self, name: &WorkloadName, workload: &Workload, port: u16, traffic: &[(PeerKey, PeerTraffic)]) -> Port {
         let modes = workload.modes(port);
         let allowed = |is_mtls: bool| {
             let of_kind = traffic.iter().filter(|(key, _)| (key.transport == Transport::Mtls) == is_mtls);
@@ -90,11 +90,11 @@ impl Context<'_> {
         let (mtls, other) = (allowed(true), allowed(false));
         let exception = exception::Exception::of(&modes, self.options.now);
         let verdict = match (mtls, other) {
-            _ if !modes.is_empty() && modes.iter().all(|mode| mode.mode == Mode::Strict) => Verdict::Enforced,
-            _ if exception.is_some() => Verdict::Exception,
-            (_, 1..) => Verdict::NotReady,
-            (0, 0) => Verdict::NoData,
-            (1.., 0) => Verdict::Ready,
+            _ if !modes.is_empty() && modes.iter().all(|mode| mode.mode == Mode::Strict) => PortReadiness::Enforced,
+            _ if exception.is_some() => PortReadiness::Exception,
+            (_, 1..) => PortReadiness::NotReady,
+            (0, 0) => PortReadiness::NoData,
+            (1.., 0) => PortReadiness::Ready,
         };
         let scene = fix::Scene { name, workload, port, modes: &modes };
         let clients = clients::of(traffic, self.book, self.secured, &scene);
@@ -118,7 +118,7 @@ impl Context<'_> {
         }
     }
 
-    fn refused(&self, traffic: &[(PeerKey, Seen)]) -> Vec<Refused> {
+    fn refused(&self, traffic: &[(PeerKey, PeerTraffic)]) -> Vec<Refused> {
         let mut refused: BTreeMap<(String, Transport), Refused> = BTreeMap::new();
         for (key, seen) in traffic.iter().filter(|(_, seen)| seen.window.refused > 0) {
             let client = self.book.shown(&key.peer, seen.last);
@@ -137,7 +137,7 @@ impl Context<'_> {
         refused.into_values().collect()
     }
 
-    fn confidence(&self, workload: &Workload, traffic: &[(PeerKey, Seen)], connections: u64) -> Confidence {
+    fn confidence(&self, workload: &Workload, traffic: &[(PeerKey, PeerTraffic)], connections: u64) -> Confidence {
         let window = self.options.window;
         let evidence = confidence::Evidence { workload, traffic, connections, window, as_of: self.as_of };
         let mut confidence = evidence.weigh(|peer, at| self.book.shown(peer, at));

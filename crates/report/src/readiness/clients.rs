@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use portcullis_api::Transport;
 
 use crate::address_book::AddressBook;
-use crate::merge::{PeerKey, Seen};
+use crate::merge::{PeerKey, PeerTraffic};
 use crate::readiness::fix::{self, Scene};
 use crate::readiness::model::{Client, What};
 use crate::readiness::secured::Secured;
@@ -20,13 +20,13 @@ const CHECKS: u64 = 10;
 
 /// The clients in the window that were let through without mTLS; those with the same name are one.
 pub(super) fn of(
-    traffic: &[(PeerKey, Seen)],
+    traffic: &[(PeerKey, PeerTraffic)],
     book: &AddressBook<'_>,
     secured: &Secured,
     scene: &Scene<'_>,
 ) -> Vec<Client> {
-    let mut clients: BTreeMap<(String, Transport, What), (BTreeSet<IpAddr>, Seen)> = BTreeMap::new();
-    let others = |(key, seen): &&(PeerKey, Seen)| key.transport != Transport::Mtls && seen.window.allowed > 0;
+    let mut clients: BTreeMap<(String, Transport, What), (BTreeSet<IpAddr>, PeerTraffic)> = BTreeMap::new();
+    let others = |(key, seen): &&(PeerKey, PeerTraffic)| key.transport != Transport::Mtls && seen.window.allowed > 0;
     for (key, seen) in traffic.iter().filter(others) {
         let group = (book.shown(&key.peer, seen.last), key.transport, what(key, seen, book));
         match clients.get_mut(&group) {
@@ -37,7 +37,7 @@ pub(super) fn of(
             None => drop(clients.insert(group, (key.peer.address().into_iter().collect(), seen.clone()))),
         }
     }
-    let client = |((client, transport, what), (addresses, seen)): ((String, _, _), (BTreeSet<IpAddr>, Seen))| {
+    let client = |((client, transport, what), (addresses, seen)): ((String, _, _), (BTreeSet<IpAddr>, PeerTraffic))| {
         let address = addresses.first().copied();
         let called = address.map(|address| book.called(address, seen.last));
         let sidecar = address.and_then(|address| book.sidecar(address, seen.last)).map(str::to_owned);
@@ -66,7 +66,7 @@ pub(super) fn of(
     clients
 }
 
-fn what(key: &PeerKey, seen: &Seen, book: &AddressBook<'_>) -> What {
+fn what(key: &PeerKey, seen: &PeerTraffic, book: &AddressBook<'_>) -> What {
     match (key.transport, key.peer.address()) {
         (Transport::Unknown, _) => What::NotInspected,
         (Transport::Tls, _) => What::OwnTls,
@@ -88,7 +88,7 @@ fn what(key: &PeerKey, seen: &Seen, book: &AddressBook<'_>) -> What {
     }
 }
 
-fn is_check(seen: &Seen) -> bool {
+fn is_check(seen: &PeerTraffic) -> bool {
     let most = seen.total.saturating_mul(CHECK_BYTES);
     seen.total >= CHECKS
         && seen.interval().is_some_and(|interval| (1..=CHECK_INTERVAL).contains(&interval))

@@ -3,7 +3,7 @@
 use portcullis_api::{Timestamp, Transport};
 use serde::Serialize;
 
-use crate::merge::{Peer, PeerKey, Seen, Workload};
+use crate::merge::{Peer, PeerKey, PeerTraffic, Workload};
 use crate::text::{ago, length};
 use crate::window::Window;
 
@@ -60,10 +60,10 @@ impl Confidence {
     }
 }
 
-/// What there is to judge by.
+/// What the confidence is computed from.
 pub(super) struct Evidence<'a> {
     pub(super) workload: &'a Workload,
-    pub(super) traffic: &'a [(PeerKey, Seen)],
+    pub(super) traffic: &'a [(PeerKey, PeerTraffic)],
     pub(super) connections: u64,
     pub(super) window: Window,
     pub(super) as_of: Timestamp,
@@ -110,7 +110,7 @@ impl Evidence<'_> {
 
     /// Clients that sent something else than mTLS before the window, and may come back: as far as it is known how often they call.
     fn weigh_lapsed(&self, confidence: &mut Confidence, called: impl Fn(&Peer, Timestamp) -> String) {
-        let is_lapsed = |(key, seen): &&(PeerKey, Seen)| {
+        let is_lapsed = |(key, seen): &&(PeerKey, PeerTraffic)| {
             let gone = self.as_of.seconds_since(seen.last);
             let may_return = seen.longest_gap().is_none_or(|interval| interval.saturating_mul(2) >= gone);
             key.transport != Transport::Mtls && seen.total_allowed > 0 && seen.window.allowed == 0 && may_return

@@ -12,4 +12,4 @@ mod secured;
 pub use confidence::{Confidence, Level};
 pub use exception::Exception;
 pub(crate) use exception::{is_of_workload, lacks};
-pub use model::{Client, Options, Port, Readiness, Refused, Verdict, What};
+pub use model::{Client, Options, Port, PortReadiness, Readiness, Refused, What};

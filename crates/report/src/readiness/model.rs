@@ -72,7 +72,7 @@ pub struct Port {
     /// When a client without mTLS was last let through.
     pub last_seen: Option<Timestamp>,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: PortReadiness,
     /// The documented exception that keeps it below STRICT; none if its verdict is not `EXCEPTION`.
     pub exception: Option<Exception>,
     /// How sure it is that these are all clients.
@@ -103,7 +103,7 @@ pub struct Refused {
 
 /// Whether a port is ready.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Verdict {
+pub enum PortReadiness {
     /// The target mode is in force.
     #[serde(rename = "ENFORCED")]
     Enforced,
@@ -121,7 +121,7 @@ pub enum Verdict {
     NotReady,
 }
 
-impl Verdict {
+impl PortReadiness {
     /// The word in reports.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -8,7 +8,7 @@ use portcullis_api::{DecidingPolicy, Transport};
 use crate::paste::{Fix, Paste};
 use crate::readiness::confidence::Level;
 use crate::readiness::exception::Exception;
-use crate::readiness::model::{Client, Port, Readiness, Verdict, What};
+use crate::readiness::model::{Client, Port, PortReadiness, Readiness, What};
 use crate::render::{self, Form, RenderError};
 use crate::text::{ago, count, length, list, percent};
 use crate::view::{Case, Finding, Level as FindingLevel, Outcome, Rule, Section, Table, View};
@@ -79,11 +79,11 @@ impl Port {
     fn message(&self) -> String {
         let full = self.full();
         match self.verdict {
-            Verdict::Enforced => format!("{full} is STRICT already"),
-            Verdict::Exception => format!("{full} is a documented exception"),
-            Verdict::Ready => format!("{full}: every connection was mTLS"),
-            Verdict::NoData => format!("{full}: no connection was let through in the window"),
-            Verdict::NotReady => {
+            PortReadiness::Enforced => format!("{full} is STRICT already"),
+            PortReadiness::Exception => format!("{full} is a documented exception"),
+            PortReadiness::Ready => format!("{full}: every connection was mTLS"),
+            PortReadiness::NoData => format!("{full}: no connection was let through in the window"),
+            PortReadiness::NotReady => {
                 let who: Vec<String> = self.clients.iter().map(Client::shown).collect();
                 format!(
                     "{full}: STRICT would refuse {}: {}",
@@ -178,17 +178,22 @@ impl View for Readiness {
     }
 
     fn summary(&self) -> Vec<String> {
-        let is = |verdict: Verdict| move |port: &&Port| port.verdict == verdict;
-        let ready = self.items.iter().filter(|port| matches!(port.verdict, Verdict::Ready | Verdict::Enforced)).count();
+        let is = |verdict: PortReadiness| move |port: &&Port| port.verdict == verdict;
+        let ready = self
+            .items
+            .iter()
+            .filter(|port| matches!(port.verdict, PortReadiness::Ready | PortReadiness::Enforced))
+            .count();
         let mut summary = format!("{ready} of {} ready.", self.items.len());
         let at = summary.len();
-        for (verdict, words) in [(Verdict::NotReady, "Not ready"), (Verdict::NoData, "No connection seen")] {
+        for (verdict, words) in [(PortReadiness::NotReady, "Not ready"), (PortReadiness::NoData, "No connection seen")]
+        {
             let labels: Vec<String> = self.items.iter().filter(is(verdict)).map(Port::label).collect();
             if !labels.is_empty() {
                 let _infallible = write!(summary, " {words}: {}.", list(&labels, NAMED));
             }
         }
-        let is_open = |port: &&Port| !matches!(port.verdict, Verdict::Enforced | Verdict::Exception);
+        let is_open = |port: &&Port| !matches!(port.verdict, PortReadiness::Enforced | PortReadiness::Exception);
         let open = || self.items.iter().filter(is_open);
         if let Some(shortest) = open().map(|port| port.observed_seconds).min() {
             let level = open().map(|port| port.confidence.level).min().unwrap_or(Level::Low);
@@ -201,7 +206,7 @@ impl View for Readiness {
                 level.as_str()
             );
         }
-        let exceptions = self.items.iter().filter(is(Verdict::Exception)).count();
+        let exceptions = self.items.iter().filter(is(PortReadiness::Exception)).count();
         if exceptions > 0 {
             summary.insert_str(at, &format!(" {}.", count(exceptions as u64, "exception")));
         }
@@ -228,7 +233,7 @@ impl View for Readiness {
         let mut exceptions = Section::new("Exceptions");
         let mut refused = Section::new("Refused already");
         for port in &self.items {
-            if port.verdict == Verdict::NotReady {
+            if port.verdict == PortReadiness::NotReady {
                 for client in &port.clients {
                     clients.add(client.details(port, self), client.fixes.clone());
                 }
@@ -264,13 +269,13 @@ impl View for Readiness {
                 }
                 let too_short = port.observed_seconds < self.min_observation_seconds;
                 let outcome = match port.verdict {
-                    Verdict::NotReady => Outcome::Failed { kind: "NOT READY", message: port.message(), details },
-                    Verdict::NoData => Outcome::Error { kind: "NO DATA", message: port.message() },
-                    Verdict::Ready if too_short => {
+                    PortReadiness::NotReady => Outcome::Failed { kind: "NOT READY", message: port.message(), details },
+                    PortReadiness::NoData => Outcome::Error { kind: "NO DATA", message: port.message() },
+                    PortReadiness::Ready if too_short => {
                         let message = format!("{}: observed for {} only", port.full(), length(port.observed_seconds));
                         Outcome::Error { kind: "TOO LITTLE", message }
                     }
-                    Verdict::Ready | Verdict::Exception | Verdict::Enforced => Outcome::Passed,
+                    PortReadiness::Ready | PortReadiness::Exception | PortReadiness::Enforced => Outcome::Passed,
                 };
                 Case { class: format!("readiness.{}", port.workload.namespace), name: port.label(), outcome }
             })
@@ -287,15 +292,15 @@ impl View for Readiness {
         let mut findings = Vec::new();
         for port in &self.items {
             let (rule, level) = match port.verdict {
-                Verdict::NotReady if port.clients.iter().all(|client| client.what == What::OwnTls) => {
+                PortReadiness::NotReady if port.clients.iter().all(|client| client.what == What::OwnTls) => {
                     (Rule::TlsClient, FindingLevel::Error)
                 }
-                Verdict::NotReady => (Rule::PlaintextClient, FindingLevel::Error),
-                Verdict::NoData => (Rule::NotObserved, FindingLevel::Warning),
-                Verdict::Ready if port.observed_seconds < self.min_observation_seconds => {
+                PortReadiness::NotReady => (Rule::PlaintextClient, FindingLevel::Error),
+                PortReadiness::NoData => (Rule::NotObserved, FindingLevel::Warning),
+                PortReadiness::Ready if port.observed_seconds < self.min_observation_seconds => {
                     (Rule::NotObserved, FindingLevel::Warning)
                 }
-                Verdict::Ready | Verdict::Exception | Verdict::Enforced => continue,
+                PortReadiness::Ready | PortReadiness::Exception | PortReadiness::Enforced => continue,
             };
             let by = port.modes.first().map(|mode| &mode.decided_by);
             let location = by.and_then(|by| Some((by.file.clone()?, by.line?)));

@@ -6,8 +6,8 @@ use portcullis_api::{
     Policies, PortMode, Problem, ProxyInfo, Status, Timestamp, Transport, TrustDomainRoots, WorkloadCertificate,
 };
 use portcullis_report::check::{
-    Check, Configuration, Facts, Id, Known, MeshedService, NoAnswer, Runs, Sidecar, State, Verdict, judge,
-    judge_configuration, verdict,
+    Check, CheckResult, Configuration, Facts, Id, Known, MeshedService, NoAnswer, Runs, Sidecar, State, evaluate,
+    evaluate_configuration, overall,
 };
 
 use crate::model::{DAY, HOUR, NOW};
@@ -104,7 +104,7 @@ pub(crate) fn find(checks: &[Check], id: Id) -> &Check {
 fn changed(id: Id, change: impl FnOnce(&mut Known)) -> Check {
     let mut web = well("web");
     change(&mut web);
-    let checks = judge(&facts(vec![well("cart"), web]));
+    let checks = evaluate(&facts(vec![well("cart"), web]));
     let others = checks.iter().filter(|check| check.id != id && check.state > State::Passed);
     assert_eq!(others.map(|check| check.name).collect::<Vec<_>>(), Vec::<&str>::new(), "nothing else is wrong");
     find(&checks, id).clone()
@@ -125,25 +125,25 @@ fn worst(check: &Check) -> (State, &str, &[String]) {
 
 #[test]
 fn a_mesh_without_fault_is_well_and_every_check_is_there_in_order() {
-    let checks = judge(&facts(vec![well("cart"), well("web")]));
+    let checks = evaluate(&facts(vec![well("cart"), well("web")]));
     let ids: Vec<Id> = checks.iter().map(|check| check.id).collect();
     let expected: Vec<Id> = Id::ALL.into_iter().filter(|id| *id >= Id::ProxyAnswers).collect();
     assert_eq!(ids, expected);
     assert!(checks.iter().all(|check| check.state <= State::Passed), "{checks:?}");
-    assert_eq!(verdict(&checks), Verdict::Well);
+    assert_eq!(overall(&checks), CheckResult::Well);
 }
 
 #[test]
 fn a_proxy_that_does_not_answer_is_named_and_the_others_are_checked() {
     let mut facts = facts(vec![well("cart")]);
     facts.sidecars.push(silent());
-    let checks = judge(&facts);
+    let checks = evaluate(&facts);
     let answers = find(&checks, Id::ProxyAnswers);
     assert_eq!((answers.state, &answers.findings[0].proxies[..]), (State::Failed, &["10.0.0.9:15000".to_owned()][..]));
     assert_eq!(find(&checks, Id::ProxyReady).state, State::Passed);
-    assert_eq!(verdict(&checks), Verdict::Unanswered);
+    assert_eq!(overall(&checks), CheckResult::Unanswered);
     facts.sidecars = vec![silent()];
-    let none = judge(&facts);
+    let none = evaluate(&facts);
     let of_engine = |id| matches!(id, Id::ContainersSidecars | Id::ContainersCaptured);
     assert!(none.iter().skip(1).all(|check| check.state == State::Unchecked || of_engine(check.id)));
 }
@@ -163,7 +163,7 @@ fn near_expiry_is_a_failure() {
     let over = leaf(|own| own.cert_chain = vec![certificate("web", -25 * HOUR, -HOUR)]);
     assert!(worst(&over).1.starts_with("it expired 1h ago"), "{over:?}");
     for check in [&overdue, &third, &over] {
-        assert_eq!((check.state, verdict(std::slice::from_ref(check))), (State::Failed, Verdict::Expired));
+        assert_eq!((check.state, overall(std::slice::from_ref(check))), (State::Failed, CheckResult::Expired));
     }
     let unknown = leaf(|own| own.cert_chain = vec![Certificate::default()]);
     assert_eq!(unknown.state, State::Unchecked);
@@ -175,7 +175,7 @@ fn a_ca_warns_long_before_its_end_and_fails_shortly_before_it() {
         let mut web = well("web");
         web.certs.trust_bundles[0].root_certs = vec![certificate("root", from, left)];
         web.certs.certificates[0].cert_chain.push(certificate("intermediate", from, left));
-        let checks = judge(&facts(vec![web]));
+        let checks = evaluate(&facts(vec![web]));
         (find(&checks, Id::RootTime).state, find(&checks, Id::IntermediateTime).state)
     };
     use State::{Failed, Passed, Warning};
@@ -195,7 +195,7 @@ fn a_ca_warns_long_before_its_end_and_fails_shortly_before_it() {
 fn what_differs_between_proxies_is_told_of_the_one_that_differs() {
     let mut third = well("pay");
     third.policies.hash = Some("bbbb".to_owned());
-    let checks = judge(&facts(vec![well("cart"), well("web"), third]));
+    let checks = evaluate(&facts(vec![well("cart"), well("web"), third]));
     let equal = find(&checks, Id::PolicyEqual);
     assert_eq!((equal.state, &equal.findings[0].proxies[..]), (State::Failed, &["pay.shop".to_owned()][..]));
     assert_eq!(equal.findings[0].why, ["most proxies have aaaa"]);
@@ -215,12 +215,12 @@ fn what_differs_between_proxies_is_told_of_the_one_that_differs() {
         known
     };
     let replicas =
-        judge(&facts(vec![replica("10.0.0.1", "root"), replica("10.0.0.2", "root"), replica("10.0.0.3", "other")]));
+        evaluate(&facts(vec![replica("10.0.0.1", "root"), replica("10.0.0.2", "root"), replica("10.0.0.3", "other")]));
     let bundles = find(&replicas, Id::TrustBundles);
     let lacking: Vec<&str> = bundles.findings.iter().flat_map(|finding| &finding.proxies).map(String::as_str).collect();
     assert_eq!((bundles.state, lacking.len()), (State::Failed, 3), "{bundles:?}");
 
-    let version = judge(&facts(vec![well("cart"), {
+    let version = evaluate(&facts(vec![well("cart"), {
         let mut web = well("web");
         web.proxy.version = "0.9.0".to_owned();
         web
@@ -234,7 +234,7 @@ fn a_clock_that_is_off_is_a_failure_from_the_time_on_by_which_certificates_are_b
         let mut web = well("web");
         web.proxy.now = Timestamp::from_unix(NOW + by);
         (web.asked_at, web.answered_at) = (at(3), at(0));
-        find(&judge(&facts(vec![web])), Id::ProxyClocks).state
+        find(&evaluate(&facts(vec![web])), Id::ProxyClocks).state
     };
     use State::{Failed, Passed, Warning};
     assert_eq!(
@@ -293,7 +293,7 @@ fn capture_passes_only_by_its_rules_or_by_a_connection_that_they_redirected() {
 #[test]
 fn containers_without_a_sidecar_are_a_warning_if_an_engine_was_asked() {
     let of = |containers: Option<Vec<String>>| {
-        let checks = judge(&Facts { containers, ..facts(vec![well("cart")]) });
+        let checks = evaluate(&Facts { containers, ..facts(vec![well("cart")]) });
         find(&checks, Id::ContainersSidecars).state
     };
     assert_eq!(of(None), State::Skipped);
@@ -312,7 +312,7 @@ fn a_service_that_does_not_run_behind_its_sidecar_fails_with_the_command_that_me
     };
     let of = |meshed| {
         // Also where no proxy answers: the engine knows it all the same.
-        let checks = judge(&Facts { meshed, ..facts(Vec::new()) });
+        let checks = evaluate(&Facts { meshed, ..facts(Vec::new()) });
         find(&checks, Id::ContainersCaptured).clone()
     };
     assert_eq!(of(None).state, State::Skipped);
@@ -332,17 +332,17 @@ fn a_service_that_does_not_run_behind_its_sidecar_fails_with_the_command_that_me
 fn a_configuration_with_a_mistake_is_not_checked_further() {
     let mut config = Configuration::new("c.yaml".to_owned());
     config.mistakes = vec!["c.yaml:3:1: workload: missing".to_owned()];
-    let checks = judge_configuration(&config, at(0));
+    let checks = evaluate_configuration(&config, at(0));
     assert_eq!((checks.len(), checks[0].state), (1, State::Failed));
     assert_eq!(checks[0].findings[0].location.as_deref(), Some("c.yaml:3:1"));
     config.mistakes.clear();
     config.missing = vec!["c.yaml:4:1: policies: there is no folder".to_owned()];
     config.awaited = vec!["c.yaml:5:1: identity.ca.trustBundle: there is no file".to_owned()];
-    let checks = judge_configuration(&config, at(0));
+    let checks = evaluate_configuration(&config, at(0));
     let paths = find(&checks, Id::ConfigPaths);
     assert_eq!(paths.findings.iter().map(|finding| finding.state).collect::<Vec<_>>(), [State::Failed, State::Warning]);
-    assert_eq!(verdict(&checks), Verdict::Failed);
-    let udp = |config: &Configuration| find(&judge_configuration(config, at(0)), Id::ConfigUdp).state;
+    assert_eq!(overall(&checks), CheckResult::Failed);
+    let udp = |config: &Configuration| find(&evaluate_configuration(config, at(0)), Id::ConfigUdp).state;
     assert_eq!(udp(&config), State::Skipped);
     config.capture.inbound = Some(CaptureListener::default());
     assert_eq!(udp(&config), State::Passed);
@@ -363,7 +363,7 @@ fn a_proxy_that_shows_very_many_certificates_is_not_checked_and_takes_no_time() 
     web.certs.certificates[0].cert_chain =
         (0..40_000).map(|n| certificate(&format!("intermediate {n}"), -DAY, DAY)).collect();
     let begun = std::time::Instant::now();
-    let checks = judge(&facts(vec![well("cart"), web.clone(), web]));
+    let checks = evaluate(&facts(vec![well("cart"), web.clone(), web]));
     assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
     for id in [Id::RootTime, Id::IntermediateTime, Id::TrustBundles] {
         assert_eq!(find(&checks, id).state, State::Unchecked, "{id:?}");
@@ -375,7 +375,7 @@ fn what_a_proxy_calls_itself_controls_no_terminal() {
     let mut web = well("web\u{1b}[2J");
     assert!(web.label.contains('\u{1b}'));
     web.chain = Err("\u{202e}evil\n".to_owned());
-    let checks = judge(&facts(vec![web]));
+    let checks = evaluate(&facts(vec![web]));
     let text = serde_json::to_string(&checks).unwrap();
     assert!(!text.contains("\\u001b") && !text.contains('\u{202e}'), "{text}");
 }
@@ -395,7 +395,7 @@ fn an_open_break_glass_is_a_warning_where_it_holds() {
     let of = |documents: Option<Vec<BreakGlass>>| {
         let mut cart = well("cart");
         cart.policies.break_glass = documents;
-        let checks = judge(&facts(vec![cart]));
+        let checks = evaluate(&facts(vec![cart]));
         let check = checks.into_iter().find(|check| check.id == Id::PolicyBreakGlass).unwrap();
         (check.state, check.findings[0].message.clone())
     };
@@ -437,7 +437,7 @@ fn called_in_plaintext(change: impl FnOnce(&mut Known, &mut Known)) -> Check {
     let client = Client { address: ip(3), dialled: ip(2), ..Client::default() };
     plaintext(&mut cart, Direction::Inbound, client, 60);
     change(&mut web, &mut cart);
-    find(&judge(&facts(vec![cart, web])), Id::ServicesPlaintext).clone()
+    find(&evaluate(&facts(vec![cart, web])), Id::ServicesPlaintext).clone()
 }
 
 #[test]

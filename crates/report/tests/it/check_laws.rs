@@ -1,7 +1,7 @@
 //! Laws of checks, for any sidecars.
 
 use portcullis_api::{CaptureListener, CaptureRules, ConfigChange, Timestamp};
-use portcullis_report::check::{Check, Facts, Id, Known, NoAnswer, Sidecar, State, judge, verdict};
+use portcullis_report::check::{Check, Facts, Id, Known, NoAnswer, Sidecar, State, evaluate, overall};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -73,7 +73,7 @@ proptest! {
         let sidecars = Just(facts.sidecars.clone()).prop_shuffle();
         (Just(facts.clone()), sidecars.prop_map(move |sidecars| Facts { sidecars, ..facts.clone() }))
     })) {
-        prop_assert_eq!(summary(&judge(&one)), summary(&judge(&other)));
+        prop_assert_eq!(summary(&evaluate(&one)), summary(&evaluate(&other)));
     }
 
     #[test]
@@ -82,7 +82,7 @@ proptest! {
         let Ok(first) = &mut facts.sidecars[0].answer else { unreachable!() };
         first.status = None;
         let title = format!("{}.shop", first.proxy.name);
-        let checks = judge(&facts);
+        let checks = evaluate(&facts);
         for id in OF_STATUS {
             let check = find(&checks, id);
             let own = check.findings.iter().find(|finding| finding.proxies.contains(&title)).unwrap();
@@ -93,18 +93,18 @@ proptest! {
 
     #[test]
     fn one_more_silent_proxy_makes_no_mesh_well(facts in any_facts()) {
-        let before = verdict(&judge(&facts));
+        let before = overall(&evaluate(&facts));
         let mut facts = facts;
         let answer = Err(NoAnswer { message: "no answer".to_owned(), is_other: false });
         facts.sidecars.push(Sidecar { label: "10.0.0.1:15000".to_owned(), answer });
-        let after = judge(&facts);
-        prop_assert!(verdict(&after) >= before);
+        let after = evaluate(&facts);
+        prop_assert!(overall(&after) >= before);
         prop_assert_eq!(find(&after, Id::ProxyAnswers).state, State::Failed);
     }
 
     #[test]
     fn every_problem_of_a_proxy_has_a_remedy(facts in any_facts()) {
-        for check in judge(&facts) {
+        for check in evaluate(&facts) {
             prop_assert_eq!(check.state, check.findings.iter().map(|finding| finding.state).max().unwrap());
             for finding in check.findings.iter().filter(|finding| finding.state >= State::Warning && !finding.proxies.is_empty()) {
                 prop_assert!(finding.remedy.is_some() || finding.state == State::Unchecked, "{:?}", finding);
@@ -119,7 +119,7 @@ proptest! {
         let mut known = well("cart");
         known.certs.certificates[0].cert_chain = vec![certificate("leaf", from, until)];
         known.certs.certificates[0].renews_at = renews.map(|at| Timestamp::from_unix(NOW + at));
-        let state = find(&judge(&facts(vec![known])), Id::CertificateTime).state;
+        let state = find(&evaluate(&facts(vec![known])), Id::CertificateTime).state;
         let is_fine = from <= 0 && until >= 0 && until > (until - from) / 3 && renews.is_none_or(|at| at >= -60);
         prop_assert_eq!(state == State::Passed, is_fine, "{:?}", state);
         prop_assert!(is_fine || state == State::Failed);
@@ -132,7 +132,7 @@ proptest! {
             known.policies.hash = Some(format!("hash{hash}"));
             known
         });
-        let state = find(&judge(&facts(known.collect())), Id::PolicyEqual).state;
+        let state = find(&evaluate(&facts(known.collect())), Id::PolicyEqual).state;
         prop_assert_eq!(state == State::Passed, hashes.iter().all(|hash| *hash == hashes[0]));
     }
 }

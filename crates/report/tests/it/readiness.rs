@@ -1,7 +1,7 @@
 //! What `readiness` says about traffic.
 
 use portcullis_api::{DecidingPolicy, Mode, Observations, PortMode, Timestamp, Transport};
-use portcullis_report::readiness::{Level, Options, Port, Readiness, Verdict, What};
+use portcullis_report::readiness::{Level, Options, Port, PortReadiness, Readiness, What};
 use portcullis_report::{Answer, Form, Names, NoSidecar, Paste, Status, Window};
 
 use crate::model::*;
@@ -30,7 +30,7 @@ fn with(changed: impl FnOnce(&mut Observations)) -> Answer {
 #[test]
 fn only_mtls_is_ready_with_high_confidence() {
     let port = port(&often(&mtls("web", 60)));
-    assert_eq!((port.verdict, port.confidence.level), (Verdict::Ready, Level::High), "{:?}", port.confidence);
+    assert_eq!((port.verdict, port.confidence.level), (PortReadiness::Ready, Level::High), "{:?}", port.confidence);
     assert_eq!((port.mtls_connections, port.other_connections, port.last_seen), (183, 0, None));
     assert_eq!(report(&[with(|_| ())]).status, Status::Ready);
 }
@@ -42,7 +42,7 @@ fn a_plaintext_client_is_named_with_its_rhythm_and_a_fix() {
     let names = Names::from_iter([("172.18.0.9".parse().unwrap(), "cron-report".to_owned())]);
     let report = Readiness::new(&[answer(sidecar(ledger(&connections)))], &names, &[], &options());
     let port = &report.items[0];
-    assert_eq!((port.verdict, report.status), (Verdict::NotReady, Status::NotReady));
+    assert_eq!((port.verdict, report.status), (PortReadiness::NotReady, Status::NotReady));
     let [client] = &port.clients[..] else { panic!("{:?}", port.clients) };
     assert_eq!((client.client.as_str(), client.what, client.connections), ("cron-report", What::NoSidecar, 100));
     assert_eq!((client.interval_seconds, client.last_seen), (Some(120), Timestamp::from_unix(NOW - 7200)));
@@ -56,7 +56,7 @@ fn a_client_that_left_the_window_is_no_obstacle_but_a_doubt_while_it_may_return(
     let weekly = |last: i64| (0..4).map(move |n| plaintext("10.0.0.5", last + n * 7 * DAY));
     let late: Vec<_> = weekly(8 * DAY).chain(often(&mtls("web", 60))).collect();
     let doubtful = port(&late);
-    assert_eq!((doubtful.verdict, doubtful.confidence.level), (Verdict::Ready, Level::Low));
+    assert_eq!((doubtful.verdict, doubtful.confidence.level), (PortReadiness::Ready, Level::Low));
     assert!(doubtful.confidence.reasons[0].contains("about every 7d, last 8d ago"), "{:?}", doubtful.confidence);
     let minutely = (0..1000).map(|n| plaintext("10.0.0.5", 8 * DAY + n * MINUTE));
     let gone: Vec<_> = minutely.chain(often(&mtls("web", 60))).collect();
@@ -67,7 +67,7 @@ fn a_client_that_left_the_window_is_no_obstacle_but_a_doubt_while_it_may_return(
 fn a_client_that_calls_once_in_a_week_lowers_the_confidence() {
     let rare = (0..3).map(|n| mtls("report", DAY + n * 6 * DAY));
     let port = port(&rare.chain(often(&mtls("web", 60))).collect::<Vec<_>>());
-    assert_eq!((port.verdict, port.confidence.level), (Verdict::Ready, Level::Medium));
+    assert_eq!((port.verdict, port.confidence.level), (PortReadiness::Ready, Level::Medium));
     assert_eq!(port.confidence.reasons, ["report.shop calls about every 6d only"]);
 }
 
@@ -104,7 +104,7 @@ fn what_a_client_is_follows_from_what_other_sidecars_saw() {
     assert_eq!(port(&[named]).clients[0].what, What::OwnTls);
     let blind = Connection { transport: Transport::Unknown, ..plaintext("10.0.0.6", 5) };
     let blind = port(&[blind]);
-    assert_eq!((blind.verdict, blind.clients[0].what), (Verdict::NotReady, What::NotInspected));
+    assert_eq!((blind.verdict, blind.clients[0].what), (PortReadiness::NotReady, What::NotInspected));
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn a_client_that_has_got_its_sidecar_is_told_so_and_gets_no_advice() {
         let text = report.render(Form::Table).unwrap();
         (report.items[0].verdict, report.items[0].clients[0].what, text.contains("compose add"))
     };
-    assert_eq!(client(60), (Verdict::NotReady, What::SidecarNow, false));
-    assert_eq!(client(7201), (Verdict::NotReady, What::NoSidecar, true), "it sent plaintext after that");
+    assert_eq!(client(60), (PortReadiness::NotReady, What::SidecarNow, false));
+    assert_eq!(client(7201), (PortReadiness::NotReady, What::NoSidecar, true), "it sent plaintext after that");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_documented_exception_is_none_of_the_clients_that_strict_refuses() {
         report(&[answer(it)])
     };
     let excepted = report(NOW + 20 * DAY);
-    assert_eq!((excepted.items[0].verdict, excepted.status), (Verdict::Exception, Status::Ready));
+    assert_eq!((excepted.items[0].verdict, excepted.status), (PortReadiness::Exception, Status::Ready));
     let text = excepted.render(Form::Table).unwrap();
     assert!(text.contains("1 of 2 ready. 1 exception."), "{text}");
     let told = "cart:8080 PERMISSIVE by shop/default: people call it; shop-team, until 2099-01-01 (20d left); used by 10.0.0.5";
@@ -167,7 +167,7 @@ fn a_documented_exception_is_none_of_the_clients_that_strict_refuses() {
     let item = &json["items"][0];
     assert_eq!((&item["verdict"], &item["exception"]["owner"]), (&"EXCEPTION".into(), &"shop-team".into()));
     let over = report(NOW);
-    assert_eq!((over.items[0].verdict, over.status), (Verdict::NotReady, Status::NotReady));
+    assert_eq!((over.items[0].verdict, over.status), (PortReadiness::NotReady, Status::NotReady));
     let text = over.render(Form::Table).unwrap();
     assert!(text.contains("no exception, since shop/default has passed its end"), "{text}");
 }
@@ -191,7 +191,7 @@ fn what_is_refused_already_is_apart() {
     let before = plaintext("10.0.0.5", DAY);
     let report = strict(&[refused, before, mtls("web", 60)]);
     let port = &report.items[0];
-    assert_eq!((port.verdict, report.status), (Verdict::Enforced, Status::Ready));
+    assert_eq!((port.verdict, report.status), (PortReadiness::Enforced, Status::Ready));
     assert_eq!((port.refused[0].client.as_str(), port.refused[0].connections), ("10.0.0.5", 1));
     assert_eq!(port.refused[0].last.as_ref().unwrap().reason, "plaintext_in_strict");
 }
@@ -199,7 +199,7 @@ fn what_is_refused_already_is_apart() {
 #[test]
 fn nothing_seen_is_no_readiness() {
     let idle = port(&[]);
-    assert_eq!((idle.verdict, idle.confidence.level), (Verdict::NoData, Level::Low));
+    assert_eq!((idle.verdict, idle.confidence.level), (PortReadiness::NoData, Level::Low));
     assert_eq!(report(&[answer(sidecar(Vec::new()))]).status, Status::TooLittle);
     assert_eq!(report(&[]).status, Status::TooLittle);
 }
@@ -208,7 +208,7 @@ fn nothing_seen_is_no_readiness() {
 fn too_short_an_observation_is_no_readiness() {
     let young = with(|it| it.observed_seconds = 3600 * 23);
     let report = report(&[young]);
-    assert_eq!((report.items[0].verdict, report.status), (Verdict::Ready, Status::TooLittle));
+    assert_eq!((report.items[0].verdict, report.status), (PortReadiness::Ready, Status::TooLittle));
     let reasons = &report.items[0].confidence.reasons;
     assert!(reasons.iter().any(|why| why == "observed for 23h of 7d"), "{reasons:?}");
     let options = Options { min_observation: 3600, ..options() };
@@ -231,7 +231,7 @@ fn each_doubt_has_its_reason() {
         assert!(confidence.reasons[0].starts_with(why), "{confidence:?}");
     }
     let missing = report(&[with(|_| ()), silent()]);
-    assert_eq!((missing.items[0].verdict, missing.status), (Verdict::Ready, Status::Unreachable));
+    assert_eq!((missing.items[0].verdict, missing.status), (PortReadiness::Ready, Status::Unreachable));
     assert_eq!(missing.items[0].confidence.reasons, ["1 sidecar did not answer"]);
 }
 
@@ -250,7 +250,7 @@ fn replicas_are_one_workload_and_the_least_strict_mode_counts() {
     });
     let report = report(&[strict, with(|_| ())]);
     let [port] = &report.items[..] else { panic!("{:?}", report.items) };
-    assert_eq!((port.replicas, port.verdict, port.mtls_connections), (2, Verdict::Ready, 366));
+    assert_eq!((port.replicas, port.verdict, port.mtls_connections), (2, PortReadiness::Ready, 366));
     assert_eq!(port.modes.iter().map(|mode| mode.mode).collect::<Vec<_>>(), [Mode::Permissive, Mode::Strict]);
     assert!(port.notes[0].contains("different modes"), "{:?}", port.notes);
 }
@@ -278,5 +278,5 @@ fn a_short_window_is_exact() {
         let answers = [answer(sidecar(ledger(&connections)))];
         Readiness::new(&answers, &Names::default(), &[], &options).items[0].verdict
     };
-    assert_eq!((of(600), of(601)), (Verdict::Ready, Verdict::NotReady));
+    assert_eq!((of(600), of(601)), (PortReadiness::Ready, PortReadiness::NotReady));
 }

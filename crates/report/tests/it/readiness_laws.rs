@@ -1,7 +1,7 @@
 //! Laws of `readiness`.
 
 use portcullis_api::{Mode, Transport};
-use portcullis_report::readiness::{Options, Readiness, Verdict};
+use portcullis_report::readiness::{Options, PortReadiness, Readiness};
 use portcullis_report::{Answer, Form, Names, Window};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -93,18 +93,18 @@ proptest! {
             let in_window = |it: &&&Connection| it.until() >= start;
             let let_through = |it: &&&Connection| it.refused.is_none();
             match port.verdict {
-                Verdict::Ready | Verdict::NoData => {
+                PortReadiness::Ready | PortReadiness::NoData => {
                     prop_assert_eq!(others.iter().filter(let_through).filter(in_window).count(), 0, "{:?}", port);
                 }
                 // It was let through at some time, and was seen in the window.
-                Verdict::NotReady => {
+                PortReadiness::NotReady => {
                     let same = |one: &Connection, other: &Connection| {
                         (one.address.to_canonical(), one.transport) == (other.address.to_canonical(), other.transport)
                     };
                     let seen = |it: &&Connection| others.iter().filter(in_window).any(|other| same(it, other));
                     prop_assert!(others.iter().filter(let_through).any(seen), "{:?}", port);
                 }
-                Verdict::Enforced | Verdict::Exception => prop_assert!(false),
+                PortReadiness::Enforced | PortReadiness::Exception => prop_assert!(false),
             }
         }
     }

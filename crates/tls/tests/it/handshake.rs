@@ -246,7 +246,7 @@ async fn a_root_is_not_used_before_its_time() {
 }
 
 #[tokio::test]
-async fn live_peers_are_judged_again_by_new_bundles() {
+async fn live_peers_are_checked_again_by_new_bundles() {
     let (old, new) = (ca(), ca());
     let before = credentials(&old, ME);
     let (_, peer) = inbound(&before, &RawPeer::presenting(&old.workload(WEB))).await.0.unwrap();

@@ -20,11 +20,11 @@ pub(super) struct Builder {
 #[derive(Debug)]
 struct Frame {
     position: Position,
-    kind: Kind,
+    kind: Collection,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Collection {
     Sequence(Vec<Node>),
     Mapping { mapping: Mapping, seen: HashMap<String, Position>, pending: Pending },
 }
@@ -50,19 +50,19 @@ impl Builder {
     }
 
     pub(super) fn open_sequence(&mut self, position: Position) {
-        self.open.push(Frame { position, kind: Kind::Sequence(Vec::new()) });
+        self.open.push(Frame { position, kind: Collection::Sequence(Vec::new()) });
     }
 
     pub(super) fn open_mapping(&mut self, position: Position) {
-        let kind = Kind::Mapping { mapping: Mapping::default(), seen: HashMap::new(), pending: Pending::Key };
+        let kind = Collection::Mapping { mapping: Mapping::default(), seen: HashMap::new(), pending: Pending::Key };
         self.open.push(Frame { position, kind });
     }
 
     pub(super) fn close(&mut self, problems: &mut Problems) {
         let Some(Frame { position, kind }) = self.open.pop() else { return };
         let content = match kind {
-            Kind::Sequence(items) => Content::Sequence(items),
-            Kind::Mapping { mapping, .. } => Content::Mapping(mapping),
+            Collection::Sequence(items) => Content::Sequence(items),
+            Collection::Mapping { mapping, .. } => Content::Mapping(mapping),
         };
         self.add(Node { position, content }, problems);
     }
@@ -74,11 +74,11 @@ impl Builder {
             return;
         };
         let fault = match &mut frame.kind {
-            Kind::Sequence(items) => {
+            Collection::Sequence(items) => {
                 items.push(node);
                 return;
             }
-            Kind::Mapping { mapping, seen, pending } => match std::mem::replace(pending, Pending::Key) {
+            Collection::Mapping { mapping, seen, pending } => match std::mem::replace(pending, Pending::Key) {
                 Pending::Key => {
                     let (next, fault) = take_key(node, seen);
                     *pending = next;
@@ -128,10 +128,10 @@ impl Builder {
         let mut path = String::new();
         for frame in &self.open {
             match &frame.kind {
-                Kind::Sequence(items) => path = format!("{path}[{}]", items.len()),
-                Kind::Mapping { pending: Pending::Value(key), .. } => path = join(&path, key.text()),
-                Kind::Mapping { pending: Pending::Dropped(key), .. } => path = join(&path, key),
-                Kind::Mapping { pending: Pending::Key, .. } => {}
+                Collection::Sequence(items) => path = format!("{path}[{}]", items.len()),
+                Collection::Mapping { pending: Pending::Value(key), .. } => path = join(&path, key.text()),
+                Collection::Mapping { pending: Pending::Dropped(key), .. } => path = join(&path, key),
+                Collection::Mapping { pending: Pending::Key, .. } => {}
             }
         }
         path

@@ -15,7 +15,7 @@ use portcullis_verify::{Target, presented};
 use rustls_pki_types::CertificateDer;
 
 use self::report::{ChainLine, Report};
-use self::shown::{Expiry, Kind, Shown};
+use self::shown::{CertKind, Expiry, Shown};
 use crate::commands::values;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::files;
@@ -105,18 +105,18 @@ fn parse(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 fn show(der: &CertificateDer<'_>, now: i64, warn: Option<i64>) -> Shown {
     let details = details(der);
     let Ok(known) = &details else {
-        return Shown { details, kind: Kind::Unreadable, unfit: None, expiry: Expiry::Valid };
+        return Shown { details, kind: CertKind::Unreadable, unfit: None, expiry: Expiry::Valid };
     };
     let is_ca = known.basic_constraints.is_some_and(|basic| basic.ca);
     let kind = match (is_ca, known.summary.self_issued) {
-        (false, _) => Kind::Leaf,
-        (true, false) => Kind::Intermediate,
-        (true, true) => Kind::Root,
+        (false, _) => CertKind::Leaf,
+        (true, false) => CertKind::Intermediate,
+        (true, true) => CertKind::Root,
     };
     let unfit = match kind {
-        Kind::Intermediate => signer::check(der).err(),
-        Kind::Root => signer::check_root(der).err(),
-        Kind::Leaf | Kind::Unreadable => leaf::check(der, Compat::default(), Role::Server).err(),
+        CertKind::Intermediate => signer::check(der).err(),
+        CertKind::Root => signer::check_root(der).err(),
+        CertKind::Leaf | CertKind::Unreadable => leaf::check(der, Compat::default(), Role::Server).err(),
     };
     let (from, until) = (known.summary.not_before_unix, known.summary.not_after_unix);
     let fraction = if is_ca { CA_FRACTION } else { LEAF_FRACTION };

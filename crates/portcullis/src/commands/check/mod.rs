@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 use portcullis_api::Timestamp;
-use portcullis_report::check::{Check, State, Verdict, judge, judge_configuration, verdict};
+use portcullis_report::check::{Check, CheckResult, State, evaluate, evaluate_configuration, overall};
 use portcullis_tls::Clock;
 
 use super::proxies::ProxiesArgs;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let round = loop {
         let round = round(args);
         let is_over = match &round {
-            Ok(round) => exit(verdict(&round.checks), args.fail_on_warning) == Exit::Ok,
+            Ok(round) => exit(overall(&round.checks), args.fail_on_warning) == Exit::Ok,
             // A wrong command line or list does not become right.
             Err(failure) => failure.exit != Exit::Unreachable,
         };
@@ -94,18 +94,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let list = List { kind: "CheckList", items: checks, unanswered };
     let shown = || text::render(checks, args.list.is_wide(), args.list.is_coloured());
     args.list.print(&list, shown, |check| format!("check/{}", check.name))?;
-    Ok(exit(verdict(checks), args.fail_on_warning))
+    Ok(exit(overall(checks), args.fail_on_warning))
 }
 
 fn round(args: &Args) -> Result<Round, Failure> {
     let now = Timestamp::from_unix(Clock::system().now_unix());
     let mut round = Round { checks: Vec::new(), unanswered: Vec::new() };
     if let Some(config) = &args.config {
-        round.checks = judge_configuration(&configuration::read(config)?, now);
+        round.checks = evaluate_configuration(&configuration::read(config)?, now);
     }
     if args.config.is_none() || args.proxies.is_named() {
         let asked = ask::ask(&args.proxies, &args.selection, now)?;
-        round.checks.extend(judge(&asked.facts));
+        round.checks.extend(evaluate(&asked.facts));
         round.unanswered = asked.unanswered;
     }
     Ok(round)
@@ -117,14 +117,14 @@ fn pending(checks: &[Check]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-const fn exit(verdict: Verdict, fails_on_warning: bool) -> Exit {
-    match verdict {
-        Verdict::Well => Exit::Ok,
-        Verdict::Warnings if fails_on_warning => Exit::Failure,
-        Verdict::Warnings => Exit::Ok,
-        Verdict::Unchecked => Exit::TooLittleObserved,
-        Verdict::Unanswered => Exit::Unreachable,
-        Verdict::Expired => Exit::Expired,
-        Verdict::Failed => Exit::Failure,
+const fn exit(overall: CheckResult, fails_on_warning: bool) -> Exit {
+    match overall {
+        CheckResult::Well => Exit::Ok,
+        CheckResult::Warnings if fails_on_warning => Exit::Failure,
+        CheckResult::Warnings => Exit::Ok,
+        CheckResult::Unchecked => Exit::TooLittleObserved,
+        CheckResult::Unanswered => Exit::Unreachable,
+        CheckResult::Expired => Exit::Expired,
+        CheckResult::Failed => Exit::Failure,
     }
 }

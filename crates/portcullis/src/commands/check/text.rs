@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use portcullis_report::check::{Check, Finding, Id, State, Verdict, verdict};
+use portcullis_report::check::{Check, CheckResult, Finding, Id, State, overall};
 
 use crate::output::{Style, clean};
 
@@ -26,13 +26,13 @@ pub(super) fn render(checks: &[Check], wide: bool, colour: bool) -> String {
         let of_some = silent && check.id > Id::ProxyAnswers && check.id != Id::ContainersSidecars;
         write_check(&mut text, check, if of_some { " (of those that answer)" } else { "" }, wide, colour);
     }
-    let (state, words) = match verdict(checks) {
-        Verdict::Well => (State::Passed, "nothing is wrong"),
-        Verdict::Warnings => (State::Passed, "nothing is wrong; the warnings are worth a look"),
-        Verdict::Unchecked => (State::Unchecked, "something could not be checked"),
-        Verdict::Unanswered => (State::Failed, "a proxy does not answer"),
-        Verdict::Expired => (State::Failed, "a certificate has expired, or is about to"),
-        Verdict::Failed => (State::Failed, "something is wrong"),
+    let (state, words) = match overall(checks) {
+        CheckResult::Well => (State::Passed, "nothing is wrong"),
+        CheckResult::Warnings => (State::Passed, "nothing is wrong; the warnings are worth a look"),
+        CheckResult::Unchecked => (State::Unchecked, "something could not be checked"),
+        CheckResult::Unanswered => (State::Failed, "a proxy does not answer"),
+        CheckResult::Expired => (State::Failed, "a certificate has expired, or is about to"),
+        CheckResult::Failed => (State::Failed, "something is wrong"),
     };
     let _infallible = writeln!(text, "\nStatus check results are {}: {words}", mark(state, colour));
     text

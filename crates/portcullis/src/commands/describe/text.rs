@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use super::report::{Authorization, Description, Observed, Port, Proxy};
 use crate::commands::age;
-use crate::commands::selection::Kind;
+use crate::commands::selection::TargetKind;
 use crate::output::{Cell, ListArgs, Style, Table, clean};
 
-pub(super) fn text(described: &Description, kind: Kind, list: ListArgs) -> String {
+pub(super) fn text(described: &Description, kind: TargetKind, list: ListArgs) -> String {
     let mut text = String::new();
     let mut line = |text_line: String| {
         let _infallible = writeln!(text, "{}", clean(&text_line));
     };
     let Description { workload, namespace, service, identity, labels, proxies, .. } = described;
-    if kind == Kind::Service {
+    if kind == TargetKind::Service {
         line(format!("Service: {service}.{namespace}"));
         for port in described.ports.iter().filter_map(|port| port.port) {
             line(format!("   Port: {port}/TCP targets workload port {port}"));

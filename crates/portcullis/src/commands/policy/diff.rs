@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use portcullis_policy::authorization::{Condition, Values};
-use portcullis_policy::diff::{Change, Client, Comparison, Connection, PortClass, Verdict, WorkloadClass};
+use portcullis_policy::diff::{AccessDecision, Change, Client, Comparison, Connection, PortClass, WorkloadClass};
 use portcullis_policy::{Evaluation, MeshSettings};
 use serde::Serialize;
 
@@ -72,8 +72,8 @@ struct Row<'a> {
     client: Client,
     /// What is true of all these connections, and of no other ones of this workload, port and client.
     conditions: Vec<ConditionRow>,
-    was: &'a Verdict,
-    now: &'a Verdict,
+    was: &'a AccessDecision,
+    now: &'a AccessDecision,
     witness: Witness<'a>,
 }
 
@@ -200,7 +200,7 @@ fn text(changes: &[Change], args: &Args, mesh: &MeshSettings) -> String {
             let _infallible = writeln!(text, "{}", shown_workload(&change.workload));
             workload = Some(&change.workload);
         }
-        let word = |verdict: &Verdict| if verdict.allow { "allowed" } else { "denied" };
+        let word = |verdict: &AccessDecision| if verdict.allow { "allowed" } else { "denied" };
         let (was, now) = (&change.was, &change.now);
         let _infallible = writeln!(
             text,
@@ -279,7 +279,7 @@ fn shown_client(change: &Change) -> String {
     text
 }
 
-fn shown_verdict(verdict: &Verdict) -> String {
+fn shown_verdict(verdict: &AccessDecision) -> String {
     let reason = verdict.reason;
     let Some(by) = &verdict.decided_by else { return reason.to_owned() };
     let what = by.action.map_or_else(|| by.kind.to_owned(), |action| format!("{action} policy"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_api::Timestamp;
-use portcullis_manifest::{Id, Kind, PlanError, Prune, apply, delete, read};
+use portcullis_manifest::{Id, PlanError, Prune, ResourceKind, apply, delete, read};
 use portcullis_policy::{BreakGlass, MAX_BREAK_GLASS_SECONDS, OWNER, REASON, UNTIL};
 use portcullis_tls::Clock;
 use serde::Serialize;
@@ -92,7 +92,7 @@ impl Target {
     }
 
     fn id(&self) -> Id {
-        Id { kind: Kind::PeerAuthentication, namespace: self.namespace.clone(), name: self.name() }
+        Id { kind: ResourceKind::PeerAuthentication, namespace: self.namespace.clone(), name: self.name() }
     }
 }
 

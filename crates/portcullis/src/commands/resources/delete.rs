@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueHint;
-use portcullis_manifest::{Id, Kind, PlanError, delete};
+use portcullis_manifest::{Id, PlanError, ResourceKind, delete};
 
 use super::apply::{Change, DryRun};
 use super::folder::{Folder, FolderArgs};
@@ -80,8 +80,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// The kind by one of its names.
-pub(super) fn kind(text: &str) -> Result<Kind, Failure> {
-    Kind::named(text).ok_or_else(|| {
+pub(super) fn kind(text: &str) -> Result<ResourceKind, Failure> {
+    ResourceKind::named(text).ok_or_else(|| {
         // kubectl's words, and what there is.
         let message = format!(
             "the server doesn't have a resource type \"{}\"; there are pa, ap, se, we, dr and their long names",
@@ -93,7 +93,7 @@ pub(super) fn kind(text: &str) -> Result<Kind, Failure> {
 
 /// `pa/a ap/b`, or `pa a b`.
 fn named(resources: &[String], namespace: &str) -> Result<Vec<Id>, Failure> {
-    let id = |kind: Kind, name: &str| Id { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+    let id = |kind: ResourceKind, name: &str| Id { kind, namespace: namespace.to_owned(), name: name.to_owned() };
     if let Some((first, names)) = resources.split_first().filter(|(first, _)| !first.contains('/')) {
         if names.is_empty() {
             return Err(Failure::message(Exit::Usage, "resource(s) were provided, but no name was specified"));

@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use portcullis_api::{Observations, Timestamp};
-use portcullis_manifest::{Action, Effect, Kind, Plan};
+use portcullis_manifest::{Action, Effect, Plan, ResourceKind};
 use portcullis_policy::diff::Comparison;
 use portcullis_policy::{EffectivePolicy, Evaluation, MeshSettings, Mode, PolicySet};
-use portcullis_report::readiness::{Options, Port, Readiness, Verdict};
+use portcullis_report::readiness::{Options, Port, PortReadiness, Readiness};
 use portcullis_report::{Answer, Window};
 use portcullis_tls::Clock;
 
 use crate::commands::observed::{self, names};
 use crate::commands::proxies::ProxiesArgs;
 
-/// What readiness is judged by, as the command `readiness` does without flags.
+/// The options of readiness, as the command `readiness` does without flags.
 const WINDOW: Window = Window { seconds: 7 * 86_400 };
 const MIN_OBSERVATION: u64 = 86_400;
 /// The most ports that are named.
@@ -108,7 +108,8 @@ impl Foresee<'_> {
 
     /// Policies of the change that are new or other than before.
     fn written(&self) -> impl Iterator<Item = &Effect> {
-        let of_workloads = |it: &&Effect| matches!(it.id.kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy);
+        let of_workloads =
+            |it: &&Effect| matches!(it.id.kind, ResourceKind::PeerAuthentication | ResourceKind::AuthorizationPolicy);
         let is_written = |it: &&Effect| !matches!(it.action, Action::Deleted) && it.before != it.after;
         self.plan.effects.iter().filter(of_workloads).filter(is_written)
     }
@@ -133,19 +134,19 @@ impl Foresee<'_> {
 /// Why a port is not ready; none if it is.
 fn why(port: &Port) -> Option<String> {
     match port.verdict {
-        Verdict::NotReady => {
+        PortReadiness::NotReady => {
             let clients: Vec<&str> = port.clients.iter().map(|it| it.client.as_str()).collect();
             let more = if clients.len() > 3 { format!(" and {} more", clients.len() - 3) } else { String::new() };
             let named = clients.iter().take(3).copied().collect::<Vec<_>>().join(", ");
             Some(format!("it refuses {named}{more}"))
         }
-        Verdict::NoData => Some("no connection was let through in the last 7d".to_owned()),
-        Verdict::Ready if port.observed_seconds < MIN_OBSERVATION => {
+        PortReadiness::NoData => Some("no connection was let through in the last 7d".to_owned()),
+        PortReadiness::Ready if port.observed_seconds < MIN_OBSERVATION => {
             let hours = port.observed_seconds / 3600;
             let shown = if hours == 0 { format!("{}m", port.observed_seconds / 60) } else { format!("{hours}h") };
             Some(format!("it was observed for {shown} of 1d"))
         }
-        Verdict::Exception => Some("a documented exception ends with it".to_owned()),
-        Verdict::Ready | Verdict::Enforced => None,
+        PortReadiness::Exception => Some("a documented exception ends with it".to_owned()),
+        PortReadiness::Ready | PortReadiness::Enforced => None,
     }
 }

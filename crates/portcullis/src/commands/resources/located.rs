@@ -1,6 +1,6 @@
 //! A resource, and where it is written.
 
-use portcullis_manifest::{Kind, Object};
+use portcullis_manifest::{Object, ResourceKind};
 use serde_json::Value;
 
 /// A resource and its file.
@@ -15,7 +15,7 @@ impl Located {
         path.iter().try_fold(&self.object.value, |value, name| value.get(name))
     }
 
-    pub(super) const fn kind(&self) -> Kind {
+    pub(super) const fn kind(&self) -> ResourceKind {
         self.object.id.kind
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use portcullis_api::ProxyInfo;
-use portcullis_manifest::Kind;
+use portcullis_manifest::ResourceKind;
 use portcullis_policy::{MeshSettings, PeerAuthentication, PolicySet};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ use crate::output::{Cell, Table};
 
 /// What rows are made from.
 pub(super) struct Columns<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: ResourceKind,
     pub(super) set: &'a PolicySet,
     pub(super) mesh: &'a MeshSettings,
     pub(super) now: i64,
@@ -33,16 +33,18 @@ impl Columns<'_> {
     pub(super) fn table(&self, all: &[Located], namespaces: bool, wide: bool) -> Table {
         let namespace = namespaces.then_some("NAMESPACE");
         let own: &[&str] = match self.kind {
-            Kind::PeerAuthentication => &["MODE", "AGE"],
-            Kind::AuthorizationPolicy => &["ACTION", "AGE"],
-            Kind::ServiceEntry => &["HOSTS", "LOCATION", "RESOLUTION", "AGE"],
-            Kind::WorkloadEntry => &["AGE", "ADDRESS"],
-            Kind::DestinationRule => &["HOST", "AGE"],
+            ResourceKind::PeerAuthentication => &["MODE", "AGE"],
+            ResourceKind::AuthorizationPolicy => &["ACTION", "AGE"],
+            ResourceKind::ServiceEntry => &["HOSTS", "LOCATION", "RESOLUTION", "AGE"],
+            ResourceKind::WorkloadEntry => &["AGE", "ADDRESS"],
+            ResourceKind::DestinationRule => &["HOST", "AGE"],
         };
         let more: &[&str] = match (wide, self.kind) {
             (false, _) => &[],
-            (true, Kind::PeerAuthentication) => &["SCOPE", "SELECTOR", "PORTS", "WORKLOADS", "STATUS", "FILE:LINE"],
-            (true, Kind::AuthorizationPolicy) => &["SELECTOR", "WORKLOADS", "STATUS", "FILE:LINE"],
+            (true, ResourceKind::PeerAuthentication) => {
+                &["SCOPE", "SELECTOR", "PORTS", "WORKLOADS", "STATUS", "FILE:LINE"]
+            }
+            (true, ResourceKind::AuthorizationPolicy) => &["SELECTOR", "WORKLOADS", "STATUS", "FILE:LINE"],
             (true, _) => &["FILE:LINE"],
         };
         let head = namespace.into_iter().chain(["NAME"]).chain(own.iter().copied()).chain(more.iter().copied());
@@ -64,15 +66,15 @@ impl Columns<'_> {
         let text = |path: &[&str]| found.field(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let age = self.age(found);
         match found.kind() {
-            Kind::PeerAuthentication => vec![text(&["spec", "mtls", "mode"]), age],
-            Kind::AuthorizationPolicy => vec![text(&["spec", "action"]), age],
-            Kind::ServiceEntry => {
+            ResourceKind::PeerAuthentication => vec![text(&["spec", "mtls", "mode"]), age],
+            ResourceKind::AuthorizationPolicy => vec![text(&["spec", "action"]), age],
+            ResourceKind::ServiceEntry => {
                 // A column of a list is JSON.
                 let hosts = found.field(&["spec", "hosts"]).map(Value::to_string).unwrap_or_default();
                 vec![hosts, text(&["spec", "location"]), text(&["spec", "resolution"]), age]
             }
-            Kind::WorkloadEntry => vec![age, text(&["spec", "address"])],
-            Kind::DestinationRule => vec![text(&["spec", "host"]), age],
+            ResourceKind::WorkloadEntry => vec![age, text(&["spec", "address"])],
+            ResourceKind::DestinationRule => vec![text(&["spec", "host"]), age],
         }
     }
 
@@ -116,7 +118,7 @@ impl Columns<'_> {
             found.field(&["metadata", "annotations", "istio.io/dry-run"]).is_some_and(|value| value == "true");
         let none = || "<none>".to_owned();
         match found.kind() {
-            Kind::PeerAuthentication => {
+            ResourceKind::PeerAuthentication => {
                 let is_root = found.object.id.namespace == self.mesh.root_namespace;
                 let scope = match (shown.is_some(), is_root) {
                     (true, _) => "workload",
@@ -128,7 +130,7 @@ impl Columns<'_> {
                 let workloads = self.workloads(found);
                 vec![scope.to_owned(), shown.unwrap_or_else(none), ports.unwrap_or_else(none), workloads, status, at]
             }
-            Kind::AuthorizationPolicy => {
+            ResourceKind::AuthorizationPolicy => {
                 let status = if is_dry_run { "DryRun" } else { "Active" };
                 vec![shown.unwrap_or_else(none), self.workloads(found), status.to_owned(), at]
             }

@@ -12,7 +12,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::Mode;
 use portcullis_tls::{Clock, TrustBundle, TrustBundles};
 use portcullis_verify::{
-    Attempt, CaKey, CertificateError, Identity, Probe, Prober, ServerCheck, Target, check_server, judge,
+    Attempt, CaKey, CertificateError, Identity, Probe, Prober, ServerCheck, Target, check_server, evaluate,
 };
 
 pub(crate) use self::args::Args;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let check = ServerCheck { identity: wanted.as_ref(), trust: trust.as_ref(), now: clock.now() };
     let server = (wanted.is_some() || trust.is_some() && found.policy.mode != Mode::Disable)
         .then(|| check_server(presented.unwrap_or_default(), &check));
-    let rows = judge(&probes, &found.policy, prober.identity.is_some());
+    let rows = evaluate(&probes, &found.policy, prober.identity.is_some());
     let subject = Subject { target: args.target.to_string(), mode: found.policy.mode, decided_by: found.decided_by };
     let report = Report::new(subject, rows, server, wanted.as_ref());
     output::text(&report.render(args.output)?)?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use portcullis_identity::SpiffeId;
 use portcullis_policy::Mode;
-use portcullis_verify::{Row, ServerOutcome, Verdict};
+use portcullis_verify::{ProbeVerdict, Row, ServerOutcome};
 use serde::Serialize;
 
 use crate::output::{Cell, Table};
@@ -63,7 +63,7 @@ impl From<Row> for Line {
             verdict: row.verdict.name(),
             seen: row.seen,
             is_failure: row.verdict.is_failure(),
-            is_skipped: row.verdict == Verdict::NotTried,
+            is_skipped: row.verdict == ProbeVerdict::NotTried,
         }
     }
 }
@@ -73,16 +73,20 @@ impl Line {
     fn server(outcome: &ServerOutcome, wanted: Option<&SpiffeId>) -> Self {
         let (got, seen, verdict) = match outcome {
             ServerOutcome::Expected { id, verified: true } => {
-                (id.to_string(), "its chain leads to a root of the bundle".to_owned(), Verdict::AsExpected)
+                (id.to_string(), "its chain leads to a root of the bundle".to_owned(), ProbeVerdict::AsExpected)
             }
-            ServerOutcome::Expected { id, verified: false } => {
-                (id.to_string(), "its chain was not verified: name the roots with --ca".to_owned(), Verdict::AsExpected)
+            ServerOutcome::Expected { id, verified: false } => (
+                id.to_string(),
+                "its chain was not verified: name the roots with --ca".to_owned(),
+                ProbeVerdict::AsExpected,
+            ),
+            ServerOutcome::Other(id) => {
+                (id.to_string(), "another workload answers".to_owned(), ProbeVerdict::Different)
             }
-            ServerOutcome::Other(id) => (id.to_string(), "another workload answers".to_owned(), Verdict::Different),
-            ServerOutcome::NoIdentity(error) => ("no identity".to_owned(), error.to_string(), Verdict::Different),
-            ServerOutcome::Untrusted(error) => ("untrusted".to_owned(), error.to_string(), Verdict::Different),
+            ServerOutcome::NoIdentity(error) => ("no identity".to_owned(), error.to_string(), ProbeVerdict::Different),
+            ServerOutcome::Untrusted(error) => ("untrusted".to_owned(), error.to_string(), ProbeVerdict::Different),
             ServerOutcome::NoCertificate => {
-                ("none".to_owned(), "no attempt was shown a certificate".to_owned(), Verdict::Different)
+                ("none".to_owned(), "no attempt was shown a certificate".to_owned(), ProbeVerdict::Different)
             }
         };
         Self {

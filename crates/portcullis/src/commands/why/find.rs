@@ -19,7 +19,7 @@ pub(super) enum Which {
 
 /// One entry of one proxy.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenConn {
     pub(super) proxy: ProxyInfo,
     /// Which of the proxies that answer.
     pub(super) proxy_index: usize,
@@ -72,7 +72,7 @@ impl std::fmt::Display for Which {
     }
 }
 
-impl Seen {
+impl SeenConn {
     pub(super) fn is_inbound(&self) -> bool {
         self.connection.direction == Direction::Inbound
     }
@@ -89,16 +89,20 @@ impl Seen {
 
 /// The last refused one that is meant; if a number or an address is named and none of its connections was refused, the last that ended for
 /// a reason.
-pub(super) fn choose<'a>(pool: &'a [Seen], which: &Which, is_meant: impl Fn(&Seen) -> bool) -> Option<&'a Seen> {
+pub(super) fn choose<'a>(
+    pool: &'a [SeenConn],
+    which: &Which,
+    is_meant: impl Fn(&SeenConn) -> bool,
+) -> Option<&'a SeenConn> {
     let meant = || pool.iter().filter(|seen| which.is(&seen.connection) && is_meant(seen));
     // Of two sides of one refusal that one which decided: the server's.
-    let order = |seen: &&Seen| (std::cmp::Reverse(seen.age), seen.is_inbound(), seen.connection.sequence);
+    let order = |seen: &&SeenConn| (std::cmp::Reverse(seen.age), seen.is_inbound(), seen.connection.sequence);
     let refused = meant().filter(|seen| seen.is_refused()).max_by_key(order);
     refused.or_else(|| meant().filter(|seen| seen.has_reason()).max_by_key(order))
 }
 
 /// What to say where there is none.
-pub(super) fn nothing(pool: &[Seen], which: &Which, proxies: usize) -> String {
+pub(super) fn nothing(pool: &[SeenConn], which: &Which, proxies: usize) -> String {
     let ended = pool.iter().filter(|seen| which.is(&seen.connection)).count();
     match which {
         Which::Last => format!("none of the last {ended} connections of {proxies} proxies was refused"),
@@ -118,13 +122,13 @@ pub(super) fn nothing(pool: &[Seen], which: &Which, proxies: usize) -> String {
 }
 
 /// The entry of the other side's proxy, if it was asked and one fits.
-pub(super) fn other_side<'a>(pool: &'a [Seen], of: &Seen) -> Option<&'a Seen> {
+pub(super) fn other_side<'a>(pool: &'a [SeenConn], of: &SeenConn) -> Option<&'a SeenConn> {
     let scored = pool.iter().filter_map(|seen| Some((fit(of, seen)?, seen)));
     scored.max_by_key(|((score, near), seen)| (*score, *near, seen.connection.sequence)).map(|(_, seen)| seen)
 }
 
 /// How well two entries fit as the two sides of one connection; `None` if they cannot be.
-fn fit(one: &Seen, other: &Seen) -> Option<(u32, std::cmp::Reverse<u64>)> {
+fn fit(one: &SeenConn, other: &SeenConn) -> Option<(u32, std::cmp::Reverse<u64>)> {
     let apart = one.age.abs_diff(other.age);
     if one.connection.direction == other.connection.direction || apart > TOGETHER {
         return None;
@@ -140,13 +144,13 @@ fn fit(one: &Seen, other: &Seen) -> Option<(u32, std::cmp::Reverse<u64>)> {
         return None;
     }
     // One side let it through and answered: the other one did not refuse it.
-    let answered = |seen: &Seen| !seen.is_refused() && seen.connection.bytes_sent > 0;
+    let answered = |seen: &SeenConn| !seen.is_refused() && seen.connection.bytes_sent > 0;
     if (server.is_refused() && answered(client)) || (client.is_refused() && answered(server)) {
         return None;
     }
     let identities = known.iter().filter(|known| **known == Some(true)).count();
     let address =
-        |seen: &Seen| seen.connection.destination.as_ref().and_then(|address| address.parse::<SocketAddr>().ok());
+        |seen: &SeenConn| seen.connection.destination.as_ref().and_then(|address| address.parse::<SocketAddr>().ok());
     let (at_server, at_client) = (address(server), address(client));
     let same_address = at_server.is_some() && at_server == at_client;
     let dialled = client.connection.port.or_else(|| at_client.map(|address| address.port()));
@@ -169,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    fn seen(workload: &str, direction: Direction, age: u64, change: impl FnOnce(&mut EndedConnection)) -> Seen {
+    fn seen(workload: &str, direction: Direction, age: u64, change: impl FnOnce(&mut EndedConnection)) -> SeenConn {
         let proxy = ProxyInfo {
             name: workload.to_owned(),
             namespace: "shop".to_owned(),
@@ -202,7 +206,7 @@ mod tests {
             bytes_sent: 0,
         };
         change(&mut connection);
-        Seen { proxy, proxy_index: 0, connection, age }
+        SeenConn { proxy, proxy_index: 0, connection, age }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use portcullis_api::{DecidingPolicy, EndedConnection, Explanation, Policies};
 use portcullis_proxy::outcome::Reason;
 use serde::Serialize;
 
-use super::find::Seen;
+use super::find::SeenConn;
 use crate::commands::age;
 use crate::commands::selection::title;
 use crate::output::{Cell, MissingAnswer, Style, Table, clean};
@@ -69,8 +69,8 @@ struct PolicyPlace {
 
 impl Report {
     pub(super) fn new(
-        found: &Seen,
-        other: Option<&Seen>,
+        found: &SeenConn,
+        other: Option<&SeenConn>,
         policy: Option<Policy>,
         name: impl Fn(IpAddr) -> Option<String>,
         unanswered: Vec<MissingAnswer>,
@@ -81,7 +81,7 @@ impl Report {
             _ => found,
         };
         let connection = &decided.connection;
-        let view = |seen: &Seen| View {
+        let view = |seen: &SeenConn| View {
             workload: seen.proxy.name.clone(),
             namespace: seen.proxy.namespace.clone(),
             age_seconds: seen.age,
@@ -242,7 +242,7 @@ impl PolicyPlace {
 }
 
 /// Reasons that say only that the other side refused.
-fn says_little(seen: &Seen) -> bool {
+fn says_little(seen: &SeenConn) -> bool {
     matches!(seen.connection.reason.as_str(), "peer_alert" | "peer_closed" | "handshake_reset" | "-" | "")
 }
 

@@ -40,7 +40,7 @@ pub(super) enum Source {
 }
 
 /// What is remembered of a file: a digest, since it may hold a private key, or why it could not be read.
-pub(super) type Seen = Result<ContentDigest, String>;
+pub(super) type FileDigest = Result<ContentDigest, String>;
 
 /// The content of a file.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ impl Places {
     }
 
     /// What is remembered of a file that is read now. Links are followed anew each time.
-    pub(super) fn look(&self, source: &Source) -> Seen {
+    pub(super) fn look(&self, source: &Source) -> FileDigest {
         self.read(source).map(|content| content.digest)
     }
 
@@ -116,7 +116,7 @@ impl<'p> Reading<'p> {
     }
 
     /// What is remembered of all that was read.
-    pub(super) fn seen(self) -> HashMap<Source, Seen> {
+    pub(super) fn seen(self) -> HashMap<Source, FileDigest> {
         self.contents.into_iter().map(|(source, content)| (source, content.map(|content| content.digest))).collect()
     }
 }

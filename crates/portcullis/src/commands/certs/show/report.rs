@@ -7,7 +7,7 @@ use portcullis_identity::{Constraints, SvidError, Usages};
 use portcullis_tls::utc;
 use serde::Serialize;
 
-use super::shown::{Expiry, Kind, Shown};
+use super::shown::{CertKind, Expiry, Shown};
 use crate::output::{Cell, Table};
 
 /// The form of the answer.
@@ -116,10 +116,10 @@ impl Item {
         let summary = known.ok().map(|known| &known.summary);
         Self {
             kind: match shown.kind {
-                Kind::Leaf => "leaf",
-                Kind::Intermediate => "intermediate",
-                Kind::Root => "root",
-                Kind::Unreadable => "unreadable",
+                CertKind::Leaf => "leaf",
+                CertKind::Intermediate => "intermediate",
+                CertKind::Root => "root",
+                CertKind::Unreadable => "unreadable",
             },
             subject: summary.map(|it| it.subject.clone()).unwrap_or_default(),
             issuer: summary.map(|it| it.issuer.clone()).unwrap_or_default(),
@@ -130,7 +130,7 @@ impl Item {
             not_after: summary.map(|it| utc(it.not_after_unix)),
             seconds_left: summary.map(|it| it.not_after_unix.saturating_sub(now)),
             status: match (shown.kind, shown.expiry) {
-                (Kind::Unreadable, _) => "unreadable",
+                (CertKind::Unreadable, _) => "unreadable",
                 (_, Expiry::Valid) => "valid",
                 (_, Expiry::AboutToExpire) => "about-to-expire",
                 (_, Expiry::Expired) => "expired",

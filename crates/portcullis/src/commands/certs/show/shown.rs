@@ -6,14 +6,14 @@ use portcullis_identity::{Details, SvidError};
 pub(super) struct Shown {
     /// Or why it cannot be read strictly.
     pub(super) details: Result<Details, SvidError>,
-    pub(super) kind: Kind,
+    pub(super) kind: CertKind,
     /// Why it may not be used in the mesh as what it is.
     pub(super) unfit: Option<SvidError>,
     pub(super) expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum CertKind {
     Leaf,
     Intermediate,
     Root,

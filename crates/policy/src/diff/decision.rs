@@ -12,7 +12,7 @@ use crate::resolve::EffectivePolicy;
 /// What one set answers, and what decides that.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verdict {
+pub struct AccessDecision {
     /// Whether the connection is let through.
     pub allow: bool,
     /// Why, as a stable word.
@@ -40,7 +40,7 @@ pub struct DecidedByPolicy {
     pub line: u32,
 }
 
-pub(super) fn verdict(policy: &EffectivePolicy, connection: &Connection) -> Verdict {
+pub(super) fn verdict(policy: &EffectivePolicy, connection: &Connection) -> AccessDecision {
     let facts = connection.facts();
     let mode = policy.mode(connection.port);
     match policy.answer(Some(connection.client.opening()), &facts) {
@@ -61,7 +61,7 @@ pub(super) fn verdict(policy: &EffectivePolicy, connection: &Connection) -> Verd
 }
 
 /// Plaintext, or TLS without a certificate of the mesh, on a STRICT port.
-fn refused_by_mode(decided: &Decided) -> Verdict {
+fn refused_by_mode(decided: &Decided) -> AccessDecision {
     let by = &decided.by;
     let decided_by = match (&by.namespace, &by.name, &by.file, by.line) {
         (Some(namespace), Some(name), Some(file), Some(line)) => Some(DecidedByPolicy {
@@ -75,10 +75,10 @@ fn refused_by_mode(decided: &Decided) -> Verdict {
         }),
         _ => None,
     };
-    Verdict { allow: false, reason: "mtls_required", decided_by }
+    AccessDecision { allow: false, reason: "mtls_required", decided_by }
 }
 
-fn authorized(authorization: Authorization<'_>) -> Verdict {
+fn authorized(authorization: Authorization<'_>) -> AccessDecision {
     let (policy, rule, line) = match authorization {
         Authorization::Allowed(by) | Authorization::Denied(by) => (Some(by.policy), Some(by.rule), by.line),
         Authorization::NotAllowed([policy]) => (Some(&**policy), None, policy.line),
@@ -93,5 +93,5 @@ fn authorized(authorization: Authorization<'_>) -> Verdict {
         file: policy.file.clone(),
         line,
     });
-    Verdict { allow: authorization.is_allowed(), reason: authorization.reason(), decided_by }
+    AccessDecision { allow: authorization.is_allowed(), reason: authorization.reason(), decided_by }
 }

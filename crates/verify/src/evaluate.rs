@@ -31,7 +31,7 @@ pub enum Outcome {
 
 /// Whether the outcome is the expected one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum ProbeVerdict {
     /// It is.
     AsExpected,
     /// It is another one.
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-impl Verdict {
+impl ProbeVerdict {
     /// Its stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -76,7 +76,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ProbeVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -92,14 +92,14 @@ pub struct Row {
     /// What became of it.
     pub outcome: Outcome,
     /// Whether that is the same.
-    pub verdict: Verdict,
+    pub verdict: ProbeVerdict,
     /// What was seen, in words.
     pub seen: String,
 }
 
-/// Judges a run.
+/// Evaluates a run.
 #[must_use]
-pub fn judge(probes: &[(Attempt, Probe)], policy: &Policy, credentials: bool) -> Vec<Row> {
+pub fn evaluate(probes: &[(Attempt, Probe)], policy: &Policy, credentials: bool) -> Vec<Row> {
     let context = Context::of(probes);
     let row = |(attempt, probe): &(Attempt, Probe)| {
         let expected = policy.expects(*attempt, credentials);
@@ -112,8 +112,8 @@ pub fn judge(probes: &[(Attempt, Probe)], policy: &Policy, credentials: bool) ->
     probes.iter().map(row).collect()
 }
 
-fn verdict(expected: Expected, outcome: Outcome, terminated: bool) -> Verdict {
-    use {Expected as E, Outcome as O, Verdict as V};
+fn verdict(expected: Expected, outcome: Outcome, terminated: bool) -> ProbeVerdict {
+    use {Expected as E, Outcome as O, ProbeVerdict as V};
     match (expected, outcome) {
         (_, O::NotTried) => V::NotTried,
         (E::Either, _) | (E::Accepted, O::Accepted) | (E::Refused | E::NoByte, O::Refused) | (E::NoByte, O::Silent) => {
