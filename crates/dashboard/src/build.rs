@@ -8,8 +8,8 @@ use portcullis_report::guard::NOT_BY_POLICY;
 use portcullis_report::readiness::{self, Readiness};
 use portcullis_report::{AddressBook, Answer, Names, Party, Paste, Window, WorkloadName, edges};
 
-use crate::age::span;
 use crate::view::{Certificate, Change, Edge, Node, PlaintextClient, Port, PortStatus, Refused, TRAFFIC_SECONDS, View};
+use portcullis_report::length;
 
 /// The scope of what break-glass decides.
 const BREAK_GLASS: &str = "break-glass";
@@ -290,7 +290,7 @@ fn break_glass(answered: &[&Sidecar], now: Timestamp) -> Vec<String> {
         for PortMode { port, decided_by, .. } in ports.iter().filter(|port| port.decided_by.scope == BREAK_GLASS) {
             let left = decided_by
                 .expires_at
-                .map_or_else(String::new, |end| format!(" for another {}", span(end.seconds_since(now))));
+                .map_or_else(String::new, |end| format!(" for another {}", length(end.seconds_since(now))));
             let why = [&decided_by.reason, &decided_by.owner].into_iter().flatten().map(String::as_str);
             let why = why.collect::<Vec<_>>().join(", ");
             let why = if why.is_empty() { why } else { format!(" ({why})") };

@@ -4,13 +4,12 @@
 //! each change. Nothing comes from another host: [`CONTENT_SECURITY_POLICY`] allows no other source. Without the script the page is
 //! complete, and stands still.
 
-mod age;
 mod build;
+mod headline;
 mod html;
 mod layout;
 mod page;
 mod svg;
-mod verdict;
 mod view;
 
 pub use build::{Sidecar, view};

@@ -2,11 +2,11 @@
 
 use portcullis_api::Mode;
 
-use crate::age::{ago, span};
+use crate::headline::{Headline, headline};
 use crate::html::Html;
 use crate::svg::{choose, class, glyph, graph};
-use crate::verdict::{Headline, headline};
 use crate::view::{Lock, PortStatus, Refused, View};
+use portcullis_report::{ago, length};
 
 /// The whole page is below this. Lists end earlier, each when the content has as many bytes as its mark says.
 pub const MAX_PAGE_BYTES: usize = 60 * 1024;
@@ -189,7 +189,7 @@ fn ports(html: &mut Html, view: &View) {
             PortStatus::Strict => html.raw("<span class=sub>it is</span>"),
             PortStatus::Ready => html
                 .raw("<span class=\"tag closed\">READY</span> <span class=sub>seen for ")
-                .text(&span(port.observed_seconds))
+                .text(&length(port.observed_seconds))
                 .raw("</span>"),
             PortStatus::Exception => html.raw("<span class=\"tag half\">EXCEPTION</span>"),
             // Nobody counts what comes to each of them.
@@ -252,7 +252,7 @@ fn certificates(html: &mut Html, view: &View) {
             .raw("</td><td class=w>");
         match &certificate.problem {
             Some(problem) => html.raw("<span class=\"tag open\">").text(problem).raw("</span>"),
-            None => html.text(&span(left)),
+            None => html.text(&length(left)),
         };
         // Renewed at half of its life: below a quarter something is wrong.
         html.raw("</td><td class=w><meter min=0 max=100 low=25 high=26 optimum=100 value=");
@@ -281,7 +281,7 @@ fn changes(html: &mut Html, view: &View) {
 }
 
 fn when(html: &mut Html, view: &View, at: portcullis_api::Timestamp) {
-    html.raw("<td class=w title=\"").show(at).raw("\">").text(&ago(view.now, at)).raw("</td>");
+    html.raw("<td class=w title=\"").show(at).raw("\">").text(&ago(at, view.now)).raw("</td>");
 }
 
 fn table(html: &mut Html, headings: &[&'static str]) {

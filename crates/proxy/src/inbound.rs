@@ -239,26 +239,35 @@ impl Attempt<'_> {
                 self.forward(Some(opening), Client::raw(seen, stream), app).await
             }
             Action::Refuse(refusal) => {
-                self.record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
-                self.app.observe(self.record, Some(opening), false);
-                if self.app.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
-                    // The connection is refused whether or not the response could be sent.
-                    let _sent = plaintext_response::respond(&mut stream, seen, self.deadline).await;
-                }
-                // Load balancers and health checks connect and close; that is not a silent client.
-                if opening == Opening::Silent && eof {
-                    return Err(Ending::new(Reason::ClientGone, None));
-                }
-                // It waited for the app to speak, which the app did not since plaintext is not authorized.
-                if opening == Opening::Silent
-                    && self.app.target.server_first
-                    && let Some(denied) = authorization::check(self.app.policy, mode, self.record, self.app.target.port)
-                {
-                    return Err(denied);
-                }
-                Err(outcome::refused(refusal, mode, self.app.target.server_first))
+                Err(self.refuse(refusal, &mut stream, Detected { opening, seen, hello: None, eof }).await)
             }
         }
+    }
+
+    /// Why the connection is refused by its mode. Answers plaintext HTTP with a hint, if that is configured.
+    async fn refuse(&mut self, refusal: Refusal, stream: &mut TcpStream, detected: Detected) -> Ending {
+        let Detected { opening, seen, eof, .. } = detected;
+        let target = self.app.target;
+        self.record.transport = if opening == Opening::Plain { "plaintext" } else { "-" };
+        self.app.observe(self.record, Some(opening), false);
+        if self.app.state.settings.inbound.http_hint && refusal == Refusal::PlaintextInStrict {
+            // The connection is refused whether or not the response could be sent.
+            let _sent = plaintext_response::respond(stream, seen, self.deadline).await;
+        }
+        let mode = self.app.policy.mode(target.port).mode;
+        if opening == Opening::Silent {
+            // Load balancers and health checks connect and close; that is not a silent client.
+            if eof {
+                return Ending::new(Reason::ClientGone, None);
+            }
+            // It waited for the app to speak, which the app did not since plaintext is not authorized.
+            if target.server_first
+                && let Some(denied) = authorization::check(self.app.policy, mode, self.record, target.port)
+            {
+                return denied;
+            }
+        }
+        outcome::refused(refusal, mode, target.server_first)
     }
 
     fn passes_through(&mut self, reason: PassThroughReason) {

@@ -37,4 +37,5 @@ pub use input::{Answer, Names, NoSidecar, Unanswered, WorkloadName};
 pub use paste::{Fix, Paste};
 pub use render::{Form, RenderError, yaml_of_json};
 pub use status::Status;
+pub use text::{ago, length};
 pub use window::Window;

@@ -37,13 +37,18 @@ const fn is_invisible(c: char) -> bool {
     )
 }
 
-/// A length of time by its two largest units, such as `6d21h`.
-pub(crate) fn length(seconds: u64) -> String {
+/// From this many seconds on, hours no longer matter to a reader.
+const DAYS_ALONE: u64 = 8 * 86_400;
+
+/// A length of time by its two largest units, such as `6d21h`; from eight days on in days alone, such as `45d`.
+#[must_use]
+pub fn length(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let Some(largest) = UNITS.iter().position(|(size, _)| seconds >= *size) else { return "0s".to_owned() };
     let mut text = String::new();
     let mut left = seconds;
-    for (size, unit) in UNITS.iter().skip(largest).take(2) {
+    let count_of_units = if seconds < DAYS_ALONE { 2 } else { 1 };
+    for (size, unit) in UNITS.iter().skip(largest).take(count_of_units) {
         let count = left / size;
         if count > 0 {
             let _infallible = write!(text, "{count}{unit}");
@@ -53,8 +58,9 @@ pub(crate) fn length(seconds: u64) -> String {
     text
 }
 
-/// How long ago, by the largest unit.
-pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
+/// How long ago, by the largest unit, such as `27h ago`.
+#[must_use]
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.seconds_since(then);
     let (size, unit) = match seconds {
         0..60 => (1, "s"),
@@ -104,8 +110,8 @@ mod tests {
 
     #[test]
     fn lengths_have_two_units_and_ages_one() {
-        let shown = [0, 59, 60, 3601, 594_000, 604_800].map(length);
-        assert_eq!(shown, ["0s", "59s", "1m", "1h", "6d21h", "7d"]);
+        let shown = [0, 59, 60, 3601, 594_000, 691_199, 691_200, 3_900_000].map(length);
+        assert_eq!(shown, ["0s", "59s", "1m", "1h", "6d21h", "7d23h", "8d", "45d"]);
         let now = Timestamp::from_unix(1_000_000);
         let ages = [0, 90, 7200, 100_000, 600_000].map(|age| ago(Timestamp::from_unix(1_000_000 - age), now));
         assert_eq!(ages, ["0s ago", "1m ago", "2h ago", "27h ago", "6d ago"]);

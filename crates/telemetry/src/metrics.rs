@@ -1,11 +1,13 @@
-//! The registry and every metric of the data plane.
+//! Every metric of the data plane.
+
+mod register;
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_ledger::{Ledger, SystemClock};
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{GaugeVec, Histogram, IntGauge, Registry, TextEncoder};
 
 use crate::access_format::AccessLog;
 use crate::access_outputs::AccessOutputs;
@@ -24,6 +26,7 @@ use crate::recent::{EndedConnections, RecentConnections, RecentFilter};
 use crate::state_metrics::{BufferMetrics, ReloadMetrics};
 use crate::tcp::TcpMetrics;
 use crate::tunnel::TunnelMetrics;
+use register::Registering;
 
 /// All metrics of one proxy. Injected where they are counted; there are no statics. A clone is a pointer: every connection
 /// holds one.
@@ -111,164 +114,45 @@ impl Metrics {
         let tcp = TcpMetrics::new(own)?;
         registry.register(Box::new(tcp.clone()))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let build = Opts::new("istio_build", "Version of the proxy; always 1.")
-            .const_label("component", "portcullis")
-            .const_label("tag", version);
-        new.gauge(build)?.set(1);
-        let panics = new.family(
-            "portcullis_connection_panics_total",
-            "Connections that a mistake in this proxy ended; the log line that says panic has the place.",
-            &["reporter"],
-        )?;
-        for reporter in ["destination", "source"] {
-            // There from the start, so that an alert sees the first one as an increase.
-            panics.with(&[reporter]);
-        }
-        let sockets = |reporter: &str| {
-            new.gauge(Opts::new("istio_tcp_sockets_open", "Connections open now.").const_label("reporter", reporter))
-        };
-        let tunnels = |reporter: &str| {
-            new.gauge(
-                Opts::new("portcullis_hbone_tunnels_open", "HBONE tunnels open now.").const_label("reporter", reporter),
-            )
-        };
+        new.build(version)?;
         Ok(Self(Arc::new(Families {
             access,
             output,
             sink,
             rate_limit: LogRateLimit::default(),
-            dropped_lines: new.family(
-                "portcullis_log_lines_dropped_total",
-                "Log lines that were dropped because standard output was not read in time.",
-                &[],
-            )?,
-            exported_lines: new.family(
-                "portcullis_otlp_log_records_total",
-                "Access log lines for OpenTelemetry, by what became of them.",
-                &["result"],
-            )?,
+            dropped_lines: new.dropped_lines()?,
+            exported_lines: new.exported_lines()?,
             tcp,
             ledger,
             recent: RecentConnections::default(),
             ports: KnownPorts::default(),
             nothing: Arc::from("-"),
-            decisions: new.family(
-                "portcullis_policy_decisions_total",
-                "Connections by what was decided, why, and by which policy; would_* and audit are counted beside that.",
-                &["port", "mode", "decision", "reason", "policy", "transport"],
-            )?,
-            candidate_decisions: new.family(
-                "portcullis_candidate_decisions_total",
-                "Inbound connections that a candidate set of policies would decide otherwise than the one in force.",
-                &["candidate", "port", "mode", "decision", "reason", "policy", "transport"],
-            )?,
-            no_mtls: new.family(
-                "portcullis_no_mtls_reason_total",
-                "Inbound connections without mutual TLS, let through or refused, by why.",
-                &["reason"],
-            )?,
-            tls_info: new.family(
-                "portcullis_tls_info_total",
-                "Handshakes by what they agreed on.",
-                &["version", "group", "cipher", "resumed"],
-            )?,
+            decisions: new.decisions()?,
+            candidate_decisions: new.candidate_decisions()?,
+            no_mtls: new.no_mtls()?,
+            tls_info: new.tls_info()?,
             handshakes: [new.histogram("destination")?, new.histogram("source")?],
-            open: [sockets("destination")?, sockets("source")?],
+            open: [new.sockets("destination")?, new.sockets("source")?],
             accept_errors: new.family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
-            downgrades: new.family(
-                "portcullis_outbound_downgrades_total",
-                "Connections to destinations that were reached over mTLS before and would be sent plaintext, by what was done.",
-                &["action"],
-            )?,
-            tunnels: TunnelMetrics {
-                open: [tunnels("destination")?, tunnels("source")?],
-                closed: new.family(
-                    "portcullis_hbone_tunnels_closed_total",
-                    "HBONE tunnels that ended, by why.",
-                    &["reporter", "reason"],
-                )?,
-            },
-            compat_used: new.family(
-                "portcullis_compat_used_total",
-                "Certificates accepted only because tls.compat relaxes a check.",
-                &["check"],
-            )?,
-            dns_lookups: new.family(
-                "portcullis_dns_lookups_total",
-                "Names looked up for routes and services, by whether there was an answer.",
-                &["result"],
-            )?,
-            failed_names: new.gauge(Opts::new(
-                "portcullis_dns_failed_names",
-                "Names of routes and services whose last look-up failed.",
-            ))?,
-            endpoint_ejections: new.family(
-                "portcullis_outbound_ejections_total",
-                "Endpoints that were left out for a while because connections to them failed.",
-                &[],
-            )?,
-            ejected_endpoints: new.gauge(Opts::new(
-                "portcullis_outbound_ejected_endpoints",
-                "Endpoints that are left out now because connections to them failed.",
-            ))?,
-            truncated_after_close: new.family(
-                "portcullis_truncated_after_close_total",
-                "Connections that ended cleanly although a TLS peer left out close_notify, after our own direction had ended.",
-                &["reporter"],
-            )?,
-            buffers: BufferMetrics {
-                held: new.gauge(Opts::new(
-                    "portcullis_buffered_bytes",
-                    "Memory held by connections whose receiver does not read; limits.buffers bounds it.",
-                ))?,
-                limited: new.gauge(Opts::new(
-                    "portcullis_buffer_limited_connections",
-                    "Connections that copy in small pieces because limits.buffers is spent, by all or by their peer.",
-                ))?,
-            },
-            panics,
+            downgrades: new.downgrades()?,
+            tunnels: new.tunnels()?,
+            compat_used: new.compat_used()?,
+            dns_lookups: new.dns_lookups()?,
+            failed_names: new.failed_names()?,
+            endpoint_ejections: new.endpoint_ejections()?,
+            ejected_endpoints: new.ejected_endpoints()?,
+            truncated_after_close: new.truncated_after_close()?,
+            buffers: new.buffers()?,
+            panics: new.panics()?,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,
             gateway: new.reloads("gateway")?,
-            identity: IdentityMetrics {
-                renewals: new.family(
-                    "portcullis_identity_renewals_total",
-                    "Certificates asked for, by whether a new one was put in force, and why not.",
-                    &["result", "reason"],
-                )?,
-                consecutive: new.gauge(Opts::new(
-                    "portcullis_identity_consecutive_failures",
-                    "Attempts in a row that brought no new certificate.",
-                ))?,
-                polls: new.family(
-                    "portcullis_identity_bundle_polls_total",
-                    "Trust bundles asked for, by whether there was an answer that is used, and why not.",
-                    &["result", "reason"],
-                )?,
-            },
+            identity: new.identity()?,
             captured: CapturedAt::default(),
-            exceptions: new.gauges(
-                "portcullis_exception_expiry_seconds",
-                "Seconds until a policy with an end, which applies to this workload, has passed it; negative once it has.",
-                "policy",
-            )?,
+            exceptions: new.exceptions()?,
             ledger_metrics: LedgerMetrics::new(&registry)?,
-            break_glass: new.gauge(Opts::new(
-                "portcullis_break_glass_seconds",
-                "Seconds until break-glass ends, while it lets plaintext into this workload; 0 without it.",
-            ))?,
-            expiry: [
-                new.gauges(
-                    "portcullis_cert_expiry_seconds",
-                    "Seconds until the certificate ends; negative once it has.",
-                    "resource_name",
-                )?,
-                new.gauges(
-                    "istio_agent_cert_expiry_seconds",
-                    "The same, under the name that Istio's alerts use.",
-                    "resource_name",
-                )?,
-            ],
+            break_glass: new.break_glass()?,
+            expiry: new.expiry()?,
             registry,
         })))
     }
@@ -380,57 +264,5 @@ impl Deref for Metrics {
 
     fn deref(&self) -> &Families {
         &self.0
-    }
-}
-
-/// Makes metrics and registers them.
-struct Registering<'r>(&'r Registry);
-
-impl Registering<'_> {
-    fn family<const N: usize>(
-        &self,
-        name: &str,
-        help: &str,
-        names: &'static [&'static str; N],
-    ) -> Result<CounterFamily<N>, prometheus::Error> {
-        let family = CounterFamily::new(name, help, names)?;
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    fn gauge(&self, opts: Opts) -> Result<IntGauge, prometheus::Error> {
-        let gauge = IntGauge::with_opts(opts)?;
-        self.0.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    /// With one label only, so that the crate's hashing of label values cannot mix two of them up.
-    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<GaugeVec, prometheus::Error> {
-        let gauges = GaugeVec::new(Opts::new(name, help), &[label])?;
-        self.0.register(Box::new(gauges.clone()))?;
-        Ok(gauges)
-    }
-
-    fn histogram(&self, reporter: &str) -> Result<Histogram, prometheus::Error> {
-        let help = "Time from the first byte of a handshake to the verified peer.";
-        let opts = HistogramOpts::new("portcullis_handshake_seconds", help)
-            .const_label("reporter", reporter)
-            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
-        let histogram = Histogram::with_opts(opts)?;
-        self.0.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
-    }
-
-    fn reloads(&self, set: &str) -> Result<ReloadMetrics, prometheus::Error> {
-        let name = |suffix: &str| format!("portcullis_{set}_{suffix}");
-        let last = Gauge::new(name("last_reload_timestamp"), "When the set in force was put there, since 1970.")?;
-        self.0.register(Box::new(last.clone()))?;
-        Ok(ReloadMetrics {
-            results: self.family(&name("reload_total"), "Sets put in force, and problems met.", &["result"])?,
-            generation: self.gauge(Opts::new(name("generation"), "How often a set was put in force."))?,
-            last,
-            stale: self
-                .gauge(Opts::new(name("stale"), "1 while the files have a problem and an older set is in force."))?,
-        })
     }
 }

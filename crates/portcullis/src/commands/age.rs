@@ -5,17 +5,7 @@ pub(crate) fn short(seconds: f64) -> String {
     // Ages of others may be anything; a float becomes the nearest integer.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and below 0 is 0")]
     let seconds = seconds as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    let with = |large: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{small_unit}") }
-    };
-    match () {
-        () if days >= 8 => format!("{days}d"),
-        () if days > 0 => with(days, "d", hours, "h"),
-        () if hours > 0 => with(hours, "h", minutes, "m"),
-        () if minutes > 0 => with(minutes, "m", seconds % 60, "s"),
-        () => format!("{seconds}s"),
-    }
+    portcullis_report::length(seconds)
 }
 
 /// As kubectl shortens a duration.

@@ -1,6 +1,6 @@
 //! `portcullis audit`: every exception from mTLS, who wanted it, why, until when, and what changed since a baseline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use portcullis_api::Timestamp;
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let set = load_set(&paths)?;
     let baseline = args.baseline.as_ref().map(|path| read(path)).transpose()?;
     let answers = if args.proxies.is_named() { Some(observed::ask(&args.proxies)?.0) } else { None };
-    let audit = Audit::new(&AuditInput {
+    let mut audit = Audit::new(&AuditInput {
         set: &set,
         mesh: &mesh,
         mesh_source: &mesh_source,
@@ -84,6 +84,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         baseline: baseline.as_ref(),
         now: Timestamp::from_unix(Clock::system().now_unix()),
     });
+    for item in &mut audit.items {
+        item.written = files::written(Path::new(&item.file)).map(Timestamp::from_unix);
+    }
     output::text(&shown(&audit, args.output)?)?;
     if let Some(path) = &args.save {
         let text = Baseline::new(&audit.items).to_json().map_err(anyhow::Error::from)?;
@@ -124,7 +127,7 @@ fn find(args: &Args) -> Result<Subject, Failure> {
     Ok(Subject { paths, mesh: args.mesh.or(mesh), mesh_source })
 }
 
-fn read(path: &std::path::Path) -> Result<Baseline, Failure> {
+fn read(path: &Path) -> Result<Baseline, Failure> {
     let text = files::read_text(path, MAX_BASELINE)?;
     Baseline::parse(&text).map_err(|error| Failure::message(Exit::BadInput, format!("{}: {error}", path.display())))
 }

@@ -7,6 +7,7 @@ mod admin_state;
 mod admin_token;
 mod agent;
 mod attachment;
+mod background;
 mod candidates;
 mod change_log;
 mod client_names;
@@ -58,6 +59,7 @@ pub(crate) use self::offline::{capture_rules, certificate_page, mode, policies_p
 
 use self::admin_state::{AdminState, Parts};
 use self::attachment::Attachment;
+use self::background::Background;
 use self::change_log::ChangeLog;
 use self::client_names::ClientNames;
 use self::config_file::ConfigFile;
@@ -85,11 +87,7 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
     let start_time = StartTime::now();
 
     // Configuration.
-    let source = ConfigSource::required(config)?;
-    let loaded = source.load()?;
-    let mut settings = loaded.settings;
-    apply_environment(&mut settings)?;
-    let config_file = Arc::new(ConfigFile::new(source, loaded.text));
+    let (settings, config_file) = configuration(config)?;
     let workers = settings.workers.and_then(NonZeroUsize::new).unwrap_or_else(processors);
 
     // Bind everything before the sandbox, in which no port can be bound.
@@ -97,12 +95,8 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
     let admin_listeners = admin::bind(&settings)?;
 
     // Enter the sandbox before the first thread, which would stay outside of it. Logging has a thread.
-    ledger::make_folder(&settings);
     let manager = Arc::new(ServiceManager::from_environment());
-    let sandbox = sandbox::enter(&settings, config_file.source().file());
-    let log = log::init(logging.format, &logging.level).map_err(|error| Failure::message(Exit::Usage, error))?;
-    panics::log();
-    sandbox.log();
+    let log = confine(&settings, &config_file, logging)?;
     manager.log();
 
     // Build.
@@ -176,43 +170,29 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
         credentials: &credentials,
         gateway: &gateway,
         config: &config_file,
+        attachment: &attachment,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let background = Background {
+        notifier,
+        in_force: Arc::clone(&policies.in_force),
+        publisher: Arc::clone(&policies.publisher),
+        services,
+        credentials: credentials.reader.clone(),
+        client_names,
+        change_log,
+        metrics: metrics.clone(),
+        drain: Arc::clone(&drain_trigger),
+        buffers,
+        attachment: attachment.clone(),
+        app,
+    };
     let (forced, exit) = runtime.block_on(async {
-        let (in_force, of_policies, of_services) = (Arc::clone(&policies.in_force), notifier.clone(), notifier);
-        tokio::spawn(async move { in_force.end_transitions(&of_policies).await });
-        let (publisher, of_break_glass) = (Arc::clone(&policies.publisher), of_services.clone());
-        tokio::spawn(async move { publisher.end_break_glass(&of_break_glass).await });
-        let (of_names, followed) = (of_services.clone(), Arc::clone(&services));
-        tokio::spawn(async move { followed.follow_names(&of_names).await });
-        tokio::spawn(async move { services.run(&of_services).await });
-        tokio::spawn(expiry_warning::watch(credentials.reader.clone()));
-        tokio::spawn(client_names.run());
-        tokio::spawn(change_log::watch_certificates(change_log, credentials.reader.clone()));
-        tokio::spawn(log_suppressed_lines(metrics.clone()));
-        tokio::spawn(free_memory::watch(Arc::clone(&drain_trigger), buffers));
-        tokio::spawn(attachment.clone().watch(app));
+        background.spawn();
         let mut requests = Requests::listen(&admin_requests)?;
         // Once signals are handled: a manager may send one as soon as it knows that this is ready.
         tokio::spawn(follow_readiness(Arc::clone(&manager), admin_state, engine.beats.clone()));
-        tokio::select! {
-            () = control.serve_until_shutdown(&mut requests) => {}
-            // No connection has survived.
-            () = attachment.replaced() => return anyhow::Ok((shutdown::drain(&drain_trigger, grace, async {}).await, Exit::Failure)),
-        }
-        manager.stopping().await;
-        let cut = async {
-            tokio::select! {
-                () = control.serve_until_shutdown(&mut requests) => {}
-                () = attachment.lost() => {}
-            }
-        };
-        let forced = shutdown::drain(&drain_trigger, grace, cut).await;
-        tokio::select! {
-            () = control.serve_until_shutdown(&mut requests) => {}
-            () = attachment.outlast_holder() => {}
-        }
-        Ok((forced, if forced { Exit::DrainForced } else { Exit::Ok }))
+        anyhow::Ok(control.serve_and_drain(&mut requests, &manager, grace).await)
     })?;
 
     engine.join();
@@ -228,6 +208,25 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
     Ok(exit)
 }
 
+/// Reads the configuration, and the environment variables that count as part of it.
+fn configuration(config: Option<&Path>) -> Result<(Settings, Arc<ConfigFile>), Failure> {
+    let source = ConfigSource::required(config)?;
+    let loaded = source.load()?;
+    let mut settings = loaded.settings;
+    apply_environment(&mut settings)?;
+    Ok((settings, Arc::new(ConfigFile::new(source, loaded.text))))
+}
+
+/// Enters the sandbox, and starts the log, which says what the sandbox could not do.
+fn confine(settings: &Settings, config_file: &ConfigFile, logging: &Logging) -> Result<log::Log, Failure> {
+    ledger::make_folder(settings);
+    let sandbox = sandbox::enter(settings, config_file.source().file());
+    let log = log::init(logging.format, &logging.level).map_err(|error| Failure::message(Exit::Usage, error))?;
+    panics::log();
+    sandbox.log();
+    Ok(log)
+}
+
 /// What requests act upon while the proxy runs.
 struct Control<'a> {
     drain: &'a Arc<DrainTrigger>,
@@ -235,9 +234,39 @@ struct Control<'a> {
     credentials: &'a CredentialSource,
     gateway: &'a GatewayFiles,
     config: &'a ConfigFile,
+    attachment: &'a Attachment,
 }
 
 impl Control<'_> {
+    /// Serves until a request asks to shut down, and drains. Returns whether connections had to be cut, and the exit code.
+    async fn serve_and_drain(
+        &self,
+        requests: &mut Requests<'_>,
+        manager: &ServiceManager,
+        grace: Duration,
+    ) -> (bool, Exit) {
+        tokio::select! {
+            () = self.serve_until_shutdown(requests) => {}
+            // No connection has survived.
+            () = self.attachment.replaced() => {
+                return (shutdown::drain(self.drain, grace, async {}).await, Exit::Failure);
+            }
+        }
+        manager.stopping().await;
+        let cut = async {
+            tokio::select! {
+                () = self.serve_until_shutdown(requests) => {}
+                () = self.attachment.lost() => {}
+            }
+        };
+        let forced = shutdown::drain(self.drain, grace, cut).await;
+        tokio::select! {
+            () = self.serve_until_shutdown(requests) => {}
+            () = self.attachment.outlast_holder() => {}
+        }
+        (forced, if forced { Exit::DrainForced } else { Exit::Ok })
+    }
+
     async fn serve_until_shutdown(&self, requests: &mut Requests<'_>) {
         loop {
             match requests.next().await {

@@ -57,6 +57,14 @@ fn every_exception_is_a_row_and_what_is_wrong_with_it_is_told_with_its_remedy() 
     assert_eq!(ran.code, Some(79), "{}{}", ran.out, ran.err);
     let header: Vec<&str> = ran.out.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(header, ["NAMESPACE", "NAME", "SCOPE", "MODE", "OWNER", "REASON", "EXPIRES", "AGE", "FILE:LINE"]);
+    // The creation time, or else the age of the file, which was written a moment ago.
+    let age = |scope: &str| {
+        let row = ran.out.lines().find(|line| line.contains(scope)).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        words[words.len() - 2].to_owned()
+    };
+    assert!(age(" mesh ").ends_with('d'), "{}", ran.out);
+    assert!(age(" port 9000 ").ends_with('s'), "{}", ran.out);
     let json = audit(folder.path(), &["-o", "json"]).json();
     let items = json["items"].as_array().unwrap();
     let rows: Vec<[&str; 4]> = items

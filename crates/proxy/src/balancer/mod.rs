@@ -10,6 +10,6 @@ mod states;
 mod tests;
 
 pub(crate) use outlier::{OutlierSettings, failed};
-pub(crate) use pick::pick;
+pub(crate) use pick::{Candidate, pick};
 pub(crate) use state::ActiveGuard;
 pub(crate) use states::{EndpointStates, Spec};

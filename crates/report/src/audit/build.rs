@@ -160,6 +160,7 @@ impl<'a> About<'a> {
             expires: expires.as_ref().map(|expires| clean(&expires.text)),
             expires_at: expires_unix.map(Timestamp::from_unix),
             created: self.created.map(Timestamp::from_unix),
+            written: None,
             file: clean_long(self.file),
             line: self.line,
             problems: problems(self.documentation, now),

@@ -67,6 +67,10 @@ pub struct Exception {
     pub expires_at: Option<Timestamp>,
     /// When it was created, if its metadata says so.
     pub created: Option<Timestamp>,
+    /// When its file was written last, which the caller sets: without a cluster nobody writes a creation time, and a resource is at
+    /// least as old as its file. Only for the age in tables.
+    #[serde(skip)]
+    pub written: Option<Timestamp>,
     /// The file.
     pub file: String,
     /// The line, from 1; 0: none.

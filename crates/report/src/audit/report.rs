@@ -47,7 +47,9 @@ impl Exception {
     }
 
     fn age(&self, now: Timestamp) -> String {
-        self.created.map_or_else(|| "<unknown>".to_owned(), |created| length(now.seconds_since(created)))
+        self.created
+            .or(self.written)
+            .map_or_else(|| "<unknown>".to_owned(), |created| length(now.seconds_since(created)))
     }
 
     fn used(&self, now: Timestamp) -> String {

@@ -1,7 +1,7 @@
 //! The answer to "is it all mTLS, and if not, why?".
 
-use crate::age::ago;
 use crate::view::{Edge, Lock, PlaintextClient, PortStatus, TRAFFIC_SECONDS, View};
+use portcullis_report::ago;
 
 /// The first sentence of the page and its reasons.
 #[derive(Debug, Eq, PartialEq)]
@@ -19,18 +19,50 @@ const MAX_REASONS: usize = 5;
 const MAX_NAMES: usize = 4;
 
 pub(crate) fn headline(view: &View) -> Headline {
+    let admitting =
+        view.ports.iter().filter(|port| !matches!(port.verdict, PortStatus::Strict | PortStatus::Exception)).count();
+    let (lock, sentence) = answer(view, admitting);
+    let mut reasons: Vec<String> =
+        view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
+    reasons.extend(view.break_glass.iter().map(|open| format!("Break-glass lets plaintext in at {open}.")));
+    reasons.extend(plaintext_clients(view));
+    reasons.extend(refusals(view));
+    for certificate in &view.certificates {
+        if let Some(problem) = &certificate.problem {
+            reasons.push(format!("{} has no usable certificate: {problem}.", certificate.workload));
+        }
+    }
+    for port in &view.ports {
+        if let Some(terms) = &port.exception {
+            let number = port.port.map_or_else(|| "other ports".to_owned(), |port| port.to_string());
+            reasons.push(format!("Exception: {}:{number}, {terms}.", port.workload));
+        }
+    }
+    if let Some(ports) = open_ports(view) {
+        reasons.push(ports);
+    } else if admitting > 0 {
+        reasons.push(format!("{admitting} workloads admit plaintext on ports that no policy names."));
+    }
+    let more = reasons.len().saturating_sub(MAX_REASONS);
+    if more > 1 {
+        let rest = reasons.split_off(MAX_REASONS - 1).len();
+        reasons.push(format!("{rest} more below."));
+    }
+    Headline { lock, sentence, reasons }
+}
+
+/// Whether all traffic is mTLS; `admitting` ports would let plaintext in.
+fn answer(view: &View, admitting: usize) -> (Option<Lock>, String) {
     let used: Vec<Lock> = view.edges.iter().filter_map(Edge::lock).collect();
     let not_closed = |edge: &&Edge| edge.lock().is_some_and(|lock| lock != Lock::Closed);
     let unprotected = view.edges.iter().filter(not_closed).filter(|edge| !edge.is_exception).count();
-    let admitting =
-        view.ports.iter().filter(|port| !matches!(port.verdict, PortStatus::Strict | PortStatus::Exception)).count();
     let exceptions = view.ports.iter().filter(|port| port.verdict == PortStatus::Exception).count();
     let but = match exceptions {
         0 => String::new(),
         1 => ", but for 1 documented exception".to_owned(),
         many => format!(", but for {many} documented exceptions"),
     };
-    let (lock, sentence) = match (used.len(), unprotected) {
+    match (used.len(), unprotected) {
         _ if view.answered == 0 && view.asked > 0 => (None, "No sidecar answers, so nothing can be said.".to_owned()),
         (0, _) => (None, "Nothing was let through in the last hour, so nothing can be said.".to_owned()),
         (all, open) if open == all => (Some(Lock::Open), "No: none of the traffic is mTLS.".to_owned()),
@@ -47,25 +79,32 @@ pub(crate) fn headline(view: &View) -> Headline {
             (Some(Lock::Half), format!("Yes{but}: every other port is STRICT, and lets only mTLS through."))
         }
         _ => (Some(Lock::Closed), "Yes: every port is STRICT, and only mTLS is let through.".to_owned()),
-    };
-    let mut reasons: Vec<String> =
-        view.unreachable.iter().map(|(who, why)| format!("{who} did not answer: {why}.")).collect();
-    reasons.extend(view.break_glass.iter().map(|open| format!("Break-glass lets plaintext in at {open}.")));
+    }
+}
+
+/// Clients that sent something else than mTLS lately.
+fn plaintext_clients(view: &View) -> Vec<String> {
+    let mut reasons = Vec::new();
     let is_recent = |client: &&PlaintextClient| view.now.seconds_since(client.last_seen) < TRAFFIC_SECONDS;
     for client in view.plaintext.iter().filter(|client| !client.is_exception).filter(is_recent) {
         let what = if client.transport == "tls" { "TLS of its own" } else { "plaintext" };
-        let when = ago(view.now, client.last_seen);
+        let when = ago(client.last_seen, view.now);
         reasons.push(if client.has_sidecar_now {
             format!("{} sent {what} to {} ({when}); it has a sidecar now.", client.name, client.to)
         } else {
             format!("{} sends {what} to {} ({when}).", client.name, client.to)
         });
     }
-    // Refusals by policy are listed too: a caller that is cut off matters as much as one that is not protected.
+    reasons
+}
+
+/// Refusals by policy: a caller that is cut off matters as much as one that is not protected.
+fn refusals(view: &View) -> Vec<String> {
+    let mut reasons = Vec::new();
     for refused in view.refused.iter().filter(|refused| !refused.policy.is_empty()) {
         if view.now.seconds_since(refused.at) < TRAFFIC_SECONDS {
             let (when, times) = (
-                ago(view.now, refused.at),
+                ago(refused.at, view.now),
                 if refused.count == 1 { "once".to_owned() } else { format!("{} times", refused.count) },
             );
             reasons.push(format!(
@@ -74,11 +113,11 @@ pub(crate) fn headline(view: &View) -> Headline {
             ));
         }
     }
-    for certificate in &view.certificates {
-        if let Some(problem) = &certificate.problem {
-            reasons.push(format!("{} has no usable certificate: {problem}.", certificate.workload));
-        }
-    }
+    reasons
+}
+
+/// The ports that are not STRICT, by how far they are.
+fn open_ports(view: &View) -> Option<String> {
     let ports = |verdict: PortStatus| {
         let named = view.ports.iter().filter(|port| port.verdict == verdict);
         let mut names: Vec<String> =
@@ -88,12 +127,6 @@ pub(crate) fn headline(view: &View) -> Headline {
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         (!names.is_empty()).then(|| format!("{}{rest}", names.join(", ")))
     };
-    for port in &view.ports {
-        if let Some(terms) = &port.exception {
-            let number = port.port.map_or_else(|| "other ports".to_owned(), |port| port.to_string());
-            reasons.push(format!("Exception: {}:{number}, {terms}.", port.workload));
-        }
-    }
     let state = [
         (PortStatus::Ready, "ready for STRICT"),
         (PortStatus::NotReady, "not ready for STRICT"),
@@ -101,17 +134,7 @@ pub(crate) fn headline(view: &View) -> Headline {
     ];
     let state: Vec<String> =
         state.into_iter().filter_map(|(verdict, words)| Some(format!("{words}: {}", ports(verdict)?))).collect();
-    if !state.is_empty() {
-        reasons.push(sentence_of(&state.join("; ")));
-    } else if admitting > 0 {
-        reasons.push(format!("{admitting} workloads admit plaintext on ports that no policy names."));
-    }
-    let more = reasons.len().saturating_sub(MAX_REASONS);
-    if more > 1 {
-        let rest = reasons.split_off(MAX_REASONS - 1).len();
-        reasons.push(format!("{rest} more below."));
-    }
-    Headline { lock, sentence, reasons }
+    (!state.is_empty()).then(|| sentence_of(&state.join("; ")))
 }
 
 /// With a capital letter and a full stop.
