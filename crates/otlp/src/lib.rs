@@ -11,6 +11,8 @@ mod client;
 mod encode;
 mod exporter;
 mod json;
+mod message;
+mod protobuf;
 mod queue;
 mod record;
 mod report;

@@ -1,50 +1,61 @@
 //! One line of the access log as a log record: OpenTelemetry's attributes where its conventions have one, ours under `portcullis.`.
+//!
+//! What a record says stands here once. Protobuf is written straight into the request ([`crate::protobuf`]), since each connection pays
+//! for it; JSON goes through messages ([`crate::message`]).
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use portcullis_rpc::otlp::any_value::Value;
-use portcullis_rpc::otlp::{AnyValue, KeyValue, LogRecord};
-use portcullis_telemetry::{AccessEvent, Decision, Direction, TlsOutcome};
+use portcullis_telemetry::{AccessEvent, Decision, Direction, TlsOutcome, TraceIds};
 
 /// The name of the event that a record is.
-const EVENT: &str = "portcullis.connection";
-/// `SeverityNumber`.
-const INFO: i32 = 9;
-const WARN: i32 = 13;
+pub(crate) const EVENT: &str = "portcullis.connection";
 
-pub(crate) fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, Value::StringValue(value.to_owned()))
+/// `SeverityNumber` and `SeverityText`.
+#[derive(Clone, Copy)]
+pub(crate) struct Severity {
+    pub(crate) number: i32,
+    pub(crate) text: &'static str,
 }
 
-pub(crate) fn integer(key: &str, value: i64) -> KeyValue {
-    attribute(key, Value::IntValue(value))
+const INFO: Severity = Severity { number: 9, text: "INFO" };
+const WARN: Severity = Severity { number: 13, text: "WARN" };
+
+/// The fields of a record beside its attributes.
+pub(crate) struct Fields<'e> {
+    /// In nanoseconds since 1970: when it happened, and when it was observed.
+    pub(crate) time: u64,
+    pub(crate) severity: Severity,
+    pub(crate) body: &'e str,
+    pub(crate) trace: Option<TraceIds>,
 }
 
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+/// Where the attributes of a record go.
+pub(crate) trait Attributes {
+    fn text(&mut self, key: &'static str, value: &str);
+    fn integer(&mut self, key: &'static str, value: i64);
+    fn boolean(&mut self, key: &'static str, value: bool);
+    /// What has to be formatted first.
+    fn display(&mut self, key: &'static str, value: &dyn fmt::Display);
 }
 
-/// The record of a line. `own` is this workload's SPIFFE ID.
-pub(crate) fn record(event: &AccessEvent, own: &str) -> LogRecord {
-    let time = nanoseconds(event.time);
-    let (severity_number, severity) = if event.warning { (WARN, "WARN") } else { (INFO, "INFO") };
-    let mut attributes = Vec::with_capacity(32);
-    network(event, &mut attributes);
-    tls(event, &mut attributes);
-    ours(event, own, &mut attributes);
-    let trace = event.claims.trace;
-    LogRecord {
-        time_unix_nano: time,
-        observed_time_unix_nano: time,
-        severity_number,
-        severity_text: severity.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(event.message.to_owned())) }),
-        attributes,
-        trace_id: trace.map(|ids| ids.trace.to_vec()).unwrap_or_default(),
-        span_id: trace.map(|ids| ids.span.to_vec()).unwrap_or_default(),
-        event_name: EVENT.to_owned(),
+pub(crate) fn fields(event: &AccessEvent) -> Fields<'_> {
+    Fields {
+        time: nanoseconds(event.time),
+        severity: if event.warning { WARN } else { INFO },
+        body: event.message,
+        trace: event.claims.trace,
     }
+}
+
+/// `own` is this workload's SPIFFE ID.
+pub(crate) fn attributes(event: &AccessEvent, own: &str, to: &mut impl Attributes) {
+    network(event, to);
+    tls(event, to);
+    connection(event, to);
+    identities(event, own, to);
+    optional(event, to);
 }
 
 fn nanoseconds(time: SystemTime) -> u64 {
@@ -56,80 +67,94 @@ fn signed(value: u64) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
-fn network(event: &AccessEvent, attributes: &mut Vec<KeyValue>) {
-    let mut side = |name: &str, address: SocketAddr| {
-        attributes.push(text(&format!("{name}.address"), &address.ip().to_canonical().to_string()));
-        attributes.push(integer(&format!("{name}.port"), address.port().into()));
-    };
-    side("source", event.source);
-    if let Some(destination) = event.destination {
-        side("destination", destination);
+fn network(event: &AccessEvent, to: &mut impl Attributes) {
+    let canonical = |address: SocketAddr| -> (IpAddr, i64) { (address.ip().to_canonical(), address.port().into()) };
+    let (source, port) = canonical(event.source);
+    to.display("source.address", &source);
+    to.integer("source.port", port);
+    if let Some((destination, port)) = event.destination.map(canonical) {
+        to.display("destination.address", &destination);
+        to.integer("destination.port", port);
     }
-    let is_v4 = event.source.ip().to_canonical().is_ipv4();
-    attributes.push(text("network.transport", "tcp"));
-    attributes.push(text("network.type", if is_v4 { "ipv4" } else { "ipv6" }));
+    to.text("network.transport", "tcp");
+    to.text("network.type", if source.is_ipv4() { "ipv4" } else { "ipv6" });
 }
 
-fn tls(event: &AccessEvent, attributes: &mut Vec<KeyValue>) {
+fn tls(event: &AccessEvent, to: &mut impl Attributes) {
     match &event.tls {
         TlsOutcome::None => {}
         TlsOutcome::Failed => {
-            attributes.push(text("tls.protocol.name", "tls"));
-            attributes.push(attribute("tls.established", Value::BoolValue(false)));
+            to.text("tls.protocol.name", "tls");
+            to.boolean("tls.established", false);
         }
         TlsOutcome::Established { version, group, cipher, root } => {
-            attributes.push(text("tls.protocol.name", "tls"));
-            attributes.push(text("tls.protocol.version", version.strip_prefix("TLSv").unwrap_or(version)));
-            attributes.push(text("tls.cipher", cipher));
-            attributes.push(text("tls.curve", group));
-            attributes.push(attribute("tls.established", Value::BoolValue(true)));
-            attributes.push(attribute("tls.resumed", Value::BoolValue(false)));
-            attributes.push(text("portcullis.tls.root", root));
+            to.text("tls.protocol.name", "tls");
+            to.text("tls.protocol.version", version.strip_prefix("TLSv").unwrap_or(version));
+            to.text("tls.cipher", cipher);
+            to.text("tls.curve", group);
+            to.boolean("tls.established", true);
+            to.boolean("tls.resumed", false);
+            to.text("portcullis.tls.root", root);
         }
     }
     if let Some(name) = &event.server_name {
-        attributes.push(text("tls.client.server_name", name));
+        to.text("tls.client.server_name", name);
     }
 }
 
-fn ours(event: &AccessEvent, own: &str, attributes: &mut Vec<KeyValue>) {
-    let direction = match event.direction {
-        Direction::Inbound => "inbound",
-        Direction::Outbound => "outbound",
-    };
-    let duration = event.duration.as_millis().try_into().unwrap_or(u64::MAX);
-    attributes.extend([
-        integer("portcullis.connection.id", signed(event.id)),
-        text("portcullis.direction", direction),
-        text("portcullis.mode", event.mode),
-        text("portcullis.policy", &event.policy),
-        text("portcullis.transport", event.transport),
-        text("portcullis.decision", event.decision.as_str()),
-        text("portcullis.reason", event.reason),
-        integer("portcullis.bytes_received", signed(event.received)),
-        integer("portcullis.bytes_sent", signed(event.sent)),
-        integer("portcullis.duration_ms", signed(duration)),
-    ]);
+fn connection(event: &AccessEvent, to: &mut impl Attributes) {
+    to.integer("portcullis.connection.id", signed(event.id));
+    to.text(
+        "portcullis.direction",
+        match event.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        },
+    );
+    to.text("portcullis.mode", event.mode);
+    to.text("portcullis.policy", &event.policy);
+    to.text("portcullis.transport", event.transport);
+    to.text("portcullis.decision", event.decision.as_str());
+    to.text("portcullis.reason", event.reason);
+    to.integer("portcullis.bytes_received", signed(event.received));
+    to.integer("portcullis.bytes_sent", signed(event.sent));
+    to.integer("portcullis.duration_ms", event.duration.as_millis().try_into().unwrap_or(i64::MAX));
+}
+
+fn identities(event: &AccessEvent, own: &str, to: &mut impl Attributes) {
+    let Some(peer) = &event.peer else { return };
+    let (source, destination) = ("portcullis.source.identity", "portcullis.destination.identity");
+    let (of_peer, of_own) =
+        if event.direction == Direction::Inbound { (source, destination) } else { (destination, source) };
+    to.display(of_peer, peer);
+    to.text(of_own, own);
+}
+
+fn optional(event: &AccessEvent, to: &mut impl Attributes) {
     if event.decision == Decision::Deny {
-        attributes.push(text("error.type", event.reason));
+        to.text("error.type", event.reason);
     }
-    if let Some(peer) = &event.peer {
-        let peer = peer.to_string();
-        let (source, destination) =
-            if event.direction == Direction::Inbound { (peer.as_str(), own) } else { (own, peer.as_str()) };
-        attributes.push(text("portcullis.source.identity", source));
-        attributes.push(text("portcullis.destination.identity", destination));
+    if let Some(balancer) = &event.relayed_by {
+        to.display("portcullis.source.relayed_by", balancer);
     }
-    let relayed_by = event.relayed_by.map(|balancer| text("portcullis.source.relayed_by", &balancer.to_string()));
-    let hint = Some(event.hint).filter(|hint| !hint.is_empty()).map(|hint| text("portcullis.hint", hint));
-    attributes.extend(relayed_by);
-    attributes.extend(event.tunnel.map(|tunnel| text("portcullis.tunnel", &tunnel.to_string())));
-    let claimed = event.claims.workload.as_deref();
-    attributes.extend(claimed.map(|workload| text("portcullis.source.claimed_workload", workload)));
-    attributes.extend(event.port.map(|port| integer("portcullis.port", port.into())));
-    attributes.extend(event.rule.map(|rule| integer("portcullis.rule", rule.into())));
-    attributes.extend(hint);
-    attributes.extend(event.error.as_deref().map(|error| text("portcullis.error", error)));
+    if let Some(tunnel) = &event.tunnel {
+        to.display("portcullis.tunnel", tunnel);
+    }
+    if let Some(workload) = &event.claims.workload {
+        to.text("portcullis.source.claimed_workload", workload);
+    }
+    if let Some(port) = event.port {
+        to.integer("portcullis.port", port.into());
+    }
+    if let Some(rule) = event.rule {
+        to.integer("portcullis.rule", rule.into());
+    }
+    if !event.hint.is_empty() {
+        to.text("portcullis.hint", event.hint);
+    }
+    if let Some(error) = &event.error {
+        to.text("portcullis.error", error);
+    }
 }
 
 #[cfg(test)]
@@ -138,9 +163,13 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use portcullis_identity::SpiffeId;
-    use portcullis_telemetry::{PeerClaims, TraceIds};
+    use portcullis_telemetry::PeerClaims;
+
+    use portcullis_rpc::otlp::LogRecord;
+    use portcullis_rpc::otlp::any_value::Value;
 
     use super::*;
+    use crate::message::record;
 
     pub(crate) fn event() -> AccessEvent {
         AccessEvent {

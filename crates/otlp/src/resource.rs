@@ -3,7 +3,7 @@
 use portcullis_config::Otlp;
 use portcullis_rpc::otlp::{KeyValue, Resource};
 
-use crate::record::{integer, text};
+use crate::message::{integer, text};
 
 /// The sender, as the configuration of the proxy has it.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use portcullis_telemetry::AccessEvent;
 use portcullis_tls::Clock;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::answer::ExportResult;
 use crate::client::Client;
@@ -19,6 +19,8 @@ use crate::report::Report;
 const BATCH: usize = 512;
 /// After the first line of a batch, others are waited for, as there.
 const GATHER: Duration = Duration::from_secs(1);
+/// How often it is looked whether a batch is full: the queue has room for 40,000 lines a second between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 /// The first pause after a failure; each one after it is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A collector that says "at once" is not asked in a tight loop.
@@ -159,15 +161,17 @@ async fn gather(lines: &mut Receiver<AccessEvent>, batch: &mut Vec<AccessEvent>,
         () = asked(stop) => return false,
     }
     let full = Instant::now() + GATHER;
-    while batch.len() < BATCH && stop.borrow().is_none() {
-        let room = BATCH.saturating_sub(batch.len());
-        let more = tokio::select! {
-            more = timeout_at(full, lines.recv_many(batch, room)) => more,
+    // Looked at from time to time: whoever waited in the queue would be woken by each connection that ends.
+    while batch.len() + lines.len() < BATCH && Instant::now() < full && !lines.is_closed() {
+        tokio::select! {
+            () = sleep(LOOK) => {}
             () = asked(stop) => break,
-        };
-        if !matches!(more, Ok(1..)) {
-            break;
         }
+    }
+    while batch.len() < BATCH
+        && let Ok(line) = lines.try_recv()
+    {
+        batch.push(line);
     }
     true
 }
