@@ -117,12 +117,15 @@ impl SidecarSpec<'_> {
 
     /// Exits once the proxy is ready. The engine runs the first health check only after an interval, so an app that waited for
     /// a healthy proxy would need a short interval, and a process for each check as long as the proxy runs.
+    ///
+    /// It has no restart policy: `up` starts it again, and one would double the time until `up` says that a sidecar does not become ready.
     fn ready(&self) -> Mapping {
         let names = SidecarNames::of(&self.service.name);
         keys([
-            ("command", list(["wait"])),
+            ("command", list(["wait", "--holder", HOLDER_SOCKET])),
             ("network_mode", self.service.network_mode()),
             ("user", Value::from(spec::USER)),
+            ("volumes", list([format!("{}:{ADMIN_DIR}:ro", names.admin_volume)])),
             ("healthcheck", spec::no_healthcheck()),
             ("depends_on", map([(&names.proxy, spec::condition("service_started"))])),
         ])

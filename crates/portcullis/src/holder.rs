@@ -20,6 +20,8 @@ use tokio::time::timeout;
 const MOST: usize = 16;
 /// What the kernel calls a namespace has less than this.
 const LONGEST: usize = 64;
+/// Between two attempts to reach the holder.
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
 /// A holder answers at once.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -112,6 +114,17 @@ impl Holder {
     /// Until it ends.
     pub(crate) async fn ended(&mut self) {
         let _anything = self.stream.read(&mut [0; 1]).await;
+    }
+}
+
+/// Until a holder answers on this socket whose namespace is not `own`: the namespace that it has.
+pub(crate) async fn replaced(path: &Path, own: &Namespace) -> Namespace {
+    loop {
+        match Holder::ask(path).await {
+            Ok(mut holder) if holder.namespace == *own => holder.ended().await,
+            Ok(holder) => return holder.namespace,
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
     }
 }
 

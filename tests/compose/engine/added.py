@@ -84,9 +84,6 @@ def _added_later(engine, folder, check):
     group = "other is added later, STRICT"
     mesh, later = folder / "compose.mesh.yaml", folder / "compose.later.yaml"
     later.write_text(_added(folder, "other", file=mesh.name))
-    # One that was restarted before its holder waits in a namespace that is gone, for a minute; Compose takes it for running until then.
-    for service in ("api-ready", "db-ready"):
-        eventually(lambda service=service: (not engine.state(engine.container(PROJECT, service))["Running"],), 70)
     engine.up(PROJECT, later)
     for who, whom in (("other", "db"), ("api", "db")):
         good, text = eventually(lambda who=who, whom=whom: _asks(engine, who, whom), 30)

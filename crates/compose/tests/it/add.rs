@@ -106,7 +106,9 @@ fn an_app_starts_after_its_sidecar() {
     let waits = |service: &str| at(&file, &format!("services/{service}/depends_on")).clone();
     assert_eq!(waits("api-proxy"), yaml("{api-net: {condition: service_started}}"));
     assert_eq!(waits("api-ready"), yaml("{api-proxy: {condition: service_started}}"));
-    assert_eq!(at(&file, "services/api-ready/command"), &yaml("[wait]"));
+    assert_eq!(at(&file, "services/api-ready/command"), &yaml("[wait, --holder, /run/portcullis/holder.sock]"));
+    // Where the holder's socket is. It only asks.
+    assert_eq!(at(&file, "services/api-ready/volumes"), &yaml("['api-admin:/run/portcullis:ro']"));
     assert_eq!(waits("ca"), yaml("{ca-init: {condition: service_completed_successfully}}"));
     assert_eq!(
         waits("api"),
@@ -158,8 +160,9 @@ fn only_the_holder_has_capabilities_and_it_gives_them_up() {
     assert_eq!(sees("portcullis-authority"), ["ca-init", "ca"]);
     assert_eq!(sees("api-identity"), ["api-proxy", "ca"]);
     assert_eq!(sees("db-identity"), ["db-proxy", "ca"]);
-    // Whoever connects to the socket may change something, so no other container has it but the holder, which has a socket there itself.
-    assert_eq!(sees("api-admin"), ["api-net", "api-proxy"]);
+    // Whoever connects to the socket may change something, so only the parts of the sidecar have it: the holder has a socket there itself,
+    // and the part that waits asks it.
+    assert_eq!(sees("api-admin"), ["api-net", "api-proxy", "api-ready"]);
     assert_eq!(sees("api-ledger"), ["api-proxy"]);
     let labels = at(&file, "services/api-proxy/labels");
     assert_eq!(labels, &yaml("{portcullis.sidecar-of: api, portcullis.admin-socket: /run/portcullis/admin.sock}"));

@@ -11,11 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::holder::{Holder, Namespace};
+use crate::holder::{Holder, Namespace, RETRY};
 use crate::uncaptured;
 
-/// Between two attempts to reach the holder.
-const RETRY: Duration = Duration::from_millis(200);
 /// After this time without a holder somebody should look. Engines start both within a second.
 const LATE: Duration = Duration::from_secs(30);
 /// How long a sidecar that is to end waits for its holder to end as well: `docker-compose restart` stops all at the same time.

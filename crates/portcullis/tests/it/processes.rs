@@ -4,9 +4,10 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,58 @@ mod wait {
         let unused = format!("http://{}/", free_address());
         let gone = portcullis(&["wait", "--timeout", "300ms", "--url", &unused]);
         assert_eq!(gone.status.code(), Some(69), "{}", text(&gone.stderr));
+    }
+
+    /// A holder that says to whom asks first which namespace it has, and ends when it is dropped.
+    struct Holder {
+        socket: PathBuf,
+        asked: mpsc::Receiver<()>,
+        _end: mpsc::Sender<()>,
+    }
+
+    impl Holder {
+        fn start(folder: &Path, namespace: String) -> Self {
+            let socket = folder.join("holder.sock");
+            let _left = fs::remove_file(&socket);
+            let listener = UnixListener::bind(&socket).unwrap();
+            let (end, ended) = mpsc::channel::<()>();
+            let (told, asked) = mpsc::channel();
+            thread::spawn(move || {
+                let (mut asking, _) = listener.accept().unwrap();
+                writeln!(asking, "{namespace}").unwrap();
+                told.send(()).unwrap();
+                let _ended = ended.recv();
+            });
+            Self { socket, asked, _end: end }
+        }
+    }
+
+    #[test]
+    fn it_ends_at_once_in_a_namespace_that_its_holder_no_longer_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap().to_owned();
+        let url = format!("http://{}/", free_address());
+        let holder = Holder::start(folder.path(), own);
+        let words = ["wait", "--url", &url, "--holder", holder.socket.to_str().unwrap()];
+        let mut wait = Running::start(Command::new(BIN).args(words).stderr(Stdio::piped()));
+        holder.asked.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(wait.0.try_wait().unwrap().is_none(), "it is in the namespace of the holder, and waits");
+        // The holder is restarted, and gets another namespace.
+        drop(holder);
+        let begun = Instant::now();
+        let _replaced = Holder::start(folder.path(), "net:[1]".to_owned());
+        assert_eq!(wait.ended(), Some(1));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let mut said = String::new();
+        wait.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(said.contains("was replaced by another one (net:[1])") && said.contains("up --detach"), "{said}");
+    }
+
+    #[test]
+    fn a_holder_that_does_not_answer_is_not_an_answer() {
+        let stub = Stub::start(&[("503 Service Unavailable", "pending: redirect rules\n"), ("200 OK", "ready\n")]);
+        let ended = portcullis(&["wait", "--url", &stub.url(), "--holder", "/nowhere/holder.sock"]);
+        assert_eq!(ended.status.code(), Some(0), "{}", text(&ended.stderr));
     }
 
     #[test]
