@@ -73,6 +73,9 @@ pub(crate) async fn connect(
             }
             let UpstreamConn { stream, path } = to_route(state, target, route, credentials, record).await?;
             let address = record.dst_addr;
+            if let (Some(address), MeshStream::Raw(_)) = (address, &stream) {
+                state.undeclared.note(address, &state.metrics);
+            }
             let routing = address.map(|address| Box::new(RoutingDecision::unknown(target.clone(), address)));
             Ok(Connected { server: stream, path, routing })
         }

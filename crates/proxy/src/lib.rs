@@ -37,6 +37,7 @@ mod services;
 mod state;
 mod to_app;
 mod trust_expiry;
+mod undeclared;
 mod upstream;
 mod wake_gated;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use portcullis_config::Settings;
+use portcullis_config::{Cidr, Settings};
 use portcullis_dns::Names;
 use portcullis_identity::SpiffeId;
 use portcullis_net::admission::{ConnectionLimit, KeyedLimit};
@@ -28,6 +28,7 @@ use crate::outbound_hbone::WithoutHbone;
 use crate::routes::Routes;
 use crate::services::ServiceTable;
 use crate::trust_expiry::TrustExpiries;
+use crate::undeclared::UndeclaredPeers;
 use crate::upstream::Upstream;
 
 /// How often endpoints that nobody uses are looked for, and the metrics of names and endpoints are set.
@@ -58,6 +59,7 @@ pub struct ProxyState {
     pub(crate) endpoints: EndpointStates,
     pub(crate) seen_over_mtls: SeenOverMtls,
     pub(crate) without_hbone: WithoutHbone,
+    pub(crate) undeclared: UndeclaredPeers,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) gateway: Vec<GatewayRouter>,
     pub(crate) gateway_servers: Arc<GatewayServers>,
@@ -91,6 +93,8 @@ pub struct ProxyParts {
     pub drain: DrainToken,
     /// The budget for the memory of stalled connections.
     pub buffers: Arc<Buffers>,
+    /// The networks that this workload is attached to, without loopback.
+    pub own_networks: Vec<Cidr>,
 }
 
 /// The policy and credentials that one connection is decided with. Taken once, so that it never mixes two generations.
@@ -119,6 +123,7 @@ impl ProxyState {
             metrics,
             drain,
             buffers,
+            own_networks,
         } = parts;
         let own_ports: HashSet<u16> = settings.listeners().iter().map(|(_, address)| address.port()).collect();
         let outbound = &settings.outbound;
@@ -154,6 +159,7 @@ impl ProxyState {
             endpoints: EndpointStates::default(),
             seen_over_mtls: SeenOverMtls::default(),
             without_hbone: WithoutHbone::default(),
+            undeclared: UndeclaredPeers::new(own_networks),
             upstreams,
             gateway,
             gateway_servers,

@@ -61,6 +61,8 @@ pub struct Families {
     pub accept_errors: CounterFamily<1>,
     /// Connections to destinations that were reached over mTLS before and would be sent plaintext, by `action`.
     pub downgrades: CounterFamily<1>,
+    /// Plaintext connections to an own network that nothing declares.
+    pub undeclared_plaintext: CounterFamily<0>,
     /// Certificates that were accepted only because of `tls.compat`, by `check`.
     pub compat_used: CounterFamily<1>,
     /// HBONE tunnels.
@@ -135,6 +137,7 @@ impl Metrics {
             open: [new.sockets("destination")?, new.sockets("source")?],
             accept_errors: new.family("portcullis_accept_errors_total", "Failed accepts.", &["error"])?,
             downgrades: new.downgrades()?,
+            undeclared_plaintext: new.undeclared_plaintext()?,
             tunnels: new.tunnels()?,
             compat_used: new.compat_used()?,
             dns_lookups: new.dns_lookups()?,

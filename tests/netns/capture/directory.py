@@ -141,7 +141,22 @@ class Directory(Expected):
                     inbound={"decision": "deny", **self.both_ends(wrong)})
         self.external(group)
         unknown = self.to(t.UNKNOWN, t.PERMISSIVE)
-        self.plaintext(group, "not declared, ALLOW_ANY", unknown, unknown)
+        for _ in range(2):
+            self.plaintext(group, "not declared, ALLOW_ANY", unknown, unknown)
+        self.warned(group, unknown)
+
+    def warned(self, group, unknown):
+        """Of what nobody has declared, once; of what is declared as plaintext, never."""
+        warnings = [line for line in self.topology.outbound.events() if line.get("reason") == "undeclared_plaintext"]
+        seen = [line["destination"] for line in warnings]
+        ours = [destination for destination in seen if destination.startswith("[") == (self.family == "IPv6")]
+        remedies = all("ServiceEntry" in line["remedy"] for line in warnings)
+        self.topology.report.add(group, f"warnings of plaintext to neighbours, {self.family}", "the undeclared one, once, with a remedy",
+                                 None if ours == [endpoint(*unknown)] and remedies else str(warnings))
+        with self.topology.client:
+            count = self.topology.outbound.metrics().get("portcullis_outbound_undeclared_plaintext_total")
+        self.topology.report.add(group, f"metric of plaintext to neighbours, {self.family}", "each connection",
+                                 None if count == 2 * len(seen) else f"{count} for {seen}")
 
     def external(self, group):
         external = self.to(t.EXTERNAL, t.PERMISSIVE)

@@ -28,6 +28,7 @@ mod ledger;
 mod offline;
 mod originators;
 mod otlp;
+mod own_networks;
 mod pages;
 mod policies;
 mod publisher;
@@ -93,6 +94,7 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
     // Bind everything before the sandbox, in which no port can be bound.
     let listeners = engine::bind(&settings, workers).map_err(not_bound)?;
     let admin_listeners = admin::bind(&settings)?;
+    let own_networks = own_networks::own_networks();
 
     // Enter the sandbox before the first thread, which would stay outside of it. Logging has a thread.
     let manager = Arc::new(ServiceManager::from_environment());
@@ -158,6 +160,7 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
         metrics: metrics.clone(),
         drain: drain_token,
         buffers: Arc::clone(&buffers),
+        own_networks,
     }));
     let engine = listeners.start(&state).context("cannot start the data plane")?;
     admin_state.started();

@@ -78,6 +78,7 @@ impl Rig {
             metrics: metrics.clone(),
             drain: token,
             buffers,
+            own_networks: Vec::new(),
         }));
         let engine = Some(bound.start(&state).unwrap());
         Self { inbound, outbound, metrics, trigger, engine }

@@ -146,6 +146,14 @@ impl Registering<'_> {
             )
     }
 
+    pub(super) fn undeclared_plaintext(&self) -> Result<CounterFamily<0>, prometheus::Error> {
+        self.family(
+            "portcullis_outbound_undeclared_plaintext_total",
+            "Plaintext connections to a network of this workload's own that no ServiceEntry and no route declares.",
+            &[],
+        )
+    }
+
     pub(super) fn tunnels(&self) -> Result<TunnelMetrics, prometheus::Error> {
         Ok(TunnelMetrics {
             open: [self.tunnels_open("destination")?, self.tunnels_open("source")?],
