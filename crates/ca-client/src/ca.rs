@@ -6,7 +6,7 @@
 
 mod bundles;
 pub(crate) mod call;
-mod next_token;
+mod next_start;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -38,6 +38,9 @@ pub type ReadFile<T> = Box<dyn FnMut() -> Result<T, String> + Send>;
 /// Keeps a new token where [`Inputs::token`] reads it, or returns an error text.
 pub type KeepToken = Box<dyn FnMut(&str) -> Result<(), String> + Send>;
 
+/// Keeps the roots of our own domain where [`Inputs::roots`] reads them, or returns an error text.
+pub type KeepRoots = Box<dyn FnMut(&[CertificateDer<'static>]) -> Result<(), String> + Send>;
+
 /// The inputs that are read at each attempt.
 pub struct Inputs {
     /// The authority's roots in PEM.
@@ -46,6 +49,8 @@ pub struct Inputs {
     pub token: Option<ReadFile<Zeroizing<String>>>,
     /// Keeps a new token for the next start, if one is wanted.
     pub keep_token: Option<KeepToken>,
+    /// Keeps the roots that the authority hands out for the next start, if that is wanted.
+    pub keep_roots: Option<KeepRoots>,
     /// The kind of key for the next request.
     pub key_type: Box<dyn Fn() -> KeyType + Send>,
     /// The bundles of foreign trust domains that the configuration names, as they are now.
@@ -116,11 +121,11 @@ impl CaAgent {
             match self.schedule.next(now) {
                 Action::Fetch => {
                     self.renew(&authority).await;
-                    self.renew_token(&authority).await;
+                    self.keep_for_next_start(&authority).await;
                 }
                 Action::Poll => {
                     self.poll(&authority).await;
-                    self.renew_token(&authority).await;
+                    self.keep_for_next_start(&authority).await;
                 }
                 Action::Wait(wait) => tokio::select! {
                     () = sleep(wait) => {}

@@ -80,7 +80,7 @@ pub enum JoinError {
     /// The server does not show the root that the token names.
     #[error(
         "{address} does not show the root certificate that the join token names (SHA-256 {expected}), so nothing was sent to it. \
-         Either the address leads to another CA, or somebody answers in its place, or its root was changed since the token was made; \
+         Either the address leads to another CA, or somebody answers in its place, or its root was rotated since the token was made; \
          see the address, and make another token with `portcullis ca join-token create`"
     )]
     Root {

@@ -69,6 +69,7 @@ impl Scene {
             key_type: Box::new(move || *key_type.lock().unwrap()),
             foreign: self.foreign.subscribe(),
             keep_token: None,
+            keep_roots: None,
             connections: Box::new(BTreeMap::new),
         };
         let (store, reader) = CredentialStore::new();

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use portcullis_ca::{Private, write};
 use portcullis_ca_client::CredentialSink;
-use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, KeepToken, ReadFile};
+use portcullis_ca_client::ca::{CaAgent, Foreign, Inputs, KeepRoots, KeepToken, ReadFile};
 use portcullis_ca_client::workload_api::WorkloadApiAgent;
 use portcullis_config::{CaClient, Settings, WorkloadApi};
 use portcullis_policy::PolicySet;
@@ -62,6 +62,7 @@ pub(super) fn from_ca(
         key_type: Box::new(move || key_config.key_in_force(key_policies.load().mesh().key_type()).0),
         token: ca.token_file.clone().map(|path| token(path, require_private)),
         keep_token: ca.token_file.clone().filter(|_| ca.renew_token).map(keep_token),
+        keep_roots: roots_beside_token(ca).then(|| keep_roots(ca.trust_bundle.clone())),
         foreign,
         connections: Box::new(move || metrics.connections_by_root()),
     };
@@ -136,6 +137,20 @@ fn token(path: PathBuf, require_private: bool) -> ReadFile<zeroize::Zeroizing<St
 /// Replaces the token by one for the next start.
 fn keep_token(path: PathBuf) -> KeepToken {
     Box::new(move |token| write(&path, token.as_bytes(), Private::Yes, true).map_err(|error| error.to_string()))
+}
+
+/// Whether the roots are in the folder of the token, which a joined host has for itself and the sandbox leaves open.
+fn roots_beside_token(ca: &CaClient) -> bool {
+    let token = ca.token_file.as_ref().filter(|_| ca.renew_token);
+    token.is_some_and(|token| token.parent() == ca.trust_bundle.parent())
+}
+
+/// Replaces the roots by those of now.
+fn keep_roots(path: PathBuf) -> KeepRoots {
+    Box::new(move |roots| {
+        let text: String = roots.iter().map(|root| portcullis_ca::pem(root)).collect();
+        write(&path, text.as_bytes(), Private::No, true).map_err(|error| error.to_string())
+    })
 }
 
 fn read(path: &std::path::Path) -> Result<FileContent, String> {

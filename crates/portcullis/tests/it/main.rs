@@ -45,6 +45,7 @@ mod identity;
 mod intercept;
 mod istio_settings;
 mod join;
+mod join_rotation;
 mod ledger;
 mod lifecycle;
 mod live_change;
