@@ -107,6 +107,7 @@ class Habit:
         self.works("after plain commands")
         self.status("after plain commands", 0, "web       captured", "cart      captured")
         self.refuses("after plain commands")
+        self.stopped()
         self.compose("--file", "compose.yaml", "up", "--detach", "--no-deps", "cart")
         self.status("cart is started from the original", 1, "cart      bypassed", "cart has no protection", "docker-compose stop cart")
         code, text = self.portcullis("add", "--apply")
@@ -126,6 +127,17 @@ class Habit:
         left = [name for name in (".env", "compose.mesh.yaml") if (self.folder / name).exists()]
         self.check("remove --all --apply", "as before", None if code == 0 and not left else f"{code}: {left} {text}")
         self.works("without sidecars again")
+
+    def stopped(self):
+        """Not one sidecar runs: the engine knows what should."""
+        self.compose("stop", "--timeout", "1")
+        code, text = self.attempt(self.engine.binary, "check", "--docker", "--project", self.folder.name)
+        found = all(f"{name} (project {self.folder.name}): has no running container" in text for name in ("web", "cart"))
+        self.check("all of it is stopped: check --docker", "exit code 1, each service, and the command that starts it",
+                   None if code == 1 and found and "up --detach" in text else f"{code}: {text}")
+        code, text = self.compose("up", "--detach")
+        self.check("up --detach", "exit code 0", None if code == 0 else text)
+        self.works("started again")
 
     def refuses(self, case):
         """cart is STRICT for who has no sidecar."""

@@ -80,6 +80,11 @@ impl ProxiesArgs {
         !self.admin.is_empty() || !self.proxies.is_empty() || self.docker.is_some()
     }
 
+    /// Whether a container engine is asked, and nothing else.
+    pub(crate) fn is_engine_alone(&self) -> bool {
+        self.admin.is_empty() && self.proxies.is_empty() && self.docker.is_some()
+    }
+
     /// The flags that were given.
     pub(crate) fn flags(&self) -> Flags {
         let flags = self.admin.iter().fold(Flags::default(), |flags, address| flags.with("--admin", Some(address)));

@@ -48,7 +48,7 @@ pub fn evaluate(facts: &Facts) -> Vec<Check> {
         (Id::ServicesSidecars, services::directory(&known)),
         (Id::ServicesPlaintext, plaintext::between(&known, facts.now)),
         (Id::ContainersSidecars, services::containers(facts.containers.as_deref())),
-        (Id::ContainersCaptured, services::captured(facts.meshed.as_ref())),
+        (Id::ContainersCaptured, services::captured(facts.meshed.as_ref(), facts.sidecars.is_empty())),
         (Id::LedgerWritten, ledger::written(&known)),
         (Id::LedgerComplete, ledger::complete(&known)),
     ];

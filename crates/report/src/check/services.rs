@@ -40,23 +40,24 @@ pub(super) fn containers(containers: Option<&[String]>) -> Vec<Finding> {
 }
 
 /// Whether what has a sidecar runs behind it: an engine that restarts containers keeps no order and repeats nothing.
-pub(super) fn captured(meshed: Option<&Result<Vec<MeshedService>, String>>) -> Vec<Finding> {
+/// `is_down`: not one sidecar runs, so a stack is meant that does not run, and not a job in it that has ended.
+pub(super) fn captured(meshed: Option<&Result<Vec<MeshedService>, String>>, is_down: bool) -> Vec<Finding> {
     match meshed {
         None => vec![Finding::skipped("no container engine was asked (--docker)")],
         Some(Err(error)) => vec![Finding::unchecked(None, error.clone())],
         Some(Ok(services)) if services.is_empty() => {
             vec![Finding::skipped("no compose project of this engine has sidecars")]
         }
-        Some(Ok(services)) => services.iter().map(service).collect(),
+        Some(Ok(services)) => services.iter().map(|meshed| service(meshed, is_down)).collect(),
     }
 }
 
-fn service(meshed: &MeshedService) -> Finding {
+fn service(meshed: &MeshedService, is_down: bool) -> Finding {
     let MeshedService { project, service, runs, explanation, remedy } = meshed;
     let message = format!("{service} (project {project}): {explanation}");
     match runs {
         Runs::Captured => Finding::passed(None, message),
-        Runs::Stopped => Finding::warning(None, message).remedy(remedy.clone()),
-        Runs::Wrong => Finding::failed(None, message).remedy(remedy.clone()),
+        Runs::Stopped if !is_down => Finding::warning(None, message).remedy(remedy.clone()),
+        Runs::Stopped | Runs::Wrong => Finding::failed(None, message).remedy(remedy.clone()),
     }
 }

@@ -310,16 +310,22 @@ fn a_service_that_does_not_run_behind_its_sidecar_fails_with_the_command_that_me
         explanation: "it is so".to_owned(),
         remedy: "docker-compose restart web".to_owned(),
     };
-    let of = |meshed| {
-        // Also where no proxy answers: the engine knows it all the same.
-        let checks = evaluate(&Facts { meshed, ..facts(Vec::new()) });
-        find(&checks, Id::ContainersCaptured).clone()
+    let among = |sidecars, meshed| {
+        let checks = evaluate(&Facts { meshed, ..facts(sidecars) });
+        (find(&checks, Id::ContainersCaptured).clone(), verdict(&checks))
     };
+    // Also where no proxy answers: the engine knows it all the same.
+    let of = |meshed| among(Vec::new(), meshed).0;
     assert_eq!(of(None).state, State::Skipped);
     assert_eq!(of(Some(Ok(Vec::new()))).state, State::Skipped);
     assert_eq!(of(Some(Err("no".to_owned()))).state, State::Unchecked);
     assert_eq!(of(Some(Ok(vec![meshed(Runs::Captured)]))).state, State::Passed);
-    assert_eq!(of(Some(Ok(vec![meshed(Runs::Stopped)]))).state, State::Warning);
+    // A job that has ended, in a stack that runs; and a stack that does not.
+    let (stopped, _) = among(vec![well("cart")], Some(Ok(vec![meshed(Runs::Stopped)])));
+    assert_eq!(stopped.state, State::Warning);
+    let (stopped, verdict) = among(Vec::new(), Some(Ok(vec![meshed(Runs::Stopped)])));
+    assert_eq!((stopped.state, verdict), (State::Failed, Verdict::Failed));
+    assert_eq!(stopped.findings[0].remedy.as_deref(), Some("docker-compose restart web"));
     let wrong = of(Some(Ok(vec![meshed(Runs::Captured), meshed(Runs::Wrong)])));
     assert_eq!(wrong.state, State::Failed);
     assert!(wrong.findings.iter().any(|finding| {

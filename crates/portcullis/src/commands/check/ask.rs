@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portcullis_api::{Certs, ConfigDump, Observations, ProxyInfo, Status, Timestamp, TlsCompat};
-use portcullis_discovery::{Sidecar as Asked, Unanswered};
+use portcullis_discovery::{Sidecar as Asked, SourceError, Unanswered};
 use portcullis_report::check::{Facts, Known, NoAnswer, Sidecar};
 use portcullis_tls::Clock;
 
@@ -23,7 +23,10 @@ pub(super) struct Answers {
 
 /// Asks every proxy. Those that are not meant are left out, but not those that do not answer: nobody knows whose they are.
 pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timestamp) -> Result<Answers, Failure> {
-    let mesh = proxies.find()?;
+    let mesh = match proxies.find() {
+        Ok(mesh) => mesh,
+        Err(failure) => return stopped(proxies, &failure, now)?.ok_or(failure),
+    };
     let answers = mesh.rows(|sidecar| async move { known(&sidecar).await });
     let asked = !answers.answers.is_empty();
     let meant = if asked { selection.select(answers.answers, |answer| &answer.value.proxy)? } else { Vec::new() };
@@ -52,6 +55,20 @@ pub(super) fn ask(proxies: &ProxiesArgs, selection: &SelectionArgs, now: Timesta
         meshed: proxies.stacks(&mesh).map(|found| found.map(|found| engine::meshed(&found))),
     };
     Ok(Answers { facts, unanswered: answers.unanswered })
+}
+
+/// No sidecar runs. The engine may know which containers of a stack should, which says more than the failure.
+fn stopped(proxies: &ProxiesArgs, failure: &Failure, now: Timestamp) -> Result<Option<Answers>, Failure> {
+    if !proxies.is_engine_alone() || !matches!(failure.error.downcast_ref(), Some(SourceError::Empty(_))) {
+        return Ok(None);
+    }
+    let Some(Ok(found)) = proxies.stacks(&proxies.of(Vec::new())?) else { return Ok(None) };
+    let meshed = engine::meshed(&found);
+    Ok((!meshed.is_empty()).then(|| {
+        let version = VERSION.to_owned();
+        let facts = Facts { now, version, sidecars: Vec::new(), containers: None, meshed: Some(Ok(meshed)) };
+        Answers { facts, unanswered: Vec::new() }
+    }))
 }
 
 /// Replicas of one workload have one name: their addresses tell them apart.
