@@ -91,7 +91,7 @@ Exit codes:
   78  bad configuration of the proxy, or none that can be read
   79  analyze, audit: something was found
   80  readiness, migrate: a client would be refused under STRICT
-  81  readiness, replay, migrate: too little was observed; check: something could not be checked
+  81  readiness, replay, migrate: too little was observed; check, intercept verify: something could not be checked
   82  a certificate has expired, or is about to
   83  audit: the exceptions are not those of the baseline
   84  apply, delete: a guarded change was taken back

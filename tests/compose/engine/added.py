@@ -69,6 +69,40 @@ def _restarted(engine, check):
           None if "Mutual TLS is required" in body else f"{status}: {body}")
 
 
+def _left_behind(engine, check):
+    """A part that waits in a namespace while its holder gets another one, as an engine that restarts everything makes it."""
+    net, proxy, ready, app = (engine.container(PROJECT, name) for name in ("api-net", "api-proxy", "api-ready", "api"))
+    engine.docker("stop", proxy)
+    engine.docker("start", ready)
+    engine.docker("restart", "--time", "1", net)
+    good, state = eventually(lambda: (not engine.state(ready)["Running"], engine.state(ready)), 10)
+    said = engine.docker("logs", ready)
+    check("api-ready, while its holder is restarted", "fails within 10 s, and says why",
+          None if good and state["ExitCode"] == 1 and "was replaced by another one" in said else f"{state}: {said}")
+    engine.docker("start", proxy)
+    engine.docker("restart", "--time", "1", app)
+
+
+def _as_typed(engine, check):
+    """Commands in the container of a sidecar, as the guide has them, and those that see what that one cannot."""
+    def typed(case, expected, *words, code, needles):
+        found, text = engine.attempt("exec", *words)
+        check(case, expected, None if found == code and all(needle in text for needle in needles) else f"{found}: {text}")
+
+    net, proxy = engine.container(PROJECT, "db-net"), engine.container(PROJECT, "db-proxy")
+    typed("docker exec db-proxy /portcullis connections", "exit code 0", proxy, "/portcullis", "connections", code=0, needles=["PEER ID"])
+    # It has had calls, which is the proof that they are redirected.
+    typed("docker exec db-proxy /portcullis check", "nothing is wrong", proxy, "/portcullis", "check", code=0,
+          needles=["√ redirect rules are in force"])
+    verify = ("/portcullis", "intercept", "verify")
+    typed("docker exec db-proxy /portcullis intercept verify", "81, and where it can be seen", proxy, *verify, code=81,
+          needles=["?       rules", "docker exec NAME-net", "?       IPv4 outbound", "--user 1000"])
+    typed("docker exec --user 1000 db-proxy /portcullis intercept verify", "the probe is taken", "--user", "1000", proxy, *verify, code=81,
+          needles=["?       rules", "ok      IPv4 outbound", "the sidecar took"])
+    typed("docker exec db-net /portcullis intercept verify", "all of it", net, *verify, code=0,
+          needles=["ok      rules", "ok      IPv4 outbound"])
+
+
 def _added(folder, *services, file):
     """What `compose add` prints. Notes are on the other stream."""
     done = subprocess.run(
@@ -151,7 +185,9 @@ def run(engine, report):
           f"{status}: {body}")
 
     view.run(engine, check, PROJECT, ("api", "db"))
+    _as_typed(engine, check)
     _restarted(engine, check)
+    _left_behind(engine, check)
     _added_later(engine, folder, check)
 
     code, text = engine.attempt("run", "--rm", "--volume", f"{folder}:/w", IMAGE, "compose", "add", "api", "absent", "-f",

@@ -59,12 +59,17 @@ struct Install {
     capture_args: CaptureArgs,
 }
 
-/// Verify that the rules are in force; needs CAP_NET_ADMIN: 0 as planned, 1 not
+/// Verify that the rules are in force: 0 as planned, 1 not, 81 something could not be checked
 ///
 /// Reads the rules back and compares them, then opens a connection to an address that no host has, over IPv4 and IPv6, and
-/// checks where it arrives.
+/// checks where it arrives. It changes nothing. The kernel shows rules with CAP_NET_ADMIN only, and connections of the sidecar's own user are
+/// not redirected: what cannot be seen for that is marked with ?, with where it can be seen. In the container of a sidecar both are so; those
+/// who hold the network namespace see the rules.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  portcullis intercept verify -c cart.yaml")]
+#[command(after_long_help = "Examples:
+  portcullis intercept verify -c cart.yaml
+  docker exec shop_cart-net_1 /portcullis intercept verify
+  docker exec --user 1000 shop_cart-proxy_1 /portcullis intercept verify")]
 struct Verify {
     #[command(flatten)]
     capture_args: CaptureArgs,
@@ -115,10 +120,16 @@ fn summary(table: &Table) -> String {
 fn verify(capture: &Capture) -> Outcome {
     let mut report = Report { text: String::new(), exit: Exit::Ok };
     let table = capture.table();
-    match installed(&table).map_err(not_installed)? {
-        Installed::AsPlanned => report.good("rules", format!("as planned: {}", summary(&table))),
-        Installed::Missing => report.bad("rules", "not installed: run portcullis intercept install"),
-        Installed::Different(what) => report.bad("rules", format!("not as planned: {what}")),
+    match installed(&table) {
+        Err(InstallError::NotPermitted { .. }) => report.unchecked(
+            "rules",
+            "cannot be read: the kernel shows them with CAP_NET_ADMIN only. Where they were made it is there: in a compose file the \
+             container NAME-net (docker exec NAME-net /portcullis intercept verify)",
+        ),
+        Err(error) => return Err(not_installed(error)),
+        Ok(Installed::AsPlanned) => report.good("rules", format!("as planned: {}", summary(&table))),
+        Ok(Installed::Missing) => report.bad("rules", "not installed: run portcullis intercept install"),
+        Ok(Installed::Different(what)) => report.bad("rules", format!("not as planned: {what}")),
     }
     for (version, name) in [(Version::V4, "IPv4 outbound"), (Version::V6, "IPv6 outbound")] {
         let outcome = probe::outbound(capture, version).map_err(|error| anyhow::Error::new(error).context(name))?;
@@ -136,6 +147,14 @@ struct Report {
 impl Report {
     fn line(&mut self, mark: &str, what: &str, message: impl Display) {
         self.text.push_str(&format!("{mark:6}  {what:13}  {message}\n"));
+    }
+
+    /// What is proven to be wrong comes before what is unknown.
+    fn unchecked(&mut self, what: &str, message: impl Display) {
+        if self.exit == Exit::Ok {
+            self.exit = Exit::TooLittleObserved;
+        }
+        self.line("?", what, message);
     }
 
     fn good(&mut self, what: &str, message: impl Display) {
@@ -158,8 +177,10 @@ impl Report {
                 self.line("-", what, "there is no route out of this network namespace: nothing to capture")
             }
             Probed::NothingToProbe => self.line("-", what, "nothing is captured that could be probed"),
-            Probed::Exempt => self
-                .bad(what, "cannot be probed as the user whose connections are not captured; run it as another user"),
+            Probed::Exempt => self.unchecked(
+                what,
+                "cannot be probed as the user whose connections are not captured; run it as another one (docker exec --user 1000)",
+            ),
             Probed::NotCaptured(to, error) => self.bad(what, format!("a connection to {to} was not captured: {error}")),
             Probed::Changed(to, found) => {
                 let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());

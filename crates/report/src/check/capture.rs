@@ -49,7 +49,9 @@ pub(super) fn evaluate(capture: &Capture, config: &str, about: Option<&Known>, n
                 "nothing was redirected since it started, and it cannot read the rules".to_owned(),
             )
             .why(detail.clone())
-            .remedy(format!("`{verify}` in its network namespace, with CAP_NET_ADMIN")),
+            .remedy(format!(
+                "`{verify}` in its network namespace, with CAP_NET_ADMIN; in a compose file `docker exec NAME-net /portcullis intercept verify`"
+            )),
         },
     })
 }
