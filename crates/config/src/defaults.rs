@@ -48,6 +48,13 @@ pub const DRAIN_DELAY: Duration = Duration::from_secs(1);
 /// Rescan of a policy folder that is too large for the 2 s one (more than 1 MiB or 100 files).
 pub const RESCAN: Duration = Duration::from_secs(30);
 
+/// Where Kubernetes mounts the token of a pod's service account, and the root of its API server.
+pub const SERVICE_ACCOUNT_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How long `kubernetes.startup: last-good` waits for the API server before the copy is taken: longer than a restart of the
+/// connection, and far below the kubelet's patience with a start.
+pub const KUBERNETES_STARTUP: Duration = Duration::from_secs(5);
+
 /// One request with log lines to an OpenTelemetry collector, as OpenTelemetry's exporters have it.
 pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -14,6 +14,7 @@ mod fields;
 mod gateway;
 mod identity;
 mod inbound;
+mod kubernetes;
 mod ledger;
 mod model;
 mod outbound;
@@ -27,6 +28,7 @@ pub use admin::AdminSocket;
 pub use gateway::{Gateway, GatewayCertificate, GatewayListener, GatewayRoute, GatewayTls};
 pub use identity::{CaClient, Identity, IdentityFiles, IdentitySource, WorkloadApi};
 pub use inbound::{IdentityTlv, Inbound, InboundPort, Protocol};
+pub use kubernetes::{Kubernetes, KubernetesStartup};
 pub use ledger::LedgerSettings;
 pub use model::{Limits, Mesh, Sandbox, Settings, Timeouts, Tls};
 pub use outbound::{

@@ -9,7 +9,8 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_policy::{MeshSettings, ParsedSource, Workload};
 
 use crate::{
-    AdminSocket, Gateway, Identity, IdentitySource, Inbound, LedgerSettings, Outbound, Telemetry, UpstreamTarget,
+    AdminSocket, Gateway, Identity, IdentitySource, Inbound, Kubernetes, LedgerSettings, Outbound, Telemetry,
+    UpstreamTarget,
 };
 
 /// The whole file. Paths are absolute or relative to the folder that was passed to [`read`](crate::read).
@@ -27,6 +28,8 @@ pub struct Settings {
     pub mesh: Mesh,
     /// `policies`, or `policies.folder`: the folder of policy files; without it `mesh.defaultMode` holds everywhere.
     pub policies: Option<PathBuf>,
+    /// `kubernetes`: policies and the service directory from a Kubernetes API server, besides those of the folder.
+    pub kubernetes: Option<Kubernetes>,
     /// `services`: ServiceEntries of the directory; one of the policy folder with the same name replaces one of these.
     pub services: Option<ParsedSource>,
     /// `policies.candidates`: folders whose policies are evaluated for each connection, and not enforced.

@@ -64,6 +64,12 @@ pub fn named_paths(text: &[u8], settings: &Settings) -> Vec<NamedPath> {
         let nested = checks::at(&root, "policies.folder").field() == "policies.folder";
         add(if nested { "policies.folder" } else { "policies" }.to_owned(), folder, PathUse::Folder);
     }
+    if let Some(kubernetes) = &settings.kubernetes {
+        add("kubernetes.serviceAccountFolder".to_owned(), &kubernetes.service_account_folder, PathUse::Later);
+        if let Some(folder) = &kubernetes.copy_folder {
+            add("kubernetes.copyFolder".to_owned(), folder, PathUse::Written);
+        }
+    }
     for (index, folder) in settings.candidates.iter().enumerate() {
         add(format!("policies.candidates[{index}]"), folder, PathUse::Folder);
     }

@@ -21,6 +21,7 @@ const TOP: &[&str] = &[
     "workload",
     "mesh",
     "policies",
+    "kubernetes",
     "services",
     "rescanInterval",
     "identity",
@@ -82,6 +83,7 @@ impl SectionReader<'_> {
         };
         let workload = fields.require("workload", problems).and_then(|at| workload(&at, problems));
         let policies = section(&fields, "policies", PolicyFolders::default(), problems, |at, p| self.policies(at, p));
+        let kubernetes = section(&fields, "kubernetes", None, problems, |at, p| self.kubernetes(at, p).map(Some));
         let services = section(&fields, "services", None, problems, |at, p| services(at, p).map(Some));
         let rescan = section(&fields, "rescanInterval", defaults::RESCAN, problems, value::positive_duration);
         let identity = section(&fields, "identity", None, problems, |at, p| self.identity(at, p).map(Some));
@@ -111,6 +113,7 @@ impl SectionReader<'_> {
             workload: workload.model,
             mesh,
             policies: folder,
+            kubernetes: kubernetes?,
             services: services?,
             candidates,
             rescan: rescan?,

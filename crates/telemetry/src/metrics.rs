@@ -81,6 +81,8 @@ pub struct Families {
     pub policies: ReloadMetrics,
     /// The set of certificate, key and bundles.
     pub credentials: ReloadMetrics,
+    /// The objects of an API server.
+    pub kubernetes: ReloadMetrics,
     /// The set of files of gateway listeners.
     pub gateway: ReloadMetrics,
     /// The source of certificates, if it is one that has to be asked.
@@ -149,6 +151,7 @@ impl Metrics {
             panics: new.panics()?,
             policies: new.reloads("policy")?,
             credentials: new.reloads("credentials")?,
+            kubernetes: new.reloads("kubernetes")?,
             gateway: new.reloads("gateway")?,
             identity: new.identity()?,
             captured: CapturedAt::default(),

@@ -29,6 +29,7 @@ use super::format::{StartTime, unix_seconds};
 use super::forward_clock::ForwardClock;
 use super::fresh::Fresh;
 use super::gateway::{self, GatewayFiles};
+use super::kubernetes;
 use super::pages::config::Derived;
 use super::pages::status::{StatusParts, status};
 use super::pages::{body, certs, config, connections, dashboard, observations, policies, process};
@@ -52,6 +53,7 @@ pub(super) struct AdminState {
     clock: Arc<ForwardClock>,
     set: Arc<ArcSwap<PolicySet>>,
     policies: Option<Monitor>,
+    kubernetes: Option<portcullis_kubernetes::Monitor>,
     hash: Arc<ArcSwapOption<String>>,
     credentials: SourceStatus,
     gateway: Option<Monitor>,
@@ -117,6 +119,7 @@ impl AdminState {
             publisher: Arc::clone(&policies.publisher),
             clock: Arc::clone(&policies.clock),
             policies: policies.monitor(),
+            kubernetes: policies.kubernetes(),
             hash: Arc::clone(&policies.hash),
             credentials: credentials.status.clone(),
             gateway: gateway.monitor(),
@@ -148,6 +151,9 @@ impl AdminState {
         if let Some(policies) = &self.policies {
             refresh_reload_metrics(&self.metrics.policies, policies);
         }
+        if let Some(monitor) = &self.kubernetes {
+            kubernetes::refresh(&self.metrics.kubernetes, monitor);
+        }
         self.metrics.set_break_glass(self.publisher.break_glass_seconds());
         self.metrics.buffers.set(self.buffers.used(), self.buffers.limited());
         self.credentials.refresh(&self.metrics, &self.reader);
@@ -173,7 +179,12 @@ impl AdminState {
 
     fn policies(&self) -> serde_json::Value {
         let status = self.policies.as_ref().map(Monitor::status);
-        policies::policies(&self.settings, &self.set_now(), status.as_ref(), self.hash.load_full().as_deref())
+        let mut page =
+            policies::policies(&self.settings, &self.set_now(), status.as_ref(), self.hash.load_full().as_deref());
+        if let (Some(monitor), serde_json::Value::Object(fields)) = (&self.kubernetes, &mut page) {
+            fields.insert("kubernetes".to_owned(), kubernetes::page(&self.settings, monitor));
+        }
+        page
     }
 
     fn buffers(&self) -> serde_json::Value {
@@ -190,8 +201,9 @@ impl AdminState {
     }
 
     fn status(&self) -> Status {
-        // Without a folder there is only what the configuration has.
-        let services = self.policies.is_none().then(|| PolicySet::assemble(&self.settings.services).set);
+        // Without a folder and an API server there is only what the configuration has.
+        let has_set = self.policies.is_some() || self.kubernetes.is_some();
+        let services = (!has_set).then(|| PolicySet::assemble(&self.settings.services).set);
         let set = self.set.load();
         status(StatusParts {
             proxy: self.proxy_info(),
@@ -210,6 +222,7 @@ impl AdminState {
         if !self.is_started() {
             pending.push("listeners".to_owned());
         }
+        pending.extend(self.kubernetes.as_ref().and_then(portcullis_kubernetes::Monitor::pending));
         pending.extend(self.attachment.pending());
         pending.extend(self.credentials.pending(&self.reader));
         if self.drain.phase() != Phase::Running {

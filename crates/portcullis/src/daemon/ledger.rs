@@ -13,7 +13,8 @@ const MODE: u32 = 0o700;
 
 /// Makes the folder, which the sandbox would forbid. A failure shows when the file is written.
 pub(super) fn make_folder(settings: &Settings) {
-    if let Some(folder) = &settings.ledger.folder {
+    let copy = settings.kubernetes.as_ref().and_then(|kubernetes| kubernetes.copy_folder.as_ref());
+    for folder in settings.ledger.folder.iter().chain(copy) {
         let _missing = DirBuilder::new().recursive(true).mode(MODE).create(folder);
     }
 }

@@ -24,6 +24,7 @@ mod fresh;
 mod gateway;
 mod identity_files;
 mod in_force;
+mod kubernetes;
 mod ledger;
 mod offline;
 mod originators;
@@ -34,6 +35,7 @@ mod policies;
 mod publisher;
 mod sandbox;
 mod services;
+mod sets;
 mod shutdown;
 mod source_status;
 
@@ -146,6 +148,13 @@ pub(crate) fn run(config: Option<&Path>, holder: Option<PathBuf>, logging: &Logg
 
     // Spawn.
     let admin_socket = admin::serve(admin_listeners, Arc::<AdminState>::clone(&admin_state))?;
+    // Before a connection is served: without policies a port would be as open as mesh.defaultMode has it.
+    if let Some(monitor) = policies.kubernetes()
+        && !kubernetes::wait_until_loaded(&monitor)?
+    {
+        tracing::info!(pending = monitor.pending(), "ended before the policies were known");
+        return Ok(Exit::Ok);
+    }
     log_start(&settings, &policies.effective.load(), workers);
     let (grace, app) = (settings.drain_grace, settings.workload.name.clone());
     let state = Arc::new(ProxyState::new(ProxyParts {
@@ -281,7 +290,7 @@ impl Control<'_> {
                 }
                 Request::Reload => {
                     tracing::info!("reload requested by signal");
-                    self.policies.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
+                    self.policies.reload_now();
                     self.credentials.status.reload_now();
                     self.gateway.monitor().iter().for_each(portcullis_reload::Monitor::reload_now);
                     self.config.log_change();
@@ -321,8 +330,9 @@ fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Istio's variables, which apply to certificates from a CA only, and OpenTelemetry's.
+/// Kubernetes' variables, Istio's, which apply to certificates from a CA only, and OpenTelemetry's.
 fn apply_environment(settings: &mut Settings) -> Result<(), Failure> {
+    kubernetes::apply_environment(settings)?;
     if let Some(IdentitySource::Ca(ca)) = settings.identity.as_mut().map(|identity| &mut identity.source) {
         ca.environment =
             AgentEnvironment::read(|name| std::env::var(name).ok()).map_err(|errors| bad_environment(&errors))?;

@@ -24,7 +24,14 @@ const DNS: u16 = 53;
 pub(super) fn enter(settings: &Settings, config: Option<&Path>) -> Sandbox {
     let access = Access {
         read: readable(settings, config),
-        write: settings.ledger.folder.iter().cloned().chain(token_folder(settings)).collect(),
+        write: settings
+            .ledger
+            .folder
+            .iter()
+            .cloned()
+            .chain(token_folder(settings))
+            .chain(copy_folder(settings))
+            .collect(),
         remove: socket_folder(settings),
         connect: dialled(settings),
         ..Access::default()
@@ -46,12 +53,23 @@ fn token_folder(settings: &Settings) -> Option<PathBuf> {
     file.parent().map(Path::to_owned).filter(|folder| is_deep(folder))
 }
 
+/// The folder of the copy of the API server's objects.
+fn copy_folder(settings: &Settings) -> Option<PathBuf> {
+    settings.kubernetes.as_ref()?.copy_folder.clone()
+}
+
+/// Token and root of the API server: read again and again, and replaced while the pod runs.
+fn service_account(settings: &Settings) -> impl Iterator<Item = PathBuf> {
+    let folder = settings.kubernetes.as_ref().map(|kubernetes| &kubernetes.service_account_folder);
+    folder.into_iter().flat_map(|folder| ["token", "ca.crt"].map(|file| folder.join(file)))
+}
+
 fn readable(settings: &Settings, config: Option<&Path>) -> BTreeSet<PathBuf> {
     let mut read = BTreeSet::from([PathBuf::from(PROC)]);
     let folders = settings.policies.iter().chain(&settings.candidates).chain(&settings.outbound.tls_folder);
     let mut sources: Vec<FileSet> = folders.cloned().map(FileSet::Folder).collect();
     let files = settings.identity_files().into_iter().chain(settings.gateway.files().cloned());
-    let files = files.chain(settings.admin_token.clone());
+    let files = files.chain(settings.admin_token.clone()).chain(service_account(settings));
     let export = settings.telemetry.export.as_ref();
     let files = files.chain(export.and_then(|export| export.certificate.clone()));
     sources.push(FileSet::Files(files.collect()));
@@ -107,7 +125,9 @@ fn dialled(settings: &Settings) -> Option<BTreeSet<u16>> {
         _ => None,
     };
     let collector = settings.telemetry.export.as_ref().map(|export| &export.endpoint.address);
-    for address in settings.upstream_targets().map(|target| &target.address).chain(authority).chain(collector) {
+    let api_server = settings.kubernetes.as_ref().and_then(|kubernetes| kubernetes.address.as_ref());
+    let ours = authority.into_iter().chain(collector).chain(api_server);
+    for address in settings.upstream_targets().map(|target| &target.address).chain(ours) {
         ports.insert(address.port);
         if address.host.parse::<IpAddr>().is_err() {
             ports.insert(DNS);
@@ -148,6 +168,9 @@ mod tests {
         let otlp = |endpoint: &str| format!("telemetry: {{otlp: {{endpoint: \"{endpoint}\"}}}}");
         assert_eq!(of(&otlp("http://10.0.0.1:4318")), Some(vec![4318]));
         assert_eq!(of(&otlp("https://collector")), Some(vec![DNS, 443]));
+        let kubernetes = |address: &str| format!("kubernetes: {{address: \"{address}\"}}");
+        assert_eq!(of(&kubernetes("10.96.0.1:443")), Some(vec![443]));
+        assert_eq!(of(&kubernetes("kubernetes.default.svc:6443")), Some(vec![DNS, 6443]));
         let route = "{address: \"10.0.0.1:9001\", mode: plaintext}";
         assert_eq!(
             of(&format!("gateway: {{listeners: [{{listen: \"127.0.0.1:4\", routes: [{route}]}}]}}")),
@@ -171,6 +194,15 @@ mod tests {
         };
         assert_eq!(of(", renewToken: true"), Some("/srv/a/me".into()));
         assert_eq!([of(", renewToken: false"), of("")], [None, None]);
+    }
+
+    #[test]
+    fn the_service_account_is_readable_and_only_the_folder_of_the_copy_is_writable() {
+        let of = |more: &str| settings(&format!("kubernetes: {{serviceAccountFolder: /srv/account/mine{more}}}"));
+        let read = readable(&of(""), None);
+        assert!(read.contains(Path::new("/srv/account/mine")) && !read.contains(Path::new("/srv")), "{read:?}");
+        assert_eq!(copy_folder(&of("")), None);
+        assert_eq!(copy_folder(&of(", copyFolder: /srv/copy")), Some("/srv/copy".into()));
     }
 
     #[test]
