@@ -108,7 +108,7 @@ impl Sets {
         PolicySet::assemble(sources.chain(self.settings.services.as_ref()))
     }
 
-    fn put(&mut self, loaded: Loaded, counted: &str) -> Result<String, String> {
+    fn put(&self, loaded: Loaded, counted: &str) -> Result<String, String> {
         let loading = check(&self.settings, loaded.at(self.clock.now()), counted);
         let (policy, all, summary) = loading.inspect_err(|error| {
             self.change_log.add(format!("policies refused, those from before stay in force: {error}"));

@@ -324,7 +324,7 @@ fn a_service_that_does_not_run_behind_its_sidecar_fails_with_the_command_that_me
     let (stopped, _) = among(vec![well("cart")], Some(Ok(vec![meshed(Runs::Stopped)])));
     assert_eq!(stopped.state, State::Warning);
     let (stopped, verdict) = among(Vec::new(), Some(Ok(vec![meshed(Runs::Stopped)])));
-    assert_eq!((stopped.state, verdict), (State::Failed, Verdict::Failed));
+    assert_eq!((stopped.state, verdict), (State::Failed, CheckResult::Failed));
     assert_eq!(stopped.findings[0].remedy.as_deref(), Some("docker-compose restart web"));
     let wrong = of(Some(Ok(vec![meshed(Runs::Captured), meshed(Runs::Wrong)])));
     assert_eq!(wrong.state, State::Failed);
