@@ -87,3 +87,17 @@ impl<'a> Input<'a> {
         self.mesh.root_namespace == namespace
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn resources_have_the_kinds_that_policies_are_read_from() {
+        let named: BTreeSet<_> = ResourceKind::ALL.iter().map(|kind| (kind.group(), kind.name())).collect();
+        let read: BTreeSet<_> = portcullis_policy::resource_kinds().collect();
+        assert_eq!(named, read);
+    }
+}

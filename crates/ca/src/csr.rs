@@ -7,7 +7,7 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use portcullis_identity::KeyType;
+use portcullis_identity::{ISSUED_KEYS, KeyType};
 use x509_parser::asn1_rs::Oid;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::{
@@ -43,7 +43,7 @@ pub enum CsrError {
         bits: usize,
     },
     /// A key type that this CA does not certify.
-    #[error("the kind of key is not accepted; use ECDSA P-256 or P-384, RSA with 2048, 3072 or 4096 bits, or Ed25519")]
+    #[error("the kind of key is not accepted; use {keys}", keys = ISSUED_KEYS)]
     KeyKind,
     /// The signature algorithm does not match the key, or is weak.
     #[error(

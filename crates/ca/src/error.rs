@@ -1,6 +1,6 @@
 //! Errors of the issuing core.
 
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::{ACCEPTED_KEYS, SpiffeId, TrustDomain};
 
 /// Why a CA operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum CaError {
     #[error("the CA key cannot be read: {0}")]
     Key(rcgen::Error),
     /// The key type is not supported for signing.
-    #[error("the CA key is of a kind that is not accepted; use ECDSA P-256 or P-384, RSA, or Ed25519")]
+    #[error("the CA key is of a kind that is not accepted; use {keys}", keys = ACCEPTED_KEYS)]
     KeyKind,
     /// A root is needed, and this is a CA below one.
     #[error("only a root may sign an intermediate, and this CA is one itself")]

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// The public keys that a certificate may have, for error texts.
+pub const ACCEPTED_KEYS: &str = "ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits";
+/// The keys for which a CA issues certificates ([`KeyType::ALL`]), for error texts.
+pub const ISSUED_KEYS: &str = "ECDSA P-256 or P-384, Ed25519, or RSA with 2048, 3072 or 4096 bits";
+
 /// A kind of key, as the command line, files and the audit name it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum KeyType {

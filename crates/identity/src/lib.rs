@@ -27,6 +27,6 @@ pub use expected::{ExpectedIds, ExpectedIdsError};
 pub use host_pattern::{HostPattern, HostPatternError};
 pub use id::{IstioId, SpiffeId};
 pub use id_error::{IdError, MAX_ID_LEN, SCHEME};
-pub use key_type::KeyType;
+pub use key_type::{ACCEPTED_KEYS, ISSUED_KEYS, KeyType};
 pub use summary::{Summary, summary};
 pub use svid::{KeyError, SvidError, UsageError};

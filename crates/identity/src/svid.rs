@@ -1,6 +1,7 @@
 //! Why a certificate cannot be used: one error type for leaves and signers.
 
 use crate::id_error::IdError;
+use crate::key_type::ACCEPTED_KEYS;
 
 /// Why a certificate is not an X.509-SVID, or may not sign for one.
 ///
@@ -86,9 +87,7 @@ pub enum KeyError {
         bits: usize,
     },
     /// Anything that is not RSA 2048 to 8192, ECDSA P-256 or P-384, or Ed25519.
-    #[error(
-        "the public key is of a kind that is not accepted; use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits"
-    )]
+    #[error("the public key is of a kind that is not accepted; use {keys}", keys = ACCEPTED_KEYS)]
     Unsupported,
 }
 

@@ -49,7 +49,7 @@ const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// Kinds that are read, alone or in a list of them.
-const KNOWN: [Known; 5] = [
+static KNOWN: [Known; 5] = [
     Known {
         name: "PeerAuthentication",
         group: SECURITY,
@@ -76,6 +76,11 @@ const KNOWN: [Known; 5] = [
         kind: DocumentKind::DestinationRule,
     },
 ];
+
+/// The API group and the name of each kind that is read, for those who name resources without reading them.
+pub fn resource_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KNOWN.iter().map(|known| (known.group, known.name))
+}
 
 /// Kinds that decide who is admitted or called, and that this version does not read.
 const UNSUPPORTED: [&str; 4] = ["RequestAuthentication", "Sidecar", "EnvoyFilter", "WasmPlugin"];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_identity::{ACCEPTED_KEYS, SpiffeId, TrustDomain};
 
 use crate::bundle::BundleError;
 use crate::clock::utc;
@@ -74,7 +74,8 @@ pub enum CredentialError {
     KeyMismatch,
     /// The key cannot be used at all.
     #[error(
-        "privateKey: it cannot be used ({0}); accepted are ECDSA P-256 and P-384, Ed25519 and RSA with at least 2048 bits, as PKCS#8, SEC1 or PKCS#1"
+        "privateKey: it cannot be used ({0}); accepted are {keys}, as PKCS#8, SEC1 or PKCS#1",
+        keys = ACCEPTED_KEYS
     )]
     Key(String),
     /// TLS cannot be set up. The files are not the cause.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use portcullis_identity::ACCEPTED_KEYS;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::UnixTime;
@@ -165,7 +166,8 @@ pub enum KeyPairError {
     PrivateKey(PemError),
     /// The key cannot be used at all.
     #[error(
-        "privateKey: it cannot be used ({0}); accepted are ECDSA P-256 and P-384, Ed25519 and RSA with at least 2048 bits"
+        "privateKey: it cannot be used ({0}); accepted are {keys}",
+        keys = ACCEPTED_KEYS
     )]
     Key(String),
     /// The key is not the certificate's.
