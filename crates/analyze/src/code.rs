@@ -190,7 +190,7 @@ impl Code {
             Self::Doubtful => entry(
                 "PC0006",
                 Warning,
-                "Something works here in a way that is hardly meant, or that Istio ignores",
+                "Something works here in a way that is probably unintended, or that Istio ignores",
                 "As the text says; the reason in brackets is that of `portcullis validate`",
             ),
             Self::ServicePort => entry(

@@ -1,4 +1,4 @@
-//! Finds what is wrong in a set of policies, and what is valid and hardly meant.
+//! Finds what is wrong in a set of policies, and what is valid but probably unintended.
 //!
 //! [`analyze`] is pure: the resources with their places, the set that the proxy makes of them, and the time come from the caller.
 

@@ -38,6 +38,12 @@ pub const BUFFERS: usize = 64_000_000;
 /// Observations that the ledger keeps: a peer at a port by a transport. A few hundred bytes each.
 pub const LEDGER_PAIRS: usize = 10_000;
 
+/// `ledger.reverseDns`: names make reports readable, and their look-ups wait for no connection.
+pub const LEDGER_REVERSE_DNS: bool = true;
+
+/// `gateway.listeners[].tls.minVersion` is "1.2", as in Istio's gateways: external clients may be old.
+pub const GATEWAY_ALLOWS_TLS12: bool = true;
+
 /// From the first termination signal to the forced end. Docker kills after 10 s by default; the quick start sets
 /// `stop_grace_period: 30s`.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ use portcullis_identity::HostPattern;
 use portcullis_policy::Cidr;
 use portcullis_yaml::{Cursor, Problems};
 
+use crate::defaults;
 use crate::fields::SectionReader;
 use crate::outbound::{self, TARGET, UpstreamTarget};
 use crate::value;
@@ -143,7 +144,9 @@ impl SectionReader<'_> {
         let first_without_name =
             fields.get("withoutServerName").map_or(Some(false), |at| value::word(&at, &without, problems));
         let versions = [("1.2", true), ("1.3", false)];
-        let allow_tls12 = fields.get("minVersion").map_or(Some(true), |at| value::word(&at, &versions, problems));
+        let allow_tls12 = fields
+            .get("minVersion")
+            .map_or(Some(defaults::GATEWAY_ALLOWS_TLS12), |at| value::word(&at, &versions, problems));
         let certificates = certificates.into_iter().collect::<Option<Vec<_>>>()?;
         check_hosts(&list, &certificates, problems);
         mode?;

@@ -20,7 +20,7 @@ pub struct LedgerSettings {
 
 impl Default for LedgerSettings {
     fn default() -> Self {
-        Self { folder: None, max_pairs: defaults::LEDGER_PAIRS, reverse_dns: true }
+        Self { folder: None, max_pairs: defaults::LEDGER_PAIRS, reverse_dns: defaults::LEDGER_REVERSE_DNS }
     }
 }
 
@@ -31,7 +31,7 @@ impl SectionReader<'_> {
         let max_pairs = section(&fields, "maxPairs", defaults::LEDGER_PAIRS, problems, |at, p| {
             at.integer(100, 1_000_000, p).and_then(|number| usize::try_from(number).ok())
         });
-        let reverse_dns = section(&fields, "reverseDns", true, problems, |at, p| at.boolean(p));
+        let reverse_dns = section(&fields, "reverseDns", defaults::LEDGER_REVERSE_DNS, problems, |at, p| at.boolean(p));
         Some(LedgerSettings { folder: folder?, max_pairs: max_pairs?, reverse_dns: reverse_dns? })
     }
 }

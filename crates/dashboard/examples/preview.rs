@@ -97,7 +97,7 @@ fn main() -> std::io::Result<()> {
                     .to_owned(),
             },
         ],
-        break_glass: vec!["web.shop:8080 for another 14 min (import fails, ops)".to_owned()],
+        break_glass: vec!["web.shop:8080 for another 14m (import fails, ops)".to_owned()],
         refused: vec![Refused {
             at: ago(400),
             from: "cron-report".to_owned(),

@@ -404,9 +404,9 @@ mod tests {
         sidecar.observations.ports = vec![port(Some(8080)), PortMode { port: None, ..PortMode::default() }];
         let now = Timestamp::from_unix(NOW);
         let view = view("mesh".to_owned(), &[("pay".to_owned(), Ok(sidecar))], &Names::default(), now);
-        assert_eq!(view.break_glass, ["pay.shop:8080 for another 14 min (import fails, ops)"]);
+        assert_eq!(view.break_glass, ["pay.shop:8080 for another 14m (import fails, ops)"]);
         let text = crate::fragment(&view);
-        assert!(text.contains("Break-glass lets plaintext in at pay.shop:8080 for another 14 min"), "{text}");
+        assert!(text.contains("Break-glass lets plaintext in at pay.shop:8080 for another 14m"), "{text}");
     }
 
     #[test]
@@ -425,7 +425,7 @@ mod tests {
         view.refused = vec![refused("shop/default")];
         let sections = |view: &View| {
             let page = crate::fragment(view);
-            ["Refused connections", "Failed connections", "seen for 7 d"].map(|text| page.contains(text))
+            ["Refused connections", "Failed connections", "seen for 7d"].map(|text| page.contains(text))
         };
         assert_eq!(sections(&view), [true, false, false]);
         view.refused = vec![refused("")];

@@ -25,7 +25,7 @@ pub struct View {
     pub edges: Vec<Edge>,
     /// Peers that sent plaintext, or TLS of their own, to a workload of the mesh.
     pub plaintext: Vec<PlaintextClient>,
-    /// Ports that break-glass opens, each a line: `cart.shop:8080 for another 14 min (import fails, ops)`.
+    /// Ports that break-glass opens, each a line: `cart.shop:8080 for another 14m (import fails, ops)`.
     pub break_glass: Vec<String>,
     /// Refused connections, the newest first.
     pub refused: Vec<Refused>,

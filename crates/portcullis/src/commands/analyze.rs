@@ -1,4 +1,4 @@
-//! `portcullis analyze`: what is wrong in a policy folder, and what is valid and hardly meant.
+//! `portcullis analyze`: what is wrong in a policy folder, and what is valid but probably unintended.
 
 use std::path::PathBuf;
 
@@ -40,16 +40,16 @@ pub(crate) struct Args {
     file: Vec<PathBuf>,
     #[command(flatten)]
     mesh: MeshArgs,
-    /// The least level at which the exit code is 79
+    /// The lowest level at which the exit code is 79
     #[arg(long, value_enum, ignore_case = true, default_value = "Error")]
     failure_threshold: Threshold,
-    /// The least level that is printed
+    /// The lowest level that is printed
     #[arg(long, value_enum, ignore_case = true, default_value = "Info")]
     output_threshold: Threshold,
     /// Leave out a finding: `CODE=Kind name.namespace`; `*` in the name stands for any text. May be repeated
     #[arg(short = 'S', long = "suppress", value_name = "CODE=Kind name.ns", value_parser = Suppression::parse)]
     suppress: Vec<Suppression>,
-    /// Clients do not find out by themselves which servers speak mTLS: look for DestinationRules that say it
+    /// Assume that clients have no automatic mTLS, and check that DestinationRules turn it on
     #[arg(long)]
     no_auto_mtls: bool,
     /// Output format
@@ -155,7 +155,7 @@ fn ignored(paths: &[PathBuf]) -> Vec<String> {
     let folders = paths.iter().filter(|path| !files::is_stdin(path) && path.is_dir());
     let mut ignored: Vec<String> =
         folders.flat_map(|folder| ignored_files(folder)).map(|one| one.path.display().to_string()).collect();
-    // That one is told by itself.
+    // A finding of its own reports that one.
     ignored.retain(|path| !path.ends_with(RECOVERY_FILE));
     ignored.sort();
     ignored

@@ -30,3 +30,15 @@ pub(super) fn write(settings: &Settings, metrics: &Metrics) -> Option<Writer> {
     let of_open = metrics.clone();
     Some(Writer::start(&metrics.ledger, place, move || of_open.flush_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_config::defaults;
+    use portcullis_ledger::Ledger;
+
+    /// The ledger does not know the configuration, and has the same default for those who use it without one.
+    #[test]
+    fn the_ledger_and_the_configuration_have_one_default() {
+        assert_eq!(Ledger::DEFAULT_MAX, defaults::LEDGER_PAIRS);
+    }
+}

@@ -25,7 +25,7 @@ pub(super) enum Got {
     End(String),
 }
 
-/// Sends a line in plaintext. An outbound sidecar at `address` makes mTLS of it.
+/// Sends a line in plaintext. An outbound sidecar at `address` originates mTLS.
 pub(super) fn plain(address: SocketAddr, line: &str) -> anyhow::Result<Got> {
     Ok(connect(address)?.map_or_else(Got::from, |stream| exchange(stream, line)))
 }

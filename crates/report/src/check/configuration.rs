@@ -20,7 +20,7 @@ pub struct Configuration {
     pub awaited: Vec<String>,
     /// Every mistake of the policy files; none without a policy folder.
     pub policy_mistakes: Option<Vec<String>>,
-    /// What is valid and hardly meant.
+    /// What is valid but probably unintended.
     pub policy_warnings: Vec<String>,
     /// The policies, if they are valid.
     pub policies: Policies,
