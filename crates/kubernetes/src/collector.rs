@@ -273,11 +273,10 @@ impl Collector {
                 causes.entry((*reason, message)).or_default().push(id.to_string());
             }
         }
-        found.extend(
-            causes
-                .into_iter()
-                .map(|((reason, message), ids)| (reason.as_str(), format!("{}: {message}", ids.join(", ")))),
-        );
+        found.extend(causes.into_iter().map(|((reason, message), ids)| {
+            let which = if ids.len() == self.watches.len() { "everything".to_owned() } else { ids.join(", ") };
+            (reason.as_str(), format!("{which}: {message}"))
+        }));
         let gone =
             self.watches.iter().filter(|(id, it)| it.state == WatchState::NotInstalled && self.objects.has_any(id));
         found.extend(gone.map(|(id, _)| ("not-installed", format!("{id}: the server has no such kind any more"))));

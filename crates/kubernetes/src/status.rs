@@ -171,10 +171,9 @@ impl Monitor {
             return;
         }
         let generation = status.generation;
-        tracing::error!(
-            source = "kubernetes", generation, cause = reason, problem = %problem.message,
-            "kept the last good objects in force"
-        );
+        let meanwhile =
+            if generation == 0 { "no objects are in force yet" } else { "kept the last good objects in force" };
+        tracing::error!(source = "kubernetes", generation, cause = reason, problem = %problem.message, "{meanwhile}");
         status.problems = status.problems.saturating_add(1);
         status.problem = Some(problem);
     }
