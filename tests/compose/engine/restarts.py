@@ -27,9 +27,10 @@ PROJECT = "restarts"
 PORT = 8093
 # From an event to an answer, by itself or as a name in `check`.
 PATIENCE = 60
-# After this time nothing is starting any more, and `check` is asked.
-QUIET = 10
-SETTLED = 1.5
+# From here on `check` is asked, too. What it names twice in a row, so much apart, is not on its way any more.
+QUIET = 3
+STABLE = 1.5
+SETTLED = 1
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -241,12 +242,14 @@ class Restarts:
         if needs_none:
             return None, self.why()
         # Sidecars may still be on their way.
-        while not (named := self.named()):
+        named, before = self.named(), None
+        while not named or named != before:
             if self.works():
                 return "by itself", time.monotonic() - begun
             if time.monotonic() > begun + PATIENCE:
                 return None, f"nothing works, and check names nothing: {self.why()}"
-            time.sleep(1)
+            time.sleep(STABLE)
+            named, before = self.named(), named
         took = time.monotonic() - begun
         for _ in range(3):
             for remedy in dict.fromkeys(named.values()):

@@ -57,7 +57,9 @@ fn service(meshed: &MeshedService, is_down: bool) -> Finding {
     let message = format!("{service} (project {project}): {explanation}");
     match runs {
         Runs::Captured => Finding::passed(None, message),
-        Runs::Stopped if !is_down => Finding::warning(None, message).remedy(remedy.clone()),
+        Runs::Stopped if !is_down => Finding::warning(None, message)
+            .why(["a job that has ended by itself is as it should be; this would run it again".to_owned()])
+            .remedy(remedy.clone()),
         Runs::Stopped | Runs::Wrong => Finding::failed(None, message).remedy(remedy.clone()),
     }
 }
