@@ -4,55 +4,24 @@ mod endpoint;
 mod failed;
 mod service;
 mod tunnel;
+mod upstream_conn;
 
 use std::sync::Arc;
 
 use portcullis_config::RouteMode;
-use portcullis_identity::ExpectedIds;
 use portcullis_telemetry::{ConnRecord, Ending};
-use portcullis_tls::client::{Sni, connect_corked};
-use portcullis_tls::{Credentials, PathSummary, Unavailable};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
 
 use crate::destination::{Destination, OutboundTarget};
 use crate::downgrade::MtlsDestination;
 use crate::outbound_hbone;
-use crate::outcome::{self, DialTarget, Reason};
-use crate::relay::{MeshStream, dial, dial_host, record_peer};
+use crate::outcome::{self, DialTarget};
+use crate::relay::{MeshStream, dial, dial_host};
 use crate::resolved_route::ResolvedRoute;
 use crate::routing_decision::RoutingDecision;
 use crate::state::ProxyState;
-use failed::{Failed, Next, handshake_failed};
 use service::to_service;
-
-/// An open connection to the destination.
-pub(crate) struct Connected {
-    pub(crate) server: MeshStream<TcpStream>,
-    /// What the trust in a mesh peer rests on.
-    pub(crate) path: Option<PathSummary>,
-    /// What to ask after a change; none for what the configuration fixes.
-    pub(crate) routing: Option<Box<RoutingDecision>>,
-}
-
-/// An open stream to the destination, and what the trust in its peer rests on.
-struct UpstreamConn {
-    stream: MeshStream<TcpStream>,
-    /// None without mTLS.
-    path: Option<PathSummary>,
-}
-
-impl UpstreamConn {
-    const fn without_mtls(stream: MeshStream<TcpStream>) -> Self {
-        Self { stream, path: None }
-    }
-
-    fn mtls(stream: MeshStream<TcpStream>, path: PathSummary) -> Self {
-        Self { stream, path: Some(path) }
-    }
-}
-
-type OwnCredentials = Result<Arc<Credentials>, Unavailable>;
+pub(crate) use upstream_conn::Connected;
+use upstream_conn::{OwnCredentials, UpstreamConn, check_downgrade, check_loop, remember_addresses, secure};
 
 /// Connects, and records how.
 pub(crate) async fn connect(
@@ -126,54 +95,4 @@ async fn to_route(
     let upstream = secured.map_err(|failed| failed.ending)?;
     remember_addresses(state, target, record);
     Ok(upstream)
-}
-
-/// The addresses of a destination that was reached over mTLS: what was dialled, and what the app dialled.
-fn remember_addresses(state: &ProxyState, target: &OutboundTarget, record: &ConnRecord) {
-    let captured = match target {
-        OutboundTarget::Captured(address) => Some(*address),
-        OutboundTarget::Configured(_) => None,
-    };
-    for address in record.dst_addr.into_iter().chain(captured) {
-        state.seen_over_mtls.record(MtlsDestination::Address(address));
-    }
-}
-
-/// A connection to an outbound listener of this proxy would be an endless loop.
-fn check_loop(state: &ProxyState, server: &TcpStream, record: &mut ConnRecord) -> Result<(), Ending> {
-    let peer = server.peer_addr().ok();
-    record.dst_addr = peer.or(record.dst_addr);
-    match peer.filter(|peer| state.is_own_outbound(*peer)) {
-        Some(peer) => Err(Ending::new(Reason::Loop, Some(peer.to_string()))),
-        None => Ok(()),
-    }
-}
-
-fn check_downgrade(state: &ProxyState, names: &[MtlsDestination], why: &'static str) -> Result<(), Ending> {
-    let count = |action| state.metrics.downgrades.with(&[action]).add(1);
-    state.seen_over_mtls.check(names, why, state.settings.outbound.downgrade, count)
-}
-
-/// The mTLS handshake with a mesh peer.
-async fn secure(
-    state: &ProxyState,
-    server: TcpStream,
-    credentials: &Arc<Credentials>,
-    expected: &ExpectedIds,
-    sni: Option<&Sni>,
-    record: &mut ConnRecord,
-) -> Result<UpstreamConn, Failed> {
-    record.transport = "tls";
-    let began = Instant::now();
-    // The relay writes or reads next, which sends what is corked.
-    let handshake = connect_corked(server, credentials, expected, sni);
-    let (stream, peer) = match timeout(state.settings.timeouts.handshake, handshake).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return Err(handshake_failed(&error)),
-        Err(_elapsed) => {
-            return Err(Failed { ending: Ending::new(Reason::HandshakeTimeout, None), next: Next::TooLate });
-        }
-    };
-    record_peer(state, record, &peer, began);
-    Ok(UpstreamConn::mtls(MeshStream::Secured(stream), peer.path))
 }

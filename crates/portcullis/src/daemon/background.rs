@@ -1,12 +1,14 @@
 //! The tasks beside the data plane, all on the main thread.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_proxy::buffers::Buffers;
 use portcullis_proxy::changes::ChangeNotifier;
 use portcullis_proxy::drain::DrainTrigger;
 use portcullis_telemetry::Metrics;
 use portcullis_tls::CredentialReader;
+use tokio::time::sleep;
 
 use super::attachment::Attachment;
 use super::change_log::{self, ChangeLog};
@@ -14,7 +16,7 @@ use super::client_names::ClientNames;
 use super::in_force::InForce;
 use super::publisher::Publisher;
 use super::services::Services;
-use super::{expiry_warning, free_memory, log_suppressed_lines};
+use super::{expiry_warning, free_memory};
 
 /// What the tasks work on.
 pub(super) struct Background {
@@ -50,5 +52,13 @@ impl Background {
         tokio::spawn(log_suppressed_lines(self.metrics));
         tokio::spawn(free_memory::watch(self.drain, self.buffers));
         tokio::spawn(self.attachment.watch(self.app));
+    }
+}
+
+/// Logs each second how many lines about refused connections were suppressed.
+async fn log_suppressed_lines(metrics: Metrics) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        metrics.log_suppressed();
     }
 }

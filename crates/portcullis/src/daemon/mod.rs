@@ -56,7 +56,6 @@ use portcullis_proxy::changes::change_channel;
 use portcullis_proxy::drain::{DrainTrigger, drain};
 use portcullis_proxy::{ProxyParts, ProxyState, engine, limits};
 use portcullis_telemetry::{AccessLog, AccessOutputs, LocalWorkload, Metrics, Service, log, panics};
-use tokio::time::sleep;
 
 pub(crate) use self::offline::{capture_rules, certificate_page, mode, policies_page};
 
@@ -381,13 +380,5 @@ const fn mode_word(mode: &UpstreamMode) -> &'static str {
         UpstreamMode::Fixed(RouteMode::Hbone(_)) => "hbone",
         UpstreamMode::Fixed(RouteMode::Plaintext) => "plaintext",
         UpstreamMode::Auto { .. } => "auto",
-    }
-}
-
-/// Logs each second how many lines about refused connections were suppressed.
-async fn log_suppressed_lines(metrics: Metrics) {
-    loop {
-        sleep(Duration::from_secs(1)).await;
-        metrics.log_suppressed();
     }
 }

@@ -12,15 +12,27 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::failed::{Failed, Next, handshake_failed};
-use super::service::ServiceTarget;
 use super::tunnel::through_tunnel;
-use super::{OwnCredentials, UpstreamConn, check_downgrade, check_loop, remember_addresses, secure};
+use super::upstream_conn::{OwnCredentials, UpstreamConn, check_downgrade, check_loop, remember_addresses, secure};
+use crate::destination::OutboundTarget;
 use crate::downgrade::MtlsDestination;
 use crate::endpoints::{self, Dialable};
 use crate::outcome::{self, DialTarget, Reason};
 use crate::relay::{MeshStream, dial};
 use crate::routing_decision::UpstreamTransport;
+use crate::services::ServiceTable;
 use crate::state::ProxyState;
+
+/// A service of the directory, as it was found.
+pub(super) struct ServiceTarget<'t> {
+    pub(super) target: &'t OutboundTarget,
+    pub(super) table: &'t ServiceTable,
+    pub(super) host: Arc<str>,
+    /// The service as a destination that was reached over mTLS.
+    pub(super) peer: MtlsDestination,
+    /// Whether an endpoint of it is secured.
+    pub(super) is_secured: bool,
+}
 
 /// An open connection to an endpoint.
 pub(super) struct EndpointConn {

@@ -9,9 +9,9 @@ use portcullis_policy::directory::{EVERY_PORT, Found, Lookup};
 use portcullis_telemetry::{ConnRecord, Ending};
 use tokio::time::{Instant, timeout};
 
-use super::endpoint::{EndpointConn, to_endpoint};
+use super::endpoint::{EndpointConn, ServiceTarget, to_endpoint};
 use super::failed::{Failed, Next};
-use super::{Connected, OwnCredentials};
+use super::upstream_conn::{Connected, OwnCredentials};
 use crate::balancer::{self, Candidate, OutlierSettings};
 use crate::destination::OutboundTarget;
 use crate::downgrade::MtlsDestination;
@@ -23,17 +23,6 @@ use crate::state::ProxyState;
 
 /// How many endpoints of a service are tried for one connection.
 const MAX_ATTEMPTS: usize = 3;
-
-/// A service of the directory, as it was found.
-pub(super) struct ServiceTarget<'t> {
-    pub(super) target: &'t OutboundTarget,
-    pub(super) table: &'t ServiceTable,
-    pub(super) host: Arc<str>,
-    /// The service as a destination that was reached over mTLS.
-    pub(super) peer: MtlsDestination,
-    /// Whether an endpoint of it is secured.
-    pub(super) is_secured: bool,
-}
 
 /// The endpoints that a connection may try, and what came of those that it did.
 struct Attempts<'t> {
