@@ -8,7 +8,7 @@ from rig.processes import run as tool
 
 from .docker import APPS, IMAGE, ROOT
 
-LARGEST = 18_000_000
+LARGEST = 19_000_000
 GROUP = "The image"
 ARCHIVE = "portcullis-test-archive:1.2.3"
 
