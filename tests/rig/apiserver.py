@@ -43,6 +43,8 @@ class ApiServer:
             run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", folder / f"{name}.key"])
             os.chmod(folder / f"{name}.key", 0o600)
         run(["openssl", "req", "-x509", "-new", "-key", folder / "ca.key", "-days", "2", "-subj", "/CN=rig", "-out", folder / "ca.crt"])
+        # The server signs tokens with a key in PKCS 8, but does not derive the public key of such a one.
+        run(["openssl", "pkey", "-in", folder / "accounts.key", "-pubout", "-out", folder / "accounts.pub"])
         (folder / "server.cnf").write_text(_SERVER_CONF)
         run(["openssl", "req", "-new", "-key", folder / "server.key", "-config", folder / "server.cnf", "-out", folder / "server.csr"])
         run(["openssl", "x509", "-req", "-in", folder / "server.csr", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key",
@@ -73,7 +75,7 @@ class ApiServer:
             str(self.programs / "kube-apiserver"), f"--etcd-servers=http://127.0.0.1:{self.etcd_port}", "--bind-address=127.0.0.1",
             f"--secure-port={self.port}", "--insecure-port=0", "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/24",
             f"--tls-cert-file={folder}/server.crt", f"--tls-private-key-file={folder}/server.key", "--authorization-mode=RBAC",
-            f"--token-auth-file={folder}/tokens.csv", f"--service-account-key-file={folder}/accounts.key",
+            f"--token-auth-file={folder}/tokens.csv", f"--service-account-key-file={folder}/accounts.pub",
             f"--service-account-signing-key-file={folder}/accounts.key", "--service-account-issuer=https://rig.test",
             "--api-audiences=https://rig.test", "--disable-admission-plugins=ServiceAccount"])
 
@@ -97,8 +99,8 @@ class ApiServer:
         return run([*self._kubectl(), *arguments], given)
 
     def apply(self, *documents):
-        """Documents as dictionaries; JSON is YAML."""
-        text = "\n---\n".join(json.dumps(document) for document in documents)
+        """Documents as dictionaries."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
         return self.kubectl("apply", "--validate=false", "-f", "-", given=text)
 
     def token(self, namespace, account, seconds=3600):

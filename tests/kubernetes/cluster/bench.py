@@ -101,6 +101,14 @@ class Bench:
         new.chmod(0o600)
         new.rename(self.account / "token")
 
+    def may_list(self):
+        """Whether the server lets the sidecars list. It takes a moment to see a change of its own roles."""
+        request = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+            "user": "system:serviceaccount:shop:cart", "groups": ["system:serviceaccounts", "system:serviceaccounts:shop"],
+            "resourceAttributes": {"group": "security.istio.io", "resource": "peerauthentications", "namespace": "shop", "verb": "list"}}}
+        answer = self.server.kubectl("create", "-f", "-", "-o", "json", given=json.dumps(request))
+        return json.loads(answer)["status"]["allowed"]
+
     def sidecar(self, name, **options):
         return Sidecar(self, name, **options)
 
