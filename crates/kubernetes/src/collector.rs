@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::copy::Copy;
 use crate::failure::{Failure, FailureReason};
 use crate::objects::{Objects, WatchId};
-use crate::status::{Monitor, WatchState, WatchStatus};
+use crate::status::{Found, Monitor, WatchState, WatchStatus};
 use crate::watch::Event;
 
 /// Puts a set in force: a summary of it, or why it changes nothing.
@@ -27,6 +27,8 @@ const REST_PER_LOAD: u32 = 3;
 const GRACE: Duration = Duration::from_secs(2);
 /// Copies are written no more often than this.
 const COPY_INTERVAL: Duration = Duration::from_secs(1);
+/// One that could not be written is tried again: what is on disk is an older set until then.
+const COPY_RETRY: Duration = Duration::from_secs(10);
 
 /// What begins a sidecar while the server does not answer.
 pub(crate) struct CopySettings {
@@ -59,6 +61,8 @@ pub(crate) struct Collector {
     /// Not before.
     rest_until: Instant,
     copy_at: Option<Instant>,
+    /// Not before.
+    copy_rest_until: Instant,
     refused: Option<String>,
     copy_problem: Option<String>,
 }
@@ -84,6 +88,7 @@ impl Collector {
             load_at: None,
             rest_until: Instant::now(),
             copy_at: None,
+            copy_rest_until: Instant::now(),
             refused: None,
             copy_problem: None,
         };
@@ -205,9 +210,7 @@ impl Collector {
                 self.refused = None;
                 self.monitor.in_force(summary, self.objects.count());
                 if self.copy.is_some() {
-                    self.copy_at = self
-                        .copy_at
-                        .or_else(|| Some(now + if self.copy_problem.is_none() { SETTLE } else { COPY_INTERVAL }));
+                    self.copy_at = self.copy_at.or_else(|| Some((now + SETTLE).max(self.copy_rest_until)));
                 }
             }
             Err(problem) => self.refused = Some(problem),
@@ -248,6 +251,9 @@ impl Collector {
     fn write_copy(&mut self) {
         let Some(copy) = &self.copy else { return };
         let written = Copy::new(self.clock.now_unix(), self.objects.keep()).write(&copy.folder);
+        let now = Instant::now();
+        self.copy_rest_until = now + COPY_INTERVAL;
+        self.copy_at = written.is_err().then(|| now + COPY_RETRY);
         self.copy_problem = written.err().map(|error| error.to_string());
     }
 
@@ -263,28 +269,59 @@ impl Collector {
         self.monitor.set_problem(self.problem());
     }
 
-    fn problem(&self) -> Option<(&'static str, String)> {
-        let mut found: Vec<(&'static str, String)> = Vec::new();
-        let lasting = self.watches.iter().filter(|(_, it)| it.failing_since.is_some_and(|at| at.elapsed() >= GRACE));
-        // One cause for many watches is told once.
-        let mut causes: BTreeMap<(FailureReason, &str), Vec<String>> = BTreeMap::new();
-        for (id, watched) in lasting {
-            if let WatchState::Failed { reason, message } = &watched.state {
-                causes.entry((*reason, message)).or_default().push(id.to_string());
-            }
-        }
-        found.extend(causes.into_iter().map(|((reason, message), ids)| {
-            let which = if ids.len() == self.watches.len() { "everything".to_owned() } else { ids.join(", ") };
-            (reason.as_str(), format!("{which}: {message}"))
-        }));
+    fn problem(&self) -> Option<Found> {
+        let mut found = self.failures();
         let gone =
             self.watches.iter().filter(|(id, it)| it.state == WatchState::NotInstalled && self.objects.has_any(id));
-        found.extend(gone.map(|(id, _)| ("not-installed", format!("{id}: the server has no such kind any more"))));
-        found.extend(self.refused.iter().map(|problem| ("refused", problem.replace('\n', "; "))));
-        found.extend(self.objects.problems().into_iter().map(|problem| ("invalid-object", problem)));
-        found.extend(self.copy_problem.iter().map(|problem| ("copy", problem.clone())));
-        let reason = found.first()?.0;
-        Some((reason, found.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ")))
+        found.extend(
+            gone.map(|(id, _)| Cause::new("not-installed", format!("{id}: the server has no such kind any more"))),
+        );
+        found.extend(self.refused.iter().map(|problem| Cause::new("refused", problem.replace('\n', "; "))));
+        found.extend(self.objects.problems().into_iter().map(|problem| Cause::new("invalid-object", problem)));
+        found.extend(self.copy_problem.iter().map(|problem| Cause::new("copy", problem.clone())));
+        let reason = found.first()?.reason;
+        let message = found.iter().map(|cause| cause.message.as_str()).collect::<Vec<_>>().join("; ");
+        Some(Found { reason, message, causes: found.into_iter().map(|cause| cause.key).collect() })
+    }
+
+    /// Watches that fail, as soon as one of them does so for a while.
+    fn failures(&self) -> Vec<Cause> {
+        if !self.watches.values().any(|it| it.failing_since.is_some_and(|at| at.elapsed() >= GRACE)) {
+            return Vec::new();
+        }
+        // One cause for many watches is told once.
+        let mut causes: BTreeMap<(FailureReason, &str), Vec<&WatchId>> = BTreeMap::new();
+        for (id, watched) in &self.watches {
+            if let WatchState::Failed { reason, message } = &watched.state {
+                causes.entry((*reason, message)).or_default().push(id);
+            }
+        }
+        let cause = |((reason, message), ids): ((FailureReason, &str), Vec<&WatchId>)| {
+            let names = || ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let which = if ids.len() == self.watches.len() { "everything".to_owned() } else { names() };
+            // A role is missing in one namespace; all else is the server's.
+            let key = match (reason, ids.first()) {
+                (FailureReason::Forbidden, Some(id)) => format!("{} in {}", reason.as_str(), id.namespace),
+                _ => reason.as_str().to_owned(),
+            };
+            Cause { reason: reason.as_str(), message: format!("{which}: {message}"), key }
+        };
+        causes.into_iter().map(cause).collect()
+    }
+}
+
+/// One of the things that are wrong.
+struct Cause {
+    reason: &'static str,
+    message: String,
+    /// Of [`Found::causes`].
+    key: String,
+}
+
+impl Cause {
+    /// One that is told apart by its words.
+    fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, key: message.clone(), message }
     }
 }
 

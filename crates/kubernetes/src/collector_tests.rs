@@ -90,7 +90,8 @@ impl Rig {
     }
 
     async fn fail(&self, reason: FailureReason) {
-        self.send(policies(), Event::Failed(Failure { reason, message: "no".to_owned(), pause: None })).await;
+        self.send(policies(), Event::Failed(Failure { reason, message: "no".to_owned(), pause: None, is_cut: false }))
+            .await;
         self.settle().await;
     }
 }
@@ -229,4 +230,57 @@ async fn the_copy_is_taken_when_the_server_is_silent_and_only_then() {
     sleep(Duration::from_secs(2)).await;
     assert!(rig.offered().is_empty(), "half a copy is no copy");
     assert_eq!(rig.reason(), Some("copy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_logged_once_however_many_watches_see_it_in_whatever_words() {
+    let rig = Rig::start(None);
+    rig.list_others().await;
+    rig.list(policies(), &[("a", "STRICT")]).await;
+    rig.settle().await;
+    let problems = || rig.monitor.status().problems;
+    for round in 0..5 {
+        for (n, id) in ids().into_iter().enumerate() {
+            let message = format!("connection reset {}", (n + round) % 3);
+            let failure = Failure { reason: FailureReason::Unreachable, message, pause: None, is_cut: false };
+            rig.send(id, Event::Failed(failure)).await;
+            sleep(GRACE / 8).await;
+        }
+    }
+    assert_eq!(problems(), 1);
+    let text = rig.monitor.status().problem.unwrap().message;
+    assert!(text.contains("reset 1") && text.contains("reset 2"), "the page has all of it: {text}");
+    rig.list_others().await;
+    rig.settle().await;
+    assert_eq!((problems(), rig.reason()), (1, Some("unreachable")), "what comes back is no new problem");
+    rig.list(policies(), &[("a", "STRIC")]).await;
+    rig.settle().await;
+    assert_eq!((problems(), rig.reason()), (2, Some("invalid-object")), "this is one");
+    rig.list(policies(), &[("a", "STRICT")]).await;
+    rig.settle().await;
+    assert_eq!((problems(), rig.reason()), (2, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_could_not_be_written_is_written_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("below");
+    std::fs::write(&below, "a file where the folder should be").unwrap();
+    let rig = Rig::start(Some(CopySettings { folder: below.clone(), take_at: None }));
+    rig.list_others().await;
+    rig.list(policies(), &[("a", "STRICT")]).await;
+    rig.settle().await;
+    assert_eq!(rig.reason(), Some("copy"));
+    std::fs::remove_file(&below).unwrap();
+    sleep(COPY_RETRY * 2).await;
+    assert_eq!(rig.reason(), None);
+    assert_eq!(Copy::read(&below).unwrap().unwrap().objects.len(), 1);
+    // What changes meanwhile waits for its turn, and is not forgotten.
+    for n in 0..10 {
+        let mode = if n % 2 == 0 { "PERMISSIVE" } else { "STRICT" };
+        rig.send(policies(), Event::Apply(name("a"), document("a", mode))).await;
+        sleep(SETTLE * 4).await;
+    }
+    sleep(COPY_INTERVAL).await;
+    assert!(Copy::read(&below).unwrap().unwrap().objects[0].document.contains("STRICT"));
 }

@@ -8,6 +8,8 @@ use kube::runtime::watcher;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// The longest delay.
 const MAX_DELAY: Duration = Duration::from_secs(30);
+/// How often the delay may have doubled before a server that answers and is then cut off: its next one is 3.2 s at most.
+const DOUBLED_BEFORE_CUT: u32 = 4;
 /// The longest delay that a server may ask for.
 const MAX_ASKED: Duration = Duration::from_secs(120);
 
@@ -44,6 +46,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The server asks for this pause.
     pub(crate) pause: Option<Duration>,
+    /// The server did not say so: the connection broke.
+    pub(crate) is_cut: bool,
 }
 
 /// What to do about an error of a request.
@@ -58,7 +62,11 @@ pub(crate) enum Verdict {
 
 impl Failure {
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
-        Self { reason: FailureReason::Unreachable, message: message.into(), pause: None }
+        Self { reason: FailureReason::Unreachable, message: message.into(), pause: None, is_cut: false }
+    }
+
+    fn cut(message: String) -> Self {
+        Self { is_cut: true, ..Self::unreachable(message) }
     }
 }
 
@@ -75,9 +83,9 @@ pub(crate) fn of_watch(error: &watcher::Error) -> Verdict {
 pub(crate) fn of_request(error: &kube::Error) -> Verdict {
     match error {
         kube::Error::Api(status) => of_status(status),
-        kube::Error::Service(cause) => Verdict::Failed(Failure::unreachable(chain(&**cause))),
+        kube::Error::Service(cause) => Verdict::Failed(Failure::cut(chain(&**cause))),
         kube::Error::SerdeError(_) => Verdict::Failed(Failure::unreachable("the answer is not what was expected")),
-        other => Verdict::Failed(Failure::unreachable(chain(other))),
+        other => Verdict::Failed(Failure::cut(chain(other))),
     }
 }
 
@@ -92,7 +100,7 @@ fn of_status(status: &kube::core::Status) -> Verdict {
     };
     let asked = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     let pause = (asked > 0).then(|| Duration::from_secs(asked.into()).min(MAX_ASKED));
-    Verdict::Failed(Failure { reason, message: format!("{} ({})", status.message, status.code), pause })
+    Verdict::Failed(Failure { reason, message: format!("{} ({})", status.message, status.code), pause, is_cut: false })
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -119,6 +127,11 @@ impl Backoff {
         most.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
+    /// The server is there, and the way to it is bad: it is asked again before long, whatever was before.
+    pub(crate) fn was_cut(&mut self) {
+        self.0 = self.0.min(DOUBLED_BEFORE_CUT);
+    }
+
     pub(crate) fn reset(&mut self) {
         self.0 = 0;
     }
@@ -136,8 +149,12 @@ mod tests {
             let delay = backoff.next();
             assert!(delay <= most && delay >= most / 2, "{n}: {delay:?}");
         }
+        backoff.was_cut();
+        assert!(backoff.next() <= Duration::from_millis(3_200));
         backoff.reset();
         assert!(backoff.next() <= FIRST_DELAY);
+        backoff.was_cut();
+        assert!(backoff.next() <= FIRST_DELAY * 2, "a cut makes no delay longer than it is");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The state of the source, for readiness, metrics and pages.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -38,6 +39,18 @@ pub struct Problem {
     pub message: String,
     /// Since when there has been a problem, whatever the reasons were.
     pub since: SystemTime,
+    /// See [`Found`].
+    causes: BTreeSet<String>,
+}
+
+/// What is wrong now.
+pub(crate) struct Found {
+    /// The first of the reasons.
+    pub(crate) reason: &'static str,
+    /// Every reason, in words.
+    pub(crate) message: String,
+    /// What the log tells apart. An outage is one cause, however many watches notice it, and in whatever words.
+    pub(crate) causes: BTreeSet<String>,
 }
 
 /// One kind in one namespace.
@@ -152,10 +165,10 @@ impl Monitor {
         self.lock().copy_written_at = written_at;
     }
 
-    /// Replaces the problem. Each different one is logged once, and its end.
-    pub(crate) fn set_problem(&self, found: Option<(&'static str, String)>) {
+    /// Replaces the problem. Each new cause is logged once, and the end of the problem.
+    pub(crate) fn set_problem(&self, found: Option<Found>) {
         let mut status = self.lock();
-        let Some((reason, message)) = found else {
+        let Some(Found { reason, message, causes }) = found else {
             if let Some(over) = status.problem.take() {
                 tracing::info!(
                     source = "kubernetes",
@@ -165,17 +178,17 @@ impl Monitor {
             }
             return;
         };
-        let since = status.problem.as_ref().map_or_else(SystemTime::now, |problem| problem.since);
-        let problem = Problem { reason, message, since };
-        if status.problem.as_ref() == Some(&problem) {
-            return;
-        }
+        let before = status.problem.take();
+        let is_new = before.as_ref().is_none_or(|before| !causes.is_subset(&before.causes));
+        let since = before.map_or_else(SystemTime::now, |before| before.since);
         let generation = status.generation;
-        let meanwhile =
-            if generation == 0 { "no objects are in force yet" } else { "kept the last good objects in force" };
-        tracing::error!(source = "kubernetes", generation, cause = reason, problem = %problem.message, "{meanwhile}");
-        status.problems = status.problems.saturating_add(1);
-        status.problem = Some(problem);
+        if is_new {
+            let meanwhile =
+                if generation == 0 { "no objects are in force yet" } else { "kept the last good objects in force" };
+            tracing::error!(source = "kubernetes", generation, cause = reason, problem = %message, "{meanwhile}");
+            status.problems = status.problems.saturating_add(1);
+        }
+        status.problem = Some(Problem { reason, message, since, causes });
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {

@@ -64,18 +64,30 @@ enum Ended {
     Closed,
 }
 
+/// How far an attempt came, which tells how soon there may be another.
+#[derive(Clone, Copy, PartialEq)]
+enum Came {
+    Nowhere,
+    /// The server has answered.
+    ToAnAnswer,
+    /// It was watched for a while.
+    Through,
+}
+
 impl Watch {
     /// Returns when nobody listens any more.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let (ended, was_good) = self.once().await;
-            if was_good {
-                backoff.reset();
+            let (ended, came) = self.once().await;
+            match (&ended, came) {
+                (_, Came::Through) => backoff.reset(),
+                (Ended::Failed(failure), Came::ToAnAnswer) if failure.is_cut => backoff.was_cut(),
+                _ => {}
             }
             let (event, delay) = match ended {
                 Ended::Closed => return,
-                Ended::Relist if was_good => continue,
+                Ended::Relist if came == Came::Through => continue,
                 // A server that answers "expired" to everything is not asked without a pause.
                 Ended::Relist => {
                     sleep(backoff.next()).await;
@@ -97,11 +109,11 @@ impl Watch {
         }
     }
 
-    /// One list and the watch after it; whether the watch was a good one.
-    async fn once(&mut self) -> (Ended, bool) {
+    /// One list and the watch after it.
+    async fn once(&mut self) -> (Ended, Came) {
         let resource = match self.find().await {
             Ok(resource) => resource,
-            Err(ended) => return (ended, false),
+            Err(ended) => return (ended, Came::Nowhere),
         };
         // The connection of this list is new enough.
         self.relist.mark_unchanged();
@@ -109,31 +121,34 @@ impl Watch {
         let mut stream = pin!(watcher(api, watcher::Config::default()));
         let mut listed_at: Option<Instant> = None;
         let relist = Instant::now() + RELIST.mul_f64(1.0 + fastrand::f64() / 2.0);
-        let is_good = |listed_at: Option<Instant>| listed_at.is_some_and(|at| at.elapsed() >= GOOD_WATCH);
+        let came = |listed_at: Option<Instant>| match listed_at {
+            Some(at) if at.elapsed() >= GOOD_WATCH => Came::Through,
+            _ => Came::ToAnAnswer,
+        };
         loop {
             // What breaks off without a word is found by the connection's PING; a list has a deadline of its own.
             let until = if listed_at.is_some() { relist } else { Instant::now() + PAGE_TIMEOUT };
             let next = tokio::select! {
                 next = timeout(until.saturating_duration_since(Instant::now()), stream.next()) => next,
                 changed = self.relist.changed() => {
-                    return (if changed.is_ok() { Ended::Relist } else { Ended::Closed }, true);
+                    return (if changed.is_ok() { Ended::Relist } else { Ended::Closed }, Came::Through);
                 }
             };
             let event = match next {
-                Err(_) if listed_at.is_some() => return (Ended::Relist, true),
+                Err(_) if listed_at.is_some() => return (Ended::Relist, Came::Through),
                 Err(_) => {
                     let seconds = PAGE_TIMEOUT.as_secs();
                     let failure = Failure::unreachable(format!("the list does not come: nothing for {seconds} s"));
-                    return (Ended::Failed(failure), false);
+                    return (Ended::Failed(failure), Came::ToAnAnswer);
                 }
-                Ok(None) => return (Ended::Relist, is_good(listed_at)),
+                Ok(None) => return (Ended::Relist, came(listed_at)),
                 Ok(Some(Err(error))) => {
                     let ended = match of_watch(&error) {
                         Verdict::NotFound => Ended::NotFound,
                         Verdict::Expired => Ended::Relist,
                         Verdict::Failed(failure) => Ended::Failed(failure),
                     };
-                    return (ended, is_good(listed_at));
+                    return (ended, came(listed_at));
                 }
                 Ok(Some(Ok(event))) => event,
             };
@@ -143,7 +158,7 @@ impl Watch {
                 listed_at = None;
             }
             if self.events.send((self.id.clone(), translate(event, &resource))).await.is_err() {
-                return (Ended::Closed, false);
+                return (Ended::Closed, Came::Nowhere);
             }
         }
     }

@@ -18,6 +18,8 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::DEBUG,
     LevelFilter::TRACE,
 ];
+/// Warns of each failed attempt; the sidecar says it once, in its own words.
+const QUIET: &str = "kube_runtime";
 /// Longest filter that is read; also what bounds the number of targets that can be named in it.
 const MAX_LEN: usize = 1024;
 
@@ -81,7 +83,9 @@ impl Filter {
 
     /// As a subscriber takes it. What neither has a level of its own nor one for everything is not written.
     pub(crate) fn targets(&self) -> Targets {
-        let targets = Targets::new().with_targets(self.targets.clone());
+        let quiet = self.level.filter(|level| *level <= LevelFilter::INFO).map(|level| level.min(LevelFilter::ERROR));
+        let targets = quiet.into_iter().fold(Targets::new(), |targets, level| targets.with_target(QUIET, level));
+        let targets = targets.with_targets(self.targets.clone());
         self.level.into_iter().fold(targets, Targets::with_default)
     }
 }
@@ -123,6 +127,22 @@ mod tests {
     use tracing::Level;
 
     use super::*;
+
+    #[test]
+    fn a_library_is_quiet_unless_it_is_asked_for() {
+        for (text, writes) in [
+            ("info", false),
+            ("warn,access=debug", false),
+            ("info,kube_runtime=warn", true),
+            ("debug", true),
+            ("kube_runtime=debug", true),
+        ] {
+            let targets = Filter::parse(text).unwrap().targets();
+            assert_eq!(targets.would_enable("kube_runtime::watcher", &Level::WARN), writes, "{text}");
+        }
+        let off = Filter::parse("off").unwrap().targets();
+        assert!(!off.would_enable("kube_runtime::watcher", &Level::ERROR));
+    }
 
     #[test]
     fn levels_and_targets_are_read_and_shown_in_one_form() {
