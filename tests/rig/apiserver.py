@@ -138,6 +138,8 @@ class Relay:
             client, _ = self.listener.accept()
             try:
                 server = socket.create_connection(("127.0.0.1", self.target), 5)
+                # The limit is for connecting: a watch is silent for as long as nothing changes.
+                server.settimeout(None)
             except OSError:
                 client.close()
                 continue
