@@ -197,6 +197,9 @@ impl Collector {
 
     fn load(&mut self) {
         let begun = Instant::now();
+        if !self.is_loaded {
+            self.keep_missing_kinds();
+        }
         self.is_dirty = false;
         let result = match self.objects.too_large() {
             Some(problem) => Err(problem),
@@ -214,6 +217,32 @@ impl Collector {
                 }
             }
             Err(problem) => self.refused = Some(problem),
+        }
+    }
+
+    /// At the start: a kind that the server does not have, and of which the copy has objects, was removed or is not there yet. Those
+    /// objects may be what forbids, so they stay, as they would have in a sidecar that went on running.
+    fn keep_missing_kinds(&mut self) {
+        let Some(copy) = &self.copy else { return };
+        let is_missing =
+            |(id, it): &(&WatchId, &Watched)| it.state == WatchState::NotInstalled && !self.objects.has_any(id);
+        let missing: Vec<_> = self.watches.iter().filter(is_missing).map(|(id, _)| id.clone()).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = self.watches.keys().cloned().collect();
+        let kept = Copy::read(&copy.folder).map_err(|error| error.to_string()).and_then(|read| {
+            let kept = read.map(|Copy { objects, .. }| Objects::restore(&ids, objects)).transpose()?;
+            Ok(kept.unwrap_or_default())
+        });
+        match kept {
+            Ok(mut kept) => missing.iter().for_each(|id| self.objects.take_over(id, &mut kept)),
+            // It is replaced by what the server has.
+            Err(error) => tracing::error!(
+                source = "kubernetes",
+                problem = %error,
+                "the server does not have every kind, and the copy cannot be read: objects of missing kinds are not in force"
+            ),
         }
     }
 

@@ -284,3 +284,33 @@ async fn a_copy_that_could_not_be_written_is_written_later() {
     sleep(COPY_INTERVAL).await;
     assert!(Copy::read(&below).unwrap().unwrap().objects[0].document.contains("STRICT"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_a_kind_that_is_missing_at_the_start_are_those_of_the_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = || Some(CopySettings { folder: folder.path().to_owned(), take_at: None });
+    let rig = Rig::start(copy());
+    rig.list_others().await;
+    rig.list(policies(), &[("a", "STRICT")]).await;
+    rig.settle().await;
+    sleep(COPY_INTERVAL).await;
+
+    let rig = Rig::start(copy());
+    rig.list_others().await;
+    rig.send(policies(), Event::NotInstalled).await;
+    rig.settle().await;
+    assert_eq!((rig.offered(), rig.reason()), (vec![vec!["a".to_owned()]], Some("not-installed")));
+    // It is installed again, and what is listed counts.
+    rig.list(policies(), &[]).await;
+    rig.settle().await;
+    assert_eq!((rig.offered().last().unwrap().len(), rig.reason()), (0, None));
+
+    // A copy that cannot be read says nothing of missing kinds.
+    sleep(COPY_INTERVAL).await;
+    std::fs::write(folder.path().join("kubernetes.json"), "{").unwrap();
+    let rig = Rig::start(copy());
+    rig.list_others().await;
+    rig.send(policies(), Event::NotInstalled).await;
+    rig.settle().await;
+    assert_eq!(rig.offered(), [Vec::<String>::new()]);
+}

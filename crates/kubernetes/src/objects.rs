@@ -115,6 +115,13 @@ impl Objects {
         self.watches.get_mut(watch).is_some_and(|known| known.remove(name).is_some())
     }
 
+    /// Takes what others know of this watch.
+    pub(crate) fn take_over(&mut self, watch: &WatchId, from: &mut Self) {
+        if let Some(known) = from.watches.remove(watch) {
+            self.watches.insert(watch.clone(), known);
+        }
+    }
+
     /// Whether anything of this watch is in force.
     pub(crate) fn has_any(&self, watch: &WatchId) -> bool {
         self.watches.get(watch).is_some_and(|known| !known.is_empty())

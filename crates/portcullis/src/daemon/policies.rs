@@ -29,7 +29,7 @@ pub(super) struct Policies {
     pub(super) effective: Arc<ArcSwap<EffectivePolicy>>,
     /// For explanations; no connection reads it.
     pub(super) set: Arc<ArcSwap<PolicySet>>,
-    /// [`set_hash`] of the files in force; none without a folder.
+    /// [`set_hash`](crate::set_hash::set_hash) of the files in force; none without a folder.
     pub(super) hash: Arc<ArcSwapOption<String>>,
     pub(super) in_force: Arc<InForce>,
     pub(super) publisher: Arc<Publisher>,
