@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use portcullis_hbone::limits::STREAM_WINDOW;
-use portcullis_hbone::{Event, Refusal, Request, ServerTunnel, TunnelStream, parse_authority};
+use portcullis_hbone::{ConnectRefusal, Event, Request, ServerTunnel, TunnelStream, parse_authority};
 use portcullis_net::Duplex as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
@@ -53,7 +53,7 @@ async fn answer(request: Request, what: u8, open: &mut Vec<TunnelStream>) {
         assert!(target.port() != 0 && target.ip() == target.ip().to_canonical());
     }
     match what % 5 {
-        0 => request.refuse(Refusal::Denied),
+        0 => request.refuse(ConnectRefusal::Denied),
         1 => request.reset(),
         2 => drop(request),
         _ => {
