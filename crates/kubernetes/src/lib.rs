@@ -10,7 +10,8 @@
 //! - While the server is away, refuses, or does not know a kind any more, what was known stays in force, and there is a [`Problem`] with its age.
 //! - After each failure and each new connection everything is listed again, so that a server that went back in time is noticed.
 //! - One HTTP/2 connection for all watches, every wait with a deadline, delays with jitter and a cap, sizes with limits.
-//! - The copy on disk holds only what was in force, and is taken whole or not at all.
+//! - The copy on disk holds only what was in force. While the server does not answer it is taken whole or not at all; of a server that lacks
+//!   a kind at the start, the objects of that kind are.
 //!
 //! It refuses to write anything to the cluster: `list` and `watch` are all that it asks for.
 
