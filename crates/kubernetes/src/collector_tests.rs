@@ -2,24 +2,24 @@
 
 use std::sync::Mutex;
 
+use portcullis_manifest::ResourceKind;
 use tokio::time::sleep;
 
 use super::*;
-use crate::kind::Kind;
 use crate::object::Name;
 
 const NAMESPACES: [&str; 2] = ["istio-system", "shop"];
 
-fn id(kind: Kind, namespace: &str) -> WatchId {
+fn id(kind: ResourceKind, namespace: &str) -> WatchId {
     WatchId { kind, namespace: namespace.to_owned() }
 }
 
 fn ids() -> Vec<WatchId> {
-    NAMESPACES.iter().flat_map(|namespace| Kind::ALL.map(|kind| id(kind, namespace))).collect()
+    NAMESPACES.iter().flat_map(|namespace| ResourceKind::ALL.map(|kind| id(kind, namespace))).collect()
 }
 
 fn policies() -> WatchId {
-    id(Kind::PeerAuthentication, "shop")
+    id(ResourceKind::PeerAuthentication, "shop")
 }
 
 fn name(name: &str) -> Name {

@@ -19,7 +19,6 @@ mod collector;
 mod connection;
 mod copy;
 mod failure;
-mod kind;
 mod object;
 mod objects;
 mod source;
@@ -27,6 +26,5 @@ mod status;
 mod watch;
 
 pub use failure::FailureReason;
-pub use kind::Kind;
 pub use source::{Source, SourceError, SourceParts};
 pub use status::{Monitor, Problem, Status, WatchState, WatchStatus};

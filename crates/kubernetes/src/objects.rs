@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use portcullis_manifest::ResourceKind;
 use portcullis_policy::ParsedSource;
 use serde::{Deserialize, Serialize};
 
-use crate::kind::Kind;
 use crate::object::Name;
 
 /// The most objects, and bytes of their documents, that a set may have: as much as a folder of policies may.
@@ -23,13 +23,13 @@ const MAX_DOCUMENT: usize = 1024 * 1024;
 /// One list and watch: a kind in a namespace.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct WatchId {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ResourceKind,
     pub(crate) namespace: String,
 }
 
 impl fmt::Display for WatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.kind.as_str(), self.namespace)
+        write!(f, "{} in {}", self.kind.name(), self.namespace)
     }
 }
 
@@ -103,7 +103,7 @@ impl Objects {
         if entry.good.as_ref().is_some_and(|good| good.text == text) {
             return entry.bad.take().is_some();
         }
-        match read(watch.kind.as_str(), &name, &text) {
+        match read(watch.kind.name(), &name, &text) {
             Ok(parsed) => *entry = Entry { good: Some(Good { text, parsed: Arc::new(parsed) }), bad: None },
             Err(problem) => entry.bad = Some(Bad { text, problem }),
         }
@@ -158,7 +158,7 @@ impl Objects {
     /// The good documents, for the copy on disk.
     pub(crate) fn keep(&self) -> Vec<Kept> {
         let kept = self.good().map(|(watch, name, good)| Kept {
-            kind: watch.kind.as_str().to_owned(),
+            kind: watch.kind.name().to_owned(),
             namespace: name.namespace.clone(),
             name: name.name.clone(),
             document: good.text.clone(),
@@ -170,7 +170,7 @@ impl Objects {
     pub(crate) fn restore(watches: &[WatchId], kept: Vec<Kept>) -> Result<Self, String> {
         let mut objects = Self::default();
         for Kept { kind, namespace, name, document } in kept {
-            let watch = watches.iter().find(|watch| watch.kind.as_str() == kind && watch.namespace == namespace);
+            let watch = watches.iter().find(|watch| watch.kind.name() == kind && watch.namespace == namespace);
             let watch = watch.ok_or_else(|| format!("{kind} {namespace}/{name} is not watched"))?;
             objects.apply(watch, Name { namespace, name }, document);
         }

@@ -7,7 +7,7 @@ use proptest::test_runner::Config;
 use super::*;
 
 fn watch() -> WatchId {
-    WatchId { kind: Kind::PeerAuthentication, namespace: "shop".to_owned() }
+    WatchId { kind: ResourceKind::PeerAuthentication, namespace: "shop".to_owned() }
 }
 
 fn name(name: &str) -> Name {

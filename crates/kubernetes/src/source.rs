@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use http::header::{HeaderValue, InvalidHeaderValue};
 use portcullis_config::{HostPort, Kubernetes, KubernetesStartup, defaults};
+use portcullis_manifest::ResourceKind;
 use portcullis_policy::ParsedSource;
 use portcullis_tls::Clock;
 use tokio::runtime::Builder;
@@ -15,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::collector::{Collector, CopySettings};
 use crate::connection::{Server, Transport};
-use crate::kind::Kind;
 use crate::objects::WatchId;
 use crate::status::Monitor;
 use crate::watch::Watch;
@@ -127,6 +127,6 @@ impl Drop for Source {
 /// Each kind in each namespace, once.
 fn watches(namespaces: &[&str]) -> Vec<WatchId> {
     let namespaces: BTreeSet<_> = namespaces.iter().collect();
-    let of = |namespace: &&str| Kind::ALL.map(|kind| WatchId { kind, namespace: (*namespace).to_owned() });
+    let of = |namespace: &&str| ResourceKind::ALL.map(|kind| WatchId { kind, namespace: (*namespace).to_owned() });
     namespaces.into_iter().flat_map(of).collect()
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use portcullis_manifest::ResourceKind;
 use tokio::sync::watch;
 
 use crate::failure::FailureReason;
-use crate::kind::Kind;
 
 /// The state of the source.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WatchStatus {
     /// The kind.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// The namespace.
     pub namespace: String,
     /// The served version that is used, once one was found.

@@ -9,11 +9,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, watcher};
+use portcullis_manifest::ResourceKind;
+use portcullis_policy::resource_versions;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::failure::{Backoff, Failure, Verdict, of_request, of_watch};
-use crate::kind::Kind;
 use crate::object::{Name, document};
 use crate::objects::WatchId;
 
@@ -167,7 +168,7 @@ impl Watch {
     async fn find(&self) -> Result<ApiResource, Ended> {
         let confirmed = Instant::now() + CONFIRM_MISSING;
         loop {
-            for version in self.id.kind.versions() {
+            for version in resource_versions(self.id.kind.name()) {
                 let is_served = timeout(PAGE_TIMEOUT, serves(&self.client, self.id.kind, version)).await;
                 let late = |_| Verdict::Failed(Failure::unreachable("the list of kinds does not come"));
                 match is_served.map_err(late).and_then(|served| served) {
@@ -189,14 +190,14 @@ impl Watch {
     }
 }
 
-async fn serves(client: &kube::Client, kind: Kind, version: &str) -> Result<bool, Verdict> {
+async fn serves(client: &kube::Client, kind: ResourceKind, version: &str) -> Result<bool, Verdict> {
     let group = format!("{}/{version}", kind.group());
     let list = client.list_api_group_resources(&group).await.map_err(|error| of_request(&error))?;
     Ok(list.resources.iter().any(|resource| resource.name == kind.plural()))
 }
 
-fn resource(kind: Kind, version: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group(), version, kind.as_str()), kind.plural())
+fn resource(kind: ResourceKind, version: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group(), version, kind.name()), &kind.plural())
 }
 
 fn translate(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Event {
@@ -212,5 +213,16 @@ fn translate(event: watcher::Event<DynamicObject>, resource: &ApiResource) -> Ev
             Event::Apply(name, text)
         }
         watcher::Event::Delete(object) => Event::Delete(document(object, resource).0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One without a version would never be found, and so count as not installed.
+    #[test]
+    fn each_kind_has_a_version_to_watch() {
+        assert!(ResourceKind::ALL.iter().all(|kind| !resource_versions(kind.name()).is_empty()));
     }
 }

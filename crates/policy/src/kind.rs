@@ -82,6 +82,13 @@ pub fn resource_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     KNOWN.iter().map(|known| (known.group, known.name))
 }
 
+/// The versions in which a kind is read, the one to prefer first; none of a kind that is not read. A server converts: each version that it
+/// serves shows the same objects.
+#[must_use]
+pub fn resource_versions(kind: &str) -> &'static [&'static str] {
+    KNOWN.iter().find(|known| known.name == kind).map_or(&[], |known| known.versions)
+}
+
 /// Kinds that decide who is admitted or called, and that this version does not read.
 const UNSUPPORTED: [&str; 4] = ["RequestAuthentication", "Sidecar", "EnvoyFilter", "WasmPlugin"];
 

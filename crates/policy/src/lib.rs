@@ -38,7 +38,7 @@ pub use decided::{Decided, DecidedBy, Scope};
 pub use documentation::{Documentation, Expiry};
 pub use evaluation::Evaluation;
 pub use explain::{Explanation, IgnoredPolicy, Rung, TimeLeft, explain};
-pub use kind::resource_kinds;
+pub use kind::{resource_kinds, resource_versions};
 pub use load::Loaded;
 pub use mode::Mode;
 pub use portcullis_yaml::Diagnostic;

@@ -103,7 +103,7 @@ pub(super) fn page(settings: &Settings, monitor: &Monitor) -> Value {
             _ => None,
         };
         json!({
-            "kind": watch.kind.as_str(), "namespace": watch.namespace, "version": watch.version,
+            "kind": watch.kind.name(), "namespace": watch.namespace, "version": watch.version,
             "state": watch.state.as_str(), "detail": detail,
         })
     };
